@@ -1,0 +1,268 @@
+//! Half-open ranges of `start_ts`, and the algebra of sets of them. Pure.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A half-open range `[from, to)` of `start_ts`, in UTC, of millisecond precision. Never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "(Timestamp, Timestamp)", into = "(Timestamp, Timestamp)")]
+pub struct Window {
+    from: Timestamp,
+    to: Timestamp,
+}
+
+/// A window whose end does not lie after its start.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a window must end after it starts, but [{from}, {to}) does not")]
+pub struct EmptyWindow {
+    from: Timestamp,
+    to: Timestamp,
+}
+
+impl Window {
+    /// The window `[from, to)`, both cut to whole milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`EmptyWindow`] where `from >= to`.
+    pub fn new(from: Timestamp, to: Timestamp) -> Result<Self, EmptyWindow> {
+        let (from, to) = (whole_ms(from), whole_ms(to));
+        if from < to {
+            Ok(Self { from, to })
+        } else {
+            Err(EmptyWindow { from, to })
+        }
+    }
+
+    /// The first instant inside.
+    pub fn from(self) -> Timestamp {
+        self.from
+    }
+
+    /// The first instant after.
+    pub fn to(self) -> Timestamp {
+        self.to
+    }
+
+    /// Whether `at` lies inside.
+    pub fn contains(self, at: Timestamp) -> bool {
+        self.from <= at && at < self.to
+    }
+
+    /// The length in milliseconds, at least 1.
+    pub fn millis(self) -> i64 {
+        self.to.as_millisecond() - self.from.as_millisecond()
+    }
+
+    /// Cuts the window in two halves; `None` where both could not be at least `least_ms` long.
+    pub fn bisect(self, least_ms: i64) -> Option<(Self, Self)> {
+        let half = self.millis() / 2;
+        if half < least_ms.max(1) {
+            return None;
+        }
+        let middle = from_ms(self.from.as_millisecond() + half);
+        Some((
+            Self {
+                from: self.from,
+                to: middle,
+            },
+            Self {
+                from: middle,
+                to: self.to,
+            },
+        ))
+    }
+
+    /// The part inside both.
+    pub fn intersect(self, other: Self) -> Option<Self> {
+        Self::new(self.from.max(other.from), self.to.min(other.to)).ok()
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}, {})", self.from, self.to)
+    }
+}
+
+impl TryFrom<(Timestamp, Timestamp)> for Window {
+    type Error = EmptyWindow;
+
+    fn try_from((from, to): (Timestamp, Timestamp)) -> Result<Self, EmptyWindow> {
+        Self::new(from, to)
+    }
+}
+
+impl From<Window> for (Timestamp, Timestamp) {
+    fn from(window: Window) -> Self {
+        (window.from, window.to)
+    }
+}
+
+/// An instant `ms` milliseconds after the epoch, cut to what a timestamp can hold.
+pub fn from_ms(ms: i64) -> Timestamp {
+    let (least, most) = (
+        Timestamp::MIN.as_millisecond() + 1,
+        Timestamp::MAX.as_millisecond() - 1,
+    );
+    Timestamp::from_millisecond(ms.clamp(least, most)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn whole_ms(at: Timestamp) -> Timestamp {
+    from_ms(at.as_millisecond())
+}
+
+/// A set of instants: sorted windows that neither overlap nor touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Window>", into = "Vec<Window>")]
+pub struct Coverage(Vec<Window>);
+
+impl Coverage {
+    /// The windows, oldest first.
+    pub fn windows(&self) -> &[Window] {
+        &self.0
+    }
+
+    /// Whether nothing is covered.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The oldest instant covered.
+    pub fn start(&self) -> Option<Timestamp> {
+        self.0.first().map(|window| window.from)
+    }
+
+    /// The newest end: the watermark.
+    pub fn end(&self) -> Option<Timestamp> {
+        self.0.last().map(|window| window.to)
+    }
+
+    /// Adds a window.
+    pub fn add(&mut self, window: Window) {
+        let touching = |other: &&Window| other.from <= window.to && window.from <= other.to;
+        let merged = self.0.iter().filter(touching).fold(window, |a, b| Window {
+            from: a.from.min(b.from),
+            to: a.to.max(b.to),
+        });
+        self.0
+            .retain(|other| !(other.from <= window.to && window.from <= other.to));
+        let at = self.0.partition_point(|other| other.from < merged.from);
+        self.0.insert(at, merged);
+    }
+
+    /// Adds all windows of `other`.
+    pub fn union(&mut self, other: &Self) {
+        other.0.iter().for_each(|window| self.add(*window));
+    }
+
+    /// What of `self` is not in `other`.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        let mut rest = Vec::new();
+        for window in &self.0 {
+            let mut from = window.from;
+            for taken in other
+                .0
+                .iter()
+                .filter(|taken| taken.intersect(*window).is_some())
+            {
+                rest.extend(Window::new(from, taken.from));
+                from = from.max(taken.to);
+            }
+            rest.extend(Window::new(from, window.to));
+        }
+        Self(rest)
+    }
+
+    /// Whether all of `window` is covered.
+    pub fn covers(&self, window: Window) -> bool {
+        self.0
+            .iter()
+            .any(|w| w.from <= window.from && window.to <= w.to)
+    }
+}
+
+impl FromIterator<Window> for Coverage {
+    fn from_iter<I: IntoIterator<Item = Window>>(windows: I) -> Self {
+        let mut coverage = Self::default();
+        windows.into_iter().for_each(|window| coverage.add(window));
+        coverage
+    }
+}
+
+impl From<Vec<Window>> for Coverage {
+    fn from(windows: Vec<Window>) -> Self {
+        windows.into_iter().collect()
+    }
+}
+
+impl From<Coverage> for Vec<Window> {
+    fn from(coverage: Coverage) -> Self {
+        coverage.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn window(from: i64, to: i64) -> Window {
+        Window::new(from_ms(from), from_ms(to)).unwrap()
+    }
+
+    fn any_coverage() -> impl Strategy<Value = Coverage> {
+        let pair = (0_i64..60, 1_i64..20).prop_map(|(from, length)| window(from, from + length));
+        prop::collection::vec(pair, 0..8).prop_map(Coverage::from_iter)
+    }
+
+    fn holds(coverage: &Coverage, ms: i64) -> bool {
+        coverage.windows().iter().any(|w| w.contains(from_ms(ms)))
+    }
+
+    #[test]
+    fn a_window_ends_after_it_starts() {
+        assert!(Window::new(from_ms(5), from_ms(5)).is_err());
+        assert!(
+            serde_json::from_str::<Window>(r#"["2026-01-02T00:00:00Z","2026-01-01T00:00:00Z"]"#)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn halves_make_the_whole() {
+        let (left, right) = window(0, 7).bisect(1).unwrap();
+        assert_eq!(
+            (left.from(), left.to(), right.to()),
+            (from_ms(0), right.from(), from_ms(7))
+        );
+        assert_eq!(window(0, 7).bisect(4), None);
+    }
+
+    proptest! {
+        #[test]
+        fn union_and_minus_are_those_of_sets(a in any_coverage(), b in any_coverage()) {
+            let mut both = a.clone();
+            both.union(&b);
+            let rest = a.minus(&b);
+            for ms in -1..90 {
+                prop_assert_eq!(holds(&both, ms), holds(&a, ms) || holds(&b, ms));
+                prop_assert_eq!(holds(&rest, ms), holds(&a, ms) && !holds(&b, ms));
+            }
+        }
+
+        #[test]
+        fn union_is_commutative_associative_and_idempotent(a in any_coverage(), b in any_coverage(), c in any_coverage()) {
+            let union = |x: &Coverage, y: &Coverage| { let mut z = x.clone(); z.union(y); z };
+            prop_assert_eq!(union(&a, &b), union(&b, &a));
+            prop_assert_eq!(union(&union(&a, &b), &c), union(&a, &union(&b, &c)));
+            prop_assert_eq!(union(&a, &a), a.clone());
+            let normal = |x: &Coverage| x.windows().windows(2).all(|p| p[0].to() < p[1].from());
+            prop_assert!(normal(&union(&a, &b)) && normal(&a.minus(&b)));
+        }
+    }
+}
