@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod drift;
 pub mod ids;
+pub mod status;
 pub mod window;
