@@ -1,5 +1,25 @@
 //! 1. The Harness API: what is asked of it, and what its answers mean.
+//!
+//! One [`Client`] serves a run. Every request goes through `http::send`, which decides on
+//! concurrency, rate, pauses and retries for all tasks alike. No code outside this module knows a
+//! URL or a header; a [`Page`] keeps its rows as the API wrote them.
 
 mod canonical;
+mod client;
+mod counts;
+mod error;
+mod governor;
+mod http;
+mod listing;
+mod page;
+mod retry;
+mod wire;
 
 pub use canonical::content_hash;
+pub use client::{Client, SourceSettings};
+pub use counts::{EndpointCounts, RequestCounts};
+pub use error::{Cause, Endpoint, Place, SourceError};
+pub use listing::{OrgEntry, ProjectEntry};
+pub use page::{Page, PageRow};
+pub use retry::RetryPolicy;
+pub use wire::ExecutionsQuery;

@@ -1,0 +1,79 @@
+//! Requests of a run, counted by attempt.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+use super::error::Endpoint;
+
+/// Requests so far, every attempt counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RequestCounts {
+    /// Attempts, to any endpoint.
+    pub total: u64,
+    /// Attempts after the first of a request.
+    pub retried: u64,
+    /// Attempts that were rate limited.
+    pub rate_limited: u64,
+    /// Attempts by endpoint.
+    pub by_endpoint: EndpointCounts,
+}
+
+/// Attempts by endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EndpointCounts {
+    /// `GET /v1/orgs`
+    pub orgs: u64,
+    /// `GET /v1/orgs/{org}/projects`
+    pub projects: u64,
+    /// `POST /pipeline/api/pipelines/execution/summary`
+    pub executions: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    orgs: AtomicU64,
+    projects: AtomicU64,
+    executions: AtomicU64,
+    retention: AtomicU64,
+    retried: AtomicU64,
+    rate_limited: AtomicU64,
+}
+
+impl Counters {
+    /// Counts an attempt that comes after `made` others.
+    pub(super) fn count(&self, endpoint: Endpoint, made: u32) {
+        let counter = match endpoint {
+            Endpoint::Orgs => &self.orgs,
+            Endpoint::Projects => &self.projects,
+            Endpoint::Executions => &self.executions,
+            Endpoint::Retention => &self.retention,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if 0 < made {
+            self.retried.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn count_rate_limited(&self) {
+        self.rate_limited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> RequestCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let by_endpoint = EndpointCounts {
+            orgs: read(&self.orgs),
+            projects: read(&self.projects),
+            executions: read(&self.executions),
+        };
+        RequestCounts {
+            total: by_endpoint.orgs
+                + by_endpoint.projects
+                + by_endpoint.executions
+                + read(&self.retention),
+            retried: read(&self.retried),
+            rate_limited: read(&self.rate_limited),
+            by_endpoint,
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What can go wrong between us and Harness, by what the operator does about it.
+
+use std::fmt;
+
+/// The endpoints that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `GET /v1/orgs`
+    Orgs,
+    /// `GET /v1/orgs/{org}/projects`
+    Projects,
+    /// `POST /pipeline/api/pipelines/execution/summary`
+    Executions,
+    /// `GET /pipeline/api/pipelines/retention/{account}`
+    Retention,
+}
+
+impl Endpoint {
+    /// Method and path, for people. It never holds the account.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Orgs => "GET /v1/orgs",
+            Self::Projects => "GET /v1/orgs/{org}/projects",
+            Self::Executions => "POST /pipeline/api/pipelines/execution/summary",
+            Self::Retention => "GET /pipeline/api/pipelines/retention/{account}",
+        }
+    }
+}
+
+/// What a request asked for: an endpoint, and the org or the project where it serves one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// `org` or `org/project`; `None` for what is of the whole account.
+    pub of: Option<String>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.endpoint.path())?;
+        match &self.of {
+            Some(of) => write!(f, " of {of}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A request that did not give what was asked for, or a client that cannot ask.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// 401, twice: the key is wrong, expired or of another account.
+    #[error("{place} refused the API key: {message}")]
+    Unauthorized {
+        /// What was asked for.
+        place: Place,
+        /// The server's words.
+        message: String,
+    },
+    /// 403: the key is good, the right is missing.
+    #[error("{place} is forbidden to this API key: {message}")]
+    Forbidden {
+        /// What was asked for.
+        place: Place,
+        /// The server's words.
+        message: String,
+    },
+    /// The page lies beyond the first 10,000 rows of a window: ask for a narrower one.
+    #[error("{place} pages through no more than 10,000 rows: {message}")]
+    TooDeep {
+        /// What was asked for.
+        place: Place,
+        /// The server's words.
+        message: String,
+    },
+    /// Rows of the page vanished while the server read it: read the window again.
+    #[error("{place} lost rows while they were read: {message}")]
+    PageGone {
+        /// What was asked for.
+        place: Place,
+        /// The server's words.
+        message: String,
+    },
+    /// Another 4xx, or a status other than SUCCESS: asking again would give the same.
+    #[error("{place} answered {status} {code}: {message}")]
+    Rejected {
+        /// What was asked for.
+        place: Place,
+        /// The HTTP status.
+        status: u16,
+        /// The server's code, such as `INVALID_REQUEST`; empty where there was none.
+        code: String,
+        /// The server's words.
+        message: String,
+    },
+    /// Still failing after every attempt that the retry policy allows.
+    #[error("{place} failed {attempts} times")]
+    Unavailable {
+        /// What was asked for.
+        place: Place,
+        /// Attempts made.
+        attempts: u32,
+        /// How the last attempt failed.
+        #[source]
+        cause: Cause,
+    },
+    /// The key holds characters that no header can carry, such as a line break, or is empty.
+    #[error("the API key is empty or holds characters that no header can carry")]
+    InvalidKey,
+    /// The account identifier cannot be sent.
+    #[error("the account identifier is empty or holds characters that no header can carry")]
+    InvalidAccount,
+    /// The base URL is one that no path can be added to.
+    #[error("the base URL is not one of http or https")]
+    InvalidBaseUrl,
+    /// The HTTP client cannot be built: a bad certificate file, or no system certificates.
+    #[error("set up the HTTP client")]
+    Setup(#[source] reqwest::Error),
+}
+
+/// How one attempt failed, where another may succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// 429, or code `TOO_MANY_REQUESTS` under any status.
+    #[error("rate limited: {0}")]
+    RateLimited(String),
+    /// A status that says "later".
+    #[error("{status} {code}: {message}")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// The server's code; empty where there was none.
+        code: String,
+        /// The server's words.
+        message: String,
+    },
+    /// HTML or other text that is no JSON: a gateway, a login page, a wrong base URL.
+    #[error("{status} with an answer that is not JSON (is the base URL right?): `{start}`")]
+    NotJson {
+        /// The HTTP status.
+        status: u16,
+        /// The first characters of the answer.
+        start: String,
+    },
+    /// JSON that is cut short, or not of the promised shape.
+    #[error("an answer that cannot be decoded")]
+    Malformed(#[source] serde_json::Error),
+    /// More bytes than any page should have.
+    #[error("an answer of more than {limit} bytes")]
+    TooLarge {
+        /// The most that is read.
+        limit: usize,
+    },
+    /// The connection failed, broke or timed out.
+    #[error("no whole answer")]
+    Transport(#[source] reqwest::Error),
+}
+
+impl Cause {
+    pub(super) fn is_rate_limit(&self) -> bool {
+        matches!(self, Self::RateLimited(_))
+    }
+
+    /// Whether the answer may simply have been too much.
+    pub fn wants_smaller_page(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } => true,
+            Self::Transport(error) => {
+                (error.is_timeout() && !error.is_connect()) || error.is_body() || error.is_decode()
+            }
+            Self::Status { status, .. } | Self::NotJson { status, .. } => {
+                matches!(status, 408 | 504 | 524)
+            }
+            Self::RateLimited(_) | Self::Malformed(_) => false,
+        }
+    }
+}
+
+impl SourceError {
+    /// Whether the key itself was refused: every other request would fail alike.
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Unauthorized { .. })
+    }
+
+    /// Whether the key lacks the right; a matter of this org or project alone.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Forbidden { .. })
+    }
+
+    /// Whether the API did not answer in time or at all, after retries.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
+    /// Whether the same request with a smaller page may succeed: 400, 413, time-outs and answers
+    /// that broke off. Of a 400 it is only a guess, so do not go on halving once below a few rows.
+    pub fn wants_smaller_page(&self) -> bool {
+        match self {
+            Self::Rejected { status, code, .. } => {
+                matches!(status, 400 | 413) && !code.contains("NOT_FOUND")
+            }
+            Self::Unavailable { cause, .. } => cause.wants_smaller_page(),
+            Self::Unauthorized { .. }
+            | Self::Forbidden { .. }
+            | Self::TooDeep { .. }
+            | Self::PageGone { .. }
+            | Self::InvalidKey
+            | Self::InvalidAccount
+            | Self::InvalidBaseUrl
+            | Self::Setup(_) => false,
+        }
+    }
+}
+
+/// An error and its sources on one line, for a log.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        line = format!("{line}: {error}");
+        source = error.source();
+    }
+    line
+}

@@ -1,0 +1,275 @@
+//! The one way to Harness: permit, pause, slot, request, verdict, back-off.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use reqwest::Method;
+use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use secrecy::{ExposeSecret, SecretString};
+use tracing::{debug, warn};
+use url::Url;
+
+use crate::ids::AccountId;
+
+use super::counts::Counters;
+use super::error::{Cause, Place, SourceError, chain};
+use super::governor::{Governor, Pass};
+use super::retry::{Refusal, RetryPolicy, Tries, Verdict, classify, http_date, retry_after};
+use super::wire::ErrorBody;
+
+/// The most that is read of one answer. Pages shrink when theirs is larger.
+const BODY_LIMIT: usize = 256 << 20;
+
+/// Answers larger than this are decoded where they hold up no other request.
+const INLINE_LIMIT: usize = 64 << 10;
+
+/// How much of the server's words an error repeats, in characters.
+const WORDS_LIMIT: usize = 300;
+
+/// Account identifiers shorter than this are not blotted out of the server's words.
+const ACCOUNT_LEAST: usize = 8;
+
+const TOTAL: HeaderName = HeaderName::from_static("x-total-elements");
+
+/// What `send` needs, shared by all requests of a run.
+pub(super) struct Http {
+    pub(super) client: reqwest::Client,
+    pub(super) api_key: SecretString,
+    pub(super) account: AccountId,
+    pub(super) governor: Governor,
+    pub(super) counters: Counters,
+    pub(super) clock: fn() -> Timestamp,
+    /// The latest `Date` of any answer, in ms since the epoch.
+    pub(super) server_now: AtomicI64,
+}
+
+/// One request, to be sent as often as it takes.
+pub(super) struct Ask {
+    pub(super) place: Place,
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) body: Option<Bytes>,
+    pub(super) retry: RetryPolicy,
+    /// Whether the reader can ask for a smaller page instead.
+    pub(super) can_shrink: bool,
+}
+
+/// An answer that came whole.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Bytes,
+    pub(super) total: Option<u64>,
+    pub(super) observed: Timestamp,
+    pub(super) retry_after: Duration,
+}
+
+/// An answer with a good status that does not hold what was asked for.
+#[derive(Debug)]
+pub(super) enum Unusable {
+    /// It is cut short or of another shape.
+    Malformed(serde_json::Error),
+    /// It is an error envelope.
+    Refused(ErrorBody),
+}
+
+impl From<serde_json::Error> for Unusable {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Malformed(error)
+    }
+}
+
+impl Http {
+    /// Sends a request until it is answered, refused for good, or out of tries.
+    ///
+    /// `decode` runs within the attempt, so that a truncated answer is asked for again.
+    pub(super) async fn send<T, D>(&self, ask: Ask, decode: D) -> Result<T, SourceError>
+    where
+        T: Send + 'static,
+        D: Fn(&Answer) -> Result<T, Unusable> + Clone + Send + 'static,
+    {
+        let mut tries = Tries::new(ask.retry, ask.can_shrink);
+        let mut was_refused = false;
+        loop {
+            let pass = self.governor.pass().await;
+            self.counters.count(ask.place.endpoint, tries.made());
+            let began = Instant::now();
+            let (cause, at_least) = match self.attempt(&ask, decode.clone()).await {
+                Ok(value) => {
+                    self.governor.answered();
+                    return Ok(value);
+                }
+                // A hiccup of the token service looks like a wrong key: one slow retry, no more.
+                Err(Verdict::Fatal(SourceError::Unauthorized { message, .. })) if !was_refused => {
+                    was_refused = true;
+                    (unauthorized(message), tries.slow_wait())
+                }
+                Err(Verdict::Fatal(error)) => return Err(error),
+                Err(Verdict::Retry { cause, at_least }) => (cause, at_least),
+            };
+            let wait = tries.fail(&cause, began.elapsed(), at_least, random());
+            self.note(&pass, &ask.place, tries.made(), wait, &cause);
+            // Given back before waiting: a sleeper holds up nobody.
+            drop(pass);
+            if !tries.go_on(&cause) {
+                let (place, attempts) = (ask.place, tries.made());
+                return Err(SourceError::Unavailable {
+                    place,
+                    attempts,
+                    cause,
+                });
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// The latest time that the server told.
+    pub(super) fn now(&self) -> Option<Timestamp> {
+        let ms = self.server_now.load(Ordering::Relaxed);
+        (ms != i64::MIN).then(|| crate::window::from_ms(ms))
+    }
+
+    async fn attempt<T, D>(&self, ask: &Ask, decode: D) -> Result<T, Verdict>
+    where
+        T: Send + 'static,
+        D: FnOnce(&Answer) -> Result<T, Unusable> + Send + 'static,
+    {
+        let answer = self.fetch(ask).await?;
+        if !(200..300).contains(&answer.status) {
+            let refusal = self.refusal(&answer, ErrorBody::read(&answer.body));
+            return Err(classify(&ask.place, refusal));
+        }
+        match decoded(decode, answer.clone()).await {
+            Ok(value) => Ok(value),
+            Err(Unusable::Refused(body)) => {
+                Err(classify(&ask.place, self.refusal(&answer, Some(body))))
+            }
+            Err(Unusable::Malformed(error)) => Err(match answer.body.trim_ascii_start().first() {
+                Some(b'{' | b'[') => Cause::Malformed(error).into(),
+                _ => classify(&ask.place, self.refusal(&answer, None)),
+            }),
+        }
+    }
+
+    async fn fetch(&self, ask: &Ask) -> Result<Answer, Cause> {
+        let mut request = self.client.request(ask.method.clone(), ask.url.clone());
+        if let Some(body) = &ask.body {
+            request = request.body(body.clone());
+        }
+        let mut response = request.send().await.map_err(without_url)?;
+        let status = response.status().as_u16();
+        let date = header(response.headers(), &DATE).and_then(http_date);
+        if let Some(date) = date {
+            let ms = date.as_millisecond();
+            self.server_now.fetch_max(ms, Ordering::Relaxed);
+        }
+        let observed = date.unwrap_or_else(self.clock);
+        let total = header(response.headers(), &TOTAL).and_then(|text| text.trim().parse().ok());
+        let retry_after = retry_after(header(response.headers(), &RETRY_AFTER), observed);
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(without_url)? {
+            if BODY_LIMIT < body.len() + chunk.len() {
+                return Err(Cause::TooLarge { limit: BODY_LIMIT });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        debug!(place = %ask.place, status, bytes = body.len(), "answered");
+        Ok(Answer {
+            status,
+            body: body.freeze(),
+            total,
+            observed,
+            retry_after,
+        })
+    }
+
+    /// What decides about an answer: `body` is the error envelope, `None` where it is no JSON.
+    fn refusal(&self, answer: &Answer, body: Option<ErrorBody>) -> Refusal {
+        let is_json = body.is_some();
+        let body = body.unwrap_or_else(|| {
+            let start = &answer.body[..answer.body.len().min(8 * WORDS_LIMIT)];
+            ErrorBody {
+                code: String::new(),
+                message: String::from_utf8_lossy(start).into_owned(),
+            }
+        });
+        Refusal {
+            status: answer.status,
+            is_json,
+            code: self.words(&body.code),
+            message: self.words(&body.message),
+            retry_after: answer.retry_after,
+        }
+    }
+
+    /// The server's words, fit for a log: printable, short, and without key and account, which a
+    /// gateway's error page may well repeat.
+    fn words(&self, text: &str) -> String {
+        let mut text = text.replace(self.api_key.expose_secret(), "***");
+        if ACCOUNT_LEAST <= self.account.as_str().len() {
+            text = text.replace(self.account.as_str(), "***");
+        }
+        let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+        let clipped: String = printable.take(WORDS_LIMIT).collect();
+        clipped.trim().to_owned()
+    }
+
+    fn note(&self, pass: &Pass<'_>, place: &Place, attempt: u32, wait: Duration, cause: &Cause) {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        if cause.is_rate_limit() {
+            self.counters.count_rate_limited();
+            self.governor.rate_limited(pass, wait);
+            let per_minute = self.governor.per_minute();
+            warn!(%place, attempt, wait_ms, per_minute, "rate limited, slowing down");
+        } else {
+            warn!(%place, attempt, wait_ms, cause = chain(cause), "request failed");
+        }
+    }
+}
+
+/// Decodes a small answer here and a large one on a thread that may block.
+async fn decoded<T, D>(decode: D, answer: Answer) -> Result<T, Unusable>
+where
+    T: Send + 'static,
+    D: FnOnce(&Answer) -> Result<T, Unusable> + Send + 'static,
+{
+    if answer.body.len() <= INLINE_LIMIT {
+        return decode(&answer);
+    }
+    match tokio::task::spawn_blocking(move || decode(&answer)).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime shuts down, and this future with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+fn unauthorized(message: String) -> Cause {
+    Cause::Status {
+        status: 401,
+        code: String::new(),
+        message,
+    }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The place of an error names the endpoint; the URL would only repeat it, account included.
+fn without_url(error: reqwest::Error) -> Cause {
+    Cause::Transport(error.without_url())
+}
+
+/// A number of `[0, 1)`, for jitter: a fresh hasher has random keys.
+fn random() -> f64 {
+    let bits = RandomState::new().build_hasher().finish() >> 11;
+    #[expect(clippy::cast_precision_loss, reason = "both are at most 2^53")]
+    let share = bits as f64 / (1_u64 << 53) as f64;
+    share
+}

@@ -1,0 +1,278 @@
+//! What goes over the wire: the request for executions, and lenient readers of JSON members.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::ids::{PlanExecutionId, Scope};
+use crate::window::Window;
+
+/// Times outside 2000 to 2100 are no times, in ms since the epoch.
+const SANE_MS: RangeInclusive<i64> = 946_684_800_000..=4_102_444_800_000;
+
+/// Whether this can be the time of something that ran on Harness.
+pub(super) fn is_sane(ms: i64) -> bool {
+    SANE_MS.contains(&ms)
+}
+
+/// What to ask the summary endpoint for.
+#[derive(Clone, Copy, Debug)]
+pub struct ExecutionsQuery<'a> {
+    /// The project.
+    pub scope: &'a Scope,
+    /// The window of `startTs`. It becomes an explicit, inclusive `timeRange`.
+    pub window: Window,
+    /// Only these, where the server honours it (older ones give the whole window); empty for all.
+    pub ids: &'a [PlanExecutionId],
+    /// The page, from 0.
+    pub page: u32,
+    /// Rows a page, 1 to 1000.
+    pub size: u32,
+}
+
+impl ExecutionsQuery<'_> {
+    /// The parameters of the URL: oldest first, and every attempt of every execution.
+    pub(super) fn parameters(&self) -> [(&'static str, String); 6] {
+        [
+            ("orgIdentifier", self.scope.org.to_string()),
+            ("projectIdentifier", self.scope.project.to_string()),
+            ("page", self.page.to_string()),
+            ("size", self.size.to_string()),
+            ("sort", "startTs,ASC".to_owned()),
+            ("showAllExecutions", "true".to_owned()),
+        ]
+    }
+
+    /// The body that gives the same rows on every vintage of the server: both ends of the range,
+    /// the type discriminator, every execution mode.
+    pub(super) fn body(&self) -> Value {
+        let mut filter = json!({
+            "filterType": "PipelineExecution",
+            "timeRange": {
+                "startTime": self.window.from().as_millisecond(),
+                "endTime": self.window.to().as_millisecond() - 1,
+            },
+            "executionModeFilter": "ALL",
+        });
+        if !self.ids.is_empty() {
+            filter["planExecutionIds"] = json!(self.ids);
+        }
+        filter
+    }
+}
+
+/// The members of a JSON object that have these names, undecoded; null is as if absent.
+///
+/// Names are matched without regard to ASCII case; the exact spelling goes before others.
+pub(super) fn members<'a, const N: usize>(
+    object: &'a [u8],
+    names: [&str; N],
+) -> Result<[Option<&'a RawValue>; N], serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(object);
+    let found = deserializer.deserialize_map(Members(names))?;
+    deserializer.end()?;
+    Ok(found)
+}
+
+struct Members<'n, const N: usize>([&'n str; N]);
+
+impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
+    type Value = [Option<&'de RawValue>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let mut found = [None; N];
+        while let Some(name) = object.next_key_seed(Name(&self.0))? {
+            let Some((at, is_exact)) = name else {
+                object.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let value: &RawValue = object.next_value()?;
+            if value.get() != "null" && (is_exact || found[at].is_none()) {
+                found[at] = Some(value);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Finds a key among names, and says whether it is spelled exactly so.
+///
+/// Read as bytes: half a surrogate pair in some other key is no reason to lose the row.
+struct Name<'n>(&'n [&'n str]);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Option<(usize, bool)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_bytes(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = Option<(usize, bool)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
+        let same = |name: &&str| name.as_bytes().eq_ignore_ascii_case(key);
+        let at = self.0.iter().position(same);
+        Ok(at.map(|at| (at, self.0[at].as_bytes() == key)))
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E>
+    where
+        E: serde::de::Error,
+    {
+        self.visit_bytes(key.as_bytes())
+    }
+}
+
+/// Text, or a number as text; `None` for anything else and for the empty text.
+pub(super) fn text(value: Option<&RawValue>) -> Option<String> {
+    let raw = value?.get();
+    let text = match raw.as_bytes().first()? {
+        b'"' => serde_json::from_str(raw).ok()?,
+        b'0'..=b'9' | b'-' => raw.to_owned(),
+        _ => return None,
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+/// A whole number, or text that holds one.
+pub(super) fn integer(value: Option<&RawValue>) -> Option<i64> {
+    let text = text(value)?;
+    let text = text.trim();
+    text.parse().ok().or_else(|| whole(text.parse().ok()?))
+}
+
+/// A float that stands for a whole number, as `1.7e12` does.
+pub(super) fn whole(float: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
+    (float.fract() == 0.0 && float.abs() < EXACT).then_some(float as i64)
+}
+
+/// A time in ms since the epoch that can be one.
+pub(super) fn sane_ms(value: Option<&RawValue>) -> Option<i64> {
+    integer(value).filter(|ms| is_sane(*ms))
+}
+
+/// What the error bodies of all Harness envelopes share, each part of it optional.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct ErrorBody {
+    pub(super) code: String,
+    pub(super) message: String,
+}
+
+impl ErrorBody {
+    /// Reads an error envelope; `None` where the body is no whole JSON.
+    pub(super) fn read(body: &[u8]) -> Option<Self> {
+        let names = ["code", "message", "detailedMessage", "correlationId"];
+        let [code, message, detail, correlation] = match members(body, names) {
+            Ok(found) => found,
+            // JSON, but no object: it came from Harness and says nothing.
+            Err(_) => serde_json::from_slice::<IgnoredAny>(body)
+                .map(|_| [None; 4])
+                .ok()?,
+        };
+        let mut message = text(message)
+            .or_else(|| text(detail))
+            .unwrap_or_else(|| "no message".to_owned());
+        if let Some(id) = text(correlation) {
+            message = format!("{message} (correlation id {id})");
+        }
+        Some(Self {
+            code: text(code).unwrap_or_default(),
+            message,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::from_ms;
+
+    #[test]
+    fn a_window_becomes_an_inclusive_range() {
+        let query = ExecutionsQuery {
+            scope: &Scope::new("default", "web"),
+            window: Window::new(from_ms(1_000), from_ms(2_000)).unwrap(),
+            ids: &[PlanExecutionId::new("e1")],
+            page: 3,
+            size: 200,
+        };
+        assert_eq!(
+            query.body(),
+            json!({
+                "filterType": "PipelineExecution",
+                "timeRange": {"startTime": 1_000, "endTime": 1_999},
+                "executionModeFilter": "ALL",
+                "planExecutionIds": ["e1"],
+            })
+        );
+        let all = ExecutionsQuery { ids: &[], ..query };
+        assert_eq!(all.body().get("planExecutionIds"), None);
+    }
+
+    #[test]
+    fn members_are_found_in_any_case_and_the_exact_spelling_goes_first() {
+        let object =
+            br#"{"STATUS":1,"\ud800":0,"status":2,"Status":3,"endts":null,"x":{"endTs":4}}"#;
+        let [status, end] = members(object, ["status", "endTs"]).unwrap();
+        assert_eq!(status.map(RawValue::get), Some("2"));
+        assert!(end.is_none());
+        assert!(members(b"[]", ["status"]).is_err());
+        assert!(members(b"{} {}", ["status"]).is_err());
+    }
+
+    #[test]
+    fn numbers_and_text_stand_for_each_other() {
+        for (json, as_text, as_integer) in [
+            (r#""7""#, Some("7"), Some(7)),
+            ("7", Some("7"), Some(7)),
+            ("-7", Some("-7"), Some(-7)),
+            ("1.7e12", Some("1.7e12"), Some(1_700_000_000_000)),
+            ("1.5", Some("1.5"), None),
+            (r#""""#, None, None),
+            (r#""soon""#, Some("soon"), None),
+            ("true", None, None),
+            ("[7]", None, None),
+        ] {
+            let raw: &RawValue = serde_json::from_str(json).unwrap();
+            assert_eq!(text(Some(raw)).as_deref(), as_text, "{json}");
+            assert_eq!(integer(Some(raw)), as_integer, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_error_body_is_read_from_any_envelope() {
+        for (body, code, message) in [
+            (
+                r#"{"code":"A","message":"b","correlationId":"c"}"#,
+                "A",
+                "b (correlation id c)",
+            ),
+            (r#"{"message":null,"detailedMessage":"d"}"#, "", "d"),
+            (r#"{"code":7}"#, "7", "no message"),
+            ("[]", "", "no message"),
+        ] {
+            let error = ErrorBody::read(body.as_bytes()).unwrap();
+            assert_eq!(
+                (error.code.as_str(), error.message.as_str()),
+                (code, message)
+            );
+        }
+        assert_eq!(ErrorBody::read(b"{broken"), None);
+        assert_eq!(ErrorBody::read(b"<html>"), None);
+    }
+}
