@@ -13,6 +13,8 @@ mod http;
 mod listing;
 mod page;
 mod retry;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use canonical::content_hash;

@@ -1,0 +1,416 @@
+//! The client against a server over a real socket: one behaviour a test.
+
+mod server;
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::error::chain;
+use super::*;
+use crate::ids::{AccountId, OrgId, Scope};
+use crate::window::{Window, from_ms};
+use server::{Answer, Server};
+
+const KEY: &str = "pat.account-of-tests.token.very-secret";
+const ACCOUNT: &str = "account-of-tests";
+const PAGE: &str = r#"{"status":"SUCCESS","data":{"content":[{"planExecutionId":"e1","startTs":1700000000000,"status":"Success"}],"totalElements":1}}"#;
+const HTML: &str = "<!doctype html><title>Sign in</title>";
+const DENIED: &str = r#"{"status":"ERROR","code":"NG_ACCESS_DENIED","message":"no"}"#;
+const BAD_TOKEN: &str =
+    r#"{"status":"ERROR","code":"INVALID_TOKEN","message":"Token is not valid."}"#;
+
+/// `PAGE`, as `gzip -9` gives it.
+const GZIPPED: &[u8] =
+    b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x4d\x8c\xb1\x0a\x02\x31\x10\x05\xff\
+\xe5\xd5\x29\xbc\x4a\x48\x7b\xa4\xb8\x3a\x5a\x89\xc5\x92\xdb\xe2\x20\x26\x62\x5e\x40\x08\xf9\x77\
+\xd7\x4a\xa7\x9e\x99\x81\x46\x61\x6f\xf0\x88\xd7\x75\x0d\x31\xc2\x61\x17\x0a\xfc\x40\xaa\x85\x5a\
+\x08\x7f\x1b\x78\x66\x29\xe1\xad\xa9\xf3\xa8\x65\xdb\xcd\xd7\xc5\x54\xab\x5f\xbc\x58\xbe\x9c\x4f\
+\x3f\xdc\xdf\xb5\xa7\xa4\xad\x61\xde\x1d\x58\x29\x39\x64\x7d\xd8\xf4\x9b\xcc\xf9\x01\x93\x6a\xdd\
+\x87\x7f\x00\x00\x00";
+
+fn settings(server: &Server) -> SourceSettings {
+    SourceSettings {
+        base_url: server.url(),
+        account: AccountId::new(ACCOUNT),
+        api_key: KEY.into(),
+        requests_per_minute: 600_000.try_into().unwrap(),
+        concurrency: 4.try_into().unwrap(),
+        retry: RetryPolicy {
+            first_delay: Duration::from_millis(1),
+            ..RetryPolicy::default()
+        },
+        request_timeout: Duration::from_secs(10),
+        ca_certificate: None,
+        clock: || Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn client(server: &Server) -> Client {
+    Client::new(settings(server)).unwrap()
+}
+
+async fn page(client: &Client, size: u32) -> Result<Page, SourceError> {
+    let query = ExecutionsQuery {
+        scope: &Scope::new("default", "web$1"),
+        window: Window::new(from_ms(1_000), from_ms(2_000)).unwrap(),
+        ids: &[],
+        page: 0,
+        size,
+    };
+    client.executions(&query).await
+}
+
+/// The outcome of asking a server that answers so for a page, and the requests that it took.
+async fn outcome(answers: impl IntoIterator<Item = Answer>) -> (Result<Page, SourceError>, usize) {
+    let server = Server::start(answers);
+    let outcome = page(&client(&server), 100).await;
+    (outcome, server.requests().len())
+}
+
+#[tokio::test]
+async fn a_page_is_asked_for_with_everything_spelled_out() {
+    let server = Server::start([Answer::new(200, PAGE)]);
+    let rows = page(&client(&server), 100).await.unwrap().rows;
+    assert_eq!(rows[0].id.as_str(), "e1");
+    let request = server.requests().remove(0);
+    let (line, rest) = request.split_once("\r\n").unwrap();
+    assert_eq!(
+        line,
+        "POST /pipeline/api/pipelines/execution/summary?accountIdentifier=account-of-tests\
+         &orgIdentifier=default&projectIdentifier=web%241&page=0&size=100&sort=startTs%2CASC\
+         &showAllExecutions=true HTTP/1.1"
+    );
+    for header in [
+        format!("x-api-key: {KEY}"),
+        format!("harness-account: {ACCOUNT}"),
+        "content-type: application/json".to_owned(),
+        concat!("user-agent: harness-lake/", env!("CARGO_PKG_VERSION")).to_owned(),
+    ] {
+        assert!(rest.lines().any(|line| line == header), "{header}");
+    }
+    assert!(rest.contains(r#""startTime":1000"#) && rest.contains(r#""endTime":1999"#));
+}
+
+#[tokio::test]
+async fn what_passes_is_waited_out() {
+    for (what, first) in [
+        (
+            "a throttled page",
+            Answer::new(429, "").header("retry-after", "0"),
+        ),
+        ("HTML under a 200", Answer::new(200, HTML)),
+        ("a body cut short", Answer::new(200, &PAGE[..40]).cut(80)),
+        ("JSON cut short", Answer::new(200, &PAGE[..80])),
+        ("no content", Answer::new(200, r#"{"status":"SUCCESS"}"#)),
+        ("an empty answer", Answer::new(200, "")),
+        ("a gateway's 502", Answer::new(502, HTML)),
+        (
+            "a server's 500",
+            Answer::new(500, r#"{"code":"UNKNOWN_ERROR"}"#),
+        ),
+        ("one 401", Answer::new(401, BAD_TOKEN)),
+        (
+            "a throttling code",
+            Answer::new(400, r#"{"code":"TOO_MANY_REQUESTS"}"#),
+        ),
+        (
+            "a throttling code under 200",
+            Answer::new(200, r#"{"status":"ERROR","code":"TOO_MANY_REQUESTS"}"#),
+        ),
+    ] {
+        let (outcome, requests) = outcome([first, Answer::new(200, PAGE)]).await;
+        assert_eq!(outcome.unwrap().rows.len(), 1, "{what}");
+        assert_eq!(requests, 2, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn what_stays_is_told_at_once() {
+    let too_deep = r#"{"status":"ERROR","code":"INVALID_REQUEST","message":"Please add more filters to page through more than 10000 records"}"#;
+    let gone = r#"{"status":"ERROR","code":"INVALID_REQUEST","message":"The execution data seems to have been deleted, please reduce the page no. to a valid page"}"#;
+    let refused = r#"{"status":"ERROR","code":"INVALID_REQUEST","message":"no"}"#;
+    for (answer, expected) in [
+        (Answer::new(403, DENIED), "Forbidden"),
+        (Answer::new(400, too_deep), "TooDeep"),
+        (Answer::new(400, gone), "PageGone"),
+        (Answer::new(400, refused), "Rejected"),
+        (Answer::new(200, refused), "Rejected"),
+        (
+            Answer::new(302, HTML).header("location", "/v1/orgs"),
+            "Rejected",
+        ),
+    ] {
+        let (outcome, requests) = outcome([answer, Answer::new(200, PAGE)]).await;
+        let error = outcome.unwrap_err();
+        assert!(format!("{error:?}").starts_with(expected), "{error:?}");
+        assert_eq!(requests, 1, "{expected}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_401_is_believed() {
+    let refused = Answer::new(401, BAD_TOKEN);
+    let (outcome, requests) = outcome([refused.clone(), refused]).await;
+    assert!(outcome.unwrap_err().is_unauthorized());
+    assert_eq!(requests, 2);
+}
+
+#[tokio::test]
+async fn a_gateway_that_forbids_is_no_missing_right() {
+    let (outcome, requests) = outcome(vec![Answer::new(403, HTML); 9]).await;
+    let error = outcome.unwrap_err();
+    assert!(error.is_unavailable() && !error.is_forbidden(), "{error:?}");
+    assert_eq!(requests, 6);
+}
+
+#[tokio::test]
+async fn a_slow_page_is_given_back_to_be_asked_for_in_smaller_ones() {
+    let slow = Answer::new(200, PAGE).after(Duration::from_millis(400));
+    let server = Server::start(vec![slow; 2]);
+    let client = Client::new(SourceSettings {
+        request_timeout: Duration::from_millis(40),
+        ..settings(&server)
+    });
+    let error = page(&client.unwrap(), 1_000).await.unwrap_err();
+    assert!(
+        error.wants_smaller_page() && error.is_unavailable(),
+        "{error:?}"
+    );
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn an_observation_has_the_servers_time_or_ours() {
+    let server = Server::start([
+        Answer::new(200, PAGE),
+        Answer::new(200, PAGE).header("date", "Tue, 24 Nov 2026 10:00:00 GMT"),
+        Answer::new(200, PAGE).header("date", "Tue, 24 Nov 2026 09:00:00 GMT"),
+    ]);
+    let client = client(&server);
+    let ten: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
+    let nine = "2026-11-24T09:00:00Z".parse().unwrap();
+    for (observed, now) in [
+        (Timestamp::UNIX_EPOCH, None),
+        (ten, Some(ten)),
+        (nine, Some(ten)),
+    ] {
+        assert_eq!(page(&client, 100).await.unwrap().observed, observed);
+        assert_eq!(client.now(), now);
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_page_is_read() {
+    let answer = Answer::new(200, GZIPPED).header("content-encoding", "gzip");
+    let (outcome, _) = outcome([answer]).await;
+    assert_eq!(outcome.unwrap().bytes, PAGE.len());
+}
+
+#[tokio::test]
+async fn a_large_page_keeps_its_rows_in_order() {
+    let rows: Vec<_> = (0..3_000)
+        .map(|n| format!(r#"{{"planExecutionId":"e{n}","startTs":1700000000000}}"#))
+        .collect();
+    let body = format!(r#"{{"data":{{"content":[{}]}}}}"#, rows.join(","));
+    let (outcome, _) = outcome([Answer::new(200, body)]).await;
+    let page = outcome.unwrap();
+    assert!(
+        page.rows
+            .iter()
+            .map(|row| &row.summary[..])
+            .eq(rows.iter().map(String::as_bytes))
+    );
+    assert_eq!(page.total, None);
+}
+
+#[tokio::test]
+async fn a_rate_limit_met_by_one_closes_the_gate_for_all() {
+    let server = Server::start([
+        Answer::new(429, ""),
+        Answer::new(200, "[]"),
+        Answer::new(200, "[]"),
+    ]);
+    let client = Client::new(SourceSettings {
+        retry: RetryPolicy {
+            first_delay: Duration::from_millis(200),
+            ..RetryPolicy::default()
+        },
+        ..settings(&server)
+    })
+    .unwrap();
+    let other = async {
+        while client.counts().rate_limited == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let began = Instant::now();
+        client.projects(&OrgId::new("default")).await.unwrap();
+        began.elapsed()
+    };
+    let (orgs, waited) = tokio::join!(client.orgs(), other);
+    assert_eq!(orgs.unwrap(), []);
+    assert!(Duration::from_millis(80) < waited, "{waited:?}");
+    let counts = client.counts();
+    assert_eq!(
+        (counts.total, counts.retried, counts.rate_limited),
+        (3, 1, 1)
+    );
+    assert_eq!(
+        (counts.by_endpoint.orgs, counts.by_endpoint.projects),
+        (2, 1)
+    );
+}
+
+fn orgs(ids: impl IntoIterator<Item = u32>) -> String {
+    let org = |n| format!(r#"{{"org":{{"identifier":"o{n:03}"}}}}"#);
+    let orgs: Vec<_> = ids.into_iter().map(org).collect();
+    format!("[{}]", orgs.join(","))
+}
+
+#[tokio::test]
+async fn a_list_is_read_to_its_end() {
+    for (what, answers, expected) in [
+        ("a short page", vec![orgs(0..100), orgs(100..130)], 130),
+        ("an empty page", vec![orgs(0..100), orgs(0..0)], 100),
+        ("a page that repeats", vec![orgs(0..100), orgs(0..100)], 100),
+        ("a row on two pages", vec![orgs(0..100), orgs(99..120)], 120),
+    ] {
+        let requests = answers.len();
+        let server = Server::start(answers.into_iter().map(|body| Answer::new(200, body)));
+        let found = client(&server).orgs().await.unwrap();
+        assert_eq!(found.len(), expected, "{what}");
+        assert_eq!(server.requests().len(), requests, "{what}");
+        let page = server.requests().last().unwrap().clone();
+        assert!(page.starts_with("GET /v1/orgs?page=1&limit=100&sort=identifier&order=ASC "));
+    }
+}
+
+#[tokio::test]
+async fn a_list_shorter_than_announced_is_read_again() {
+    let total = |ids| Answer::new(200, orgs(ids)).header("x-total-elements", "101");
+    // One org slips from the second page to the first while the first is left behind.
+    let server = Server::start([
+        total(0..100),
+        total(99..100),
+        total(0..100),
+        total(100..101),
+    ]);
+    assert_eq!(client(&server).orgs().await.unwrap().len(), 101);
+    assert_eq!(server.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn elements_without_an_identifier_are_counted() {
+    let server = Server::start([Answer::new(
+        200,
+        r#"[{"project":{"name":"x"}},{"project":{"identifier":"web"}}]"#,
+    )]);
+    let client = client(&server);
+    let projects = client.projects(&OrgId::new("default")).await.unwrap();
+    assert_eq!(projects[0].id.as_str(), "web");
+    assert_eq!(client.drift().odd_values["project.identifier"].count, 1);
+    assert!(server.requests()[0].starts_with("GET /v1/orgs/default/projects?"));
+}
+
+#[tokio::test]
+async fn the_retention_is_told_or_it_is_not() {
+    let not_found = Answer::new(404, HTML);
+    for (answers, expected) in [
+        (
+            vec![Answer::new(200, r#"{"metaData":null,"resource":6}"#)],
+            Some(6),
+        ),
+        (vec![Answer::new(200, r#"{"resource":"12"}"#)], Some(12)),
+        (vec![Answer::new(200, r#"{"resource":0}"#)], None),
+        (vec![Answer::new(200, r#"{"resource":null}"#)], None),
+        (vec![Answer::new(403, DENIED)], None),
+        (vec![not_found.clone(), not_found], None),
+    ] {
+        let server = Server::start(answers);
+        let client = client(&server);
+        assert_eq!(client.retention_months().await.unwrap(), expected);
+        assert_eq!(client.counts().total, server.requests().len() as u64);
+    }
+    let server = Server::start(vec![Answer::new(401, BAD_TOKEN); 2]);
+    let refused = client(&server).retention_months().await;
+    assert!(refused.unwrap_err().is_unauthorized());
+}
+
+#[tokio::test]
+async fn no_error_tells_the_key_or_the_account() {
+    let echo = format!("<html>x-api-key: {KEY} of /pipeline?accountIdentifier={ACCOUNT}</html>");
+    let json = format!(r#"{{"code":"{KEY}","message":"{ACCOUNT} {KEY}"}}"#);
+    let mut errors = Vec::new();
+    for answer in [
+        Answer::new(502, echo),
+        Answer::new(404, json),
+        Answer::new(200, &PAGE[..30]).cut(9),
+    ] {
+        errors.push(outcome(vec![answer; 6]).await.0.unwrap_err());
+    }
+    let server = Server::start([]);
+    let nobody = Client::new(SourceSettings {
+        base_url: "http://127.0.0.1:1/".parse().unwrap(),
+        ..settings(&server)
+    });
+    errors.push(page(&nobody.unwrap(), 100).await.unwrap_err());
+    for error in errors {
+        let told = format!("{error:?} {}", chain(&error));
+        assert!(
+            !told.contains("secret") && !told.contains(ACCOUNT),
+            "{told}"
+        );
+        assert!(
+            told.contains("/execution/summary` of default/web$1"),
+            "{told}"
+        );
+    }
+}
+
+const BROKEN: &[u8] = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+
+#[test]
+fn a_request_may_move_between_threads() {
+    fn movable<T: Send>(future: T) -> T {
+        future
+    }
+    let server = Server::start([]);
+    let client = client(&server);
+    let org = OrgId::new("default");
+    drop((
+        movable(page(&client, 1)),
+        movable(client.orgs()),
+        movable(client.projects(&org)),
+        movable(client.retention_months()),
+    ));
+}
+
+#[test]
+fn settings_that_cannot_be_sent_are_refused() {
+    let server = Server::start([]);
+    let refused = |change: fn(&mut SourceSettings)| {
+        let mut settings = settings(&server);
+        change(&mut settings);
+        Client::new(settings)
+            .err()
+            .map(|error| format!("{error:?}"))
+    };
+    assert_eq!(
+        refused(|s| s.api_key = "a\nb".into()).unwrap(),
+        "InvalidKey"
+    );
+    assert_eq!(refused(|s| s.api_key = "".into()).unwrap(), "InvalidKey");
+    assert_eq!(
+        refused(|s| s.account = AccountId::new("")).unwrap(),
+        "InvalidAccount"
+    );
+    assert_eq!(
+        refused(|s| s.base_url = "file:///x".parse().unwrap()).unwrap(),
+        "InvalidBaseUrl"
+    );
+    assert!(
+        refused(|s| s.ca_certificate = Some(BROKEN.to_vec()))
+            .unwrap()
+            .starts_with("Setup")
+    );
+}
