@@ -2,5 +2,6 @@
 
 pub mod drift;
 pub mod ids;
+pub mod schema;
 pub mod status;
 pub mod window;
