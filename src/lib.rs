@@ -4,4 +4,5 @@ pub mod drift;
 pub mod ids;
 pub mod schema;
 pub mod status;
+pub mod tables;
 pub mod window;
