@@ -6,7 +6,6 @@ use serde_json::value::RawValue;
 
 use super::columns::{columns, set_head};
 use super::json::{Others, object};
-use super::leaf;
 use super::modules::Modules;
 use super::stages::{Progress, Totals};
 use super::summary::{self, Field, Fieldset, Head, Summary};
@@ -97,7 +96,8 @@ object! {
         Identifier = "identifier",
         ExtraInfo = "extraInfo",
         TriggerIdentifier = "triggerIdentifier",
-    } others Others::Known(&["triggerName"])
+        TriggerName = "triggerName",
+    } others Others::Known(&[])
 }
 
 object! {
@@ -245,6 +245,8 @@ impl Executions {
             .set(trigger.boolean(TriggerField::IsRerun, drift) == Some(true));
         self.rerun_of_execution_id
             .push(rerun.text(RerunField::Previous, drift));
+        // Without a trigger its name comes as the empty text.
+        by.take_if_empty(TriggeredByField::TriggerName);
         by.put_back(TriggeredByField::ExtraInfo, more);
         trigger.put_back(TriggerField::TriggeredBy, by);
         trigger.put_back(TriggerField::RerunInfo, rerun);
@@ -266,10 +268,12 @@ impl Executions {
         fields.put_back(Field::RetryMetadata, retry);
     }
 
-    /// The server names a parent by empty texts and zeros where there is none.
+    /// Where there is no parent, the server names it by empty texts and zeros.
     fn push_parent(&mut self, fields: &mut Fieldset<'_>, drift: &mut Drift) {
         let mut parent: ParentStage<'_> = fields.object(Field::ParentStageInfo, drift);
+        let flag = parent.peek(ParentField::HasParent);
         let has_parent = parent.boolean(ParentField::HasParent, drift) == Some(true);
+        let mut is_named = false;
         for (column, field) in [
             (
                 &mut self.parent_pipeline_execution_id,
@@ -280,23 +284,22 @@ impl Executions {
             (&mut self.parent_org_id, ParentField::OrgId),
             (&mut self.parent_project_id, ParentField::ProjectId),
         ] {
-            let raw = parent.peek(field);
-            let text = parent.text(field, drift);
-            if let Some(raw) = raw
-                && !has_parent
-                && text.is_some()
-            {
-                parent.keep(field, raw);
+            if has_parent {
+                let id = parent.text(field, drift);
+                is_named |= id.is_some();
+                column.push(id);
+            } else {
+                parent.take_if_empty(field);
+                column.push(None::<&str>);
             }
-            column.push(text.filter(|_| has_parent));
         }
-        if parent
-            .peek(ParentField::RunSequence)
-            .and_then(leaf::integer)
-            == Some(0)
+        if let Some(flag) = flag
+            && has_parent
+            && !is_named
         {
-            parent.take(ParentField::RunSequence);
+            parent.keep(ParentField::HasParent, flag);
         }
+        parent.take_if_empty(ParentField::RunSequence);
         fields.put_back(Field::ParentStageInfo, parent);
     }
 

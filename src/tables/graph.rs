@@ -8,8 +8,9 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::json::{self, Others, object};
+use super::json::{Others, object};
 use super::leaf;
+use super::members;
 use super::summary::{Field, Summary};
 use crate::drift::Drift;
 use crate::status;
@@ -87,7 +88,7 @@ impl<'a> Graph<'a> {
         let Some(map) = summary.fields.take(Field::LayoutNodeMap) else {
             return Self::default();
         };
-        let Some(mut members) = json::members(map.get()) else {
+        let Some(mut members) = members::members(map.get()) else {
             summary.fields.refuse(Field::LayoutNodeMap, map, drift);
             return Self::default();
         };
@@ -122,8 +123,8 @@ impl<'a> Graph<'a> {
             }
         }
         if !no_rows.is_empty() {
-            let json = json::write_object(no_rows);
-            summary.fields.keep_json("layoutNodeMap", Cow::Owned(json));
+            let json = members::write_object(no_rows);
+            summary.fields.keep_instead(Field::LayoutNodeMap, json);
         }
         Self {
             stages: nodes.into_stages(stages),
@@ -131,16 +132,16 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// The ids at which the walk begins. They stay in the rest unless the graph says as much.
+/// Where the walk begins. What the first row of `stages` does not tell stays in the rest.
 fn starts<'a>(summary: &mut Summary<'a>, nodes: &Nodes<'a>, drift: &mut Drift) -> Vec<usize> {
     let fields = &mut summary.fields;
     let mut starts = Vec::new();
     if let Some(raw) = fields.peek(Field::StartingNodeId)
         && let Some(id) = fields.text(Field::StartingNodeId, drift)
     {
-        match nodes.find(&id) {
-            Some(at) => starts.push(at),
-            None => fields.keep(Field::StartingNodeId, raw),
+        starts.extend(nodes.find(&id));
+        if !starts.iter().any(|at| nodes.0[*at].is_row(true)) {
+            fields.keep(Field::StartingNodeId, raw);
         }
     }
     if let Some(raw) = fields.peek(Field::StartingNodeIds) {

@@ -6,12 +6,11 @@
 //! field can be lost by being forgotten.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::leaf;
+use super::members::{each_member, write_object};
 use crate::drift::Drift;
 
 /// Storage class names that the server's database leaks into its answers.
@@ -69,6 +68,8 @@ pub(super) use object;
 /// One JSON object: `N` slots for the fields of `F`, and the rest.
 pub(super) struct Object<'a, F, const N: usize> {
     slots: [Option<&'a RawValue>; N],
+    /// The slots whose names came in another casing, with those.
+    spelled: Vec<(usize, Cow<'a, str>)>,
     /// Names and JSON texts, in the order in which they came.
     rest: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     fields: std::marker::PhantomData<F>,
@@ -79,6 +80,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     pub(super) fn empty() -> Self {
         Self {
             slots: [None; N],
+            spelled: Vec::new(),
             rest: Vec::new(),
             fields: std::marker::PhantomData,
         }
@@ -94,9 +96,13 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         let (mut slot, mut other) = (0, 0);
         each_member(json, |name, value| {
             if let Some(at) = find(F::NAMES, &name, &mut slot) {
-                let value = (value.get() != "null").then_some(value);
-                if let Some(before) = std::mem::replace(&mut object.slots[at], value) {
+                if let Some(before) = object.slots[at].take() {
                     object.odd(at, before, drift);
+                }
+                object.slots[at] = (value.get() != "null").then_some(value);
+                object.spelled.retain(|(other, _)| *other != at);
+                if name != F::NAMES[at] {
+                    object.spelled.push((at, name));
                 }
                 return;
             }
@@ -123,6 +129,12 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     /// Takes a value whole.
     pub(super) fn take(&mut self, field: F) -> Option<&'a RawValue> {
         self.slots[field.at()].take()
+    }
+
+    /// Takes a value that says nothing: the empty text, zero, the empty list.
+    pub(super) fn take_if_empty(&mut self, field: F) {
+        let is_empty = |raw: &&RawValue| matches!(raw.get(), r#""""# | "0" | "[]");
+        self.slots[field.at()] = self.slots[field.at()].filter(|raw| !is_empty(raw));
     }
 
     /// Takes text.
@@ -193,27 +205,36 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     }
 
     fn odd(&mut self, at: usize, raw: &'a RawValue, drift: &mut Drift) {
-        let name = F::NAMES[at];
-        drift.odd_value(&format!("{}{name}", F::PATH), raw.get());
-        self.keep_json(name, Cow::Borrowed(raw.get()));
+        drift.odd_value(&format!("{}{}", F::PATH, F::NAMES[at]), raw.get());
+        self.keep_json(self.name(at), Cow::Borrowed(raw.get()));
+    }
+
+    /// The name of a slot as it came.
+    fn name(&self, at: usize) -> Cow<'a, str> {
+        let spelled = self.spelled.iter().find(|(other, _)| *other == at);
+        spelled.map_or(Cow::Borrowed(F::NAMES[at]), |(_, name)| name.clone())
     }
 
     /// Leaves a value to the rest, uncounted.
     pub(super) fn keep(&mut self, field: F, raw: &'a RawValue) {
-        self.keep_json(F::NAMES[field.at()], Cow::Borrowed(raw.get()));
+        self.keep_json(self.name(field.at()), Cow::Borrowed(raw.get()));
     }
 
     /// Puts back what is left of an object that was taken; nothing left leaves nothing.
     pub(super) fn put_back<G: Fields, const M: usize>(&mut self, field: F, left: Object<'a, G, M>) {
         if let Some(json) = left.into_json() {
-            self.keep_json(F::NAMES[field.at()], Cow::Owned(json));
+            self.keep_json(self.name(field.at()), Cow::Owned(json));
         }
     }
 
-    /// Adds a JSON text to the rest.
-    pub(super) fn keep_json(&mut self, name: &'static str, json: Cow<'a, str>) {
+    /// Leaves a JSON text to the rest in place of a value.
+    pub(super) fn keep_instead(&mut self, field: F, json: String) {
+        self.keep_json(self.name(field.at()), Cow::Owned(json));
+    }
+
+    fn keep_json(&mut self, name: Cow<'a, str>, json: Cow<'a, str>) {
         if !matches!(F::OTHERS, Others::Held) {
-            self.rest.push((Cow::Borrowed(name), json));
+            self.rest.push((name, json));
         }
     }
 
@@ -228,8 +249,8 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
             return None;
         }
         let mut members = Vec::with_capacity(N + self.rest.len());
-        for (name, raw) in F::NAMES.iter().zip(self.slots) {
-            members.extend(raw.map(|raw| (Cow::Borrowed(*name), Cow::Borrowed(raw.get()))));
+        for (at, raw) in self.slots.iter().enumerate() {
+            members.extend(raw.map(|raw| (self.name(at), Cow::Borrowed(raw.get()))));
         }
         members.append(&mut self.rest);
         Some(write_object(members))
@@ -250,90 +271,6 @@ fn find(names: &[&str], name: &str, cursor: &mut usize) -> Option<usize> {
         })?;
     *cursor = at + 1;
     Some(at)
-}
-
-/// The text of a JSON object; of a repeated name the last one is written.
-pub(super) fn write_object(mut members: Vec<(Cow<'_, str>, Cow<'_, str>)>) -> String {
-    leaf::last_of_each(&mut members, |_, _| {});
-    let bytes = |(name, json): &(Cow<'_, str>, Cow<'_, str>)| name.len() + json.len() + 4;
-    let mut out = String::with_capacity(1 + members.iter().map(bytes).sum::<usize>());
-    for (name, json) in &members {
-        out.push(if out.is_empty() { '{' } else { ',' });
-        if name
-            .bytes()
-            .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
-        {
-            out.extend(["\"", name, "\""]);
-        } else {
-            out.push_str(&string(name));
-        }
-        out.push(':');
-        out.push_str(json);
-    }
-    out.push_str(if out.is_empty() { "{}" } else { "}" });
-    out
-}
-
-/// A text as JSON.
-pub(super) fn string(text: &str) -> String {
-    serde_json::to_string(text).expect("a string is always written")
-}
-
-/// The members of a JSON object in their order; `None` where the text is no JSON object.
-pub(super) fn members(json: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
-    let mut members = Vec::new();
-    each_member(json, |name, value| members.push((name, value)))?;
-    Some(members)
-}
-
-fn each_member<'a>(json: &'a str, each: impl FnMut(Cow<'a, str>, &'a RawValue)) -> Option<()> {
-    let mut deserializer = serde_json::Deserializer::from_str(json);
-    deserializer.deserialize_map(EachMember(each)).ok()?;
-    deserializer.end().ok()
-}
-
-struct EachMember<E>(E);
-
-impl<'de, E: FnMut(Cow<'de, str>, &'de RawValue)> Visitor<'de> for EachMember<E> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Name(name)) = map.next_key()? {
-            (self.0)(name, map.next_value()?);
-        }
-        Ok(())
-    }
-}
-
-/// A name, borrowed where it has no escapes (`Cow` by itself is always read as owned).
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
-
-        impl<'de> Visitor<'de> for NameVisitor {
-            type Value = Name<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Borrowed(name)))
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
-            }
-        }
-
-        deserializer.deserialize_str(NameVisitor)
-    }
 }
 
 #[cfg(test)]
@@ -403,6 +340,11 @@ mod tests {
         assert_eq!(thing.text(ThingField::Name, &mut drift).unwrap(), "b");
         assert_eq!(drift.odd_values["thing.name"].count, 1);
         assert_eq!(thing.into_json().unwrap(), r#"{"name":"a","new":2}"#);
+
+        let json = r#"{"Size":"a","size":"b"}"#;
+        let (mut thing, mut drift) = self::thing(json);
+        assert_eq!(thing.integer(ThingField::Size, &mut drift), None);
+        assert_eq!(thing.into_json().unwrap(), json);
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod executions;
 mod graph;
 mod json;
 mod leaf;
+mod members;
 mod modules;
 mod stages;
 mod summary;

@@ -7,8 +7,9 @@ use serde_json::value::RawValue;
 use super::columns::{Entries, columns, set_head};
 use super::deployments::Deployments;
 use super::graph::{Graph, NodeField, Stage};
-use super::json::{self, Object, Others, object};
+use super::json::{Object, Others, object};
 use super::leaf;
+use super::members;
 use super::summary::{self, Head};
 use crate::drift::Drift;
 use crate::schema::Table;
@@ -216,14 +217,20 @@ impl Stages {
     ) {
         let mut strategy: Strategy<'_> = fields.object(NodeField::StrategyMetadata, drift);
         let mut matrix: Matrix<'_> = strategy.object(StrategyField::Matrix, drift);
-        let values = matrix.read_with(MatrixField::Values, |raw| json::members(raw.get()), drift);
-        let plain = |(axis, raw)| (axis, leaf::plain_within_text(raw));
-        let mut axes: Entries<'_> = values.into_iter().flatten().map(plain).collect();
-        summary::last_counts(
-            &mut axes,
-            "layoutNodeMap.*.strategyMetadata.matrixvalues",
+        let values = matrix.peek(MatrixField::Values);
+        let axes = matrix.read_with(
+            MatrixField::Values,
+            |raw| members::members(raw.get()),
             drift,
         );
+        let plain = |(axis, raw)| (axis, leaf::plain_within_text(raw));
+        let mut axes: Entries<'_> = axes.into_iter().flatten().map(plain).collect();
+        let path = "layoutNodeMap.*.strategyMetadata.matrixvalues";
+        if let Some(raw) = values
+            && summary::last_counts(&mut axes, path, drift)
+        {
+            matrix.keep(MatrixField::Values, raw);
+        }
         self.matrix.push(axes);
         self.iteration
             .push(strategy.integer(StrategyField::Iteration, drift));

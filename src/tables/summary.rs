@@ -7,8 +7,9 @@ use serde_json::value::RawValue;
 
 use super::RawRow;
 use super::columns::Entries;
-use super::json::{self, Fields, Object, Others, object};
+use super::json::{Fields, Object, Others, object};
 use super::leaf;
+use super::members;
 use crate::drift::Drift;
 
 object! {
@@ -120,7 +121,7 @@ impl<'a> Summary<'a> {
             drift.odd_value("(summary)", row.summary);
             match serde_json::from_str::<&RawValue>(row.summary) {
                 Ok(json) => Cow::Borrowed(json.get()),
-                Err(_) => Cow::Owned(json::string(row.summary)),
+                Err(_) => Cow::Owned(members::string(row.summary)),
             }
         });
         let mut fields = decoded.unwrap_or_else(Object::empty);
@@ -159,7 +160,9 @@ impl<'a> Summary<'a> {
         if !is_whole {
             self.fields.refuse(Field::Tags, raw, drift);
         }
-        last_counts(&mut tags, "tags[].key", drift);
+        if last_counts(&mut tags, "tags[].key", drift) && is_whole {
+            self.fields.keep(Field::Tags, raw);
+        }
         tags
     }
 }
@@ -204,7 +207,7 @@ fn tag_list<'a>(raw: &'a RawValue, drift: &mut Drift) -> Option<(Entries<'a>, bo
 fn tag_map(raw: &RawValue) -> Option<(Entries<'_>, bool)> {
     let mut tags = Vec::new();
     let mut is_whole = true;
-    for (key, value) in json::members(raw.get())? {
+    for (key, value) in members::members(raw.get())? {
         let text = leaf::text(value);
         is_whole &= text.is_some() || value.get() == "null";
         tags.push((key, text));
@@ -212,9 +215,11 @@ fn tag_map(raw: &RawValue) -> Option<(Entries<'_>, bool)> {
     Some((tags, is_whole))
 }
 
-/// Of a repeated key the last value counts; the others are counted.
-pub(super) fn last_counts(entries: &mut Entries<'_>, path: &str, drift: &mut Drift) {
+/// Of a repeated key the last value counts; the others are counted. Whether there were any.
+pub(super) fn last_counts(entries: &mut Entries<'_>, path: &str, drift: &mut Drift) -> bool {
+    let before = entries.len();
     leaf::last_of_each(entries, |key, _| drift.odd_value(path, &key));
+    entries.len() < before
 }
 
 /// Why something failed.
@@ -234,16 +239,14 @@ pub(super) fn failure<'a, F: Fields, const N: usize>(
     let mut info: Failing<'a> = object.object(detailed, drift);
     let message = info.text(FailingField::Message, drift);
     let mut types = info.texts(FailingField::Types, drift);
-    if let Some(raw) = info.take(FailingField::Responses)
-        && raw.get() != "[]"
-    {
+    info.take_if_empty(FailingField::Responses);
+    if let Some(raw) = info.peek(FailingField::Responses) {
         for response in leaf::list(raw).unwrap_or_default() {
             if let Some(mut response) = FailureResponse::read(response.get(), drift) {
                 types.append(&mut response.texts(ResponseField::Types, drift));
             }
         }
         leaf::first_of_each(&mut types, |kind| kind);
-        info.keep(FailingField::Responses, raw);
     }
     object.put_back(detailed, info);
 
@@ -252,7 +255,7 @@ pub(super) fn failure<'a, F: Fields, const N: usize>(
     if let (Some(one), Some(other)) = (&message, &other)
         && one != other
     {
-        info.keep_json("message", Cow::Owned(json::string(other)));
+        info.keep_instead(FailingField::Message, members::string(other));
     }
     object.put_back(brief, info);
     Failure {
@@ -288,10 +291,10 @@ mod tests {
 
     #[test]
     fn the_last_of_a_repeated_tag_counts() {
-        let (tags, extra, drift) =
-            tags(r#"[{"key":"a","value":"1"},{"key":"b"},{"key":"a","value":null}]"#);
+        let json = r#"[{"key":"a","value":"1"},{"key":"b"},{"key":"a","value":null}]"#;
+        let (tags, extra, drift) = tags(json);
         assert_eq!(tags, [(Cow::from("b"), None), (Cow::from("a"), None)]);
-        assert_eq!(extra, None);
+        assert_eq!(extra.unwrap(), format!(r#"{{"tags":{json}}}"#));
         assert_eq!(drift.odd_values["tags[].key"].count, 1);
     }
 
