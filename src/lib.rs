@@ -2,6 +2,8 @@
 
 pub mod drift;
 pub mod ids;
+pub mod schema;
 pub mod source;
 pub mod status;
+pub mod tables;
 pub mod window;

@@ -1,0 +1,287 @@
+//! The tables of the lake: `schemas/v1/*.json` read into Arrow schemas.
+//!
+//! The JSON files are the only truth. Code that fills a table is checked against them when a batch
+//! is built, and by a test beside each table's builders.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use serde::{Deserialize, Serialize};
+
+/// The version of every table that this program writes.
+pub const VERSION: u32 = 1;
+
+/// A table of the lake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Table {
+    /// One row per execution.
+    Executions,
+    /// One row per stage node of an execution.
+    Stages,
+    /// One row per service and environment of a deployment stage.
+    Deployments,
+    /// One row per commit named by an execution.
+    Commits,
+    /// One row per organization.
+    Orgs,
+    /// One row per project.
+    Projects,
+    /// One row per scope: how far it has been read.
+    Scopes,
+}
+
+impl Table {
+    /// Every table, `executions` first.
+    pub const ALL: [Self; 7] = [
+        Self::Executions,
+        Self::Stages,
+        Self::Deployments,
+        Self::Commits,
+        Self::Orgs,
+        Self::Projects,
+        Self::Scopes,
+    ];
+
+    /// The tables that stand under `start_date=...`, in the order in which a date's objects are
+    /// replaced: `executions` last, so that its children are there as soon as it is.
+    pub const PARTITIONED: [Self; 4] = [
+        Self::Stages,
+        Self::Deployments,
+        Self::Commits,
+        Self::Executions,
+    ];
+
+    /// The tables that follow from the checkpoint.
+    pub const DIMENSIONS: [Self; 3] = [Self::Orgs, Self::Projects, Self::Scopes];
+
+    /// The table's name: its folder in the lake, its file in `schemas/`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Executions => "executions",
+            Self::Stages => "stages",
+            Self::Deployments => "deployments",
+            Self::Commits => "commits",
+            Self::Orgs => "orgs",
+            Self::Projects => "projects",
+            Self::Scopes => "scopes",
+        }
+    }
+
+    /// The definition of the table in the current version.
+    pub fn definition(self) -> &'static Definition {
+        &TABLES[self as usize].0
+    }
+
+    /// The Arrow schema of the table's files in the current version.
+    pub fn arrow_schema(self) -> &'static SchemaRef {
+        &TABLES[self as usize].1
+    }
+}
+
+/// The definition of the raw partitions, `_raw`, in the current version.
+pub fn raw_definition() -> &'static Definition {
+    &RAW.0
+}
+
+/// The Arrow schema of the raw partitions' files in the current version.
+pub fn raw_schema() -> &'static SchemaRef {
+    &RAW.1
+}
+
+/// One file of `schemas/`: a table as analysts see it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// The table's name.
+    pub table: String,
+    /// The version of the schema.
+    pub version: u32,
+    /// What a row is.
+    pub description: String,
+    /// Where the rows come from.
+    pub source: String,
+    /// Whether objects stand under `start_date=...`.
+    pub partitioned: bool,
+    /// The columns that are unique together.
+    pub key: Vec<String>,
+    /// The columns that order the rows of an object.
+    pub sort: Vec<String>,
+    /// The columns, in the order of the files.
+    pub columns: Vec<Column>,
+}
+
+/// One column of a table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// The column's name.
+    pub name: String,
+    /// The column's type.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// Whether null stands for "not told by the server".
+    pub nullable: bool,
+    /// The unit, where a number or a time has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// The upstream field, or how the value is derived.
+    pub source: String,
+    /// What the value says.
+    pub meaning: String,
+}
+
+/// The types that `DuckDB` and Spark both read as they stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// Text.
+    #[serde(rename = "utf8")]
+    Utf8,
+    /// True or false.
+    #[serde(rename = "boolean")]
+    Boolean,
+    /// 32-bit signed.
+    #[serde(rename = "int32")]
+    Int32,
+    /// 64-bit signed.
+    #[serde(rename = "int64")]
+    Int64,
+    /// 64-bit floating point.
+    #[serde(rename = "double")]
+    Double,
+    /// Microseconds since the epoch, UTC.
+    #[serde(rename = "timestamp")]
+    Timestamp,
+    /// Texts without nulls.
+    #[serde(rename = "list<utf8>")]
+    Utf8List,
+    /// Texts by text; a value may be null.
+    #[serde(rename = "map<utf8,utf8>")]
+    Utf8Map,
+}
+
+impl Kind {
+    /// The Arrow type, with the inner names that the Parquet specification asks for.
+    pub fn data_type(self) -> DataType {
+        match self {
+            Self::Utf8 => DataType::Utf8,
+            Self::Boolean => DataType::Boolean,
+            Self::Int32 => DataType::Int32,
+            Self::Int64 => DataType::Int64,
+            Self::Double => DataType::Float64,
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Utf8List => DataType::List(list_item()),
+            Self::Utf8Map => DataType::Map(map_entries(), false),
+        }
+    }
+}
+
+/// The child field of a `list<utf8>` column.
+pub fn list_item() -> Arc<Field> {
+    Arc::new(Field::new("element", DataType::Utf8, false))
+}
+
+/// The child field of a `map<utf8,utf8>` column.
+pub fn map_entries() -> Arc<Field> {
+    let entry = Fields::from(vec![map_key(), map_value()]);
+    Arc::new(Field::new("key_value", DataType::Struct(entry), false))
+}
+
+/// The key field of a `map<utf8,utf8>` column.
+pub fn map_key() -> Arc<Field> {
+    Arc::new(Field::new("key", DataType::Utf8, false))
+}
+
+/// The value field of a `map<utf8,utf8>` column.
+pub fn map_value() -> Arc<Field> {
+    Arc::new(Field::new("value", DataType::Utf8, true))
+}
+
+type Loaded = (Definition, SchemaRef);
+
+/// In the order of the variants of [`Table`].
+static TABLES: LazyLock<[Loaded; 7]> = LazyLock::new(|| {
+    [
+        include_str!("../../schemas/v1/executions.json"),
+        include_str!("../../schemas/v1/stages.json"),
+        include_str!("../../schemas/v1/deployments.json"),
+        include_str!("../../schemas/v1/commits.json"),
+        include_str!("../../schemas/v1/orgs.json"),
+        include_str!("../../schemas/v1/projects.json"),
+        include_str!("../../schemas/v1/scopes.json"),
+    ]
+    .map(load)
+});
+
+static RAW: LazyLock<Loaded> = LazyLock::new(|| load(include_str!("../../schemas/v1/_raw.json")));
+
+fn load(json: &str) -> Loaded {
+    let definition: Definition =
+        serde_json::from_str(json).expect("the schemas are compiled in, and a test reads them all");
+    let field = |c: &Column| Field::new(&c.name, c.kind.data_type(), c.nullable);
+    let fields: Vec<_> = definition.columns.iter().map(field).collect();
+    (definition, Arc::new(Schema::new(fields)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn definitions() -> impl Iterator<Item = &'static Definition> {
+        let tables = Table::ALL.into_iter().map(Table::definition);
+        tables.chain([raw_definition()])
+    }
+
+    #[test]
+    fn each_table_finds_its_own_file() {
+        for (at, table) in Table::ALL.into_iter().enumerate() {
+            assert_eq!(table as usize, at);
+            assert_eq!(table.definition().table, table.name());
+            let partitioned = Table::PARTITIONED.contains(&table);
+            assert_eq!(table.definition().partitioned, partitioned);
+            assert_ne!(Table::DIMENSIONS.contains(&table), partitioned);
+        }
+        assert_eq!(raw_definition().table, "_raw");
+        assert!(definitions().all(|definition| definition.version == VERSION));
+    }
+
+    #[test]
+    fn columns_are_unique_and_keys_name_them() {
+        for definition in definitions() {
+            let names: HashSet<_> = definition.columns.iter().map(|c| &*c.name).collect();
+            assert_eq!(
+                names.len(),
+                definition.columns.len(),
+                "{}",
+                definition.table
+            );
+            for key in definition.key.iter().chain(&definition.sort) {
+                assert!(names.contains(&**key), "{}.{key}", definition.table);
+            }
+            assert!(!names.contains("start_date"), "the path alone holds it");
+        }
+    }
+
+    #[test]
+    fn lists_and_maps_are_never_null_themselves() {
+        for definition in definitions() {
+            for column in &definition.columns {
+                if matches!(column.kind, Kind::Utf8List | Kind::Utf8Map) {
+                    assert!(!column.nullable, "{}.{}", definition.table, column.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_raw_schema_has_no_nulls() {
+        assert!(
+            raw_schema()
+                .fields()
+                .iter()
+                .all(|field| !field.is_nullable())
+        );
+    }
+}

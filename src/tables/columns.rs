@@ -1,0 +1,222 @@
+//! Builders for the columns of a table, one field a column, checked against the table's schema.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Int64Builder, ListBuilder, MapBuilder, MapFieldNames, StringBuilder,
+    TimestampMicrosecondBuilder,
+};
+
+use crate::schema;
+
+/// A column under construction.
+pub(super) trait Column: Default {
+    /// Ends the column and leaves an empty one.
+    fn finish(&mut self) -> ArrayRef;
+}
+
+/// Declares the builders of one table: a struct with a field for each column, in schema order.
+macro_rules! columns {
+    ($name:ident of $table:expr => { $($column:ident: $kind:ident),+ $(,)? }) => {
+        #[derive(Default)]
+        pub(super) struct $name {
+            $($column: $crate::tables::columns::$kind,)+
+        }
+
+        impl $name {
+            /// Ends all columns and leaves empty ones.
+            pub(super) fn finish(&mut self) -> arrow::record_batch::RecordBatch {
+                let columns = vec![$($crate::tables::columns::Column::finish(&mut self.$column)),+];
+                arrow::record_batch::RecordBatch::try_new($table.arrow_schema().clone(), columns)
+                    .expect("a row sets every column, and a test compares the columns with the schema")
+            }
+        }
+
+        #[cfg(test)]
+        #[test]
+        fn the_columns_are_those_of_the_schema() {
+            let schema = $table.arrow_schema();
+            let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            assert_eq!([$(stringify!($column)),+].as_slice(), names);
+            assert_eq!($name::default().finish().num_rows(), 0);
+        }
+    };
+}
+pub(super) use columns;
+
+/// Sets the columns that name the execution, in any of its tables.
+macro_rules! set_head {
+    ($columns:expr, $head:expr) => {
+        $columns.account_id.set($head.account);
+        $columns.org_id.set($head.row.org_id);
+        $columns.project_id.set($head.row.project_id);
+        $columns.pipeline_id.push($head.pipeline_id.as_ref());
+        $columns.plan_execution_id.set($head.row.plan_execution_id);
+        $columns.observed_ts.set_ms($head.row.observed_ms);
+    };
+}
+pub(super) use set_head;
+
+/// A `utf8` column.
+#[derive(Default)]
+pub(super) struct Text(StringBuilder);
+
+impl Text {
+    pub(super) fn set(&mut self, value: &str) {
+        self.0.append_value(value);
+    }
+
+    pub(super) fn push(&mut self, value: Option<impl AsRef<str>>) {
+        self.0.append_option(value);
+    }
+}
+
+impl Column for Text {
+    fn finish(&mut self) -> ArrayRef {
+        Arc::new(self.0.finish())
+    }
+}
+
+/// A `boolean` column.
+#[derive(Default)]
+pub(super) struct Flag(BooleanBuilder);
+
+impl Flag {
+    pub(super) fn set(&mut self, value: bool) {
+        self.0.append_value(value);
+    }
+
+    pub(super) fn push(&mut self, value: Option<bool>) {
+        self.0.append_option(value);
+    }
+}
+
+impl Column for Flag {
+    fn finish(&mut self) -> ArrayRef {
+        Arc::new(self.0.finish())
+    }
+}
+
+/// An `int64` column.
+#[derive(Default)]
+pub(super) struct Int(Int64Builder);
+
+impl Int {
+    pub(super) fn set(&mut self, value: i64) {
+        self.0.append_value(value);
+    }
+
+    /// Sets a count or an index, which no memory holds enough of to reach the end of `i64`.
+    pub(super) fn count(&mut self, value: usize) {
+        self.set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn push(&mut self, value: Option<i64>) {
+        self.0.append_option(value);
+    }
+}
+
+impl Column for Int {
+    fn finish(&mut self) -> ArrayRef {
+        Arc::new(self.0.finish())
+    }
+}
+
+/// A `timestamp` column.
+pub(super) struct Time(TimestampMicrosecondBuilder);
+
+impl Default for Time {
+    fn default() -> Self {
+        Self(TimestampMicrosecondBuilder::new().with_timezone("UTC"))
+    }
+}
+
+impl Time {
+    /// Sets a time in ms since the epoch; one beyond all calendars becomes the last that fits.
+    pub(super) fn set_ms(&mut self, ms: i64) {
+        self.0.append_value(ms.saturating_mul(1000));
+    }
+
+    /// Sets a time in ms since the epoch, or none.
+    pub(super) fn push_ms(&mut self, ms: Option<i64>) {
+        self.0.append_option(ms.map(|ms| ms.saturating_mul(1000)));
+    }
+
+    pub(super) fn push(&mut self, time: Option<jiff::Timestamp>) {
+        self.0
+            .append_option(time.map(jiff::Timestamp::as_microsecond));
+    }
+}
+
+impl Column for Time {
+    fn finish(&mut self) -> ArrayRef {
+        Arc::new(self.0.finish())
+    }
+}
+
+/// A `list<utf8>` column.
+pub(super) struct TextList(ListBuilder<StringBuilder>);
+
+impl Default for TextList {
+    fn default() -> Self {
+        Self(ListBuilder::new(StringBuilder::new()).with_field(schema::list_item()))
+    }
+}
+
+impl TextList {
+    pub(super) fn push(&mut self, values: &[impl AsRef<str>]) {
+        for value in values {
+            self.0.values().append_value(value);
+        }
+        self.0.append(true);
+    }
+}
+
+impl Column for TextList {
+    fn finish(&mut self) -> ArrayRef {
+        Arc::new(self.0.finish())
+    }
+}
+
+/// The entries of a `map<utf8,utf8>` value.
+pub(super) type Entries<'a> = Vec<(Cow<'a, str>, Option<Cow<'a, str>>)>;
+
+/// A `map<utf8,utf8>` column.
+pub(super) struct TextMap(MapBuilder<StringBuilder, StringBuilder>);
+
+impl Default for TextMap {
+    fn default() -> Self {
+        let (key, value) = (schema::map_key(), schema::map_value());
+        let names = MapFieldNames {
+            entry: schema::map_entries().name().clone(),
+            key: key.name().clone(),
+            value: value.name().clone(),
+        };
+        let map = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+        Self(map.with_keys_field(key).with_values_field(value))
+    }
+}
+
+impl TextMap {
+    /// Adds a row. Keys must be unique: engines refuse a map with a repeated key.
+    pub(super) fn push<K, V>(&mut self, entries: impl IntoIterator<Item = (K, Option<V>)>)
+    where
+        K: AsRef<str>,
+        V: AsRef<str>,
+    {
+        for (key, value) in entries {
+            self.0.keys().append_value(key);
+            self.0.values().append_option(value);
+        }
+        self.0
+            .append(true)
+            .expect("a key and a value were appended for every entry");
+    }
+}
+
+impl Column for TextMap {
+    fn finish(&mut self) -> ArrayRef {
+        Arc::new(self.0.finish())
+    }
+}

@@ -1,0 +1,211 @@
+//! The `deployments` table: one row per service and environment of a deployment stage that started.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::columns::{columns, set_head};
+use super::json::{Others, object};
+use super::leaf;
+use super::stages::StageFacts;
+use super::summary::Head;
+use crate::drift::Drift;
+use crate::schema::Table;
+
+columns! {
+    Deployments of Table::Deployments => {
+        account_id: Text,
+        org_id: Text,
+        project_id: Text,
+        pipeline_id: Text,
+        plan_execution_id: Text,
+        execution_start_ts: Time,
+        deployment_index: Int,
+        stage_node_id: Text,
+        stage_id: Text,
+        service_id: Text,
+        service_name: Text,
+        environment_id: Text,
+        environment_name: Text,
+        environment_type: Text,
+        infrastructure_id: Text,
+        artifact: Text,
+        deployment_type: Text,
+        status: Text,
+        status_category: Text,
+        is_rollback: Flag,
+        ran_in_this_execution: Flag,
+        start_ts: Time,
+        end_ts: Time,
+        duration_ms: Int,
+        observed_ts: Time,
+    }
+}
+
+object! {
+    StageModules of StageModuleField at "layoutNodeMap.*.moduleInfo." {
+        Cd = "cd",
+    } others Others::Held
+}
+
+object! {
+    StageCd of StageCdField at "layoutNodeMap.*.moduleInfo.cd." {
+        Service = "serviceInfo",
+        Infra = "infraExecutionSummary",
+        Gitops = "gitopsExecutionSummary",
+    } others Others::Held
+}
+
+object! {
+    Service of ServiceField at "layoutNodeMap.*.moduleInfo.cd.serviceInfo." {
+        Id = "identifier",
+        Name = "displayName",
+        DeploymentType = "deploymentType",
+        Artifacts = "artifacts",
+    } others Others::Held
+}
+
+object! {
+    Artifacts of ArtifactsField at "layoutNodeMap.*.moduleInfo.cd.serviceInfo.artifacts." {
+        Primary = "primary",
+        DisplayName = "artifactDisplayName",
+    } others Others::Held
+}
+
+object! {
+    Artifact of ArtifactField at "layoutNodeMap.*.moduleInfo.cd.serviceInfo.artifacts.primary." {
+        DisplayName = "displayName",
+        ImagePath = "imagePath",
+        Tag = "tag",
+    } others Others::Held
+}
+
+object! {
+    Gitops of GitopsField at "layoutNodeMap.*.moduleInfo.cd.gitopsExecutionSummary." {
+        Environments = "environments",
+    } others Others::Held
+}
+
+object! {
+    EnvironmentFields of EnvironmentField at "layoutNodeMap.*.moduleInfo.cd.(environment)." {
+        Id = "identifier",
+        Name = "name",
+        Type = "type",
+        InfrastructureId = "infrastructureIdentifier",
+    } others Others::Held
+}
+
+#[derive(Default)]
+struct Environment<'a> {
+    id: Option<Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
+    kind: Option<Cow<'a, str>>,
+    infrastructure_id: Option<Cow<'a, str>>,
+}
+
+impl Deployments {
+    /// Adds what a started deployment stage deployed: a row even where nothing was resolved.
+    pub(super) fn push(
+        &mut self,
+        head: &Head<'_>,
+        stage: &StageFacts<'_>,
+        module_info: Option<&RawValue>,
+        n_deployments: &mut usize,
+        drift: &mut Drift,
+    ) {
+        let modules = module_info.and_then(|raw| {
+            let modules = StageModules::read(raw.get(), drift);
+            if modules.is_none() {
+                drift.odd_value("layoutNodeMap.*.moduleInfo", raw.get());
+            }
+            modules
+        });
+        let mut cd: StageCd<'_> = match modules {
+            Some(mut modules) => modules.object(StageModuleField::Cd, drift),
+            None => StageCd::empty(),
+        };
+        let mut service: Service<'_> = cd.object(StageCdField::Service, drift);
+        let service_id = service.text(ServiceField::Id, drift);
+        let service_name = service.text(ServiceField::Name, drift);
+        let deployment_type = service.text(ServiceField::DeploymentType, drift);
+        let artifact = artifact(&mut service, drift);
+
+        for environment in environments(&mut cd, drift) {
+            set_head!(self, head);
+            self.execution_start_ts.set_ms(head.row.start_ms);
+            self.deployment_index.count(*n_deployments);
+            *n_deployments += 1;
+            self.stage_node_id.set(&stage.node_id);
+            self.stage_id.push(stage.stage_id.as_ref());
+            self.service_id.push(service_id.as_ref());
+            self.service_name.push(service_name.as_ref());
+            self.environment_id.push(environment.id);
+            self.environment_name.push(environment.name);
+            self.environment_type.push(environment.kind);
+            self.infrastructure_id.push(environment.infrastructure_id);
+            self.artifact.push(artifact.as_ref());
+            self.deployment_type.push(deployment_type.as_ref());
+            self.status.push(stage.progress.status.as_ref());
+            self.status_category.set(stage.progress.category.as_str());
+            self.is_rollback.set(stage.is_rollback);
+            self.ran_in_this_execution.set(stage.ran_in_this_execution);
+            self.start_ts.push_ms(stage.progress.start_ms);
+            self.end_ts.push_ms(stage.progress.end_ms);
+            self.duration_ms.push(stage.progress.duration_ms());
+        }
+    }
+}
+
+/// The environments of a stage, distinct by id: one at most without `GitOps`, and an unresolved one where the
+/// stage tells none.
+fn environments<'a>(cd: &mut StageCd<'a>, drift: &mut Drift) -> Vec<Environment<'a>> {
+    let infra: EnvironmentFields<'a> = cd.object(StageCdField::Infra, drift);
+    let mut gitops: Gitops<'a> = cd.object(StageCdField::Gitops, drift);
+    let many = gitops.list(GitopsField::Environments, drift);
+    let many: Vec<_> = (many.into_iter())
+        .filter_map(|raw| EnvironmentFields::read(raw.get(), drift))
+        .collect();
+    let mut environments: Vec<_> = std::iter::once(infra)
+        .chain(many)
+        .filter(|fields| !fields.is_empty())
+        .map(|fields| Environment::read(fields, drift))
+        .collect();
+    leaf::first_of_each(&mut environments, |environment: &Environment<'_>| {
+        environment.id.as_deref().unwrap_or_default()
+    });
+    if environments.is_empty() {
+        environments.push(Environment::default());
+    }
+    environments
+}
+
+impl<'a> Environment<'a> {
+    fn read(mut fields: EnvironmentFields<'a>, drift: &mut Drift) -> Self {
+        Self {
+            id: fields.text(EnvironmentField::Id, drift),
+            name: fields.text(EnvironmentField::Name, drift),
+            kind: fields.text(EnvironmentField::Type, drift),
+            infrastructure_id: fields.text(EnvironmentField::InfrastructureId, drift),
+        }
+    }
+}
+
+/// The name of what was deployed; without one, that of the image.
+fn artifact<'a>(service: &mut Service<'a>, drift: &mut Drift) -> Option<Cow<'a, str>> {
+    let mut artifacts: Artifacts<'a> = service.object(ServiceField::Artifacts, drift);
+    let name = artifacts.text(ArtifactsField::DisplayName, drift);
+    let primary = artifacts.take(ArtifactsField::Primary);
+    name.or_else(|| {
+        let raw = primary?;
+        let Some(mut artifact) = Artifact::read(raw.get(), drift) else {
+            return leaf::text(raw).filter(|text| !text.is_empty());
+        };
+        let name = artifact.text(ArtifactField::DisplayName, drift);
+        let image = artifact.text(ArtifactField::ImagePath, drift);
+        let tag = artifact.text(ArtifactField::Tag, drift);
+        name.or_else(|| match (image, tag) {
+            (Some(image), Some(tag)) => Some(Cow::Owned(format!("{image}:{tag}"))),
+            (image, tag) => image.or(tag),
+        })
+    })
+}

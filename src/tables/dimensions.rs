@@ -1,0 +1,225 @@
+//! The tables that follow from the checkpoint: `orgs`, `projects` and `scopes`.
+
+use std::collections::BTreeMap;
+
+use arrow::record_batch::RecordBatch;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::columns::columns;
+use crate::ids::AccountId;
+use crate::schema::Table;
+
+/// An organization as it was last listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OrgRow {
+    /// `org.identifier`.
+    pub org_id: String,
+    /// Display name.
+    pub name: Option<String>,
+    /// Description.
+    pub description: Option<String>,
+    /// Tags; the API gives each a value, if an empty one.
+    pub tags: BTreeMap<String, String>,
+    /// `created`.
+    pub created_ts: Option<Timestamp>,
+    /// `updated`.
+    pub updated_ts: Option<Timestamp>,
+    /// `harness_managed`: whether Harness made it.
+    pub is_harness_managed: Option<bool>,
+    /// Since when complete listings miss it; `None` while it is listed.
+    pub not_visible_since_ts: Option<Timestamp>,
+}
+
+/// A project as it was last listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProjectRow {
+    /// `project.org`.
+    pub org_id: String,
+    /// `project.identifier`.
+    pub project_id: String,
+    /// Display name.
+    pub name: Option<String>,
+    /// Description.
+    pub description: Option<String>,
+    /// Tags; the API gives each a value, if an empty one.
+    pub tags: BTreeMap<String, String>,
+    /// Colour in the Harness UI.
+    pub color: Option<String>,
+    /// Modules switched on, in the order of the API.
+    pub modules: Vec<String>,
+    /// `created`.
+    pub created_ts: Option<Timestamp>,
+    /// `updated`.
+    pub updated_ts: Option<Timestamp>,
+    /// Since when complete listings miss it; `None` while it is listed.
+    pub not_visible_since_ts: Option<Timestamp>,
+}
+
+/// How far a scope has been read, and what failed last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScopeRow {
+    /// The organization.
+    pub org_id: String,
+    /// The project within it.
+    pub project_id: String,
+    /// Oldest end of what has been read whole.
+    pub covered_from_ts: Option<Timestamp>,
+    /// Newest end of what has been read whole.
+    pub watermark_ts: Option<Timestamp>,
+    /// Executions that are not known to be over.
+    pub open_execution_count: i64,
+    /// Windows that were asked for and could not be read whole.
+    pub gap_count: i64,
+    /// Latest start of an execution ever seen.
+    pub last_row_start_ts: Option<Timestamp>,
+    /// When it was last read without a failure.
+    pub last_success_ts: Option<Timestamp>,
+    /// What failed since; `None` after a success.
+    pub last_error_code: Option<String>,
+    /// What failed since, in words.
+    pub last_error_message: Option<String>,
+}
+
+/// The `orgs` table: `rows.len()` rows in the given order, schema `orgs.v1`.
+pub fn orgs(account: &AccountId, rows: &[OrgRow]) -> RecordBatch {
+    let mut columns = orgs::Orgs::default();
+    for row in rows {
+        columns.push(account, row);
+    }
+    columns.finish()
+}
+
+/// The `projects` table: `rows.len()` rows in the given order, schema `projects.v1`.
+pub fn projects(account: &AccountId, rows: &[ProjectRow]) -> RecordBatch {
+    let mut columns = projects::Projects::default();
+    for row in rows {
+        columns.push(account, row);
+    }
+    columns.finish()
+}
+
+/// The `scopes` table: `rows.len()` rows in the given order, schema `scopes.v1`.
+pub fn scopes(account: &AccountId, rows: &[ScopeRow]) -> RecordBatch {
+    let mut columns = scopes::Scopes::default();
+    for row in rows {
+        columns.push(account, row);
+    }
+    columns.finish()
+}
+
+/// The text, or none where it is empty.
+fn told(text: Option<&String>) -> Option<&String> {
+    text.filter(|text| !text.is_empty())
+}
+
+mod orgs {
+    use super::{AccountId, OrgRow, Table, columns, told};
+
+    columns! {
+        Orgs of Table::Orgs => {
+            account_id: Text,
+            org_id: Text,
+            name: Text,
+            description: Text,
+            tags: TextMap,
+            created_ts: Time,
+            updated_ts: Time,
+            is_harness_managed: Flag,
+            not_visible_since_ts: Time,
+        }
+    }
+
+    impl Orgs {
+        pub(super) fn push(&mut self, account: &AccountId, row: &OrgRow) {
+            self.account_id.set(account.as_str());
+            self.org_id.set(&row.org_id);
+            self.name.push(told(row.name.as_ref()));
+            self.description.push(told(row.description.as_ref()));
+            self.tags
+                .push(row.tags.iter().map(|(key, value)| (key, Some(value))));
+            self.created_ts.push(row.created_ts);
+            self.updated_ts.push(row.updated_ts);
+            self.is_harness_managed.push(row.is_harness_managed);
+            self.not_visible_since_ts.push(row.not_visible_since_ts);
+        }
+    }
+}
+
+mod projects {
+    use super::{AccountId, ProjectRow, Table, columns, told};
+
+    columns! {
+        Projects of Table::Projects => {
+            account_id: Text,
+            org_id: Text,
+            project_id: Text,
+            name: Text,
+            description: Text,
+            tags: TextMap,
+            color: Text,
+            modules: TextList,
+            created_ts: Time,
+            updated_ts: Time,
+            not_visible_since_ts: Time,
+        }
+    }
+
+    impl Projects {
+        pub(super) fn push(&mut self, account: &AccountId, row: &ProjectRow) {
+            self.account_id.set(account.as_str());
+            self.org_id.set(&row.org_id);
+            self.project_id.set(&row.project_id);
+            self.name.push(told(row.name.as_ref()));
+            self.description.push(told(row.description.as_ref()));
+            self.tags
+                .push(row.tags.iter().map(|(key, value)| (key, Some(value))));
+            self.color.push(told(row.color.as_ref()));
+            self.modules.push(&row.modules);
+            self.created_ts.push(row.created_ts);
+            self.updated_ts.push(row.updated_ts);
+            self.not_visible_since_ts.push(row.not_visible_since_ts);
+        }
+    }
+}
+
+mod scopes {
+    use super::{AccountId, ScopeRow, Table, columns, told};
+
+    columns! {
+        Scopes of Table::Scopes => {
+            account_id: Text,
+            org_id: Text,
+            project_id: Text,
+            covered_from_ts: Time,
+            watermark_ts: Time,
+            open_execution_count: Int,
+            gap_count: Int,
+            last_row_start_ts: Time,
+            last_success_ts: Time,
+            last_error_code: Text,
+            last_error_message: Text,
+        }
+    }
+
+    impl Scopes {
+        pub(super) fn push(&mut self, account: &AccountId, row: &ScopeRow) {
+            self.account_id.set(account.as_str());
+            self.org_id.set(&row.org_id);
+            self.project_id.set(&row.project_id);
+            self.covered_from_ts.push(row.covered_from_ts);
+            self.watermark_ts.push(row.watermark_ts);
+            self.open_execution_count.set(row.open_execution_count);
+            self.gap_count.set(row.gap_count);
+            self.last_row_start_ts.push(row.last_row_start_ts);
+            self.last_success_ts.push(row.last_success_ts);
+            self.last_error_code
+                .push(told(row.last_error_code.as_ref()));
+            self.last_error_message
+                .push(told(row.last_error_message.as_ref()));
+        }
+    }
+}

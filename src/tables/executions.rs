@@ -1,0 +1,331 @@
+//! The `executions` table: one row per execution.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::columns::{columns, set_head};
+use super::json::{Others, object};
+use super::modules::Modules;
+use super::stages::{Progress, Totals};
+use super::summary::{self, Field, Fieldset, Head, Summary};
+use crate::drift::Drift;
+use crate::schema::Table;
+use crate::status;
+
+columns! {
+    Executions of Table::Executions => {
+        account_id: Text,
+        org_id: Text,
+        project_id: Text,
+        pipeline_id: Text,
+        pipeline_name: Text,
+        plan_execution_id: Text,
+        run_sequence: Int,
+        status: Text,
+        status_category: Text,
+        is_terminal: Flag,
+        is_failure_ignored: Flag,
+        created_ts: Time,
+        start_ts: Time,
+        end_ts: Time,
+        duration_ms: Int,
+        queued_ms: Int,
+        timeout_ts: Time,
+        trigger_type: Text,
+        trigger_id: Text,
+        triggered_by_id: Text,
+        triggered_by_name: Text,
+        triggered_by_email: Text,
+        execution_mode: Text,
+        is_retry: Flag,
+        retry_root_execution_id: Text,
+        retry_parent_execution_id: Text,
+        is_rerun: Flag,
+        rerun_of_execution_id: Text,
+        parent_pipeline_execution_id: Text,
+        parent_stage_node_id: Text,
+        parent_pipeline_id: Text,
+        parent_org_id: Text,
+        parent_project_id: Text,
+        was_rolled_back: Flag,
+        modules: TextList,
+        tags: TextMap,
+        store_type: Text,
+        yaml_repo_name: Text,
+        yaml_branch: Text,
+        yaml_file_path: Text,
+        yaml_commit_sha: Text,
+        repo_name: Text,
+        branch: Text,
+        commit_sha: Text,
+        pr_number: Int,
+        ci_event: Text,
+        services: TextList,
+        environments: TextList,
+        environment_types: TextList,
+        infrastructures: TextList,
+        stage_count: Int,
+        succeeded_stage_count: Int,
+        failed_stage_count: Int,
+        running_stage_count: Int,
+        error_message: Text,
+        failure_types: TextList,
+        aborted_by_name: Text,
+        aborted_by_email: Text,
+        aborted_ts: Time,
+        module_info: Text,
+        extra: Text,
+        first_observed_ts: Time,
+        observed_ts: Time,
+    }
+}
+
+object! {
+    TriggerInfo of TriggerField at "executionTriggerInfo." {
+        Type = "triggerType",
+        TriggeredBy = "triggeredBy",
+        IsRerun = "isRerun",
+        RerunInfo = "rerunInfo",
+    } others Others::Known(&["buildInfo"])
+}
+
+object! {
+    TriggeredBy of TriggeredByField at "executionTriggerInfo.triggeredBy." {
+        Uuid = "uuid",
+        Identifier = "identifier",
+        ExtraInfo = "extraInfo",
+        TriggerIdentifier = "triggerIdentifier",
+        TriggerName = "triggerName",
+    } others Others::Known(&[])
+}
+
+object! {
+    ExtraInfo of ExtraInfoField at "executionTriggerInfo.triggeredBy.extraInfo." {
+        Email = "email",
+    } others Others::Kept
+}
+
+object! {
+    RerunInfo of RerunField at "executionTriggerInfo.rerunInfo." {
+        Previous = "prevExecutionId",
+    } others Others::Known(&["rootExecutionId", "rootTriggerType", "prevTriggerType"])
+}
+
+object! {
+    RetryMetadata of RetryField at "retryExecutionMetadata." {
+        Parent = "parentExecutionId",
+        Root = "rootExecutionId",
+    } others Others::Kept
+}
+
+object! {
+    ParentStage of ParentField at "parentStageInfo." {
+        HasParent = "hasparentpipeline",
+        StageNodeId = "stagenodeid",
+        ExecutionId = "executionid",
+        PipelineId = "identifier",
+        ProjectId = "projectid",
+        OrgId = "orgid",
+        RunSequence = "runsequence",
+    } others Others::Known(&["triggerinfo", "triggerpayload"])
+}
+
+object! {
+    GitDetails of GitField at "gitDetails." {
+        Branch = "branch",
+        FilePath = "filePath",
+        RepoName = "repoName",
+        CommitId = "commitId",
+    } others Others::Kept
+}
+
+object! {
+    AbortedBy of AbortedByField at "abortedBy." {
+        Email = "email",
+        UserName = "userName",
+        CreatedAt = "createdAt",
+    } others Others::Known(&[])
+}
+
+impl Executions {
+    /// Adds the row of an execution. Every column gets exactly one value.
+    pub(super) fn push(
+        &mut self,
+        head: &Head<'_>,
+        mut summary: Summary<'_>,
+        modules: &Modules<'_>,
+        totals: &Totals,
+        drift: &mut Drift,
+    ) {
+        set_head!(self, head);
+        self.first_observed_ts.set_ms(head.row.first_observed_ms);
+        self.tags.push(summary.tags(drift));
+        self.push_totals(head, totals);
+        self.push_modules(modules);
+
+        let fields = &mut summary.fields;
+        self.pipeline_name.push(fields.text(Field::Name, drift));
+        self.run_sequence
+            .push(fields.integer(Field::RunSequence, drift));
+        self.execution_mode
+            .push(fields.text(Field::ExecutionMode, drift));
+        self.store_type.push(fields.text(Field::StoreType, drift));
+        self.modules.push(&fields.texts(Field::Modules, drift));
+        self.module_info
+            .push(fields.take(Field::ModuleInfo).map(RawValue::get));
+        self.push_progress(head, fields, drift);
+        self.push_trigger(fields, drift);
+        self.push_retry(head, fields, drift);
+        self.push_parent(fields, drift);
+        self.push_yaml(fields, drift);
+        self.push_end(fields, drift);
+        self.extra.push(summary.into_extra());
+    }
+
+    fn push_totals(&mut self, head: &Head<'_>, totals: &Totals) {
+        let queued = |start: i64| start.checked_sub(head.row.start_ms);
+        self.queued_ms.push(totals.first_start_ms.and_then(queued));
+        self.was_rolled_back.set(totals.was_rolled_back);
+        self.stage_count.count(totals.stages);
+        self.succeeded_stage_count.count(totals.succeeded);
+        self.failed_stage_count.count(totals.failed);
+        self.running_stage_count.count(totals.running);
+    }
+
+    fn push_modules(&mut self, modules: &Modules<'_>) {
+        let build = &modules.build;
+        self.repo_name.push(build.repo_name.as_ref());
+        self.branch.push(build.branch.as_ref());
+        self.commit_sha
+            .push(build.commits.first().map(|commit| &commit.sha));
+        self.pr_number.push(build.pr_number);
+        self.ci_event.push(build.event.as_ref());
+        self.services.push(&modules.services);
+        self.environments.push(&modules.environments);
+        self.environment_types.push(&modules.environment_types);
+        self.infrastructures.push(&modules.infrastructures);
+    }
+
+    fn push_progress(&mut self, head: &Head<'_>, fields: &mut Fieldset<'_>, drift: &mut Drift) {
+        let end_ms = fields.time(Field::EndTs, drift);
+        let status = fields.text(Field::Status, drift);
+        let progress = Progress::new(status, Some(head.row.start_ms), end_ms, drift);
+        let word = progress.status.as_deref().unwrap_or_default();
+        self.is_failure_ignored
+            .set(status::is_failure_ignored(word));
+        self.status.push(progress.status.as_ref());
+        self.status_category.set(progress.category.as_str());
+        self.is_terminal.set(progress.is_terminal);
+        self.created_ts
+            .push_ms(fields.time(Field::CreatedAt, drift));
+        self.start_ts.set_ms(head.row.start_ms);
+        self.end_ts.push_ms(end_ms);
+        self.duration_ms.push(progress.duration_ms());
+        self.timeout_ts
+            .push_ms(fields.time(Field::TimeoutTs, drift));
+    }
+
+    fn push_trigger(&mut self, fields: &mut Fieldset<'_>, drift: &mut Drift) {
+        let mut trigger: TriggerInfo<'_> = fields.object(Field::TriggerInfo, drift);
+        let mut by: TriggeredBy<'_> = trigger.object(TriggerField::TriggeredBy, drift);
+        let mut more: ExtraInfo<'_> = by.object(TriggeredByField::ExtraInfo, drift);
+        let mut rerun: RerunInfo<'_> = trigger.object(TriggerField::RerunInfo, drift);
+        self.trigger_type
+            .push(trigger.text(TriggerField::Type, drift));
+        self.trigger_id
+            .push(by.text(TriggeredByField::TriggerIdentifier, drift));
+        self.triggered_by_id
+            .push(by.text(TriggeredByField::Uuid, drift));
+        self.triggered_by_name
+            .push(by.text(TriggeredByField::Identifier, drift));
+        self.triggered_by_email
+            .push(more.text(ExtraInfoField::Email, drift));
+        self.is_rerun
+            .set(trigger.boolean(TriggerField::IsRerun, drift) == Some(true));
+        self.rerun_of_execution_id
+            .push(rerun.text(RerunField::Previous, drift));
+        // Without a trigger its name comes as the empty text.
+        by.take_if_empty(TriggeredByField::TriggerName);
+        by.put_back(TriggeredByField::ExtraInfo, more);
+        trigger.put_back(TriggerField::TriggeredBy, by);
+        trigger.put_back(TriggerField::RerunInfo, rerun);
+        fields.put_back(Field::TriggerInfo, trigger);
+    }
+
+    fn push_retry(&mut self, head: &Head<'_>, fields: &mut Fieldset<'_>, drift: &mut Drift) {
+        let is_marked = [Field::IsRetried, Field::Retried]
+            .map(|field| fields.boolean(field, drift) == Some(true))
+            .contains(&true);
+        let has_metadata = fields.peek(Field::RetryMetadata).is_some();
+        let mut retry: RetryMetadata<'_> = fields.object(Field::RetryMetadata, drift);
+        let another = |id: &Cow<'_, str>| id != head.row.plan_execution_id;
+        self.is_retry.set(is_marked || has_metadata);
+        self.retry_root_execution_id
+            .push(retry.text(RetryField::Root, drift).filter(another));
+        self.retry_parent_execution_id
+            .push(retry.text(RetryField::Parent, drift).filter(another));
+        fields.put_back(Field::RetryMetadata, retry);
+    }
+
+    /// Where there is no parent, the server names it by empty texts and zeros.
+    fn push_parent(&mut self, fields: &mut Fieldset<'_>, drift: &mut Drift) {
+        let mut parent: ParentStage<'_> = fields.object(Field::ParentStageInfo, drift);
+        let flag = parent.peek(ParentField::HasParent);
+        let has_parent = parent.boolean(ParentField::HasParent, drift) == Some(true);
+        let mut is_named = false;
+        for (column, field) in [
+            (
+                &mut self.parent_pipeline_execution_id,
+                ParentField::ExecutionId,
+            ),
+            (&mut self.parent_stage_node_id, ParentField::StageNodeId),
+            (&mut self.parent_pipeline_id, ParentField::PipelineId),
+            (&mut self.parent_org_id, ParentField::OrgId),
+            (&mut self.parent_project_id, ParentField::ProjectId),
+        ] {
+            if has_parent {
+                let id = parent.text(field, drift);
+                is_named |= id.is_some();
+                column.push(id);
+            } else {
+                parent.take_if_empty(field);
+                column.push(None::<&str>);
+            }
+        }
+        if let Some(flag) = flag
+            && has_parent
+            && !is_named
+        {
+            parent.keep(ParentField::HasParent, flag);
+        }
+        parent.take_if_empty(ParentField::RunSequence);
+        fields.put_back(Field::ParentStageInfo, parent);
+    }
+
+    fn push_yaml(&mut self, fields: &mut Fieldset<'_>, drift: &mut Drift) {
+        let mut git: GitDetails<'_> = fields.object(Field::GitDetails, drift);
+        self.yaml_repo_name
+            .push(git.text(GitField::RepoName, drift));
+        self.yaml_branch.push(git.text(GitField::Branch, drift));
+        self.yaml_file_path
+            .push(git.text(GitField::FilePath, drift));
+        self.yaml_commit_sha
+            .push(git.text(GitField::CommitId, drift));
+        fields.put_back(Field::GitDetails, git);
+    }
+
+    fn push_end(&mut self, fields: &mut Fieldset<'_>, drift: &mut Drift) {
+        let failure = summary::failure(fields, Field::FailureInfo, Field::ErrorInfo, drift);
+        self.error_message.push(failure.message);
+        self.failure_types.push(&failure.types);
+        let mut aborted: AbortedBy<'_> = fields.object(Field::AbortedBy, drift);
+        self.aborted_by_name
+            .push(aborted.text(AbortedByField::UserName, drift));
+        self.aborted_by_email
+            .push(aborted.text(AbortedByField::Email, drift));
+        self.aborted_ts
+            .push_ms(aborted.time(AbortedByField::CreatedAt, drift));
+        fields.put_back(Field::AbortedBy, aborted);
+    }
+}

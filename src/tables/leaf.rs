@@ -1,0 +1,241 @@
+//! What a JSON value says where a column asks for text, a number, a time or a list.
+//!
+//! Every reader gives `None` for a value that does not say it: the caller keeps such a value in
+//! `extra`. Texts are borrowed from the summary unless they hold escapes.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::ops::Range;
+
+use serde_json::value::RawValue;
+
+/// The times that are believed: the years 2000 to 2100, in ms since the epoch, UTC.
+const SOUND_MS: Range<i64> = 946_684_800_000..4_133_980_800_000;
+
+/// Below this a commit time is in seconds (as ms it would lie before 1973).
+const SECONDS_BELOW: i64 = 100_000_000_000;
+
+/// Up to this many entries, comparing each with each is quicker than hashing.
+const FEW: usize = 32;
+
+/// Text; a number or a boolean gives its spelling.
+pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let json = raw.get();
+    match json.as_bytes().first()? {
+        b'"' => string(json),
+        b'{' | b'[' | b'n' => None,
+        _ => Some(Cow::Borrowed(json)),
+    }
+}
+
+fn string(json: &str) -> Option<Cow<'_, str>> {
+    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.as_bytes().contains(&b'\\') {
+        return serde_json::from_str(json).ok().map(Cow::Owned);
+    }
+    Some(Cow::Borrowed(inner))
+}
+
+/// A whole number, also one that comes as text or with a fraction of zero.
+pub(super) fn integer(raw: &RawValue) -> Option<i64> {
+    let text = text(raw)?;
+    let text = text.trim();
+    text.parse().ok().or_else(|| {
+        // Beyond 2^53 a floating-point number no longer tells whole numbers apart.
+        let number: f64 = text.parse().ok()?;
+        let whole = number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+        whole.then(|| format!("{number:.0}").parse().ok())?
+    })
+}
+
+/// A boolean, also one that comes as text.
+pub(super) fn boolean(raw: &RawValue) -> Option<bool> {
+    match text(raw)?.trim() {
+        word if word.eq_ignore_ascii_case("true") => Some(true),
+        word if word.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
+}
+
+/// A time in ms since the epoch.
+pub(super) fn time_ms(raw: &RawValue) -> Option<i64> {
+    integer(raw).filter(|ms| SOUND_MS.contains(ms))
+}
+
+/// A time of a commit, which comes in seconds or in ms; in ms since the epoch.
+pub(super) fn commit_time_ms(raw: &RawValue) -> Option<i64> {
+    let time = integer(raw)?;
+    let ms = if (0..SECONDS_BELOW).contains(&time) {
+        time * 1000
+    } else {
+        time
+    };
+    SOUND_MS.contains(&ms).then_some(ms)
+}
+
+/// The elements of a list.
+pub(super) fn list(raw: &RawValue) -> Option<Vec<&RawValue>> {
+    match raw.get() {
+        "[]" => Some(Vec::new()),
+        json if json.starts_with('[') => serde_json::from_str(json).ok(),
+        _ => None,
+    }
+}
+
+/// The distinct texts of a list, in its order, without nulls and empty ones.
+pub(super) fn texts(raw: &RawValue) -> Option<Vec<Cow<'_, str>>> {
+    let items = list(raw)?;
+    let mut texts = Vec::with_capacity(items.len());
+    for item in items {
+        if item.get() != "null" {
+            texts.push(text(item)?);
+        }
+    }
+    texts.retain(|text| !text.is_empty());
+    first_of_each(&mut texts, |text| text);
+    Some(texts)
+}
+
+/// The value as plain text: a text as it stands, an object or a list as JSON, null as none.
+pub(super) fn plain(raw: &RawValue) -> Option<Cow<'_, str>> {
+    match raw.get() {
+        "null" => None,
+        json => Some(text(raw).unwrap_or(Cow::Borrowed(json))),
+    }
+}
+
+/// The plain value of JSON within a text: `"\"eu\""` is `eu`, `"8"` is `8`, `"[1]"` is `[1]`. Text
+/// that is no JSON stands for itself.
+pub(super) fn plain_within_text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let outer = plain(raw)?;
+    if !raw.get().starts_with('"') {
+        return Some(outer);
+    }
+    match serde_json::from_str::<&RawValue>(&outer) {
+        Ok(inner) => plain(inner).map(|plain| Cow::Owned(plain.into_owned())),
+        Err(_) => Some(outer),
+    }
+}
+
+/// Keeps the first item of each key.
+pub(super) fn first_of_each<T>(items: &mut Vec<T>, key: impl Fn(&T) -> &str) {
+    if !has_repeats(items, &key) {
+        return;
+    }
+    let mut seen = HashSet::new();
+    items.retain(|item| seen.insert(key(item).to_owned()));
+}
+
+/// Keeps the last entry of each key; `lost` learns of the others.
+pub(super) fn last_of_each<'a, V>(
+    entries: &mut Vec<(Cow<'a, str>, V)>,
+    mut lost: impl FnMut(Cow<'a, str>, V),
+) {
+    if !has_repeats(entries, |(key, _)| key) {
+        return;
+    }
+    let mut seen = HashSet::new();
+    let mut kept = Vec::with_capacity(entries.len());
+    for (key, value) in entries.drain(..).rev() {
+        if seen.insert(key.clone()) {
+            kept.push((key, value));
+        } else {
+            lost(key, value);
+        }
+    }
+    kept.reverse();
+    *entries = kept;
+}
+
+fn has_repeats<T>(items: &[T], key: impl Fn(&T) -> &str) -> bool {
+    if items.len() <= FEW {
+        let repeated = |(at, item)| items[..at].iter().any(|other| key(other) == key(item));
+        return items.iter().enumerate().any(repeated);
+    }
+    let mut seen = HashSet::with_capacity(items.len());
+    !items.iter().all(|item| seen.insert(key(item)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(json: &str) -> &RawValue {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn text_is_borrowed_unless_it_has_escapes() {
+        assert!(matches!(text(raw("\"é\"")), Some(Cow::Borrowed("é"))));
+        assert_eq!(text(raw(r#""a\n\u00e9""#)).unwrap(), "a\né");
+        assert_eq!(text(raw("-1.50")).unwrap(), "-1.50");
+        assert_eq!(text(raw("true")).unwrap(), "true");
+        for none in ["null", "{}", "[]", r#""\ud800""#] {
+            assert_eq!(text(raw(none)), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn numbers_come_in_many_spellings() {
+        for json in ["1416", "\"1416\"", "\" 1416 \"", "1416.0", "1.416e3"] {
+            assert_eq!(integer(raw(json)), Some(1416), "{json}");
+        }
+        for none in ["1.5", "1e99", "\"\"", "\"NaN\"", "\"inf\"", "true", "[1]"] {
+            assert_eq!(integer(raw(none)), None, "{none}");
+        }
+        assert_eq!(integer(raw("-9223372036854775808")), Some(i64::MIN));
+        assert_eq!(boolean(raw("\"True\"")), Some(true));
+        assert_eq!(boolean(raw("0")), None);
+    }
+
+    #[test]
+    fn only_sound_times_are_believed() {
+        assert_eq!(time_ms(raw("946684800000")), Some(946_684_800_000));
+        for none in ["0", "-62135596800000", "946684799999", "4133980800000"] {
+            assert_eq!(time_ms(raw(none)), None, "{none}");
+        }
+        assert_eq!(commit_time_ms(raw("1523879591")), Some(1_523_879_591_000));
+        assert_eq!(
+            commit_time_ms(raw("1610121306000")),
+            Some(1_610_121_306_000)
+        );
+        assert_eq!(commit_time_ms(raw("-62135596800000")), None);
+        assert_eq!(commit_time_ms(raw("0")), None);
+    }
+
+    #[test]
+    fn lists_hold_distinct_texts_or_nothing() {
+        assert_eq!(
+            texts(raw(r#"["a",null,"b","a","",3]"#)).unwrap(),
+            ["a", "b", "3"]
+        );
+        assert_eq!(texts(raw(r#"["a",{}]"#)), None);
+        assert_eq!(texts(raw("\"a\"")), None);
+    }
+
+    #[test]
+    fn values_of_a_matrix_are_unwrapped_once() {
+        for (json, value) in [
+            (r#""\"eu\"""#, "eu"),
+            (r#""eu""#, "eu"),
+            (r#""1.20""#, "1.20"),
+            (r#""{\"a\":1}""#, r#"{"a":1}"#),
+            (r#"{"a":1}"#, r#"{"a":1}"#),
+            ("7", "7"),
+        ] {
+            assert_eq!(plain_within_text(raw(json)).unwrap(), value, "{json}");
+        }
+        assert_eq!(plain_within_text(raw(r#""null""#)), None);
+    }
+
+    #[test]
+    fn many_repetitions_are_found_as_well_as_few() {
+        for n in [3, FEW * 2] {
+            let entry = |at: usize| (Cow::Owned(format!("k{}", at % (n - 1))), at);
+            let mut entries: Vec<_> = (0..n).map(entry).collect();
+            let mut lost = Vec::new();
+            last_of_each(&mut entries, |_, at| lost.push(at));
+            assert_eq!((entries.len(), lost), (n - 1, vec![0]));
+        }
+    }
+}

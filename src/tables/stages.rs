@@ -1,0 +1,261 @@
+//! The `stages` table: one row per stage node of an execution.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::columns::{Entries, columns, set_head};
+use super::deployments::Deployments;
+use super::graph::{Graph, NodeField, Stage};
+use super::json::{Object, Others, object};
+use super::leaf;
+use super::members;
+use super::summary::{self, Head};
+use crate::drift::Drift;
+use crate::schema::Table;
+use crate::status::{self, Category};
+
+columns! {
+    Stages of Table::Stages => {
+        account_id: Text,
+        org_id: Text,
+        project_id: Text,
+        pipeline_id: Text,
+        plan_execution_id: Text,
+        execution_start_ts: Time,
+        stage_node_id: Text,
+        stage_id: Text,
+        stage_name: Text,
+        stage_type: Text,
+        module: Text,
+        status: Text,
+        status_category: Text,
+        start_ts: Time,
+        end_ts: Time,
+        duration_ms: Int,
+        error_message: Text,
+        failure_types: TextList,
+        parent_stage_node_id: Text,
+        strategy_type: Text,
+        matrix: TextMap,
+        iteration: Int,
+        iteration_count: Int,
+        stage_index: Int,
+        is_rollback: Flag,
+        ran_in_this_execution: Flag,
+        module_info: Text,
+        extra: Text,
+        observed_ts: Time,
+    }
+}
+
+object! {
+    Strategy of StrategyField at "layoutNodeMap.*.strategyMetadata." {
+        Iteration = "currentiteration",
+        Iterations = "totaliterations",
+        Matrix = "matrixmetadata",
+    } others Others::Known(&["formetadata", "identifierpostfix"])
+}
+
+object! {
+    Matrix of MatrixField at "layoutNodeMap.*.strategyMetadata.matrixmetadata." {
+        Values = "matrixvalues",
+    } others Others::Known(&["matrixcombination", "subtype", "nodename", "matrixkeystoskipinname"])
+}
+
+/// What `executions` tells of its stages.
+#[derive(Default)]
+pub(super) struct Totals {
+    pub(super) stages: usize,
+    pub(super) succeeded: usize,
+    pub(super) failed: usize,
+    pub(super) running: usize,
+    pub(super) first_start_ms: Option<i64>,
+    pub(super) was_rolled_back: bool,
+}
+
+/// What a status and two times say together; the same for stages and executions.
+pub(super) struct Progress<'a> {
+    pub(super) status: Option<Cow<'a, str>>,
+    pub(super) category: Category,
+    pub(super) is_terminal: bool,
+    pub(super) start_ms: Option<i64>,
+    pub(super) end_ms: Option<i64>,
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn new(
+        status: Option<Cow<'a, str>>,
+        start_ms: Option<i64>,
+        end_ms: Option<i64>,
+        drift: &mut Drift,
+    ) -> Self {
+        let word = status.as_deref().unwrap_or_default();
+        let category = status::categorize(word);
+        if category == Category::Unknown {
+            drift.unknown_status(word);
+        }
+        Self {
+            category,
+            is_terminal: category.is_terminal(end_ms.is_some()),
+            status,
+            start_ms,
+            end_ms,
+        }
+    }
+
+    /// From start to end; `None` unless it is over and ended no earlier than it started.
+    pub(super) fn duration_ms(&self) -> Option<i64> {
+        let duration = self.end_ms?.checked_sub(self.start_ms?)?;
+        (self.is_terminal && 0 <= duration).then_some(duration)
+    }
+}
+
+/// What `deployments` repeats of a stage.
+pub(super) struct StageFacts<'a> {
+    pub(super) node_id: Cow<'a, str>,
+    pub(super) stage_id: Option<Cow<'a, str>>,
+    pub(super) progress: Progress<'a>,
+    pub(super) is_rollback: bool,
+    pub(super) ran_in_this_execution: bool,
+}
+
+impl Stages {
+    /// Adds the stages of an execution, and their deployments.
+    pub(super) fn push(
+        &mut self,
+        head: &Head<'_>,
+        graph: Graph<'_>,
+        deployments: &mut Deployments,
+        drift: &mut Drift,
+    ) -> Totals {
+        let mut totals = Totals::default();
+        let mut n_deployments = 0;
+        for stage in graph.stages {
+            self.push_stage(
+                head,
+                stage,
+                &mut totals,
+                deployments,
+                &mut n_deployments,
+                drift,
+            );
+        }
+        totals
+    }
+
+    fn push_stage(
+        &mut self,
+        head: &Head<'_>,
+        stage: Stage<'_>,
+        totals: &mut Totals,
+        deployments: &mut Deployments,
+        n_deployments: &mut usize,
+        drift: &mut Drift,
+    ) {
+        let mut fields = stage.fields;
+        let end_ms = fields.time(NodeField::EndTs, drift);
+        let status = fields.text(NodeField::Status, drift);
+        let progress = Progress::new(status, stage.start_ms, end_ms, drift);
+        let is_rollback_node = fields.boolean(NodeField::IsRollback, drift) == Some(true);
+        let kind = stage.kind.as_deref().unwrap_or_default();
+        let is_deployment = kind.eq_ignore_ascii_case("Deployment");
+        let is_rollback = is_rollback_node || kind.eq_ignore_ascii_case("PipelineRollback");
+        let ran_here = stage
+            .start_ms
+            .is_none_or(|start| head.row.start_ms <= start);
+        let facts = StageFacts {
+            stage_id: fields.text(NodeField::NodeIdentifier, drift),
+            node_id: stage.id,
+            progress,
+            is_rollback,
+            ran_in_this_execution: ran_here,
+        };
+        fields.boolean(NodeField::Hidden, drift);
+        summary::drop_if_same(&mut fields, NodeField::NodeUuid, &facts.node_id, drift);
+        let failure = summary::failure(
+            &mut fields,
+            NodeField::FailureInfoDto,
+            NodeField::FailureInfo,
+            drift,
+        );
+        let module_info = fields.take(NodeField::ModuleInfo);
+        totals.add(&facts);
+
+        set_head!(self, head);
+        self.execution_start_ts.set_ms(head.row.start_ms);
+        self.stage_node_id.set(&facts.node_id);
+        self.stage_id.push(facts.stage_id.as_ref());
+        self.stage_name.push(fields.text(NodeField::Name, drift));
+        self.stage_type.push(stage.kind.as_ref());
+        self.module.push(fields.text(NodeField::Module, drift));
+        self.status.push(facts.progress.status.as_ref());
+        self.status_category.set(facts.progress.category.as_str());
+        self.start_ts.push_ms(stage.start_ms);
+        self.end_ts.push_ms(end_ms);
+        self.duration_ms.push(facts.progress.duration_ms());
+        self.error_message.push(failure.message);
+        self.failure_types.push(&failure.types);
+        self.parent_stage_node_id.push(stage.parent_id);
+        self.strategy_type.push(stage.strategy_type);
+        self.push_strategy(&mut fields, drift);
+        self.stage_index.count(totals.stages - 1);
+        self.is_rollback.set(is_rollback);
+        self.ran_in_this_execution.set(ran_here);
+        self.module_info.push(module_info.map(RawValue::get));
+        self.extra.push(fields.into_json());
+
+        if is_deployment && stage.start_ms.is_some() {
+            deployments.push(head, &facts, module_info, n_deployments, drift);
+        }
+    }
+
+    fn push_strategy<const N: usize>(
+        &mut self,
+        fields: &mut Object<'_, NodeField, N>,
+        drift: &mut Drift,
+    ) {
+        let mut strategy: Strategy<'_> = fields.object(NodeField::StrategyMetadata, drift);
+        let mut matrix: Matrix<'_> = strategy.object(StrategyField::Matrix, drift);
+        let values = matrix.peek(MatrixField::Values);
+        let axes = matrix.read_with(
+            MatrixField::Values,
+            |raw| members::members(raw.get()),
+            drift,
+        );
+        let plain = |(axis, raw)| (axis, leaf::plain_within_text(raw));
+        let mut axes: Entries<'_> = axes.into_iter().flatten().map(plain).collect();
+        let path = "layoutNodeMap.*.strategyMetadata.matrixvalues";
+        if let Some(raw) = values
+            && summary::last_counts(&mut axes, path, drift)
+        {
+            matrix.keep(MatrixField::Values, raw);
+        }
+        self.matrix.push(axes);
+        self.iteration
+            .push(strategy.integer(StrategyField::Iteration, drift));
+        self.iteration_count
+            .push(strategy.integer(StrategyField::Iterations, drift));
+        strategy.put_back(StrategyField::Matrix, matrix);
+        fields.put_back(NodeField::StrategyMetadata, strategy);
+    }
+}
+
+impl Totals {
+    fn add(&mut self, stage: &StageFacts<'_>) {
+        self.stages += 1;
+        match stage.progress.category {
+            Category::Success => self.succeeded += 1,
+            Category::Failure => self.failed += 1,
+            Category::Running => self.running += 1,
+            _ => {}
+        }
+        if let Some(start) = stage.progress.start_ms {
+            self.was_rolled_back |= stage.is_rollback;
+            if stage.ran_in_this_execution {
+                let first = self.first_start_ms.unwrap_or(start);
+                self.first_start_ms = Some(first.min(start));
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The summary of an execution, decoded once for all tables: which fields the server sends, and
+//! what those say that more than one table asks for.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::RawRow;
+use super::columns::Entries;
+use super::json::{Fields, Object, Others, object};
+use super::leaf;
+use super::members;
+use crate::drift::Drift;
+
+object! {
+    Fieldset of Field at "" {
+        PipelineId = "pipelineIdentifier",
+        OrgId = "orgIdentifier",
+        ProjectId = "projectIdentifier",
+        PlanExecutionId = "planExecutionId",
+        Name = "name",
+        Status = "status",
+        Tags = "tags",
+        TriggerInfo = "executionTriggerInfo",
+        ErrorInfo = "executionErrorInfo",
+        FailureInfo = "failureInfo",
+        ModuleInfo = "moduleInfo",
+        LayoutNodeMap = "layoutNodeMap",
+        Modules = "modules",
+        StartingNodeId = "startingNodeId",
+        StartingNodeIds = "startingNodeIds",
+        StartTs = "startTs",
+        EndTs = "endTs",
+        CreatedAt = "createdAt",
+        TimeoutTs = "pipelineTimeoutTs",
+        RunSequence = "runSequence",
+        GitDetails = "gitDetails",
+        StoreType = "storeType",
+        ParentStageInfo = "parentStageInfo",
+        AbortedBy = "abortedBy",
+        ExecutionMode = "executionMode",
+        IsRetried = "isRetriedExecution",
+        Retried = "retriedExecution",
+        RetryMetadata = "retryExecutionMetadata",
+    } others Others::Known(&[
+        "yamlVersion",
+        "labels",
+        "governanceMetadata",
+        "canRetry",
+        "canReExecute",
+        "showRetryHistory",
+        "successfulStagesCount",
+        "runningStagesCount",
+        "failedStagesCount",
+        "totalStagesCount",
+        "isDagEnabled",
+        "dependencyGraph",
+        "connectorRef",
+        "executionInputConfigured",
+        "allowStageExecutions",
+        "stagesExecution",
+        "isStagesExecution",
+        "stagesExecuted",
+        "stagesExecutedNames",
+        "notesExistForPlanExecutionId",
+        "notes",
+        "shouldUseSimplifiedKey",
+        "isDynamicExecution",
+        "dynamicExecution",
+        "isOriginalYamlUsedOnRerun",
+        "originalYamlUsedOnRerun",
+        "inputSetIdentifiers",
+        "queuedType",
+        "queuedReason",
+        "templateReferenceSummary",
+        "opaOnSaveStatus",
+        "accountId",
+    ])
+}
+
+object! {
+    Failing of FailingField at "failureInfo." {
+        Message = "message",
+        Types = "failureTypeList",
+        Responses = "responseMessages",
+    } others Others::Known(&[])
+}
+
+object! {
+    FailureResponse of ResponseField at "failureInfo.responseMessages[]." {
+        Types = "failureTypes",
+    } others Others::Held
+}
+
+object! {
+    Tag of TagField at "tags[]." {
+        Key = "key",
+        Value = "value",
+    } others Others::Known(&[])
+}
+
+/// What every table repeats of an execution.
+pub(super) struct Head<'a> {
+    pub(super) account: &'a str,
+    pub(super) row: &'a RawRow<'a>,
+    pub(super) pipeline_id: Option<Cow<'a, str>>,
+}
+
+/// One execution's summary.
+pub(super) struct Summary<'a> {
+    pub(super) fields: Fieldset<'a>,
+    /// The summary as JSON text where it is no object.
+    undecoded: Option<Cow<'a, str>>,
+}
+
+impl<'a> Summary<'a> {
+    /// Reads a summary; one that is no JSON object has no fields.
+    pub(super) fn read(row: &'a RawRow<'a>, drift: &mut Drift) -> Self {
+        let decoded = Fieldset::read(row.summary, drift);
+        let undecoded = decoded.is_none().then(|| {
+            drift.odd_value("(summary)", row.summary);
+            match serde_json::from_str::<&RawValue>(row.summary) {
+                Ok(json) => Cow::Borrowed(json.get()),
+                Err(_) => Cow::Owned(members::string(row.summary)),
+            }
+        });
+        let mut fields = decoded.unwrap_or_else(Object::empty);
+        for (field, id) in [
+            (Field::PlanExecutionId, row.plan_execution_id),
+            (Field::OrgId, row.org_id),
+            (Field::ProjectId, row.project_id),
+        ] {
+            drop_if_same(&mut fields, field, id, drift);
+        }
+        if let Some(raw) = fields.take(Field::StartTs)
+            && leaf::integer(raw) != Some(row.start_ms)
+        {
+            fields.refuse(Field::StartTs, raw, drift);
+        }
+        Self { fields, undecoded }
+    }
+
+    /// What no table took, as JSON text.
+    pub(super) fn into_extra(self) -> Option<Cow<'a, str>> {
+        self.undecoded
+            .or_else(|| self.fields.into_json().map(Cow::Owned))
+    }
+
+    /// The pipeline's tags: a list of `{key, value}`, or an object in newer spellings.
+    pub(super) fn tags(&mut self, drift: &mut Drift) -> Entries<'a> {
+        let Some(raw) = self.fields.take(Field::Tags) else {
+            return Vec::new();
+        };
+        let read = if raw.get().starts_with('{') {
+            tag_map(raw)
+        } else {
+            tag_list(raw, drift)
+        };
+        let (mut tags, is_whole) = read.unwrap_or_default();
+        if !is_whole {
+            self.fields.refuse(Field::Tags, raw, drift);
+        }
+        if last_counts(&mut tags, "tags[].key", drift) && is_whole {
+            self.fields.keep(Field::Tags, raw);
+        }
+        tags
+    }
+}
+
+/// Passes over an identifier that stands in a column already; another one stays.
+pub(super) fn drop_if_same<F: Fields, const N: usize>(
+    fields: &mut Object<'_, F, N>,
+    field: F,
+    id: &str,
+    drift: &mut Drift,
+) {
+    if let Some(raw) = fields.peek(field)
+        && let Some(text) = fields.text(field, drift)
+        && text != id
+    {
+        fields.keep(field, raw);
+    }
+}
+
+/// The entries of a list of tags, and whether they hold all that the list held.
+fn tag_list<'a>(raw: &'a RawValue, drift: &mut Drift) -> Option<(Entries<'a>, bool)> {
+    let mut tags = Vec::new();
+    let mut is_whole = true;
+    for item in leaf::list(raw)? {
+        let Some(mut tag) = Tag::read(item.get(), drift) else {
+            is_whole &= item.get() == "null";
+            continue;
+        };
+        let value = tag.take(TagField::Value);
+        let text = value.and_then(leaf::text);
+        is_whole &= value.is_some() == text.is_some();
+        match tag.take(TagField::Key).and_then(leaf::text) {
+            Some(key) => tags.push((key, text)),
+            None => is_whole = false,
+        }
+        is_whole &= tag.is_empty();
+    }
+    Some((tags, is_whole))
+}
+
+/// The entries of an object of texts, and whether they hold all that the object held.
+fn tag_map(raw: &RawValue) -> Option<(Entries<'_>, bool)> {
+    let mut tags = Vec::new();
+    let mut is_whole = true;
+    for (key, value) in members::members(raw.get())? {
+        let text = leaf::text(value);
+        is_whole &= text.is_some() || value.get() == "null";
+        tags.push((key, text));
+    }
+    Some((tags, is_whole))
+}
+
+/// Of a repeated key the last value counts; the others are counted. Whether there were any.
+pub(super) fn last_counts(entries: &mut Entries<'_>, path: &str, drift: &mut Drift) -> bool {
+    let before = entries.len();
+    leaf::last_of_each(entries, |key, _| drift.odd_value(path, &key));
+    entries.len() < before
+}
+
+/// Why something failed.
+pub(super) struct Failure<'a> {
+    pub(super) message: Option<Cow<'a, str>>,
+    pub(super) types: Vec<Cow<'a, str>>,
+}
+
+/// Takes a failure: told in detail by the field `detailed`, else, in older answers, by the message
+/// alone in the field `brief`.
+pub(super) fn failure<'a, F: Fields, const N: usize>(
+    object: &mut Object<'a, F, N>,
+    detailed: F,
+    brief: F,
+    drift: &mut Drift,
+) -> Failure<'a> {
+    let mut info: Failing<'a> = object.object(detailed, drift);
+    let message = info.text(FailingField::Message, drift);
+    let mut types = info.texts(FailingField::Types, drift);
+    info.take_if_empty(FailingField::Responses);
+    if let Some(raw) = info.peek(FailingField::Responses) {
+        for response in leaf::list(raw).unwrap_or_default() {
+            if let Some(mut response) = FailureResponse::read(response.get(), drift) {
+                types.append(&mut response.texts(ResponseField::Types, drift));
+            }
+        }
+        leaf::first_of_each(&mut types, |kind| kind);
+    }
+    object.put_back(detailed, info);
+
+    let mut info: Failing<'a> = object.object(brief, drift);
+    let other = info.text(FailingField::Message, drift);
+    if let (Some(one), Some(other)) = (&message, &other)
+        && one != other
+    {
+        info.keep_instead(FailingField::Message, members::string(other));
+    }
+    object.put_back(brief, info);
+    Failure {
+        message: message.or(other),
+        types,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(json: &str) -> (Entries<'static>, Option<String>, Drift) {
+        let summary = format!(r#"{{"tags":{json}}}"#);
+        let row = RawRow {
+            plan_execution_id: "e1",
+            org_id: "default",
+            project_id: "web",
+            start_ms: 1_700_000_000_000,
+            observed_ms: 1_700_000_000_000,
+            first_observed_ms: 1_700_000_000_000,
+            summary: &summary,
+        };
+        let mut drift = Drift::default();
+        let mut summary = Summary::read(&row, &mut drift);
+        let owned = |(key, value): (Cow<'_, str>, Option<Cow<'_, str>>)| {
+            let value = value.map(|value| Cow::Owned(value.into_owned()));
+            (Cow::Owned(key.into_owned()), value)
+        };
+        let tags = summary.tags(&mut drift).into_iter().map(owned).collect();
+        (tags, summary.into_extra().map(Cow::into_owned), drift)
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_tag_counts() {
+        let json = r#"[{"key":"a","value":"1"},{"key":"b"},{"key":"a","value":null}]"#;
+        let (tags, extra, drift) = tags(json);
+        assert_eq!(tags, [(Cow::from("b"), None), (Cow::from("a"), None)]);
+        assert_eq!(extra.unwrap(), format!(r#"{{"tags":{json}}}"#));
+        assert_eq!(drift.odd_values["tags[].key"].count, 1);
+    }
+
+    #[test]
+    fn tags_that_are_no_tags_are_kept_whole() {
+        for (json, n) in [
+            (r#"[{"key":"a"},3]"#, 1),
+            (r#""x""#, 0),
+            (r#"{"a":[1],"b":"c"}"#, 2),
+        ] {
+            let (tags, extra, drift) = tags(json);
+            assert_eq!(tags.len(), n, "{json}");
+            assert_eq!(extra.unwrap(), format!(r#"{{"tags":{json}}}"#));
+            assert_eq!(drift.odd_values["tags"].count, 1);
+        }
+    }
+}

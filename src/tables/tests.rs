@@ -1,0 +1,394 @@
+//! Tests of the tables as a whole: made-up summaries in `fixtures/`, and real shapes where they are
+//! at hand.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+const START_MS: i64 = 1_763_971_200_000;
+
+fn derive(summary: &str) -> ([(Table, RecordBatch); 4], Drift) {
+    let parsed: Value = serde_json::from_str(summary).unwrap_or_default();
+    let id = parsed["planExecutionId"].as_str().unwrap_or("the-id");
+    // The lake keeps no row whose start it does not believe.
+    let start_ms = parsed["startTs"].as_i64();
+    let start_ms = start_ms.filter(|ms| (START_MS - 1_000_000_000_000..=START_MS).contains(ms));
+    let mut tables = ExecutionTables::new(&AccountId::new("acct"));
+    tables.push(&RawRow {
+        plan_execution_id: id,
+        org_id: "default",
+        project_id: "bakery",
+        start_ms: start_ms.unwrap_or(START_MS),
+        observed_ms: START_MS + 600_000,
+        first_observed_ms: START_MS + 300_000,
+        summary,
+    });
+    assert_eq!(tables.rows(), 1);
+    (tables.finish(), tables.take_drift())
+}
+
+fn files(folder: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let Ok(entries) = std::fs::read_dir(root) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|kind| kind == "json"));
+    paths.sort();
+    let read = |path: PathBuf| (path.clone(), std::fs::read_to_string(path).unwrap());
+    paths.into_iter().map(read).collect()
+}
+
+/// The text without white space between its parts, as servers send it.
+fn compact(json: &str) -> String {
+    let (mut in_string, mut is_escaped) = (false, false);
+    let is_kept = |c: &char| {
+        in_string ^= *c == '"' && !is_escaped;
+        is_escaped = *c == '\\' && !is_escaped;
+        in_string || !c.is_whitespace()
+    };
+    json.chars().filter(is_kept).collect()
+}
+
+fn fixtures() -> Vec<(PathBuf, String)> {
+    let files = files("fixtures/summaries");
+    assert!(files.len() >= 12);
+    let compact = |(path, json): (PathBuf, String)| (path, compact(&json));
+    files.into_iter().map(compact).collect()
+}
+
+/// One value as text; `None` for null.
+fn cell(column: &ArrayRef, row: usize) -> Option<String> {
+    if column.is_null(row) {
+        return None;
+    }
+    Some(match column.data_type() {
+        DataType::Utf8 => column.as_string::<i32>().value(row).to_owned(),
+        DataType::Boolean => column.as_boolean().value(row).to_string(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().value(row).to_string(),
+        DataType::Timestamp(..) => {
+            let micros = column.as_primitive::<TimestampMicrosecondType>().value(row);
+            jiff::Timestamp::from_microsecond(micros)
+                .unwrap()
+                .to_string()
+        }
+        DataType::List(_) => {
+            let items = column.as_list::<i32>().value(row);
+            let items: Vec<_> = (0..items.len()).filter_map(|at| cell(&items, at)).collect();
+            format!("{items:?}")
+        }
+        DataType::Map(..) => {
+            let entries = column.as_map().value(row);
+            let pair = |at| (cell(entries.column(0), at), cell(entries.column(1), at));
+            let pairs: Vec<_> = (0..entries.len())
+                .map(pair)
+                .map(|(key, value)| format!("{:?}: {value:?}", key.unwrap()))
+                .collect();
+            format!("{{{}}}", pairs.join(", "))
+        }
+        other => panic!("no column has the type {other}"),
+    })
+}
+
+/// Every value that is told, by table and row.
+fn render(tables: &[(Table, RecordBatch)], drift: &Drift) -> String {
+    let mut out = String::new();
+    for (table, batch) in tables {
+        for row in 0..batch.num_rows() {
+            writeln!(out, "{} {row}", table.name()).unwrap();
+            for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+                match cell(column, row).as_deref() {
+                    None | Some("[]" | "{}") => {}
+                    Some(value) => writeln!(out, "  {} = {value}", field.name()).unwrap(),
+                }
+            }
+        }
+    }
+    for (kind, seen) in [
+        ("unknown field", &drift.unknown_fields),
+        ("unknown status", &drift.unknown_statuses),
+        ("odd value", &drift.odd_values),
+    ] {
+        for (path, seen) in seen {
+            writeln!(out, "{kind} {path:?} x {}: {}", seen.count, seen.example).unwrap();
+        }
+    }
+    out
+}
+
+#[test]
+fn each_fixture_gives_these_rows() {
+    for (path, summary) in fixtures() {
+        let (tables, drift) = derive(&summary);
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        insta::assert_snapshot!(name, render(&tables, &drift));
+    }
+}
+
+/// Flags that are told by other columns: by an id of a parent, `is_retry`, being a row at all.
+const IMPLIED: [&str; 4] = [
+    "hasParentPipeline",
+    "isRetriedExecution",
+    "retriedExecution",
+    "hidden",
+];
+
+/// The scalars of a JSON value: null, the empty text and the database's noise are none.
+fn leaves(value: &Value, found: &mut impl FnMut(String)) {
+    match value {
+        Value::Null => {}
+        Value::String(text) if text.is_empty() => {}
+        Value::String(text) => found(text.clone()),
+        Value::Bool(_) | Value::Number(_) => found(value.to_string()),
+        Value::Array(items) => items.iter().for_each(|item| leaves(item, found)),
+        Value::Object(members) => {
+            for (name, member) in members {
+                let is_implied = IMPLIED.iter().any(|it| it.eq_ignore_ascii_case(name));
+                if name != "__recast" && !(is_implied && member.is_boolean()) {
+                    leaves(member, found);
+                }
+            }
+        }
+    }
+}
+
+/// Every value that the tables hold, as the server may have spelled it.
+fn held(tables: &[(Table, RecordBatch)]) -> HashSet<String> {
+    fn collect(column: &ArrayRef, held: &mut HashSet<String>) {
+        match column.data_type() {
+            DataType::List(_) => collect(column.as_list::<i32>().values(), held),
+            DataType::Map(..) => {
+                collect(column.as_map().keys(), held);
+                collect(column.as_map().values(), held);
+            }
+            DataType::Timestamp(..) => {
+                let micros = column.as_primitive::<TimestampMicrosecondType>();
+                held.extend(micros.iter().flatten().map(|us| (us / 1000).to_string()));
+            }
+            _ => held.extend((0..column.len()).filter_map(|row| cell(column, row))),
+        }
+    }
+    let mut all = HashSet::new();
+    let mut json = Vec::new();
+    for (_, batch) in tables {
+        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+            collect(column, &mut all);
+            match field.name().as_str() {
+                "module_info" | "extra" => json.push(column.clone()),
+                "matrix" => json.push(column.as_map().values().clone()),
+                _ => {}
+            }
+        }
+    }
+    for column in json {
+        for text in column.as_string::<i32>().iter().flatten() {
+            let value = serde_json::from_str(text).unwrap_or_default();
+            leaves(&value, &mut |leaf| {
+                all.insert(leaf);
+            });
+        }
+    }
+    all
+}
+
+/// The leaves of a summary that no table holds.
+fn lost(summary: &str) -> Vec<String> {
+    let held = held(&derive(summary).0);
+    let mut lost = Vec::new();
+    let is_held = |leaf: &str| {
+        // Of a matrix JSON comes within text and is stored plain; a count of `5.0` is stored as `5`.
+        let plain: Value = serde_json::from_str(leaf).unwrap_or_default();
+        let plain = plain.as_str().unwrap_or(leaf);
+        let whole = leaf.strip_suffix(".0").unwrap_or(leaf);
+        [leaf, plain, whole].into_iter().any(|it| held.contains(it)) || leaf == "null"
+    };
+    leaves(&serde_json::from_str(summary).unwrap(), &mut |leaf| {
+        if !is_held(&leaf) {
+            lost.push(leaf);
+        }
+    });
+    lost
+}
+
+#[test]
+fn no_leaf_of_a_fixture_is_lost() {
+    for (path, summary) in fixtures() {
+        assert_eq!(lost(&summary), [] as [&str; 0], "{}", path.display());
+    }
+}
+
+#[test]
+fn no_leaf_of_a_real_shape_is_lost() {
+    let mut summaries = Vec::new();
+    for (_, json) in files("../shared/samples") {
+        let mut answer: Value = serde_json::from_str(&json).unwrap();
+        if let Some(rows) = answer["data"]["content"].as_array() {
+            let is_execution = |row: &&Value| row.get("startTs").is_some();
+            summaries.extend(rows.iter().filter(is_execution).cloned());
+        } else if answer.get("startTs").is_some() {
+            summaries.push(answer);
+        } else {
+            summaries.push(answer["data"]["pipelineExecutionSummary"].take());
+        }
+    }
+    summaries.retain(Value::is_object);
+    if summaries.is_empty() {
+        // Without a subscriber this prints nothing; `cargo test` shows it only to who asks.
+        tracing::info!("skipped: there are no samples beside the package");
+    }
+    for summary in summaries {
+        assert_eq!(lost(&summary.to_string()), [] as [&str; 0], "{summary}");
+    }
+}
+
+#[test]
+fn a_summary_that_is_no_object_is_kept_whole() {
+    for (summary, extra) in [
+        ("[1, 2]", "[1, 2]"),
+        (" null ", "null"),
+        ("not json", "\"not json\""),
+        ("", "\"\""),
+        ("{\"status\":", "\"{\\\"status\\\":\""),
+    ] {
+        let (tables, drift) = derive(summary);
+        let [(_, stages), _, _, (_, executions)] = &tables;
+        assert_eq!((stages.num_rows(), executions.num_rows()), (0, 1));
+        let column = executions.column_by_name("extra").unwrap();
+        assert_eq!(cell(column, 0).as_deref(), Some(extra));
+        assert_eq!(drift.odd_values["(summary)"].count, 1);
+    }
+}
+
+#[test]
+fn builders_are_empty_after_each_finish() {
+    let mut tables = ExecutionTables::new(&AccountId::new("acct"));
+    let row = RawRow {
+        plan_execution_id: "e1",
+        org_id: "default",
+        project_id: "bakery",
+        start_ms: START_MS,
+        observed_ms: START_MS,
+        first_observed_ms: START_MS,
+        summary: r#"{"layoutNodeMap":{"a":{"status":"Success"}}}"#,
+    };
+    for n in [2, 0, 1] {
+        (0..n).for_each(|_| tables.push(&row));
+        assert_eq!((tables.rows(), tables.bytes() > 0), (n, n > 0));
+        let finished = tables.finish();
+        assert_eq!(
+            finished.each_ref().map(|(table, _)| *table),
+            Table::PARTITIONED
+        );
+        assert_eq!(finished.map(|(_, batch)| batch.num_rows()), [n, 0, 0, n]);
+    }
+}
+
+#[test]
+fn depth_and_width_do_no_harm() {
+    let n = 20_000;
+    let deep = format!(r#"{{"tags":{}{}}}"#, "[".repeat(n), "]".repeat(n));
+    assert_eq!(derive(&deep).0[3].1.num_rows(), 1);
+
+    let node = |at: usize| {
+        format!(
+            r#""n{at}":{{"edgeLayoutList":{{"currentNodeChildren":["n{}"]}}}}"#,
+            at + 1
+        )
+    };
+    let nodes: Vec<_> = (0..n).map(node).collect();
+    let chain = format!(
+        r#"{{"startingNodeId":"n0","layoutNodeMap":{{{}}}}}"#,
+        nodes.join(",")
+    );
+    assert_eq!(derive(&chain).0[0].1.num_rows(), n);
+
+    let fields: Vec<_> = (0..n)
+        .map(|at| format!(r#""f{}":{at}"#, at % 9_999))
+        .collect();
+    assert_eq!(
+        derive(&format!("{{{}}}", fields.join(","))).0[3]
+            .1
+            .num_rows(),
+        1
+    );
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (START_MS..START_MS + 1_000).prop_map(Value::from),
+        any::<i32>().prop_map(|n| Value::from(f64::from(n) / 4.0)),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::btree_map("[a-f_\"\\\\]{1,3}", inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// The paths of all values within a value, as JSON pointers.
+fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                pointers(member, &format!("{at}/{name}"), found);
+            }
+        }
+        Value::Array(items) => {
+            for (n, item) in items.iter().enumerate() {
+                pointers(item, &format!("{at}/{n}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn mutated_fixture() -> impl Strategy<Value = Value> {
+    let fixtures: Vec<Value> = (fixtures().iter())
+        .map(|(_, summary)| serde_json::from_str(summary).unwrap())
+        .collect();
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any_json()), 1..4);
+    (prop::sample::select(fixtures), changes).prop_map(|(mut summary, changes)| {
+        for (index, value) in changes {
+            let mut paths = Vec::new();
+            pointers(&summary, "", &mut paths);
+            let path = index.get(&paths);
+            *summary
+                .pointer_mut(path)
+                .expect("the path was found just now") = value;
+        }
+        summary
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_text_gives_one_execution(summary in "\\PC{0,40}") {
+        prop_assert_eq!(derive(&summary).0[3].1.num_rows(), 1);
+    }
+
+    #[test]
+    fn any_json_gives_one_execution(summary in any_json()) {
+        prop_assert_eq!(derive(&summary.to_string()).0[3].1.num_rows(), 1);
+    }
+
+    #[test]
+    fn a_mutated_summary_gives_one_execution_and_loses_nothing(summary in mutated_fixture()) {
+        let summary = summary.to_string();
+        prop_assert_eq!(derive(&summary).0[3].1.num_rows(), 1);
+        prop_assert_eq!(lost(&summary), [] as [&str; 0], "{}", summary);
+    }
+}
