@@ -2,5 +2,7 @@
 
 pub mod drift;
 pub mod ids;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod status;
 pub mod window;

@@ -1,0 +1,30 @@
+//! A simulated Harness account and a strict HTTP server for it: what `demo`, `sim`, the tests and
+//! the benchmarks read.
+//!
+//! An [`Account`] is a pure function of its [`AccountSpec`]. It knows every execution's whole
+//! timeline, so it can be told as of any instant, in the manner of two server [`Vintage`]s.
+
+mod account;
+mod clock;
+mod detail;
+mod dice;
+mod history;
+mod json;
+mod layout;
+mod names;
+mod plan;
+mod slots;
+mod state;
+
+pub use account::{Account, AccountSpec, Execution, RowSize};
+pub use clock::Clock;
+
+/// Which server is simulated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Vintage {
+    /// Today's service.
+    #[default]
+    Saas,
+    /// An older or self-managed server.
+    Older,
+}
