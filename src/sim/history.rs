@@ -57,7 +57,7 @@ pub(super) fn generate(spec: &AccountSpec, plan: &Plan) -> Vec<Execution> {
         twin = Some((pipeline, start));
         history.add(pipeline, start, Origin::Fresh);
     }
-    sorted(history.executions, plan)
+    sorted(&history.executions, plan)
 }
 
 /// Working hours of a team in Europe and one in America, hour by hour, summed up.
@@ -104,11 +104,11 @@ impl History<'_> {
     fn add(&mut self, pipeline: u32, start: i64, origin: Origin) {
         let of = &self.plan.pipelines[pipeline as usize];
         let execution = self.throw(of, pipeline, start, origin);
-        self.push(execution);
+        self.push(&execution);
     }
 
     /// Adds an execution and what follows from it, if it starts early enough.
-    fn push(&mut self, execution: Execution) {
+    fn push(&mut self, execution: &Execution) {
         if self.horizon <= execution.start {
             return;
         }
@@ -117,8 +117,8 @@ impl History<'_> {
             self.executions[of as usize].retried_by = place;
         }
         self.executions.push(execution.clone());
-        self.children(place, &execution);
-        self.followers(place, &execution);
+        self.children(place, execution);
+        self.followers(place, execution);
     }
 
     fn throw(&mut self, of: &Pipeline, pipeline: u32, start: i64, origin: Origin) -> Execution {
@@ -221,7 +221,7 @@ impl History<'_> {
             child.last_outcome = child.outcome;
             child.end_untold = false;
             child.old_shape = parent.old_shape;
-            self.push(child);
+            self.push(&child);
         }
     }
 
@@ -270,7 +270,7 @@ impl History<'_> {
             rollback.last_end = rollback.end;
             rollback.last_outcome = rollback.outcome;
             rollback.end_untold = false;
-            self.push(rollback);
+            self.push(&rollback);
         }
     }
 }
@@ -319,7 +319,7 @@ fn edit(execution: &mut Execution, dice: &mut Dice) {
 }
 
 /// Sorted by start, with places and run sequences put right.
-fn sorted(executions: Vec<Execution>, plan: &Plan) -> Vec<Execution> {
+fn sorted(executions: &[Execution], plan: &Plan) -> Vec<Execution> {
     let mut order: Vec<u32> = (0..u32::try_from(executions.len()).unwrap_or(NOBODY)).collect();
     order.sort_by_key(|place| (executions[*place as usize].start, *place));
     let mut places = vec![0; executions.len()];

@@ -1,6 +1,6 @@
 //! Gives the stages of an execution their times, and both their statuses over time.
 
-use super::account::{Execution, Origin};
+use super::account::Execution;
 use super::detail::Instance;
 use super::detail::{Detail, Failure, Node, What, push, rolls_back};
 use super::dice::Dice;
@@ -317,12 +317,4 @@ pub(super) fn instances(strategy: &Strategy) -> Vec<Instance> {
             combination,
         })
         .collect()
-}
-
-/// The execution whose attempt a detail describes, for those that only need its first.
-pub(super) fn root(execution: &Execution) -> Option<u32> {
-    match execution.origin {
-        Origin::Retry { root, .. } | Origin::Rerun { root, .. } => Some(root),
-        _ => None,
-    }
 }

@@ -8,16 +8,23 @@ mod account;
 mod clock;
 mod detail;
 mod dice;
+mod facts;
 mod history;
 mod json;
 mod layout;
 mod names;
 mod plan;
+mod render;
+mod render_modules;
+mod render_stages;
 mod slots;
 mod state;
+mod truth;
+mod truth_stages;
 
 pub use account::{Account, AccountSpec, Execution, RowSize};
 pub use clock::Clock;
+pub use truth::Truth;
 
 /// Which server is simulated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -104,10 +104,9 @@ fn chain(dice: &mut Dice) -> Vec<Slot> {
 
 fn axes(size: RowSize, dice: &mut Dice) -> Vec<usize> {
     match (size, dice.below(4)) {
-        (RowSize::Small, 0) => vec![3],
+        (RowSize::Small, 0) | (RowSize::Realistic, 1) => vec![3],
         (RowSize::Small, _) => vec![1],
         (RowSize::Realistic, 0) => vec![0, 1, 4],
-        (RowSize::Realistic, 1) => vec![3],
         (RowSize::Realistic, _) => vec![0, 1],
     }
 }
