@@ -5,10 +5,13 @@
 //! timeline, so it can be told as of any instant, in the manner of two server [`Vintage`]s.
 
 mod account;
+mod call;
 mod clock;
 mod detail;
 mod dice;
 mod facts;
+mod faults;
+mod filter;
 mod history;
 mod json;
 mod layout;
@@ -17,13 +20,21 @@ mod plan;
 mod render;
 mod render_modules;
 mod render_stages;
+mod routes;
+mod server;
 mod slots;
 mod state;
+#[cfg(test)]
+mod tests;
+mod transport;
 mod truth;
 mod truth_stages;
 
 pub use account::{Account, AccountSpec, Execution, RowSize};
+pub use call::Endpoint;
 pub use clock::Clock;
+pub use faults::{Fault, FaultKind, Faults, Match};
+pub use server::{LoggedRequest, Requests, Server, ServerOptions};
 pub use truth::Truth;
 
 /// Which server is simulated.

@@ -60,7 +60,10 @@ fn cd(size: RowSize, dice: &mut Dice) -> Vec<Slot> {
 
 fn mixed(size: RowSize, dice: &mut Dice) -> Vec<Slot> {
     let mut slots = vec![one(Kind::Ci, "build", "Build", dice)];
-    let shards = Strategy::Parallelism(2 + dice.between(0, 1));
+    let shards = Strategy::Parallelism(match size {
+        RowSize::Small => 2,
+        RowSize::Realistic => 4,
+    });
     let mut side_by_side = vec![
         one(Kind::Ci, "lint", "Lint", dice),
         Slot::Strategy(shards, one_stage(Kind::Ci, "shards", "Test shards", dice)),

@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn rows_have_the_asked_size() {
-        for (size, most) in [(RowSize::Small, 9_000), (RowSize::Realistic, 40_000)] {
+        for (size, most) in [(RowSize::Small, 9_500), (RowSize::Realistic, 40_000)] {
             let now = "2026-11-24T15:00:00Z".parse().unwrap();
             let account = Account::generate(&AccountSpec {
                 size,
