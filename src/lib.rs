@@ -3,6 +3,8 @@
 pub mod drift;
 pub mod ids;
 pub mod schema;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod source;
 pub mod status;
 pub mod tables;

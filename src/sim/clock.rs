@@ -1,0 +1,79 @@
+//! The simulated now, shared by a server and whoever tests against it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// A clock that stands still until it is advanced, or goes on with real time. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Clock(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    at: Timestamp,
+    running_since: Option<Instant>,
+}
+
+impl Clock {
+    /// A clock that moves only by [`Clock::advance`] and [`Clock::set`].
+    pub fn fixed(at: Timestamp) -> Self {
+        Self::of(at, None)
+    }
+
+    /// A clock that shows `at` now and goes on with real time.
+    pub fn running(at: Timestamp) -> Self {
+        Self::of(at, Some(Instant::now()))
+    }
+
+    fn of(at: Timestamp, running_since: Option<Instant>) -> Self {
+        Self(Arc::new(Mutex::new(State { at, running_since })))
+    }
+
+    /// What it shows.
+    pub fn now(&self) -> Timestamp {
+        let state = self.state();
+        let gone = state.running_since.map_or(SignedDuration::ZERO, |since| {
+            SignedDuration::try_from(since.elapsed()).unwrap_or(SignedDuration::MAX)
+        });
+        state.at.saturating_add(gone).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Moves it forward, or back where `by` is negative.
+    pub fn advance(&self, by: SignedDuration) {
+        let mut state = self.state();
+        state.at = state.at.saturating_add(by).unwrap_or(Timestamp::MAX);
+    }
+
+    /// Sets it to `at`; a running clock goes on from there.
+    pub fn set(&self, at: Timestamp) {
+        let mut state = self.state();
+        state.at = at;
+        state.running_since = state.running_since.map(|_| Instant::now());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_share_a_clock() {
+        let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+        clock.clone().advance(SignedDuration::from_hours(2));
+        assert_eq!(clock.now().as_second(), 7_200);
+        clock.set(Timestamp::UNIX_EPOCH);
+        assert_eq!(clock.now(), Timestamp::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_running_clock_never_goes_back() {
+        let clock = Clock::running(Timestamp::UNIX_EPOCH);
+        let first = clock.now();
+        assert!(first <= clock.now() && Timestamp::UNIX_EPOCH <= first);
+    }
+}

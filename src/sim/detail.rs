@@ -1,0 +1,374 @@
+//! The stage graph of one execution and its whole timeline, made again from the seed whenever it
+//! is asked for.
+
+use super::account::{Execution, Origin};
+use super::dice::{Dice, Id, Stream};
+use super::layout;
+use super::plan::{Kind, Pipeline, Plan, Slot, Stage, Strategy};
+use super::state::{Phase, State, state_at};
+
+/// All that an execution consists of beside its compact truth.
+pub(super) struct Detail<'a> {
+    pub(super) nodes: Vec<Node<'a>>,
+    /// The top level in order of execution.
+    pub(super) chain: Vec<usize>,
+    /// A `PipelineRollback` that joins the end of the chain once it has started.
+    pub(super) rollback: Option<usize>,
+    pub(super) phases: Vec<Phase>,
+    /// When it first ends, when for the last time; none where the server never tells.
+    pub(super) ends: Option<(i64, i64)>,
+}
+
+/// One entry of `layoutNodeMap`.
+pub(super) struct Node<'a> {
+    pub(super) key: Id,
+    pub(super) uuid: Id,
+    pub(super) what: What<'a>,
+    /// The group that lists it.
+    pub(super) group: Option<usize>,
+    pub(super) children: Vec<usize>,
+    pub(super) instance: Option<Instance>,
+    pub(super) start: Option<i64>,
+    pub(super) phases: Vec<Phase>,
+    /// When it first ends, when for the last time.
+    pub(super) ends: Option<(i64, i64)>,
+    /// The failure of a stage: a place in the list of failures.
+    pub(super) failure: Option<Failure>,
+    /// Taken over from the attempt before.
+    pub(super) carried: bool,
+    pub(super) is_rollback: bool,
+    /// The execution that it starts, if it starts one.
+    pub(super) child: Id,
+}
+
+/// What a node stands for.
+#[derive(Clone, Copy)]
+pub(super) enum What<'a> {
+    Stage(&'a Stage),
+    Parallel,
+    Strategy(&'a Strategy, &'a Stage),
+    PipelineRollback,
+}
+
+/// One of the runs of a strategy.
+pub(super) struct Instance {
+    pub(super) place: i64,
+    pub(super) total: i64,
+    /// For each axis the place of its value.
+    pub(super) combination: Vec<usize>,
+}
+
+/// Why a stage failed.
+#[derive(Clone, Copy)]
+pub(super) struct Failure {
+    pub(super) message: &'static str,
+    pub(super) types: &'static [&'static str],
+}
+
+/// The part of an execution in which a stage has another execution at work.
+pub(super) struct StageWindow {
+    pub(super) start: i64,
+    pub(super) end: i64,
+    pub(super) outcome: State,
+    pub(super) child: Id,
+    pub(super) rollback: bool,
+}
+
+impl Detail<'_> {
+    pub(super) fn state_at(&self, at: i64) -> State {
+        state_at(&self.phases, at)
+    }
+
+    pub(super) fn end_at(&self, at: i64) -> Option<i64> {
+        end_at(self.ends, at)
+    }
+
+    /// The node that follows on a node, at an instant.
+    pub(super) fn next_of(&self, node: usize, at: i64) -> Option<usize> {
+        let place = self.chain.iter().position(|link| *link == node)?;
+        self.chain.get(place + 1).copied().or_else(|| {
+            self.rollback
+                .filter(|rollback| self.nodes[*rollback].start.is_some_and(|start| start <= at))
+        })
+    }
+
+    /// The status of a node; that of a group follows from its members.
+    pub(super) fn node_state(&self, node: usize, at: i64) -> State {
+        let node = &self.nodes[node];
+        if node.children.is_empty() {
+            return state_at(&node.phases, at);
+        }
+        let members: Vec<State> = node
+            .children
+            .iter()
+            .map(|child| self.node_state(*child, at))
+            .collect();
+        let worst = |state: &&State| !matches!(state, State::Success | State::Skipped);
+        if members.iter().all(|state| state.terminal()) {
+            *members.iter().find(worst).unwrap_or(&State::Success)
+        } else if members.iter().all(|state| *state == State::NotStarted) {
+            State::NotStarted
+        } else {
+            State::Running
+        }
+    }
+
+    /// The first failure of a stage that has happened at an instant.
+    pub(super) fn failure_at(&self, at: i64) -> Option<Failure> {
+        let failed = |node: &&Node| node.failure_at(at).is_some();
+        self.nodes.iter().find(failed)?.failure
+    }
+}
+
+impl Node<'_> {
+    pub(super) fn end_at(&self, at: i64) -> Option<i64> {
+        end_at(self.ends, at)
+    }
+
+    pub(super) fn started(&self, at: i64) -> Option<i64> {
+        self.start.filter(|start| *start <= at)
+    }
+
+    pub(super) fn failure_at(&self, at: i64) -> Option<Failure> {
+        self.failure.filter(|_| self.end_at(at).is_some())
+    }
+
+    pub(super) fn stage(&self) -> Option<&Stage> {
+        match self.what {
+            What::Stage(stage) => Some(stage),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_kind(&self, kind: Kind) -> bool {
+        self.stage().is_some_and(|stage| stage.kind == kind)
+    }
+}
+
+fn end_at(ends: Option<(i64, i64)>, at: i64) -> Option<i64> {
+    let (first, last) = ends?;
+    if last <= at {
+        Some(last)
+    } else {
+        (first <= at).then_some(first)
+    }
+}
+
+/// The executions that a node starts: a chained pipeline, the rollback of the pipeline.
+pub(super) fn stage_window(node: &Node<'_>) -> Option<StageWindow> {
+    let rollback = matches!(node.what, What::PipelineRollback);
+    if node.carried || !(rollback || node.is_kind(Kind::Pipeline)) {
+        return None;
+    }
+    let end = node.ends?.0;
+    Some(StageWindow {
+        start: node.start?,
+        end,
+        outcome: state_at(&node.phases, end),
+        child: node.child,
+        rollback,
+    })
+}
+
+/// The slot at which an execution stops that is told its outcome by another.
+pub(super) fn stop_of(pipeline: &Pipeline, origin: Origin, outcome: State) -> usize {
+    let links = links(pipeline, origin).len();
+    if outcome == State::Success {
+        links
+    } else {
+        links.saturating_sub(1)
+    }
+}
+
+/// One link of the chain of an execution.
+pub(super) enum Link<'a> {
+    Slot(&'a Slot),
+    Stage(&'a Stage),
+}
+
+/// The chain of an execution: that of its pipeline; for a rollback its deployments, last first.
+pub(super) fn links(pipeline: &Pipeline, origin: Origin) -> Vec<Link<'_>> {
+    if !rolls_back(origin) {
+        return pipeline.slots.iter().map(Link::Slot).collect();
+    }
+    let mut stages = Vec::new();
+    pipeline
+        .slots
+        .iter()
+        .for_each(|slot| deployments(slot, &mut stages));
+    stages.into_iter().rev().map(Link::Stage).collect()
+}
+
+pub(super) fn rolls_back(origin: Origin) -> bool {
+    matches!(
+        origin,
+        Origin::PostRollback { .. } | Origin::PipelineRollback { .. }
+    )
+}
+
+fn deployments<'a>(slot: &'a Slot, stages: &mut Vec<&'a Stage>) {
+    match slot {
+        Slot::One(stage) | Slot::Strategy(_, stage) if stage.kind == Kind::Deployment => {
+            stages.push(stage);
+        }
+        Slot::Parallel(slots) => slots.iter().for_each(|slot| deployments(slot, stages)),
+        Slot::One(_) | Slot::Strategy(..) => {}
+    }
+}
+
+/// The detail of one execution of a list; `executions` holds the attempt that it retries.
+pub(super) fn detail<'a>(
+    seed: u64,
+    plan: &'a Plan,
+    executions: &[Execution],
+    execution: &Execution,
+) -> Detail<'a> {
+    let mut dice = Dice::new(seed, Stream::Graph, execution.id);
+    let links = links(
+        &plan.pipelines[execution.pipeline as usize],
+        execution.origin,
+    );
+    let mut detail = Detail {
+        nodes: Vec::new(),
+        chain: Vec::new(),
+        rollback: None,
+        phases: Vec::new(),
+        ends: (!execution.end_untold).then_some((execution.end, execution.last_end)),
+    };
+    // The places of nodes follow from the pipeline alone: a retry finds its parent's by place.
+    for link in &links {
+        let node = match link {
+            Link::Slot(slot) => build(&mut detail.nodes, slot, None, &mut dice),
+            Link::Stage(stage) => push(&mut detail.nodes, What::Stage(stage), None, &mut dice),
+        };
+        detail.chain.push(node);
+    }
+    if rolls_back(execution.origin) {
+        detail
+            .nodes
+            .iter_mut()
+            .for_each(|node| node.is_rollback = true);
+    }
+    let mut carried = 0;
+    if let Origin::Retry { of, .. } = execution.origin {
+        let parent = &executions[of as usize];
+        carried = usize::from(parent.stop).min(links.len());
+        let first_own = detail.chain.get(carried).copied().unwrap_or(usize::MAX);
+        let before = self::detail(seed, plan, executions, parent);
+        for (node, old) in detail.nodes.iter_mut().zip(before.nodes).take(first_own) {
+            node.start = old.start;
+            node.phases = old.phases;
+            node.ends = old.ends;
+            node.failure = old.failure;
+            node.carried = true;
+        }
+    }
+    layout::lay_out(&mut detail, execution, carried, &mut dice);
+    detail
+}
+
+/// Adds the nodes of a slot; gives the place of the first.
+fn build<'a>(
+    nodes: &mut Vec<Node<'a>>,
+    slot: &'a Slot,
+    group: Option<usize>,
+    dice: &mut Dice,
+) -> usize {
+    match slot {
+        Slot::One(stage) => push(nodes, What::Stage(stage), group, dice),
+        Slot::Parallel(slots) => {
+            let parallel = push(nodes, What::Parallel, group, dice);
+            for slot in slots {
+                let child = build(nodes, slot, Some(parallel), dice);
+                nodes[parallel].children.push(child);
+            }
+            parallel
+        }
+        Slot::Strategy(strategy, stage) => {
+            let parent = push(nodes, What::Strategy(strategy, stage), group, dice);
+            let uuid = dice.id();
+            let instances = layout::instances(strategy);
+            for instance in instances {
+                let child = push(nodes, What::Stage(stage), Some(parent), dice);
+                nodes[child].uuid = uuid;
+                nodes[child].instance = Some(instance);
+                nodes[parent].children.push(child);
+            }
+            parent
+        }
+    }
+}
+
+/// Adds one node; gives its place.
+pub(super) fn push<'a>(
+    nodes: &mut Vec<Node<'a>>,
+    what: What<'a>,
+    group: Option<usize>,
+    dice: &mut Dice,
+) -> usize {
+    let key = dice.id();
+    nodes.push(Node {
+        key,
+        uuid: key,
+        what,
+        group,
+        children: Vec::new(),
+        instance: None,
+        start: None,
+        phases: Vec::new(),
+        ends: None,
+        failure: None,
+        carried: false,
+        is_rollback: matches!(what, What::PipelineRollback),
+        child: dice.id(),
+    });
+    nodes.len() - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sim::account::{Account, AccountSpec};
+
+    #[test]
+    fn timelines_only_go_forward() {
+        let account =
+            Account::generate(&AccountSpec::demo("2026-11-24T15:00:00Z".parse().unwrap()));
+        let mut shapes = std::collections::BTreeMap::<&str, usize>::new();
+        for execution in account.executions() {
+            let detail = account.detail(execution);
+            assert!(detail.phases.is_sorted_by_key(|phase| phase.from));
+            assert_eq!(detail.phases.last().unwrap().state, execution.last_outcome);
+            for node in &detail.nodes {
+                assert!(node.phases.is_sorted_by_key(|phase| phase.from));
+                if let (Some(start), Some((end, last))) = (node.start, node.ends) {
+                    assert!(start <= end && end <= last, "{start} {end} {last}");
+                    assert!(last <= execution.last_end, "{last} {}", execution.last_end);
+                    assert_eq!(node.carried, start < execution.start);
+                }
+            }
+            *shapes.entry(execution.last_outcome.word()).or_default() += 1;
+            *shapes
+                .entry(["", "rollback"][usize::from(detail.rollback.is_some())])
+                .or_default() += 1;
+            *shapes
+                .entry(["", "retry"][usize::from(detail.nodes.iter().any(|n| n.carried))])
+                .or_default() += 1;
+        }
+        for shape in [
+            "Success",
+            "IgnoreFailed",
+            "Failed",
+            "Errored",
+            "Expired",
+            "Aborted",
+            "AbortedByFreeze",
+            "ApprovalRejected",
+            "Skipped",
+            "Suspended",
+            "rollback",
+            "retry",
+        ] {
+            assert!(shapes.contains_key(shape), "no {shape} in {shapes:?}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! What an execution tells beside its stages: who started it, what was built, what was deployed,
+//! and from which instant each of it is known.
+
+use super::account::{Account, Execution, Origin, RowSize};
+use super::detail::{Detail, Failure, Node, rolls_back};
+use super::dice::{Dice, Id, Stream};
+use super::names;
+use super::plan::{Kind, Shape};
+use super::state::State;
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// What started an execution.
+pub(super) struct Trigger {
+    pub(super) kind: &'static str,
+    pub(super) name: &'static str,
+    pub(super) email: Option<&'static str>,
+    /// The trigger's identifier; empty for people.
+    pub(super) id: &'static str,
+}
+
+/// What changes late, and who did it.
+pub(super) struct Facts {
+    /// Absent in a few rows.
+    pub(super) trigger: Option<Trigger>,
+    /// Notes and the instant at which someone writes them.
+    pub(super) notes: Option<(i64, &'static str)>,
+    /// The instant at which a tag is added.
+    pub(super) tagged: Option<i64>,
+    /// The instant from which module information is complete.
+    pub(super) late: i64,
+    /// Who aborts it: name, e-mail.
+    pub(super) aborted_by: (&'static str, &'static str),
+    /// What `executionErrorInfo` tells of a failure: the message, an empty one, or nothing.
+    pub(super) error_info: ErrorInfo,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorInfo {
+    Message,
+    Empty,
+    Nothing,
+}
+
+/// What was built.
+pub(super) struct Build {
+    pub(super) event: &'static str,
+    pub(super) branch: &'static str,
+    pub(super) pull_request: Option<i64>,
+    /// Whether `moduleInfo.ci.branch` is told, for pull requests the target.
+    pub(super) names_branch: bool,
+    pub(super) commits: Vec<Commit>,
+    pub(super) trigger_commits: Vec<Commit>,
+}
+
+impl Build {
+    /// The branch that a reader finds: what `moduleInfo.ci` tells, else the source of the request.
+    pub(super) fn told_branch(&self) -> &'static str {
+        if self.names_branch && self.pull_request.is_some() {
+            "main"
+        } else {
+            self.branch
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Commit {
+    pub(super) sha: String,
+    pub(super) message: &'static str,
+    pub(super) author: &'static str,
+    pub(super) email: Option<&'static str>,
+    /// As the server tells it: seconds, milliseconds or nonsense.
+    pub(super) stamp: i64,
+    /// What it means, in ms since the epoch.
+    pub(super) committed: Option<i64>,
+}
+
+impl Account {
+    pub(super) fn facts(&self, execution: &Execution) -> Facts {
+        let mut dice = self.dice(Stream::Facts, execution.id);
+        let trigger = match execution.origin {
+            Origin::Child { of } => self.facts(self.at_place(of)).trigger,
+            Origin::Fresh => trigger(self.pipeline(execution).shape, &mut dice),
+            _ => Some(by_hand(&mut dice)),
+        };
+        let end = execution.last_end;
+        let notes = dice.chance(60).then(|| {
+            let at = end + dice.tail(60_000, 30 * HOUR_MS);
+            (at, dice.pick(names::MESSAGES))
+        });
+        Facts {
+            trigger,
+            notes,
+            tagged: dice
+                .chance(40)
+                .then(|| end + dice.tail(60_000, 20 * HOUR_MS)),
+            late: end + dice.tail(100, 10 * 60_000),
+            aborted_by: if dice.chance(200) {
+                ("systemUser", "")
+            } else {
+                dice.pick(names::PEOPLE)
+            },
+            error_info: dice.weighted(&[
+                (80, ErrorInfo::Message),
+                (10, ErrorInfo::Empty),
+                (10, ErrorInfo::Nothing),
+            ]),
+        }
+    }
+
+    /// What an execution builds: the same for all attempts. None where it has no codebase.
+    pub(super) fn build(&self, execution: &Execution) -> Option<Build> {
+        let shape = self.pipeline(execution).shape;
+        if !matches!(shape, Shape::Ci | Shape::Mixed) || rolls_back(execution.origin) {
+            return None;
+        }
+        let first = match execution.origin {
+            Origin::Retry { root, .. } | Origin::Rerun { root, .. } => self.at_place(root),
+            _ => execution,
+        };
+        let mut dice = self.dice(Stream::Commits, first.id);
+        (!dice.chance(80)).then(|| build(first.start, self.spec.size, &mut dice))
+    }
+
+    /// What an execution has told of its build at an instant.
+    pub(super) fn build_at(
+        &self,
+        execution: &Execution,
+        detail: &Detail<'_>,
+        at: i64,
+    ) -> Option<Build> {
+        let first = detail
+            .nodes
+            .iter()
+            .filter(|node| node.is_kind(Kind::Ci))
+            .filter_map(|node| node.start)
+            .min()?;
+        (first.max(execution.start) + 1_500 <= at)
+            .then(|| self.build(execution))
+            .flatten()
+    }
+
+    /// The tags of an execution at an instant, in order, repeated keys and all.
+    pub(super) fn tags_at(
+        &self,
+        execution: &Execution,
+        facts: &Facts,
+        at: i64,
+    ) -> Vec<(&str, Option<&str>)> {
+        let own = &self.pipeline(execution).tags;
+        let late = facts.tagged.filter(|tagged| *tagged <= at);
+        own.iter()
+            .map(|(key, value)| (*key, value.as_deref()))
+            .chain(late.map(|_| ("reviewed", Some("yes – geprüft"))))
+            .collect()
+    }
+
+    /// The failure that an execution as a whole tells at an instant.
+    pub(super) fn failure(execution: &Execution, detail: &Detail<'_>, at: i64) -> Option<Failure> {
+        let failed = matches!(
+            execution.outcome,
+            State::Failed | State::Errored | State::Expired
+        );
+        (failed && execution.end <= at)
+            .then(|| detail.failure_at(at))
+            .flatten()
+    }
+
+    pub(super) fn dice(&self, stream: Stream, id: Id) -> Dice {
+        Dice::new(self.spec.seed, stream, id)
+    }
+}
+
+impl Failure {
+    /// Its types, wherever they are told: where the list is empty, a detailed message names one.
+    pub(super) fn all_types(self) -> &'static [&'static str] {
+        if self.types.is_empty() {
+            &["VERIFICATION_FAILURE"]
+        } else {
+            self.types
+        }
+    }
+}
+
+/// How much of a deployment is known.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Known {
+    Nothing,
+    Service,
+    Environment,
+    Artifact,
+}
+
+/// How much a deployment stage has told at an instant. Some fail before they resolve anything.
+pub(super) fn known(node: &Node<'_>, at: i64) -> Known {
+    let (Some(start), Some((end, _))) = (node.started(at), node.ends) else {
+        return Known::Nothing;
+    };
+    let step = ((end - start) / 5).min(2_000);
+    let failed = node.failure.is_some();
+    let most = match node.key.0 % 7 {
+        0 if failed => Known::Nothing,
+        1 if failed => Known::Service,
+        _ => Known::Artifact,
+    };
+    let now = match (at - start) / step.max(1) {
+        0 => Known::Nothing,
+        1 => Known::Service,
+        2 => Known::Environment,
+        _ => Known::Artifact,
+    };
+    most.min(now)
+}
+
+/// The deployment stages that have told their service, environment, at an instant.
+pub(super) fn deployed<'a>(
+    detail: &'a Detail<'_>,
+    at: i64,
+    least: Known,
+) -> impl Iterator<Item = &'a Node<'a>> {
+    detail
+        .nodes
+        .iter()
+        .filter(move |node| node.is_kind(Kind::Deployment) && least <= known(node, at))
+}
+
+/// The artifact that a node deploys.
+pub(super) fn artifact(service: &str, node: &Node<'_>) -> String {
+    format!("registry.example.com/{service}:1.{}", node.key.0 % 900)
+}
+
+fn trigger(shape: Shape, dice: &mut Dice) -> Option<Trigger> {
+    let builds = matches!(shape, Shape::Ci);
+    let kind = dice.weighted(&[
+        (if builds { 20 } else { 55 }, "MANUAL"),
+        (if builds { 65 } else { 15 }, "WEBHOOK"),
+        (10, "SCHEDULER_CRON"),
+        (8, "ARTIFACT"),
+        (4, "WEBHOOK_CUSTOM"),
+        (2, "MANIFEST"),
+        (1, ""),
+    ]);
+    match kind {
+        "" => None,
+        "MANUAL" => Some(by_hand(dice)),
+        kind => {
+            let trigger = dice.pick(names::TRIGGERS);
+            Some(Trigger {
+                kind,
+                name: trigger,
+                email: None,
+                id: trigger,
+            })
+        }
+    }
+}
+
+fn by_hand(dice: &mut Dice) -> Trigger {
+    let (name, email) = dice.pick(names::PEOPLE);
+    Trigger {
+        kind: "MANUAL",
+        name,
+        email: Some(email),
+        id: "",
+    }
+}
+
+fn build(start: i64, size: RowSize, dice: &mut Dice) -> Build {
+    let event = dice.weighted(&[(55, "branch"), (40, "pullRequest"), (5, "release")]);
+    let most = match size {
+        RowSize::Small => 3,
+        RowSize::Realistic => 60,
+    };
+    let count = if event == "release" {
+        0
+    } else {
+        dice.tail(1, most)
+    };
+    let commits: Vec<Commit> = (0..count).map(|_| commit(start, dice)).collect();
+    let mut trigger_commits: Vec<Commit> = Vec::new();
+    if dice.chance(400) {
+        // The same commit again, with a time that means nothing, and one more.
+        trigger_commits.extend(commits.first().map(|first| Commit {
+            stamp: -62_135_596_800_000,
+            committed: None,
+            ..first.clone()
+        }));
+        trigger_commits.extend((event != "release").then(|| commit(start, dice)));
+    }
+    Build {
+        event,
+        branch: dice.pick(names::BRANCHES),
+        pull_request: (event == "pullRequest").then(|| dice.between(1, 4_000)),
+        names_branch: event != "pullRequest" || dice.chance(700),
+        commits,
+        trigger_commits,
+    }
+}
+
+fn commit(start: i64, dice: &mut Dice) -> Commit {
+    let (author, email) = dice.pick(names::PEOPLE);
+    let at = start - dice.tail(60_000, 20 * 24 * HOUR_MS);
+    let (stamp, committed) = match dice.below(10) {
+        0 => (-62_135_596_800_000, None),
+        1 => (0, None),
+        2..=5 => (at / 1_000, Some(at / 1_000 * 1_000)),
+        _ => (at, Some(at)),
+    };
+    Commit {
+        sha: dice.sha(),
+        message: dice.pick(names::MESSAGES),
+        author,
+        email: (!dice.chance(60)).then_some(email),
+        stamp,
+        committed,
+    }
+}

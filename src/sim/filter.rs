@@ -1,0 +1,330 @@
+//! What a summary request asks for, checked as strictly as each vintage checks it.
+
+use std::collections::HashSet;
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use serde_json::{Map, Value};
+
+use super::Vintage;
+use super::call::{Call, Refusal};
+use super::dice::Id;
+use crate::ids::Scope;
+
+/// A checked request for executions.
+#[derive(Debug)]
+pub(super) struct Filter {
+    pub(super) scope: Scope,
+    pub(super) page: usize,
+    pub(super) size: usize,
+    pub(super) sort: Sort,
+    pub(super) descending: bool,
+    /// Bounds of `startTs`, both inclusive.
+    pub(super) from: i64,
+    pub(super) to: i64,
+    pub(super) ids: Option<HashSet<Id>>,
+    pub(super) statuses: Vec<String>,
+    pub(super) pipelines: Vec<String>,
+    pub(super) superseded: bool,
+    pub(super) mode: Mode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sort {
+    Start,
+    Name,
+    Status,
+}
+
+/// Which executions beside normal ones are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// No rollback of a pipeline, no child.
+    Default,
+    /// Only rollbacks of a pipeline.
+    Rollback,
+    All,
+}
+
+const IDS: [&str; 3] = ["accountIdentifier", "orgIdentifier", "projectIdentifier"];
+const USED: [&str; 7] = [
+    "page",
+    "size",
+    "sort",
+    "pipelineIdentifier",
+    "status",
+    "showAllExecutions",
+    "routingId",
+];
+/// Known to the real server, but not simulated: refused, lest they filter nothing.
+const NOT_SIMULATED: [&str; 8] = [
+    "searchTerm",
+    "filterIdentifier",
+    "module",
+    "myDeployments",
+    "branch",
+    "repoName",
+    "repoIdentifier",
+    "getDefaultFromOtherRepo",
+];
+const FILTERS_NOT_SIMULATED: [&str; 12] = [
+    "pipelineName",
+    "pipelineTags",
+    "pipelineTagsV2",
+    "pipelineLabels",
+    "moduleProperties",
+    "triggerTypes",
+    "triggerIdentifiers",
+    "myDeployments",
+    "branchName",
+    "repo",
+    "inputSetIdentifiers",
+    "executionNotes",
+];
+/// Filters that older servers do not know, and therefore ignore.
+const NEWER: [&str; 5] = [
+    "pipelineIdentifiers",
+    "planExecutionIds",
+    "branchName",
+    "repo",
+    "inputSetIdentifiers",
+];
+
+impl Filter {
+    /// Checks a request.
+    ///
+    /// # Errors
+    ///
+    /// 400 `INVALID_REQUEST` for what the server of that vintage refuses, and for what this one
+    /// does not simulate.
+    pub(super) fn parse(call: &Call, vintage: Vintage, now: Timestamp) -> Result<Self, Refusal> {
+        let known = [IDS.as_slice(), &USED, &NOT_SIMULATED].concat();
+        call.only(&known)?;
+        if let Some(missing) = IDS
+            .iter()
+            .find(|id| call.parameter(id).is_none_or(str::is_empty))
+        {
+            return Err(Refusal::invalid(format!(
+                "query param {missing} must not be null"
+            )));
+        }
+        let body = body(call, vintage)?;
+        if call.parameter("filterIdentifier").is_some() && body.is_some() {
+            return Err(Refusal::invalid(
+                "Can not apply both filter properties and saved filter together",
+            ));
+        }
+        let unsimulated = |name: &&&str| call.parameter(name).is_some_and(|value| value != "false");
+        if let Some(name) = NOT_SIMULATED.iter().find(unsimulated) {
+            return Err(Refusal::invalid(format!("{name} is not simulated")));
+        }
+        let (page, size) = (call.number("page", 0)?, call.number("size", 10)?);
+        let (Ok(page), 1..=1000) = (usize::try_from(page), size) else {
+            return Err(Refusal::invalid(
+                "Please Verify Executions list parameters for page and size, page should be >= 0 \
+                 and size should be > 0 and <=1000",
+            ));
+        };
+        let (sort, descending) = sort(call, vintage)?;
+        let (from, to) = window(body.as_ref(), vintage, now)?;
+        let list = |key: &str| texts(body.as_ref(), key);
+        let ids = list("planExecutionIds")?.filter(|ids| !ids.is_empty());
+        let mut pipelines = list("pipelineIdentifiers")?.unwrap_or_default();
+        pipelines.extend(call.parameter("pipelineIdentifier").map(str::to_owned));
+        let mut statuses: Vec<String> = call.parameters("status").map(str::to_owned).collect();
+        if statuses.is_empty() || vintage == Vintage::Older {
+            statuses.extend(list("status")?.unwrap_or_default());
+        }
+        Ok(Self {
+            scope: Scope::new(
+                call.parameter(IDS[1]).unwrap_or_default(),
+                call.parameter(IDS[2]).unwrap_or_default(),
+            ),
+            page,
+            size: usize::try_from(size).unwrap_or(10),
+            sort,
+            descending,
+            from,
+            to,
+            // What is no id matches nothing.
+            ids: ids.map(|ids| ids.iter().filter_map(|id| Id::parse(id)).collect()),
+            statuses: known_statuses(statuses)?,
+            mode: mode(body.as_ref(), vintage, &pipelines)?,
+            pipelines,
+            superseded: vintage == Vintage::Saas || flag(call, "showAllExecutions")?,
+        })
+    }
+}
+
+/// The body without what the vintage ignores; none where there is none.
+fn body(call: &Call, vintage: Vintage) -> Result<Option<Map<String, Value>>, Refusal> {
+    if call.body.trim().is_empty() {
+        return Ok(None);
+    }
+    let is_json = |kind: &String| kind.starts_with("application/json");
+    if !call.content_type.as_ref().is_some_and(is_json) {
+        return Err(Refusal::new(
+            415,
+            "INVALID_REQUEST",
+            "HTTP 415 Unsupported Media Type",
+        ));
+    }
+    let Ok(Value::Object(mut body)) = serde_json::from_str(&call.body) else {
+        return Err(Refusal::invalid("Unable to process JSON"));
+    };
+    if body.get("filterType").and_then(Value::as_str) != Some("PipelineExecution") {
+        return Err(Refusal::invalid(
+            "Unable to process JSON: missing or unknown filterType",
+        ));
+    }
+    if vintage == Vintage::Older {
+        body.retain(|key, _| !NEWER.contains(&key.as_str()));
+    }
+    let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    };
+    match FILTERS_NOT_SIMULATED
+        .iter()
+        .find(|key| body.get(**key).is_some_and(|value| !empty(value)))
+    {
+        Some(key) => Err(Refusal::invalid(format!("{key} is not simulated"))),
+        None => Ok(Some(body)),
+    }
+}
+
+fn sort(call: &Call, vintage: Vintage) -> Result<(Sort, bool), Refusal> {
+    let Some(text) = call.parameter("sort") else {
+        return Ok((Sort::Start, true));
+    };
+    let (field, direction) = text.split_once(',').unwrap_or((text, "ASC"));
+    let descending = match direction.to_ascii_uppercase().as_str() {
+        "ASC" => false,
+        "DESC" => true,
+        _ => {
+            return Err(Refusal::invalid(format!(
+                "Invalid sort direction: {direction}"
+            )));
+        }
+    };
+    match field {
+        // The time-out of a pipeline is as far from its start for every execution here.
+        "startTs" | "pipelineTimeoutTs" => Ok((Sort::Start, descending)),
+        "name" => Ok((Sort::Name, descending)),
+        "status" => Ok((Sort::Status, descending)),
+        "createdAt" if vintage == Vintage::Older => Ok((Sort::Start, descending)),
+        _ => Err(Refusal::invalid(format!(
+            "Sorting by {field} is not supported"
+        ))),
+    }
+}
+
+/// Bounds of `startTs`. Without a `timeRange` today's server takes one calendar month.
+fn window(
+    body: Option<&Map<String, Value>>,
+    vintage: Vintage,
+    now: Timestamp,
+) -> Result<(i64, i64), Refusal> {
+    let all = (i64::MIN, i64::MAX);
+    let range = match body.and_then(|body| body.get("timeRange")) {
+        None | Some(Value::Null) if vintage == Vintage::Older => return Ok(all),
+        None | Some(Value::Null) => {
+            let today = TimeZone::UTC.to_datetime(now).date();
+            let from = today.saturating_sub(1.month()).at(0, 0, 0, 0);
+            let from = TimeZone::UTC.to_timestamp(from);
+            let from = from.map_or(i64::MIN, Timestamp::as_millisecond);
+            return Ok((from, now.as_millisecond()));
+        }
+        Some(Value::Object(range)) => range,
+        Some(_) => return Err(Refusal::invalid("Unable to process JSON: timeRange")),
+    };
+    let named = |key: &str| vintage == Vintage::Saas && range.contains_key(key);
+    if named("timeRangeFilterType") || named("relativeTime") {
+        return Err(Refusal::invalid("relative time ranges are not simulated"));
+    }
+    let bound = |key: &str| match range.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_i64() {
+            Some(ms) => Ok(Some(ms)),
+            None => Err(Refusal::invalid(format!("Unable to process JSON: {key}"))),
+        },
+    };
+    match (bound("startTime")?, bound("endTime")?) {
+        (Some(from), Some(to)) => Ok((from, to)),
+        (None, None) => Ok(all),
+        _ => Err(Refusal::invalid(
+            "startTime or endTime is not provided in TimeRange filter. Either add the missing \
+             field or remove the timeRange filter",
+        )),
+    }
+}
+
+fn mode(
+    body: Option<&Map<String, Value>>,
+    vintage: Vintage,
+    pipelines: &[String],
+) -> Result<Mode, Refusal> {
+    let Some(body) = body else {
+        let children_too = vintage == Vintage::Saas || !pipelines.is_empty();
+        return Ok(if children_too {
+            Mode::All
+        } else {
+            Mode::Default
+        });
+    };
+    match body.get("executionModeFilter") {
+        None | Some(Value::Null) => Ok(Mode::All),
+        Some(Value::String(mode)) => match (mode.as_str(), vintage) {
+            ("DEFAULT" | "ROLLBACK", Vintage::Saas) | ("ALL", _) => Ok(Mode::All),
+            ("DEFAULT", Vintage::Older) => Ok(Mode::Default),
+            ("ROLLBACK", Vintage::Older) => Ok(Mode::Rollback),
+            _ => Err(Refusal::invalid(
+                "Unable to process JSON: executionModeFilter",
+            )),
+        },
+        Some(_) => Err(Refusal::invalid(
+            "Unable to process JSON: executionModeFilter",
+        )),
+    }
+}
+
+fn texts(body: Option<&Map<String, Value>>, key: &str) -> Result<Option<Vec<String>>, Refusal> {
+    let wrong = || Refusal::invalid(format!("Unable to process JSON: {key}"));
+    match body.and_then(|body| body.get(key)) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|one| one.as_str().map(str::to_owned).ok_or_else(wrong))
+            .collect::<Result<_, _>>()
+            .map(Some),
+        Some(_) => Err(wrong()),
+    }
+}
+
+fn flag(call: &Call, name: &str) -> Result<bool, Refusal> {
+    match call.parameter(name) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(Refusal::invalid(format!(
+            "Invalid value for query param {name}: {other}"
+        ))),
+    }
+}
+
+/// Compared without case; a word that is no status is refused.
+fn known_statuses(words: Vec<String>) -> Result<Vec<String>, Refusal> {
+    let known = |word: &String| {
+        crate::status::KNOWN
+            .iter()
+            .any(|(status, _)| status.eq_ignore_ascii_case(word))
+    };
+    match words.iter().find(|word| !known(word)) {
+        Some(word) => Err(Refusal::invalid(format!(
+            "Unable to process JSON: status {word}"
+        ))),
+        None => Ok(words),
+    }
+}

@@ -1,0 +1,361 @@
+//! Which executions an account has: office hours, outcomes, and what follows from them (retries,
+//! re-runs, children, rollbacks).
+
+use super::account::{AccountSpec, Execution, NOBODY, Origin};
+use super::detail::{self, stage_window};
+use super::dice::{Dice, Id, Stream};
+use super::plan::{Kind, Pipeline, Plan, Shape, Slot};
+use super::state::State;
+
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// What follows from an execution makes this many of a thousand fresh ones.
+const WITH_FOLLOWERS: usize = 1_310;
+
+struct History<'a> {
+    seed: u64,
+    plan: &'a Plan,
+    dice: Dice,
+    horizon: i64,
+    executions: Vec<Execution>,
+}
+
+/// All executions, sorted by start.
+pub(super) fn generate(spec: &AccountSpec, plan: &Plan) -> Vec<Execution> {
+    let now = spec.now.as_millisecond();
+    let (past, future) = (
+        i64::from(spec.days.max(1)) * 24,
+        i64::from(spec.future_hours),
+    );
+    let hours = Hours::new(now - past * HOUR_MS, past + future);
+    let fresh = spec.executions * 1_000 / WITH_FOLLOWERS;
+    let total = fresh * hours.weight_of(past + future) / hours.weight_of(past).max(1);
+    let mut history = History {
+        seed: spec.seed,
+        plan,
+        dice: Dice::new(spec.seed, Stream::History, Id(0)),
+        horizon: now + future * HOUR_MS,
+        executions: Vec::with_capacity(total * WITH_FOLLOWERS / 1_000),
+    };
+    let choice: Vec<(u32, u32)> = (0_u32..)
+        .zip(&plan.pipelines)
+        .map(|(place, pipeline)| (pipeline.weight, place))
+        .filter(|(weight, _)| 0 < *weight)
+        .collect();
+    let mut twin = None;
+    for _ in 0..total {
+        // Some start at the very same millisecond as another of their project.
+        let (pipeline, start) = match twin.take() {
+            Some(twin) if history.dice.chance(30) => twin,
+            _ => (
+                history.dice.weighted(&choice),
+                hours.pick(&mut history.dice),
+            ),
+        };
+        twin = Some((pipeline, start));
+        history.add(pipeline, start, Origin::Fresh);
+    }
+    sorted(&history.executions, plan)
+}
+
+/// Working hours of a team in Europe and one in America, hour by hour, summed up.
+struct Hours {
+    from: i64,
+    sums: Vec<usize>,
+}
+
+impl Hours {
+    fn new(from: i64, count: i64) -> Self {
+        let mut sum = 0;
+        let sums = (0..count.max(1))
+            .map(|hour| {
+                let since_epoch = (from + hour * HOUR_MS).div_euclid(HOUR_MS);
+                // The epoch was a Thursday.
+                let weekend = 5 <= (since_epoch.div_euclid(24) + 3).rem_euclid(7);
+                let weight = match since_epoch.rem_euclid(24) {
+                    7..=10 | 13..=16 => 20,
+                    11 | 12 | 17..=20 => 14,
+                    5 | 6 | 21 | 22 => 5,
+                    _ => 2,
+                };
+                sum += if weekend { weight / 4 + 1 } else { weight };
+                sum
+            })
+            .collect();
+        Self { from, sums }
+    }
+
+    fn weight_of(&self, hours: i64) -> usize {
+        let last = usize::try_from(hours - 1).unwrap_or(0);
+        self.sums.get(last).copied().unwrap_or(0)
+    }
+
+    fn pick(&self, dice: &mut Dice) -> i64 {
+        let throw = dice.below(self.sums.last().copied().unwrap_or(1));
+        let hour = self.sums.partition_point(|sum| *sum <= throw);
+        self.from + i64::try_from(hour).unwrap_or(0) * HOUR_MS + dice.between(0, HOUR_MS - 1)
+    }
+}
+
+impl History<'_> {
+    /// Adds an execution of its own length, and what follows from it.
+    fn add(&mut self, pipeline: u32, start: i64, origin: Origin) {
+        let of = &self.plan.pipelines[pipeline as usize];
+        let execution = self.throw(of, pipeline, start, origin);
+        self.push(&execution);
+    }
+
+    /// Adds an execution and what follows from it, if it starts early enough.
+    fn push(&mut self, execution: &Execution) {
+        if self.horizon <= execution.start {
+            return;
+        }
+        let place = u32::try_from(self.executions.len()).unwrap_or(NOBODY);
+        if let Origin::Retry { of, .. } = execution.origin {
+            self.executions[of as usize].retried_by = place;
+        }
+        self.executions.push(execution.clone());
+        self.children(place, execution);
+        self.followers(place, execution);
+    }
+
+    fn throw(&mut self, of: &Pipeline, pipeline: u32, start: i64, origin: Origin) -> Execution {
+        let dice = &mut self.dice;
+        let slots = of.slots.len();
+        let carried = match origin {
+            Origin::Retry { of, .. } => usize::from(self.executions[of as usize].stop),
+            _ => 0,
+        };
+        let outcome = outcome(of, carried, dice);
+        let approval = approval_slot(of).filter(|at| carried <= *at);
+        let stop = match outcome {
+            State::Success | State::IgnoreFailed | State::Skipped | State::Suspended => slots,
+            State::ApprovalRejected => approval.unwrap_or(0),
+            _ => carried + dice.below(slots - carried),
+        };
+        let queue = if dice.chance(850) {
+            dice.between(80, 1_500)
+        } else {
+            dice.tail(5_000, 40 * MINUTE_MS)
+        };
+        let stages = i64::try_from(slots - carried).unwrap_or(1).max(1);
+        let work = stages * dice.tail(20_000, 12 * MINUTE_MS);
+        let asks = approval.is_some_and(|at| at <= stop);
+        let wait = match outcome {
+            // The server gives up on a run after 37 days.
+            State::Expired if dice.chance(60) => 37 * DAY_MS,
+            State::Expired => dice.between(HOUR_MS, 2 * DAY_MS),
+            State::Skipped | State::Suspended => 0,
+            _ if asks && dice.chance(350) => dice.tail(8 * HOUR_MS, 5 * DAY_MS),
+            _ if asks => dice.tail(2 * MINUTE_MS, 8 * HOUR_MS),
+            _ => 0,
+        };
+        let nothing_ran = matches!(outcome, State::Skipped | State::Suspended);
+        let run = start + queue;
+        let stopped_in_queue = outcome == State::Aborted && dice.chance(80);
+        let stop = if stopped_in_queue { carried } else { stop };
+        let end = match outcome {
+            _ if stopped_in_queue => run,
+            _ if nothing_ran => run + 400,
+            _ => run + work + wait,
+        };
+        let mut execution = Execution {
+            id: dice.id(),
+            start,
+            run,
+            end,
+            edit: 0,
+            last_end: end,
+            wait,
+            pipeline,
+            run_sequence: 0,
+            origin,
+            retried_by: NOBODY,
+            stop: u8::try_from(stop).unwrap_or(u8::MAX),
+            created_lag: u8::try_from(dice.between(20, 90)).unwrap_or(0),
+            outcome,
+            last_outcome: outcome,
+            old_shape: dice.chance(25),
+            end_untold: outcome == State::Aborted && dice.chance(150),
+        };
+        edit(&mut execution, dice);
+        execution
+    }
+
+    /// The executions that stages of this one start.
+    fn children(&mut self, place: u32, parent: &Execution) {
+        let of = &self.plan.pipelines[parent.pipeline as usize];
+        if of.child.is_none() && of.shape != Shape::Cd && of.shape != Shape::Mixed {
+            return;
+        }
+        let detail = detail::detail(self.seed, self.plan, &self.executions, parent);
+        let windows: Vec<_> = detail.nodes.iter().filter_map(stage_window).collect();
+        drop(detail);
+        for window in windows {
+            let (pipeline, origin) = match of.child {
+                Some(child) if !window.rollback => (
+                    u32::try_from(child).unwrap_or(0),
+                    Origin::Child { of: place },
+                ),
+                _ if window.rollback => (parent.pipeline, Origin::PipelineRollback { of: place }),
+                _ => continue,
+            };
+            let pipeline_of = &self.plan.pipelines[pipeline as usize];
+            let lag = ((window.end - window.start) / 10).min(900);
+            let mut child = self.throw(pipeline_of, pipeline, window.start + lag, origin);
+            child.id = window.child;
+            child.run = child.start + lag.min(200);
+            child.end = (window.end - lag / 2).max(child.run);
+            child.outcome = window.outcome;
+            child.stop =
+                u8::try_from(detail::stop_of(pipeline_of, origin, window.outcome)).unwrap_or(0);
+            child.wait = if child.outcome == State::Success && origin_is_child(origin) {
+                (child.end - child.run) / 2
+            } else {
+                0
+            };
+            child.edit = 0;
+            child.last_end = child.end;
+            child.last_outcome = child.outcome;
+            child.end_untold = false;
+            child.old_shape = parent.old_shape;
+            self.push(&child);
+        }
+    }
+
+    /// What people start after an execution has ended.
+    fn followers(&mut self, place: u32, execution: &Execution) {
+        if matches!(
+            execution.origin,
+            Origin::Child { .. } | Origin::PipelineRollback { .. } | Origin::PostRollback { .. }
+        ) {
+            return;
+        }
+        let failed = matches!(
+            execution.outcome,
+            State::Failed | State::Errored | State::Aborted | State::Expired
+        );
+        let of = &self.plan.pipelines[execution.pipeline as usize];
+        let later = execution.end + self.dice.tail(MINUTE_MS, 20 * HOUR_MS);
+        if failed && self.dice.chance(550) {
+            let root = match execution.origin {
+                Origin::Retry { root, .. } => root,
+                _ => place,
+            };
+            self.add(execution.pipeline, later, Origin::Retry { of: place, root });
+        } else if self.dice.chance(if failed { 400 } else { 40 }) {
+            let root = match execution.origin {
+                Origin::Rerun { root, .. } => root,
+                _ => place,
+            };
+            self.add(execution.pipeline, later, Origin::Rerun { of: place, root });
+        } else if execution.outcome == State::Success
+            && matches!(of.shape, Shape::Cd | Shape::Mixed)
+            && self.dice.chance(50)
+        {
+            let origin = Origin::PostRollback { of: place };
+            let mut rollback = self.throw(of, execution.pipeline, later, origin);
+            rollback.outcome = if self.dice.chance(900) {
+                State::Success
+            } else {
+                State::Failed
+            };
+            rollback.stop =
+                u8::try_from(detail::stop_of(of, origin, rollback.outcome)).unwrap_or(0);
+            rollback.wait = 0;
+            rollback.end = rollback.run + self.dice.tail(20_000, 10 * MINUTE_MS);
+            rollback.edit = 0;
+            rollback.last_end = rollback.end;
+            rollback.last_outcome = rollback.outcome;
+            rollback.end_untold = false;
+            self.push(&rollback);
+        }
+    }
+}
+
+fn origin_is_child(origin: Origin) -> bool {
+    matches!(origin, Origin::Child { .. })
+}
+
+fn approval_slot(of: &Pipeline) -> Option<usize> {
+    of.slots
+        .iter()
+        .position(|slot| matches!(slot, Slot::One(stage) if stage.kind == Kind::Approval))
+}
+
+fn outcome(of: &Pipeline, carried: usize, dice: &mut Dice) -> State {
+    let asks = approval_slot(of).is_some_and(|at| carried <= at);
+    dice.weighted(&[
+        (if carried == 0 { 740 } else { 640 }, State::Success),
+        (130, State::Failed),
+        (12, State::Errored),
+        (12, State::Expired),
+        (45, State::Aborted),
+        (6, State::AbortedByFreeze),
+        (if asks { 80 } else { 0 }, State::ApprovalRejected),
+        (18, State::IgnoreFailed),
+        (if carried == 0 { 5 } else { 0 }, State::Skipped),
+        (if carried == 0 { 2 } else { 0 }, State::Suspended),
+    ])
+}
+
+/// Ended executions change too: failures are ignored later, rejected ones taken up again.
+fn edit(execution: &mut Execution, dice: &mut Dice) {
+    match execution.outcome {
+        State::Failed if dice.chance(130) => {
+            execution.edit = execution.end + dice.tail(10 * MINUTE_MS, 40 * HOUR_MS);
+            execution.last_end = execution.edit;
+            execution.last_outcome = State::IgnoreFailed;
+        }
+        State::ApprovalRejected if dice.chance(300) => {
+            execution.edit = execution.end + dice.tail(30 * MINUTE_MS, 12 * HOUR_MS);
+            execution.last_end = execution.edit + dice.between(5 * MINUTE_MS, 90 * MINUTE_MS);
+            execution.last_outcome = State::Success;
+        }
+        _ => {}
+    }
+}
+
+/// Sorted by start, with places and run sequences put right.
+fn sorted(executions: &[Execution], plan: &Plan) -> Vec<Execution> {
+    let mut order: Vec<u32> = (0..u32::try_from(executions.len()).unwrap_or(NOBODY)).collect();
+    order.sort_by_key(|place| (executions[*place as usize].start, *place));
+    let mut places = vec![0; executions.len()];
+    for (new, old) in (0_u32..).zip(&order) {
+        places[*old as usize] = new;
+    }
+    let place = |old: u32| places.get(old as usize).copied().unwrap_or(NOBODY);
+    let mut runs = vec![0_u32; plan.pipelines.len()];
+    order
+        .iter()
+        .map(|old| {
+            let mut execution = executions[*old as usize].clone();
+            execution.retried_by = place(execution.retried_by);
+            execution.origin = match execution.origin {
+                Origin::Fresh => Origin::Fresh,
+                Origin::Retry { of, root } => Origin::Retry {
+                    of: place(of),
+                    root: place(root),
+                },
+                Origin::Rerun { of, root } => Origin::Rerun {
+                    of: place(of),
+                    root: place(root),
+                },
+                Origin::Child { of } => Origin::Child { of: place(of) },
+                Origin::PostRollback { of } => Origin::PostRollback { of: place(of) },
+                Origin::PipelineRollback { of } => Origin::PipelineRollback { of: place(of) },
+            };
+            let run = &mut runs[execution.pipeline as usize];
+            // A gap now and then: an execution whose plan could not be made.
+            *run += if execution.id.0.is_multiple_of(37) {
+                2
+            } else {
+                1
+            };
+            execution.run_sequence = *run;
+            execution
+        })
+        .collect()
+}

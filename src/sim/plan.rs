@@ -1,0 +1,268 @@
+//! What an account consists of before anything runs: orgs, projects, pipelines and their stages.
+
+use super::account::AccountSpec;
+use super::dice::{Dice, Id, Stream};
+use super::names;
+
+pub(super) struct Org {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) created: i64,
+    pub(super) updated: i64,
+    pub(super) managed: bool,
+}
+
+pub(super) struct Project {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) org: usize,
+    /// The instant of its move and the org it moves to.
+    pub(super) moves: Option<(i64, usize)>,
+    pub(super) created: i64,
+    pub(super) updated: i64,
+    /// Has pipelines, but none of them ever runs.
+    pub(super) quiet: bool,
+}
+
+impl Project {
+    /// The org that holds it at an instant.
+    pub(super) fn org_at(&self, at: i64) -> usize {
+        self.moves
+            .filter(|(from, _)| *from <= at)
+            .map_or(self.org, |(_, to)| to)
+    }
+}
+
+pub(super) struct Pipeline {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) project: usize,
+    pub(super) shape: Shape,
+    pub(super) slots: Vec<Slot>,
+    pub(super) repo: &'static str,
+    pub(super) remote: bool,
+    pub(super) tags: Vec<(&'static str, Option<String>)>,
+    /// The pipeline that a stage of this one starts.
+    pub(super) child: Option<usize>,
+    pub(super) weight: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Ci,
+    Cd,
+    Mixed,
+    Custom,
+    Chain,
+}
+
+/// One link of a pipeline's chain of stages.
+pub(super) enum Slot {
+    One(Stage),
+    Parallel(Vec<Slot>),
+    Strategy(Strategy, Stage),
+}
+
+pub(super) struct Stage {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) service: usize,
+    pub(super) environment: usize,
+    pub(super) gitops: bool,
+    /// How often in a thousand a condition skips it.
+    pub(super) skipped: u32,
+    pub(super) hidden: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Ci,
+    Deployment,
+    Approval,
+    Custom,
+    Pipeline,
+}
+
+impl Kind {
+    pub(super) fn node_type(self) -> &'static str {
+        match self {
+            Self::Ci => "CI",
+            Self::Deployment => "Deployment",
+            Self::Approval => "Approval",
+            Self::Custom => "Custom",
+            Self::Pipeline => "Pipeline",
+        }
+    }
+
+    pub(super) fn module(self) -> &'static str {
+        match self {
+            Self::Ci => "ci",
+            Self::Deployment => "cd",
+            Self::Approval | Self::Custom | Self::Pipeline => "pms",
+        }
+    }
+}
+
+pub(super) enum Strategy {
+    /// Axes by their places in [`names::AXES`].
+    Matrix(Vec<usize>),
+    Loop(i64),
+    Parallelism(i64),
+}
+
+impl Strategy {
+    pub(super) fn node_type(&self) -> &'static str {
+        match self {
+            Self::Matrix(_) => "MATRIX",
+            Self::Loop(_) => "LOOP",
+            Self::Parallelism(_) => "PARALLELISM",
+        }
+    }
+}
+
+/// Everything that stands still.
+pub(super) struct Plan {
+    pub(super) orgs: Vec<Org>,
+    pub(super) projects: Vec<Project>,
+    pub(super) pipelines: Vec<Pipeline>,
+    /// The project that answers 403.
+    pub(super) forbidden: Option<usize>,
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+impl Plan {
+    pub(super) fn of(spec: &AccountSpec) -> Self {
+        let mut dice = Dice::new(spec.seed, Stream::Plan, Id(0));
+        let now = spec.now.as_millisecond();
+        let born = now - (i64::from(spec.days) + 400) * 24 * HOUR_MS;
+        let orgs = orgs(spec.orgs.max(1), born, &mut dice);
+        let mut projects = projects(spec, born, &mut dice);
+        let count = projects.len();
+        if count >= 3 {
+            projects[spec.projects_per_org.max(2) - 1].quiet = true;
+            if spec.orgs > 1 {
+                projects[0].moves = Some((now + 6 * HOUR_MS, 1));
+            }
+        }
+        let forbidden = (spec.forbidden_project && count >= 4).then(|| count - 1);
+        let pipelines = (0..count)
+            .flat_map(|project| pipelines(project, projects[project].quiet, spec, &mut dice))
+            .collect();
+        Self {
+            orgs,
+            projects,
+            pipelines,
+            forbidden,
+        }
+    }
+}
+
+/// The asked number of orgs, and one more that holds no project.
+fn orgs(count: usize, born: i64, dice: &mut Dice) -> Vec<Org> {
+    let named = (0..count).map(|at| match at.checked_sub(1) {
+        None => ("default".to_owned(), "Default".to_owned()),
+        Some(at) => numbered(names::ORGS, at),
+    });
+    named
+        .chain([("zz_empty".to_owned(), "Nothing here yet".to_owned())])
+        .map(|(id, name)| {
+            let created = born + dice.between(0, 90 * 24 * HOUR_MS);
+            Org {
+                managed: id == "default",
+                id,
+                name,
+                created,
+                updated: created + dice.between(0, 90 * 24 * HOUR_MS),
+            }
+        })
+        .collect()
+}
+
+fn projects(spec: &AccountSpec, born: i64, dice: &mut Dice) -> Vec<Project> {
+    let per_org = spec.projects_per_org.max(1);
+    (0..spec.orgs.max(1) * per_org)
+        .map(|at| {
+            let (id, name) = numbered(names::PROJECTS, at);
+            let created = born + 100 * 24 * HOUR_MS + dice.between(0, 90 * 24 * HOUR_MS);
+            Project {
+                id,
+                name,
+                org: at / per_org,
+                moves: None,
+                created,
+                updated: created + dice.between(0, 90 * 24 * HOUR_MS),
+                quiet: false,
+            }
+        })
+        .collect()
+}
+
+/// The name at a place of a list; further rounds carry a number.
+fn numbered(names: &[(&str, &str)], at: usize) -> (String, String) {
+    let (id, name) = names[at % names.len()];
+    match at / names.len() {
+        0 => (id.to_owned(), name.to_owned()),
+        round => (format!("{id}_{round}"), format!("{name} {round}")),
+    }
+}
+
+/// The pipelines of one project: one of each shape, of some shapes more.
+fn pipelines(project: usize, quiet: bool, spec: &AccountSpec, dice: &mut Dice) -> Vec<Pipeline> {
+    let shapes = [
+        ("build", "Build & test", Shape::Ci),
+        ("deploy", "Deploy", Shape::Cd),
+        ("release_train", "Release train – Züge", Shape::Mixed),
+        ("housekeeping", "Housekeeping \"nightly\"", Shape::Custom),
+        ("promote$all", "Promote all", Shape::Chain),
+        ("build_pr", "Build PR", Shape::Ci),
+        ("hotfix", "Hotfix 🔥", Shape::Mixed),
+    ];
+    let count = 5 + project % 3;
+    // Every project before this one: 5, 6 or 7.
+    let first: usize = (0..project).map(|before| 5 + before % 3).sum();
+    shapes[..count]
+        .iter()
+        .map(|(id, name, shape)| Pipeline {
+            id: format!("{id}_{project}"),
+            name: (*name).to_owned(),
+            project,
+            shape: *shape,
+            slots: super::slots::slots(*shape, spec.size, dice),
+            repo: dice.pick(names::REPOS),
+            remote: dice.chance(400),
+            tags: tags(dice),
+            child: (*shape == Shape::Chain).then_some(first + 1),
+            weight: if quiet {
+                0
+            } else {
+                match shape {
+                    Shape::Ci => 50,
+                    Shape::Cd => 20,
+                    Shape::Mixed => 12,
+                    Shape::Custom => 6,
+                    Shape::Chain => 5,
+                }
+            },
+        })
+        .collect()
+}
+
+fn tags(dice: &mut Dice) -> Vec<(&'static str, Option<String>)> {
+    let mut tags = Vec::new();
+    if dice.chance(600) {
+        tags.push(("team", Some(dice.pick(names::REPOS).to_owned())));
+    }
+    if dice.chance(300) {
+        tags.push(("critical", None));
+    }
+    if dice.chance(300) {
+        tags.push(("größe", Some("\"L\"".to_owned())));
+    }
+    if dice.chance(100) {
+        // Of a repeated key the last value holds.
+        tags.push(("team", Some("platform".to_owned())));
+    }
+    tags
+}

@@ -1,0 +1,389 @@
+//! The answers of the simulated server: a pure function of account, request and instant.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::Vintage;
+use super::account::{Account, Execution, Origin, held};
+use super::call::{Answer, Call, Endpoint, Refusal};
+use super::filter::{Filter, Mode, Sort};
+use super::json::Json;
+use super::truth::listed;
+use crate::ids::Scope;
+
+/// The most rows that can be paged through, on servers with that limit.
+const ROW_CAP: usize = 10_000;
+
+/// What an answer depends on beside the request.
+pub(super) struct World<'a> {
+    pub(super) account: &'a Account,
+    pub(super) vintage: Vintage,
+    pub(super) row_cap: bool,
+    pub(super) now: Timestamp,
+    pub(super) api_key: &'a str,
+    pub(super) forbidden: &'a BTreeSet<Scope>,
+    pub(super) twist: Twist,
+}
+
+/// How a fault bends which rows are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Twist {
+    #[default]
+    None,
+    /// Whatever page is asked for, it is the first.
+    FirstPage,
+    /// A row came in before: every page but the first begins one row early.
+    OneRowEarly,
+    /// Every third row is not there, nor counted.
+    ThirdsMissing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Full,
+    NoRights,
+    Forbidden,
+}
+
+impl World<'_> {
+    /// Answers a request.
+    ///
+    /// # Errors
+    ///
+    /// The refusal that the real server gives.
+    pub(super) fn answer(&self, call: &Call) -> Result<Answer, Refusal> {
+        let endpoint = call.endpoint();
+        if endpoint == Endpoint::Unknown {
+            return Err(Refusal::new(
+                404,
+                "RESOURCE_NOT_FOUND_EXCEPTION",
+                "HTTP 404 Not Found",
+            ));
+        }
+        let role = self.authenticate(call, endpoint)?;
+        match endpoint {
+            Endpoint::Orgs => self.orgs(call, role),
+            Endpoint::Projects => self.projects(call, role),
+            Endpoint::Executions => self.executions(call, role),
+            Endpoint::Retention => self.retention(call),
+            Endpoint::Unknown => unreachable!("refused above"),
+        }
+    }
+
+    /// The account comes from the header, the query or the path, in this order; only then is the
+    /// key looked at, which must be of that account.
+    fn authenticate(&self, call: &Call, endpoint: Endpoint) -> Result<Role, Refusal> {
+        let segments = call.segments();
+        let in_path = segments.last().filter(|_| endpoint == Endpoint::Retention);
+        let account = call.account.as_deref();
+        let account = account.or_else(|| call.parameter("accountIdentifier"));
+        let Some(account) = account.or(in_path.map(String::as_str)) else {
+            return Err(Refusal::invalid(
+                "Account detail is not present in the request",
+            ));
+        };
+        let key = call.key.as_deref().ok_or_else(Refusal::token)?;
+        let named = call.parameter("accountIdentifier").unwrap_or(account);
+        let own = self.account.id().as_str();
+        if account != own || named != own || in_path.is_some_and(|path| path != own) {
+            return Err(Refusal::token());
+        }
+        if call.account.is_none() && matches!(endpoint, Endpoint::Orgs | Endpoint::Projects) {
+            return Err(Refusal::invalid("Harness-Account header must not be null"));
+        }
+        let (stem, _) = self.api_key.rsplit_once('.').unwrap_or((self.api_key, ""));
+        match key {
+            key if key == self.api_key => Ok(Role::Full),
+            key if key == format!("{stem}.norights") => Ok(Role::NoRights),
+            key if key == format!("{stem}.forbidden") => Ok(Role::Forbidden),
+            _ => Err(Refusal::token()),
+        }
+    }
+
+    fn orgs(&self, call: &Call, role: Role) -> Result<Answer, Refusal> {
+        call.only(&["page", "limit", "sort", "order", "search_term", "org"])?;
+        let wanted: Vec<&str> = call.parameters("org").collect();
+        let rows = self
+            .account
+            .plan
+            .orgs
+            .iter()
+            .filter(|_| role != Role::NoRights);
+        let rows = rows
+            .filter(|org| wanted.is_empty() || wanted.contains(&org.id.as_str()))
+            .map(|org| Row {
+                id: &org.id,
+                name: &org.name,
+                created: org.created,
+                updated: org.updated,
+                text: Json::object(|json| {
+                    json.map("org", |json| {
+                        json.str("identifier", &org.id);
+                        json.str("name", &org.name);
+                        json.str("description", "");
+                        json.map("tags", |json| {
+                            if org.created % 2 == 0 {
+                                json.str("owner", "platform");
+                            }
+                        });
+                    });
+                    json.int("created", org.created);
+                    json.int("updated", org.updated);
+                    json.bool("harness_managed", org.managed);
+                }),
+            });
+        page_of(call, rows.collect())
+    }
+
+    fn projects(&self, call: &Call, role: Role) -> Result<Answer, Refusal> {
+        let known = [
+            "page",
+            "limit",
+            "sort",
+            "order",
+            "search_term",
+            "project",
+            "has_module",
+        ];
+        call.only(&known)?;
+        let wanted: Vec<&str> = call.parameters("project").collect();
+        let segments = call.segments();
+        let org = segments.get(2).map_or("", String::as_str);
+        let at = self.now.as_millisecond();
+        let rows = self.account.plan.projects.iter().filter(|project| {
+            role != Role::NoRights
+                && self.account.plan.orgs[project.org_at(at)].id == org
+                && (wanted.is_empty() || wanted.contains(&project.id.as_str()))
+        });
+        let rows = rows.map(|project| {
+            let moved = project.moves.filter(|(from, _)| *from <= at);
+            let updated = moved.map_or(project.updated, |(from, _)| from);
+            let text = Json::object(|json| {
+                json.map("project", |json| {
+                    json.str("identifier", &project.id);
+                    json.str("name", &project.name);
+                    json.str("org", org);
+                    json.str("color", "#0063F7");
+                    json.strings("modules", ["CD", "CI", "PMS", "CORE"].map(Some));
+                    json.str("description", "Wörter, \"quoted\"");
+                    json.map("tags", |json| json.str("tier", "1"));
+                });
+                json.int("created", project.created);
+                json.int("updated", updated);
+                if self.vintage == Vintage::Saas {
+                    json.bool("isFavorite", false);
+                }
+            });
+            Row {
+                id: &project.id,
+                name: &project.name,
+                created: project.created,
+                updated,
+                text,
+            }
+        });
+        page_of(call, rows.collect())
+    }
+
+    /// Six months. A servers of older vintage has no such route.
+    fn retention(&self, call: &Call) -> Result<Answer, Refusal> {
+        call.only(&["accountIdentifier", "routingId"])?;
+        if self.vintage == Vintage::Older {
+            return Err(Refusal::new(
+                404,
+                "RESOURCE_NOT_FOUND_EXCEPTION",
+                "HTTP 404 Not Found",
+            ));
+        }
+        Ok(Answer {
+            headers: Vec::new(),
+            body: Json::object(|json| {
+                json.map("metaData", |_| {});
+                json.int("resource", 6);
+                json.strings("responseMessages", [None::<&str>; 0]);
+            }),
+        })
+    }
+
+    fn executions(&self, call: &Call, role: Role) -> Result<Answer, Refusal> {
+        let filter = Filter::parse(call, self.vintage, self.now)?;
+        if role != Role::Full || self.forbidden.contains(&filter.scope) {
+            return Err(Refusal::forbidden());
+        }
+        let end = (filter.page + 1) * filter.size;
+        if self.row_cap && self.vintage == Vintage::Saas && ROW_CAP < end {
+            return Err(Refusal::invalid(
+                "Please add more filters to page through more than 10000 records",
+            ));
+        }
+        let at = self.now.as_millisecond();
+        let projects = 0..self.account.plan.projects.len();
+        let mut here =
+            projects.filter(|project| self.account.scope_at(*project, at) == filter.scope);
+        let places = match here.next() {
+            Some(project) => self.places(project, &filter),
+            None if self.vintage == Vintage::Older => Vec::new(),
+            None => {
+                let message = format!("Project {} not found", filter.scope);
+                return Err(Refusal::new(404, "RESOURCE_NOT_FOUND_EXCEPTION", message));
+            }
+        };
+        let page = if self.twist == Twist::FirstPage {
+            0
+        } else {
+            filter.page
+        };
+        let early = usize::from(self.twist == Twist::OneRowEarly && 0 < page);
+        let from = (page * filter.size - early).min(places.len());
+        let to = (from + filter.size).min(places.len());
+        let rows = places[from..to].iter().map(|place| {
+            let execution = self.account.at_place(*place);
+            self.account.render(execution, self.now, self.vintage)
+        });
+        let rows: Vec<String> = rows.collect();
+        let body = envelope(&filter, page, &rows, places.len());
+        Ok(Answer {
+            headers: Vec::new(),
+            body,
+        })
+    }
+
+    /// The places of all executions of a project that a filter lets through, in its order.
+    fn places(&self, project: usize, filter: &Filter) -> Vec<u32> {
+        let all = &self.account.by_project[project];
+        let start = |place: &u32| self.account.at_place(*place).start;
+        let from = all.partition_point(|place| start(place) < filter.from);
+        let to = all.partition_point(|place| start(place) <= filter.to);
+        let keep = |place: &&u32| self.lets_through(self.account.at_place(**place), filter);
+        let inside = all.get(from..to).unwrap_or_default();
+        let mut places: Vec<u32> = inside.iter().filter(keep).copied().collect();
+        match filter.sort {
+            Sort::Start => {}
+            Sort::Name => {
+                places.sort_by_key(|place| {
+                    &self.account.pipeline(self.account.at_place(*place)).name
+                });
+            }
+            Sort::Status => places.sort_by_cached_key(|place| {
+                self.account
+                    .status_at(self.account.at_place(*place), self.now)
+            }),
+        }
+        if filter.descending {
+            places.reverse();
+        }
+        places
+    }
+
+    fn lets_through(&self, execution: &Execution, filter: &Filter) -> bool {
+        let at = self.now.as_millisecond();
+        let retried = self.account.executions.get(execution.retried_by as usize);
+        let superseded = retried.is_some_and(|retry| retry.created_ms() <= at);
+        let mode = match (filter.mode, execution.origin) {
+            (Mode::All, _) | (Mode::Rollback, Origin::PipelineRollback { .. }) => true,
+            (Mode::Default, Origin::PipelineRollback { .. } | Origin::Child { .. })
+            | (Mode::Rollback, _) => false,
+            (Mode::Default, _) => true,
+        };
+        let status = || {
+            let word = self.account.status_at(execution, self.now);
+            let same = |status: &String| crate::status::same_word(status, word);
+            filter.statuses.is_empty() || filter.statuses.iter().any(same)
+        };
+        held(execution, at)
+            && listed(execution, self.vintage)
+            && mode
+            && (filter.superseded || !superseded)
+            && !(self.twist == Twist::ThirdsMissing && execution.id.0.is_multiple_of(3))
+            && filter
+                .ids
+                .as_ref()
+                .is_none_or(|ids| ids.contains(&execution.id))
+            && (filter.pipelines.is_empty()
+                || filter
+                    .pipelines
+                    .contains(&self.account.pipeline(execution).id))
+            && status()
+    }
+}
+
+/// One org or project of a list.
+struct Row<'a> {
+    id: &'a str,
+    name: &'a str,
+    created: i64,
+    updated: i64,
+    text: String,
+}
+
+/// One page of a bare array. What is no known order is last-modified, newest first.
+fn page_of(call: &Call, mut rows: Vec<Row<'_>>) -> Result<Answer, Refusal> {
+    let (page, limit) = (call.number("page", 0)?, call.number("limit", 20)?);
+    let (Ok(number), 1..=1000) = (usize::try_from(page), limit) else {
+        return Err(Refusal::invalid(
+            "page must be >= 0 and limit within 1 and 1000",
+        ));
+    };
+    if let Some(term) = call.parameter("search_term").map(str::to_lowercase) {
+        rows.retain(|row| {
+            row.id.to_lowercase().contains(&term) || row.name.to_lowercase().contains(&term)
+        });
+    }
+    match call.parameter("sort") {
+        Some("identifier") => rows.sort_by_key(|row| row.id.to_owned()),
+        Some("name") => rows.sort_by_key(|row| row.name.to_owned()),
+        Some("created") => rows.sort_by_key(|row| row.created),
+        _ => rows.sort_by_key(|row| row.updated),
+    }
+    if call.parameter("order") != Some("ASC") {
+        rows.reverse();
+    }
+    let size = usize::try_from(limit).unwrap_or(20);
+    let texts: Vec<&str> = rows
+        .iter()
+        .skip(number.saturating_mul(size))
+        .take(size)
+        .map(|row| row.text.as_str())
+        .collect();
+    Ok(Answer {
+        headers: vec![
+            ("x-total-elements", rows.len().to_string()),
+            ("x-page-number", page.to_string()),
+            ("x-page-size", limit.to_string()),
+        ],
+        body: format!("[{}]", texts.join(",")),
+    })
+}
+
+/// A page as Spring tells it.
+fn envelope(filter: &Filter, page: usize, rows: &[String], total: usize) -> String {
+    let int = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let pages = total.div_ceil(filter.size);
+    let sorted = r#"{"sorted":true,"unsorted":false,"empty":false}"#;
+    Json::object(|json| {
+        json.str("status", "SUCCESS");
+        json.map("data", |json| {
+            json.raw("content", &format!("[{}]", rows.join(",")));
+            json.map("pageable", |json| {
+                json.raw("sort", sorted);
+                json.int("pageNumber", int(page));
+                json.int("pageSize", int(filter.size));
+                json.int("offset", int(page * filter.size));
+                json.bool("paged", true);
+                json.bool("unpaged", false);
+            });
+            json.int("totalPages", int(pages));
+            json.int("totalElements", int(total));
+            json.bool("last", pages <= page + 1);
+            json.raw("sort", sorted);
+            json.bool("first", page == 0);
+            json.int("numberOfElements", int(rows.len()));
+            json.int("size", int(filter.size));
+            json.int("number", int(page));
+            json.bool("empty", rows.is_empty());
+        });
+        json.null("metaData");
+        json.str("correlationId", "sim-0000");
+    })
+}

@@ -1,0 +1,301 @@
+//! The simulated account behind a real socket.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::to_bytes;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use jiff::SignedDuration;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tower_http::compression::{CompressionLayer, CompressionLevel};
+
+use super::Vintage;
+use super::account::Account;
+use super::call::{Call, Endpoint, Refusal};
+use super::clock::Clock;
+use super::faults::{FaultKind, Faults};
+use super::routes::{Twist, World};
+use super::transport;
+use crate::ids::Scope;
+
+/// How a server behaves.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Which server.
+    pub vintage: Vintage,
+    /// The key with all rights. With its last part replaced by `norights` it sees nothing, by
+    /// `forbidden` it sees orgs and projects and no execution.
+    pub api_key: String,
+    /// More requests than that within 60 real seconds are answered with 429.
+    pub requests_per_minute: Option<u32>,
+    /// How long each answer takes.
+    pub latency: Duration,
+    /// The simulated now.
+    pub clock: Clock,
+    /// Whether paging ends after 10,000 rows, as in some accounts. Older servers have no such cap.
+    pub row_cap: bool,
+}
+
+impl ServerOptions {
+    /// Today's server, without limits, at the account's now, which stands still.
+    pub fn new(account: &Account) -> Self {
+        Self {
+            vintage: Vintage::Saas,
+            api_key: format!("pat.{}.sim.secret", account.id()),
+            requests_per_minute: None,
+            latency: Duration::ZERO,
+            clock: Clock::fixed(account.spec().now),
+            row_cap: true,
+        }
+    }
+}
+
+/// A running server; it stops when it is dropped.
+pub struct Server {
+    inner: Arc<Inner>,
+    base_url: String,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// What a server was asked.
+#[derive(Clone, Debug, Default)]
+pub struct Requests {
+    /// Requests by endpoint, those that were refused too.
+    pub by_endpoint: BTreeMap<Endpoint, u64>,
+    /// The last requests, at most 10,000, oldest first.
+    pub log: VecDeque<LoggedRequest>,
+}
+
+/// One request as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedRequest {
+    /// `GET` or `POST`.
+    pub method: String,
+    /// As sent, percent-encoded.
+    pub path: String,
+    /// Decoded, in order.
+    pub query: Vec<(String, String)>,
+    /// The body's text.
+    pub body: String,
+}
+
+struct Inner {
+    account: Arc<Account>,
+    options: ServerOptions,
+    faults: Faults,
+    requests: Mutex<Requests>,
+    forbidden: Mutex<BTreeSet<Scope>>,
+    recent: Mutex<VecDeque<Instant>>,
+}
+
+const LOG: usize = 10_000;
+const BODY_BYTES: usize = 4 << 20;
+
+impl Server {
+    /// Serves an account on a listener until the server is dropped or shut down.
+    ///
+    /// # Errors
+    ///
+    /// Where the listener has no address.
+    #[expect(
+        clippy::unused_async,
+        reason = "it needs a runtime, so it is called from one"
+    )]
+    pub async fn start(
+        account: impl Into<Arc<Account>>,
+        options: ServerOptions,
+        listener: TcpListener,
+    ) -> std::io::Result<Self> {
+        let account = account.into();
+        let base_url = format!("http://{}", listener.local_addr()?);
+        let forbidden = account.forbidden_scope().into_iter().collect();
+        let inner = Arc::new(Inner {
+            account,
+            options,
+            faults: Faults::default(),
+            requests: Mutex::default(),
+            forbidden: Mutex::new(forbidden),
+            recent: Mutex::default(),
+        });
+        let router = Router::new()
+            .fallback(serve)
+            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+            .with_state(Arc::clone(&inner));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = axum::serve(listener, router).with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the server outlives its caller, not itself"
+        )]
+        let task = tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::warn!(%error, "the simulated server ended");
+            }
+        });
+        Ok(Self {
+            inner,
+            base_url,
+            stop,
+            task,
+        })
+    }
+
+    /// `http://` and the address, without a slash at the end.
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    /// The key with all rights.
+    pub fn api_key(&self) -> &str {
+        &self.inner.options.api_key
+    }
+
+    /// The simulated now.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.options.clock
+    }
+
+    /// The account that it tells of.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.inner.account
+    }
+
+    /// What goes wrong.
+    pub fn faults(&self) -> &Faults {
+        &self.inner.faults
+    }
+
+    /// What it was asked so far.
+    pub fn requests(&self) -> Requests {
+        lock(&self.inner.requests).clone()
+    }
+
+    /// Forgets what it was asked.
+    pub fn forget_requests(&self) {
+        *lock(&self.inner.requests) = Requests::default();
+    }
+
+    /// Answers 403 to summary requests about a project, from now on.
+    pub fn forbid(&self, scope: Scope) {
+        lock(&self.inner.forbidden).insert(scope);
+    }
+
+    /// Answers them, also those about the account's forbidden project.
+    pub fn permit(&self, scope: &Scope) {
+        lock(&self.inner.forbidden).remove(scope);
+    }
+
+    /// Stops, and waits until all connections are closed.
+    pub async fn shutdown(self) {
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, BODY_BYTES).await else {
+        let refusal = Refusal::new(413, "INVALID_REQUEST", "HTTP 413 Request Entity Too Large");
+        return transport::refuse(&refusal, Endpoint::Unknown, &inner.options.clock);
+    };
+    let query = parts.uri.query().unwrap_or_default().as_bytes();
+    let call = Call {
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        query: url::form_urlencoded::parse(query).into_owned().collect(),
+        key: text(&parts.headers, "x-api-key"),
+        account: text(&parts.headers, "harness-account"),
+        content_type: text(&parts.headers, header::CONTENT_TYPE.as_str()),
+        body: String::from_utf8_lossy(&body).into_owned(),
+    };
+    inner.log(&call);
+    if inner.options.latency != Duration::ZERO {
+        tokio::time::sleep(inner.options.latency).await;
+    }
+    inner.answer(&call)
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+impl Inner {
+    fn log(&self, call: &Call) {
+        let mut requests = lock(&self.requests);
+        *requests.by_endpoint.entry(call.endpoint()).or_default() += 1;
+        if requests.log.len() == LOG {
+            requests.log.pop_front();
+        }
+        requests.log.push_back(LoggedRequest {
+            method: call.method.clone(),
+            path: call.path.clone(),
+            query: call.query.clone(),
+            body: call.body.clone(),
+        });
+    }
+
+    fn answer(&self, call: &Call) -> Response {
+        let (endpoint, clock) = (call.endpoint(), &self.options.clock);
+        if let Some(over) = self.over_limit() {
+            // Most say so plainly, some with the code alone, some come from before the server.
+            return match over % 5 {
+                3 => transport::refuse(&Refusal::throttled(400), endpoint, clock),
+                4 => transport::html(429, clock),
+                _ => transport::refuse(&Refusal::throttled(429), endpoint, clock),
+            };
+        }
+        let fault = self.faults.strike(call);
+        if let Some(response) = fault
+            .as_ref()
+            .and_then(|fault| transport::instead(fault, endpoint, clock))
+        {
+            return response;
+        }
+        let lag = match fault {
+            Some(FaultKind::StaleAnswer(lag)) => SignedDuration::try_from(lag).unwrap_or_default(),
+            _ => SignedDuration::ZERO,
+        };
+        let now = clock.now();
+        let forbidden = lock(&self.forbidden).clone();
+        let world = World {
+            account: &self.account,
+            vintage: self.options.vintage,
+            row_cap: self.options.row_cap,
+            now: now.saturating_sub(lag).unwrap_or(now),
+            api_key: &self.options.api_key,
+            forbidden: &forbidden,
+            twist: fault.as_ref().map_or(Twist::None, FaultKind::twist),
+        };
+        match world.answer(call) {
+            Ok(answer) => transport::send(answer, fault.as_ref(), clock),
+            Err(refusal) => transport::refuse(&refusal, endpoint, clock),
+        }
+    }
+
+    /// How many requests are over the limit, if this one is.
+    fn over_limit(&self) -> Option<usize> {
+        let limit = usize::try_from(self.options.requests_per_minute?).unwrap_or(usize::MAX);
+        let mut recent = lock(&self.recent);
+        let now = Instant::now();
+        let minute = Duration::from_mins(1);
+        while recent.front().is_some_and(|first| minute <= now - *first) {
+            recent.pop_front();
+        }
+        recent.push_back(now);
+        recent.len().checked_sub(limit + 1)
+    }
+}

@@ -1,0 +1,108 @@
+//! Statuses of the simulated account, with a meaning of their own: the truth must not ask the
+//! product what a word means.
+
+/// A status of an execution or of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum State {
+    NotStarted,
+    Queued,
+    QueuedLicenseLimitReached,
+    QueuedExecutionConcurrencyReached,
+    Running,
+    AsyncWaiting,
+    ApprovalWaiting,
+    InterventionWaiting,
+    InputWaiting,
+    ResourceWaiting,
+    Success,
+    IgnoreFailed,
+    Failed,
+    Errored,
+    Expired,
+    Aborted,
+    AbortedByFreeze,
+    ApprovalRejected,
+    Skipped,
+    Suspended,
+}
+
+impl State {
+    /// As Harness spells it today.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::NotStarted => "NotStarted",
+            Self::Queued => "Queued",
+            Self::QueuedLicenseLimitReached => "QueuedLicenseLimitReached",
+            Self::QueuedExecutionConcurrencyReached => "QueuedExecutionConcurrencyReached",
+            Self::Running => "Running",
+            Self::AsyncWaiting => "AsyncWaiting",
+            Self::ApprovalWaiting => "ApprovalWaiting",
+            Self::InterventionWaiting => "InterventionWaiting",
+            Self::InputWaiting => "InputWaiting",
+            Self::ResourceWaiting => "ResourceWaiting",
+            Self::Success => "Success",
+            Self::IgnoreFailed => "IgnoreFailed",
+            Self::Failed => "Failed",
+            Self::Errored => "Errored",
+            Self::Expired => "Expired",
+            Self::Aborted => "Aborted",
+            Self::AbortedByFreeze => "AbortedByFreeze",
+            Self::ApprovalRejected => "ApprovalRejected",
+            Self::Skipped => "Skipped",
+            Self::Suspended => "Suspended",
+        }
+    }
+
+    /// As rows of old shape spell it: four words had another form.
+    pub(super) fn spelled(self, old_shape: bool) -> &'static str {
+        match self {
+            Self::NotStarted if old_shape => "NOT_STARTED",
+            Self::InterventionWaiting if old_shape => "INTERVENTION_WAITING",
+            Self::ApprovalWaiting if old_shape => "APPROVAL_WAITING",
+            Self::ApprovalRejected if old_shape => "APPROVAL_REJECTED",
+            _ => self.word(),
+        }
+    }
+
+    /// The word of the `status_category` columns.
+    pub(super) fn category(self) -> &'static str {
+        match self {
+            Self::NotStarted
+            | Self::Queued
+            | Self::QueuedLicenseLimitReached
+            | Self::QueuedExecutionConcurrencyReached => "queued",
+            Self::Running | Self::AsyncWaiting => "running",
+            Self::ApprovalWaiting
+            | Self::InterventionWaiting
+            | Self::InputWaiting
+            | Self::ResourceWaiting => "waiting",
+            Self::Success | Self::IgnoreFailed => "success",
+            Self::Failed | Self::Errored => "failure",
+            Self::Expired => "expired",
+            Self::Aborted | Self::AbortedByFreeze => "aborted",
+            Self::ApprovalRejected => "rejected",
+            Self::Skipped | Self::Suspended => "skipped",
+        }
+    }
+
+    /// Whether what has it is over.
+    pub(super) fn terminal(self) -> bool {
+        !matches!(self.category(), "queued" | "running" | "waiting")
+    }
+}
+
+/// A status and the instant from which it holds, in ms since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Phase {
+    pub(super) from: i64,
+    pub(super) state: State,
+}
+
+/// The status at an instant; `NotStarted` before the first.
+pub(super) fn state_at(phases: &[Phase], at: i64) -> State {
+    phases
+        .iter()
+        .rev()
+        .find(|phase| phase.from <= at)
+        .map_or(State::NotStarted, |phase| phase.state)
+}

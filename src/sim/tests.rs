@@ -1,0 +1,434 @@
+//! The server's behaviour, most of it without a socket.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::call::{Answer, Call, Refusal};
+use super::routes::{Twist, World};
+use super::*;
+use crate::ids::Scope;
+
+fn account() -> Account {
+    Account::generate(&AccountSpec::small("2026-11-24T15:00:00Z".parse().unwrap()))
+}
+
+fn key(account: &Account, secret: &str) -> String {
+    format!("pat.{}.sim.{secret}", account.id())
+}
+
+fn get(account: &Account, path: &str, query: &str) -> Call {
+    Call {
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        query: url::form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect(),
+        key: Some(key(account, "secret")),
+        account: Some(account.id().to_string()),
+        content_type: None,
+        body: String::new(),
+    }
+}
+
+fn ask(account: &Account, scope: &Scope, query: &str, body: Option<Value>) -> Call {
+    let ids = format!(
+        "accountIdentifier={}&orgIdentifier={}&projectIdentifier={}&{query}",
+        account.id(),
+        scope.org,
+        scope.project
+    );
+    Call {
+        method: "POST".to_owned(),
+        content_type: Some("application/json".to_owned()),
+        body: body.map_or_else(String::new, |body| body.to_string()),
+        ..get(account, "/pipeline/api/pipelines/execution/summary", &ids)
+    }
+}
+
+fn all_time() -> Value {
+    json!({"startTime": 0, "endTime": 4_000_000_000_000_i64})
+}
+
+fn answer_at(
+    account: &Account,
+    vintage: Vintage,
+    now: Timestamp,
+    call: &Call,
+) -> Result<Answer, Refusal> {
+    let forbidden: BTreeSet<Scope> = account.forbidden_scope().into_iter().collect();
+    let world = World {
+        account,
+        vintage,
+        row_cap: true,
+        now,
+        api_key: &key(account, "secret"),
+        forbidden: &forbidden,
+        twist: Twist::None,
+    };
+    world.answer(call)
+}
+
+fn answer(account: &Account, vintage: Vintage, call: &Call) -> Result<Answer, Refusal> {
+    answer_at(account, vintage, account.spec().now, call)
+}
+
+fn data(answer: &Answer) -> Value {
+    let mut body: Value = serde_json::from_str(&answer.body).unwrap();
+    body["data"].take()
+}
+
+fn ids(data: &Value) -> Vec<String> {
+    let rows = data["content"].as_array().unwrap().iter();
+    rows.map(|row| row["planExecutionId"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// A project with executions, and which of them are seen now.
+fn busy(account: &Account) -> Scope {
+    account.scopes_at(account.spec().now)[1].clone()
+}
+
+#[test]
+fn pages_add_up_to_the_total() {
+    let account = account();
+    let scope = busy(&account);
+    let body = json!({"filterType": "PipelineExecution", "timeRange": all_time()});
+    let mut seen = HashSet::new();
+    for page in 0.. {
+        let query = format!("size=7&page={page}&sort=startTs,ASC");
+        let call = ask(&account, &scope, &query, Some(body.clone()));
+        let data = data(&answer(&account, Vintage::Saas, &call).unwrap());
+        seen.extend(ids(&data));
+        if data["last"] == true {
+            assert_eq!(data["totalElements"], seen.len());
+            break;
+        }
+        assert_eq!(data["numberOfElements"], 7);
+    }
+    let now = account.spec().now;
+    let truth = account.truth_where(now, Vintage::Saas, |e| account.scope_of(e, now) == scope);
+    assert_eq!(truth.executions.len(), seen.len());
+}
+
+#[test]
+fn both_ends_of_a_time_range_are_inside() {
+    let account = account();
+    let now = account.spec().now;
+    let execution = account
+        .executions_at(now)
+        .find(|e| e.start_ms() < now.as_millisecond() - 60_000);
+    let execution = execution.unwrap();
+    let scope = account.scope_of(execution, now);
+    let count = |from: i64, to: i64| {
+        let range = json!({"startTime": from, "endTime": to});
+        let body = json!({"filterType": "PipelineExecution", "timeRange": range});
+        let call = ask(&account, &scope, "size=1000", Some(body));
+        ids(&data(&answer(&account, Vintage::Older, &call).unwrap())).contains(&execution.id())
+    };
+    let start = execution.start_ms();
+    assert!(count(start, start) && count(start - 5, start) && count(start, start + 5));
+    assert!(!count(start - 5, start - 1) && !count(start + 1, start + 5));
+}
+
+#[test]
+fn what_the_real_server_refuses_is_refused() {
+    let account = account();
+    let scope = busy(&account);
+    let good = json!({"filterType": "PipelineExecution", "timeRange": all_time()});
+    let half = json!({"filterType": "PipelineExecution", "timeRange": {"startTime": 1}});
+    let text =
+        json!({"filterType": "PipelineExecution", "timeRange": {"startTime": "a", "endTime": 2}});
+    let mode = json!({"filterType": "PipelineExecution", "executionModeFilter": "MOST"});
+    for (query, body) in [
+        ("size=0", good.clone()),
+        ("size=1001", good.clone()),
+        ("page=-1", good.clone()),
+        ("page=x", good.clone()),
+        ("sort=createdAt,DESC", good.clone()),
+        ("sort=startTs,UP", good.clone()),
+        ("page=10&size=1000", good.clone()),
+        ("pagee=1", good.clone()),
+        ("showAllExecutions=yes&filterIdentifier=x", good.clone()),
+        ("", json!({"timeRange": all_time()})),
+        ("", json!([1])),
+        ("", half),
+        ("", text),
+        ("", mode),
+    ] {
+        let call = ask(&account, &scope, query, Some(body.clone()));
+        let refusal = answer(&account, Vintage::Saas, &call).unwrap_err();
+        assert_eq!(
+            (refusal.status, refusal.code),
+            (400, "INVALID_REQUEST"),
+            "{query} {body}"
+        );
+    }
+    let mut call = ask(&account, &scope, "", Some(good.clone()));
+    call.query.remove(1);
+    assert_eq!(
+        answer(&account, Vintage::Saas, &call).unwrap_err().status,
+        400
+    );
+    let call = ask(
+        &account,
+        &scope,
+        "sort=createdAt,DESC&page=10&size=1000",
+        Some(good),
+    );
+    assert!(answer(&account, Vintage::Older, &call).is_ok());
+}
+
+#[test]
+fn credentials_are_checked_in_order() {
+    let account = account();
+    let scope = busy(&account);
+    let status =
+        |call: &Call| answer(&account, Vintage::Saas, call).map_or_else(|r| r.status, |_| 200);
+    let call = ask(&account, &scope, "", None);
+    assert_eq!(status(&call), 200);
+    let with_key = |secret: &str| Call {
+        key: Some(key(&account, secret)),
+        ..call.clone()
+    };
+    assert_eq!(status(&with_key("wrong")), 401);
+    assert_eq!(status(&with_key("forbidden")), 403);
+    assert_eq!(status(&with_key("norights")), 403);
+    assert_eq!(
+        status(&Call {
+            key: None,
+            ..call.clone()
+        }),
+        401
+    );
+    let other = Some("another".to_owned());
+    assert_eq!(
+        status(&Call {
+            account: other,
+            ..call.clone()
+        }),
+        401
+    );
+    let mut orgs = get(&account, "/v1/orgs", "");
+    orgs.account = None;
+    assert_eq!(status(&orgs), 400);
+    let forbidden = account.forbidden_scope().unwrap();
+    assert_eq!(status(&ask(&account, &forbidden, "", None)), 403);
+    assert_eq!(status(&get(&account, "/v1/organisations", "")), 404);
+}
+
+#[test]
+fn lists_are_bare_and_shorter_without_rights() {
+    let account = account();
+    let mut call = get(&account, "/v1/orgs", "limit=2&sort=identifier&order=ASC");
+    let orgs = answer(&account, Vintage::Saas, &call).unwrap();
+    assert!(orgs.headers.contains(&("x-total-elements", "3".to_owned())));
+    let rows: Value = serde_json::from_str(&orgs.body).unwrap();
+    assert_eq!(rows[0]["org"]["identifier"], "default");
+    assert_eq!(
+        (
+            rows[0]["harness_managed"].clone(),
+            rows.as_array().unwrap().len()
+        ),
+        (true.into(), 2)
+    );
+    call.key = Some(key(&account, "norights"));
+    assert_eq!(answer(&account, Vintage::Saas, &call).unwrap().body, "[]");
+    let empty = get(&account, "/v1/orgs/zz_empty/projects", "");
+    assert_eq!(answer(&account, Vintage::Saas, &empty).unwrap().body, "[]");
+    let too_many = get(&account, "/v1/orgs", "limit=1001");
+    assert_eq!(
+        answer(&account, Vintage::Saas, &too_many)
+            .unwrap_err()
+            .status,
+        400
+    );
+}
+
+#[test]
+fn vintages_differ_in_what_they_list_and_know() {
+    let account = Account::generate(&AccountSpec::demo("2026-11-24T15:00:00Z".parse().unwrap()));
+    let total = |vintage, query: &str, body: Option<Value>| {
+        let scopes = account.scopes_at(account.spec().now);
+        scopes
+            .iter()
+            .map(|scope| {
+                let call = ask(&account, scope, query, body.clone());
+                let data = data(&answer(&account, vintage, &call).unwrap());
+                data["totalElements"].as_i64().unwrap()
+            })
+            .sum::<i64>()
+    };
+    let all = json!({"filterType": "PipelineExecution", "timeRange": all_time()});
+    let (saas, older) = (Vintage::Saas, Vintage::Older);
+    let everything = total(older, "showAllExecutions=true", Some(all.clone()));
+    assert!(
+        total(older, "", Some(all.clone())) < everything,
+        "superseded attempts are hidden"
+    );
+    assert!(
+        total(older, "showAllExecutions=true", None) < everything,
+        "children are hidden"
+    );
+    assert!(
+        total(saas, "", Some(all.clone())) < everything,
+        "pipeline rollbacks are hidden"
+    );
+    assert_eq!(
+        total(saas, "", Some(all.clone())),
+        total(saas, "showAllExecutions=true", Some(all))
+    );
+    let wanted = account
+        .executions_at(account.spec().now)
+        .next()
+        .unwrap()
+        .id();
+    let one = json!({
+        "filterType": "PipelineExecution", "timeRange": all_time(), "planExecutionIds": [wanted]
+    });
+    assert_eq!(total(saas, "", Some(one.clone())), 1);
+    assert_eq!(
+        total(older, "showAllExecutions=true", Some(one)),
+        everything,
+        "ids are ignored"
+    );
+}
+
+#[test]
+fn without_a_time_range_today_s_server_takes_a_month() {
+    let spec = AccountSpec {
+        days: 90,
+        ..AccountSpec::small("2026-11-24T15:00:00Z".parse().unwrap())
+    };
+    let account = Account::generate(&spec);
+    let total = |vintage, body| {
+        let call = ask(
+            &account,
+            &busy(&account),
+            "showAllExecutions=true",
+            Some(body),
+        );
+        data(&answer(&account, vintage, &call).unwrap())["totalElements"]
+            .as_i64()
+            .unwrap()
+    };
+    let bare = json!({"filterType": "PipelineExecution"});
+    let open = json!({"filterType": "PipelineExecution", "timeRange": {}});
+    assert!(total(Vintage::Saas, bare.clone()) < total(Vintage::Saas, open.clone()));
+    assert_eq!(total(Vintage::Older, bare), total(Vintage::Older, open));
+}
+
+#[test]
+fn a_project_moves_with_its_history() {
+    let account = account();
+    let (from, to, at) = account.moving_scope().unwrap();
+    let before = at.checked_sub(SignedDuration::from_secs(1)).unwrap();
+    let body = json!({"filterType": "PipelineExecution", "timeRange": all_time()});
+    let ids_in = |scope: &Scope, now| {
+        let call = ask(
+            &account,
+            scope,
+            "size=1000&sort=startTs,ASC",
+            Some(body.clone()),
+        );
+        answer_at(&account, Vintage::Saas, now, &call).map(|answer| ids(&data(&answer)))
+    };
+    let old = ids_in(&from, before).unwrap();
+    assert!(!old.is_empty() && ids_in(&to, at).unwrap().starts_with(&old));
+    assert_eq!(ids_in(&from, at).unwrap_err().status, 404);
+    assert!(account.scopes_at(at).contains(&to));
+}
+
+async fn serve(options: ServerOptions) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Server::start(Arc::new(account()), options, listener)
+        .await
+        .unwrap()
+}
+
+fn request(server: &Server) -> reqwest::RequestBuilder {
+    let url = format!("{}/v1/orgs?limit=100", server.base_url());
+    reqwest::Client::new()
+        .get(url)
+        .header("x-api-key", server.api_key())
+        .header("Harness-Account", server.account().id().as_str())
+}
+
+#[tokio::test]
+async fn a_real_client_gets_the_simulated_date() {
+    let server = serve(ServerOptions::new(&account())).await;
+    server.clock().advance(SignedDuration::from_hours(1));
+    let response = request(&server).send().await.unwrap();
+    assert_eq!(response.headers()["date"], "Tue, 24 Nov 2026 16:00:00 GMT");
+    assert_eq!(response.headers()["x-total-elements"], "3");
+    assert!(response.text().await.unwrap().starts_with("[{"));
+    assert_eq!(server.requests().by_endpoint[&Endpoint::Orgs], 1);
+    assert_eq!(
+        server.requests().log[0].query,
+        [("limit".to_owned(), "100".to_owned())]
+    );
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn too_many_requests_are_throttled() {
+    let options = ServerOptions {
+        requests_per_minute: Some(2),
+        ..ServerOptions::new(&account())
+    };
+    let server = serve(options).await;
+    let mut statuses = Vec::new();
+    for _ in 0..7 {
+        statuses.push(request(&server).send().await.unwrap().status().as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 429, 429, 429, 400, 429]);
+}
+
+#[tokio::test]
+async fn broken_bodies_are_broken() {
+    let server = serve(ServerOptions::new(&account())).await;
+    for kind in [FaultKind::TruncatedBody, FaultKind::ResetMidBody] {
+        server.faults().times(1, Match::any(), kind.clone());
+        let response = request(&server).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(response.text().await.is_err(), "{kind:?}");
+    }
+    for (kind, status, start) in [
+        (FaultKind::Html200, 200, "<!DOCTYPE"),
+        (FaultKind::Status(502), 502, "<!DOCTYPE"),
+        (FaultKind::Status(500), 500, "{"),
+        (FaultKind::MalformedJson, 200, "[{"),
+        (FaultKind::EmptyBody, 200, ""),
+        (
+            FaultKind::TooManyRequests {
+                retry_after: Some(3),
+            },
+            429,
+            "{",
+        ),
+        (FaultKind::TooManyRequestsAs400, 400, "{"),
+        (FaultKind::Unauthorized, 401, "{"),
+    ] {
+        server.faults().times(1, Match::any(), kind.clone());
+        let response = request(&server).send().await.unwrap();
+        assert_eq!(response.status(), status, "{kind:?}");
+        assert!(response.headers().contains_key("date"));
+        assert!(
+            response.text().await.unwrap().starts_with(start),
+            "{kind:?}"
+        );
+    }
+    assert!(
+        request(&server)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+            .ends_with("}]")
+    );
+}

@@ -1,0 +1,145 @@
+//! Answers as HTTP responses, and the ways in which a response goes wrong on the wire.
+
+use std::io;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::Response;
+use futures::{StreamExt, stream};
+use jiff::fmt::rfc2822::DateTimePrinter;
+
+use super::call::{Answer, Endpoint, Refusal};
+use super::clock::Clock;
+use super::faults::FaultKind;
+
+const PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head>\
+                    <body><h1>Please sign in</h1></body></html>\n";
+
+/// An error answer.
+pub(super) fn refuse(refusal: &Refusal, endpoint: Endpoint, clock: &Clock) -> Response {
+    let body = refusal.body(endpoint);
+    response(refusal.status, "application/json", Body::from(body), clock)
+}
+
+/// A page for people.
+pub(super) fn html(status: u16, clock: &Clock) -> Response {
+    response(status, "text/html; charset=utf-8", Body::from(PAGE), clock)
+}
+
+/// What a fault answers before the request is looked at; none for faults that spoil an answer.
+pub(super) fn instead(fault: &FaultKind, endpoint: Endpoint, clock: &Clock) -> Option<Response> {
+    let refuse = |refusal: &Refusal| Some(refuse(refusal, endpoint, clock));
+    match fault {
+        FaultKind::Status(status @ 502..=504) => Some(html(*status, clock)),
+        FaultKind::Status(status) => refuse(&Refusal::new(
+            *status,
+            "UNKNOWN_ERROR",
+            "Oops, something went wrong on our end. Please contact Harness Support.",
+        )),
+        FaultKind::Html200 => Some(html(200, clock)),
+        FaultKind::EmptyBody => Some(response(200, "application/json", Body::empty(), clock)),
+        FaultKind::TooManyRequests { retry_after } => {
+            let mut response = refuse(&Refusal::throttled(429))?;
+            if let Some(seconds) = retry_after {
+                response
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, (*seconds).into());
+            }
+            Some(response)
+        }
+        FaultKind::TooManyRequestsAs400 => refuse(&Refusal::throttled(400)),
+        FaultKind::Forbidden => refuse(&Refusal::forbidden()),
+        FaultKind::Unauthorized => refuse(&Refusal::token()),
+        _ => None,
+    }
+}
+
+/// A good answer, or what a fault makes of it.
+pub(super) fn send(answer: Answer, fault: Option<&FaultKind>, clock: &Clock) -> Response {
+    let json = "application/json";
+    let body = match fault {
+        Some(fault) => fault.spoil(answer.body),
+        None => answer.body,
+    };
+    let half = (0..=body.len() / 2)
+        .rev()
+        .find(|at| body.is_char_boundary(*at))
+        .unwrap_or(0);
+    let (first, second) = body.split_at(half);
+    let (first, second) = (first.to_owned(), second.to_owned());
+    let mut response = match fault {
+        Some(FaultKind::MalformedJson) => response(200, json, Body::from(first), clock),
+        Some(FaultKind::TruncatedBody) => {
+            let broken = Body::from_stream(breaking(first));
+            let mut response = response(200, json, broken, clock);
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, body.len().into());
+            plain(response)
+        }
+        Some(FaultKind::ResetMidBody) => plain(response(
+            200,
+            json,
+            Body::from_stream(breaking(first)),
+            clock,
+        )),
+        Some(FaultKind::SlowBody(pause)) => plain(response(
+            200,
+            json,
+            Body::from_stream(slow(first, second, *pause)),
+            clock,
+        )),
+        _ => response(200, json, Body::from(body), clock),
+    };
+    for (name, value) in answer.headers {
+        if let Ok(value) = value.parse() {
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+type Part = Result<Bytes, io::Error>;
+
+/// A part, then a broken connection.
+fn breaking(first: String) -> impl futures::Stream<Item = Part> {
+    stream::iter([Ok(Bytes::from(first))]).chain(stream::once(async {
+        // The part must be on its way before the connection breaks.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Err(io::Error::from(io::ErrorKind::ConnectionReset))
+    }))
+}
+
+fn slow(first: String, second: String, pause: Duration) -> impl futures::Stream<Item = Part> {
+    stream::iter([Ok(Bytes::from(first))]).chain(stream::once(async move {
+        tokio::time::sleep(pause).await;
+        Ok(Bytes::from(second))
+    }))
+}
+
+/// Uncompressed: what compresses would hide how a body breaks.
+fn plain(mut response: Response) -> Response {
+    let identity = header::HeaderValue::from_static("identity");
+    response
+        .headers_mut()
+        .insert(header::CONTENT_ENCODING, identity);
+    response
+}
+
+fn response(status: u16, content_type: &'static str, body: Body, clock: &Clock) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(content_type),
+    );
+    let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&clock.now());
+    if let Some(date) = date.ok().and_then(|date| date.parse().ok()) {
+        headers.insert(header::DATE, date);
+    }
+    response
+}
