@@ -2,6 +2,7 @@
 
 pub mod drift;
 pub mod ids;
+pub mod lake;
 pub mod schema;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -1,0 +1,543 @@
+//! The raw partition of a date: the latest observation of each execution, merged under a
+//! compare-and-swap. Steps 1 to 3 of the protocol in `ARCHITECTURE.md`.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, Int64Array, Int64Builder, RecordBatch,
+    StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::layout::Partition;
+use super::merge::{Version, wins};
+use super::parquet::{FileError, Kind, ObjectWriter, Stamp, read};
+use crate::ids::{PlanExecutionId, Scope};
+use crate::schema::raw_schema;
+use crate::tables::RawRow;
+use crate::window::from_ms;
+
+/// A summary with the time at which the answer that held it was made.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The execution.
+    pub id: PlanExecutionId,
+    /// The scope that it was listed under.
+    pub scope: Scope,
+    /// `start_ts`; its UTC date is the partition.
+    pub start: Timestamp,
+    /// What decides whether it replaces what is stored.
+    pub version: Version,
+    /// The summary as it came: one JSON object.
+    pub summary: Bytes,
+}
+
+/// A raw object in memory: one version of it, whole.
+#[derive(Clone, Debug)]
+pub struct RawObject {
+    /// The file.
+    pub bytes: Bytes,
+    /// Its revision: rises by one with each replacement.
+    pub revision: u64,
+    /// Its rows.
+    pub rows: u64,
+}
+
+/// What the raw partition says of an execution after a merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The scope of the observation that is kept.
+    pub scope: Scope,
+    /// When it was made.
+    pub observed: Timestamp,
+    /// Whether the execution is over.
+    pub is_terminal: bool,
+}
+
+/// What a merge of observations into a raw object comes to.
+#[derive(Debug)]
+pub struct Merge {
+    /// The new object; `None` where no observation won.
+    pub replacement: Option<RawObject>,
+    /// What is kept of each execution observed.
+    pub kept: HashMap<PlanExecutionId, Kept>,
+    /// What became of the observations, each execution counted once.
+    pub counts: MergeCounts,
+}
+
+/// What became of the executions observed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MergeCounts {
+    /// Seen for the first time.
+    pub inserted: u64,
+    /// Seen with other content.
+    pub updated: u64,
+    /// Seen with the content that is stored, or later than which something is stored.
+    pub unchanged: u64,
+}
+
+/// Bytes of summaries in a batch that is written.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Rows of a batch that is written.
+const BATCH_ROWS: usize = 1_024;
+
+const KEY_COLUMNS: [&str; 7] = [
+    "plan_execution_id",
+    "org_id",
+    "project_id",
+    "start_ts",
+    "observed_ts",
+    "first_observed_ts",
+    "content_hash",
+];
+
+impl RawObject {
+    /// Takes an object as it was read.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`] where it is no raw object.
+    pub fn new(path: &str, bytes: Bytes) -> Result<Self, FileError> {
+        let stamp = Stamp::of(path, &bytes)?;
+        if stamp.table != Kind::Raw.name() {
+            return Err(FileError::Foreign {
+                path: path.to_owned(),
+                key: "harness_lake.table",
+            });
+        }
+        Ok(Self {
+            bytes,
+            revision: stamp.revision,
+            rows: stamp.rows,
+        })
+    }
+}
+
+/// Merges observations of one partition into its raw object, in memory that does not grow with it:
+/// the key columns decide, then old rows and winners are streamed in order into a new object.
+///
+/// # Errors
+///
+/// [`FileError`] where the old object is damaged or the new one cannot be written to `scratch`.
+pub fn merge(
+    partition: Partition,
+    old: Option<&RawObject>,
+    observations: &[Observation],
+    scratch: &Path,
+) -> Result<Merge, FileError> {
+    let path = partition.raw();
+    let mut best: HashMap<&PlanExecutionId, Candidate<'_>> = HashMap::new();
+    for observation in observations {
+        let first = observation.version.observed;
+        best.entry(&observation.id)
+            .and_modify(|candidate| candidate.meet(observation))
+            .or_insert(Candidate {
+                observation,
+                first_observed: first,
+                stored: None,
+            });
+    }
+    if let Some(old) = old {
+        find_stored(&path, old, &mut best)?;
+    }
+    let mut counts = MergeCounts::default();
+    let mut kept = HashMap::with_capacity(best.len());
+    let mut winners = Vec::new();
+    for (id, candidate) in best {
+        let outcome = candidate.outcome();
+        match outcome {
+            Outcome::Inserted => counts.inserted += 1,
+            Outcome::Updated => counts.updated += 1,
+            Outcome::Unchanged => counts.unchanged += 1,
+        }
+        kept.insert(id.clone(), candidate.kept(outcome));
+        if outcome != Outcome::Unchanged {
+            winners.push(candidate);
+        }
+    }
+    let replacement = match winners.is_empty() {
+        true => None,
+        false => Some(rewrite(&path, old, winners, scratch)?),
+    };
+    Ok(Merge {
+        replacement,
+        kept,
+        counts,
+    })
+}
+
+/// The best observation of one execution, and what is stored of it.
+struct Candidate<'a> {
+    observation: &'a Observation,
+    first_observed: Timestamp,
+    stored: Option<Stored>,
+}
+
+struct Stored {
+    version: Version,
+    scope: Scope,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Inserted,
+    Updated,
+    Unchanged,
+}
+
+impl<'a> Candidate<'a> {
+    fn meet(&mut self, other: &'a Observation) {
+        self.first_observed = self.first_observed.min(other.version.observed);
+        if wins(&other.version, &self.observation.version) {
+            self.observation = other;
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match &self.stored {
+            None => Outcome::Inserted,
+            Some(stored) if wins(&self.observation.version, &stored.version) => Outcome::Updated,
+            Some(_) => Outcome::Unchanged,
+        }
+    }
+
+    fn kept(&self, outcome: Outcome) -> Kept {
+        let (version, scope) = match (&self.stored, outcome) {
+            (Some(stored), Outcome::Unchanged) => (&stored.version, &stored.scope),
+            _ => (&self.observation.version, &self.observation.scope),
+        };
+        // The same content seen again: it was so at this time still.
+        let again = version.content_hash == self.observation.version.content_hash;
+        let seen = if again {
+            self.observation.version.observed
+        } else {
+            version.observed
+        };
+        Kept {
+            scope: scope.clone(),
+            observed: version.observed.max(seen),
+            is_terminal: version.is_terminal,
+        }
+    }
+
+    fn order(&self) -> (&str, &str, i64, &str) {
+        let Observation {
+            scope, start, id, ..
+        } = self.observation;
+        (
+            scope.org.as_str(),
+            scope.project.as_str(),
+            start.as_microsecond(),
+            id.as_str(),
+        )
+    }
+}
+
+/// Looks up what is stored of each candidate, without reading summaries.
+fn find_stored(
+    path: &str,
+    old: &RawObject,
+    best: &mut HashMap<&PlanExecutionId, Candidate<'_>>,
+) -> Result<(), FileError> {
+    let columns: Vec<&str> = KEY_COLUMNS.into_iter().chain(["is_terminal"]).collect();
+    for batch in read(path, old.bytes.clone(), &columns)? {
+        let batch = batch.map_err(|error| damaged(path, error))?;
+        let rows = RawColumns::of(path, &batch)?;
+        for at in 0..batch.num_rows() {
+            let id = PlanExecutionId::new(rows.id.value(at));
+            let Some(candidate) = best.get_mut(&id) else {
+                continue;
+            };
+            let version = Version {
+                observed: micros(rows.observed.value(at)),
+                content_hash: rows.content_hash.value(at),
+                is_terminal: rows.is_terminal.value(at),
+            };
+            let scope = Scope::new(rows.org.value(at), rows.project.value(at));
+            let first = micros(rows.first_observed.value(at));
+            candidate.first_observed = candidate.first_observed.min(first);
+            candidate.stored = Some(Stored { version, scope });
+        }
+    }
+    Ok(())
+}
+
+/// Streams old rows and winners, ordered by (org, project, start, id), into a new object.
+fn rewrite(
+    path: &str,
+    old: Option<&RawObject>,
+    mut winners: Vec<Candidate<'_>>,
+    scratch: &Path,
+) -> Result<RawObject, FileError> {
+    winners.sort_by(|a, b| a.order().cmp(&b.order()));
+    let replaced: std::collections::HashSet<&str> = winners
+        .iter()
+        .filter(|winner| winner.stored.is_some())
+        .map(|winner| winner.observation.id.as_str())
+        .collect();
+    let revision = old.map_or(0, |old| old.revision) + 1;
+    let executions = old.map_or(0, |old| old.rows) + winners.len() as u64;
+    let writer = ObjectWriter::new(Kind::Raw, path, revision, executions, scratch)?;
+    let mut sink = Sink {
+        writer,
+        batch: RawBuilders::new(),
+    };
+    let mut waiting = winners.iter().peekable();
+    if let Some(old) = old {
+        for batch in read(path, old.bytes.clone(), &[])? {
+            let batch = batch.map_err(|error| damaged(path, error))?;
+            let rows = RawColumns::of(path, &batch)?;
+            let summaries = summaries(path, &batch)?;
+            for at in (0..batch.num_rows()).filter(|at| !replaced.contains(rows.id.value(*at))) {
+                while let Some(winner) = waiting.next_if(|winner| winner.order() < rows.order(at)) {
+                    sink.push_winner(winner)?;
+                }
+                sink.push_old(&rows, summaries, at)?;
+            }
+        }
+    }
+    for winner in waiting {
+        sink.push_winner(winner)?;
+    }
+    sink.flush()?;
+    let (bytes, rows) = sink.writer.finish()?;
+    Ok(RawObject {
+        bytes,
+        revision,
+        rows: rows as u64,
+    })
+}
+
+struct Sink {
+    writer: ObjectWriter,
+    batch: RawBuilders,
+}
+
+impl Sink {
+    fn push_winner(&mut self, winner: &Candidate<'_>) -> Result<(), FileError> {
+        let Observation {
+            id,
+            scope,
+            start,
+            version,
+            summary,
+        } = winner.observation;
+        let text = String::from_utf8_lossy(summary);
+        self.batch.push(
+            [
+                id.as_str(),
+                scope.org.as_str(),
+                scope.project.as_str(),
+                &text,
+            ],
+            [*start, version.observed, winner.first_observed].map(|at| at.as_microsecond()),
+            version.content_hash,
+            version.is_terminal,
+        );
+        self.flush_if_large()
+    }
+
+    fn push_old(
+        &mut self,
+        rows: &RawColumns<'_>,
+        summaries: &StringArray,
+        at: usize,
+    ) -> Result<(), FileError> {
+        self.batch.push(
+            [rows.id, rows.org, rows.project, summaries].map(|column| column.value(at)),
+            [rows.start, rows.observed, rows.first_observed].map(|column| column.value(at)),
+            rows.content_hash.value(at),
+            rows.is_terminal.value(at),
+        );
+        self.flush_if_large()
+    }
+
+    fn flush_if_large(&mut self) -> Result<(), FileError> {
+        if self.batch.bytes < BATCH_BYTES && self.batch.rows < BATCH_ROWS {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), FileError> {
+        self.writer.write(&self.batch.finish())
+    }
+}
+
+/// The builders of a batch of raw rows.
+struct RawBuilders {
+    /// Execution, organization, project, summary.
+    texts: [StringBuilder; 4],
+    /// Start, observed, first observed, in microseconds.
+    times: [TimestampMicrosecondBuilder; 3],
+    content_hash: Int64Builder,
+    is_terminal: BooleanBuilder,
+    rows: usize,
+    bytes: usize,
+}
+
+impl RawBuilders {
+    fn new() -> Self {
+        let time = || TimestampMicrosecondBuilder::new().with_timezone("UTC");
+        Self {
+            texts: std::array::from_fn(|_| StringBuilder::new()),
+            times: std::array::from_fn(|_| time()),
+            content_hash: Int64Builder::new(),
+            is_terminal: BooleanBuilder::new(),
+            rows: 0,
+            bytes: 0,
+        }
+    }
+
+    fn push(&mut self, texts: [&str; 4], times: [i64; 3], content_hash: i64, is_terminal: bool) {
+        self.rows += 1;
+        self.bytes += texts.iter().map(|text| text.len()).sum::<usize>();
+        self.texts
+            .iter_mut()
+            .zip(texts)
+            .for_each(|(column, text)| column.append_value(text));
+        self.times
+            .iter_mut()
+            .zip(times)
+            .for_each(|(column, time)| column.append_value(time));
+        self.content_hash.append_value(content_hash);
+        self.is_terminal.append_value(is_terminal);
+    }
+
+    fn finish(&mut self) -> RecordBatch {
+        (self.rows, self.bytes) = (0, 0);
+        let [id, org, project, summary] = self
+            .texts
+            .each_mut()
+            .map(|column| Arc::new(column.finish()) as ArrayRef);
+        let [start, observed, first_observed] = self
+            .times
+            .each_mut()
+            .map(|column| Arc::new(column.finish()) as ArrayRef);
+        let content_hash = Arc::new(self.content_hash.finish());
+        let is_terminal = Arc::new(self.is_terminal.finish());
+        let columns = vec![
+            id,
+            org,
+            project,
+            start,
+            observed,
+            first_observed,
+            content_hash,
+            is_terminal,
+            summary,
+        ];
+        RecordBatch::try_new(raw_schema().clone(), columns)
+            .expect("every push fills every column, and a test compares them with the schema")
+    }
+}
+
+/// The columns of a batch of raw rows, but for the summary.
+struct RawColumns<'a> {
+    id: &'a StringArray,
+    org: &'a StringArray,
+    project: &'a StringArray,
+    start: &'a TimestampMicrosecondArray,
+    observed: &'a TimestampMicrosecondArray,
+    first_observed: &'a TimestampMicrosecondArray,
+    content_hash: &'a Int64Array,
+    is_terminal: &'a BooleanArray,
+}
+
+impl<'a> RawColumns<'a> {
+    fn of(path: &str, batch: &'a RecordBatch) -> Result<Self, FileError> {
+        let foreign = |key| FileError::Foreign {
+            path: path.to_owned(),
+            key,
+        };
+        let column = |name| batch.column_by_name(name).ok_or_else(|| foreign(name));
+        let text = |name| {
+            column(name)?
+                .as_string_opt::<i32>()
+                .ok_or_else(|| foreign(name))
+        };
+        let time = |name| {
+            column(name)?
+                .as_primitive_opt::<TimestampMicrosecondType>()
+                .ok_or_else(|| foreign(name))
+        };
+        Ok(Self {
+            id: text("plan_execution_id")?,
+            org: text("org_id")?,
+            project: text("project_id")?,
+            start: time("start_ts")?,
+            observed: time("observed_ts")?,
+            first_observed: time("first_observed_ts")?,
+            content_hash: column("content_hash")?
+                .as_primitive_opt::<Int64Type>()
+                .ok_or_else(|| foreign("content_hash"))?,
+            is_terminal: column("is_terminal")?
+                .as_boolean_opt()
+                .ok_or_else(|| foreign("is_terminal"))?,
+        })
+    }
+
+    fn order(&self, at: usize) -> (&str, &str, i64, &str) {
+        (
+            self.org.value(at),
+            self.project.value(at),
+            self.start.value(at),
+            self.id.value(at),
+        )
+    }
+}
+
+fn summaries<'a>(path: &str, batch: &'a RecordBatch) -> Result<&'a StringArray, FileError> {
+    batch
+        .column_by_name("summary")
+        .and_then(|column| column.as_string_opt::<i32>())
+        .ok_or_else(|| FileError::Foreign {
+            path: path.to_owned(),
+            key: "summary",
+        })
+}
+
+/// Hands every row of a raw object to `take`, in the order of the object.
+///
+/// # Errors
+///
+/// [`FileError`] where the object is damaged, and whatever `take` gives.
+pub fn each_row(
+    path: &str,
+    raw: &RawObject,
+    mut take: impl FnMut(&RawRow<'_>) -> Result<(), FileError>,
+) -> Result<(), FileError> {
+    for batch in read(path, raw.bytes.clone(), &[])? {
+        let batch = batch.map_err(|error| damaged(path, error))?;
+        let rows = RawColumns::of(path, &batch)?;
+        let summaries = summaries(path, &batch)?;
+        for at in 0..batch.num_rows() {
+            take(&RawRow {
+                plan_execution_id: rows.id.value(at),
+                org_id: rows.org.value(at),
+                project_id: rows.project.value(at),
+                start_ms: rows.start.value(at) / 1_000,
+                observed_ms: rows.observed.value(at) / 1_000,
+                first_observed_ms: rows.first_observed.value(at) / 1_000,
+                summary: summaries.value(at),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn damaged(path: &str, error: arrow::error::ArrowError) -> FileError {
+    FileError::Parquet {
+        path: path.to_owned(),
+        source: error.into(),
+    }
+}
+
+fn micros(at: i64) -> Timestamp {
+    from_ms(at.div_euclid(1_000))
+}

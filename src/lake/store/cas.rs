@@ -1,0 +1,188 @@
+//! The one conditional put: compare-and-swap on an object, sure of its outcome.
+//!
+//! An answer to a put can be lost after the put landed, and `object_store` repeats a put by itself,
+//! so "already exists" may be our own object and "conflict" may have left none. So after **any** error
+//! the object is read back: bodies carry a unique write id, and equal bytes are ours.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::{Error as ObjectError, PutMode, PutOptions, PutPayload, UpdateVersion};
+
+use super::local::{Onto, Written};
+use super::{Store, StoreError, Tag, local};
+
+/// What must stand under the path when the put takes effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Nothing: the put creates.
+    Absent,
+    /// This version: the put replaces it.
+    Version(Tag),
+}
+
+/// How a put ended. Losing is a result, not an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Landing {
+    /// The body stands there, in this version.
+    Landed(Tag),
+    /// Another run was faster; what it wrote stands there.
+    Lost,
+}
+
+/// Times that a put is tried where the store answers with errors and nothing changed.
+const ATTEMPTS: u32 = 4;
+
+impl Store {
+    /// Puts `body` under `path` if `expected` stands there, and says for sure which of both it was.
+    ///
+    /// `body` must be unique among all bodies ever put there: it carries a write id.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] where the store fails for good, or again and again. The put may then have
+    /// landed, or may land yet; whoever reads the object next will see.
+    pub async fn put(
+        &self,
+        path: &str,
+        body: Bytes,
+        expected: &Expected,
+    ) -> Result<Landing, StoreError> {
+        let mut attempt = 1;
+        loop {
+            let error = match self.put_once(path, body.clone(), expected).await {
+                Ok(landing) => return Ok(landing),
+                Err(error) => error,
+            };
+            match self.read_back(path, &body, expected).await {
+                Ok(Some(landing)) => return Ok(landing),
+                Ok(None) | Err(_) if attempt < ATTEMPTS && error.may_pass() => {}
+                Ok(None) | Err(_) => return Err(error),
+            }
+            // Read-back says that nothing changed: the same put again, after a while.
+            tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    /// `None` where what was expected still stands, so that the put did not take effect (yet).
+    async fn read_back(
+        &self,
+        path: &str,
+        body: &Bytes,
+        expected: &Expected,
+    ) -> Result<Option<Landing>, StoreError> {
+        let there = self.get(path).await?;
+        Ok(match (there, expected) {
+            (Some((bytes, tag)), _) if bytes == *body => Some(Landing::Landed(tag)),
+            (Some((_, tag)), Expected::Version(expected)) if tag == *expected => None,
+            (None, Expected::Absent) => None,
+            (Some(_) | None, _) => Some(Landing::Lost),
+        })
+    }
+
+    async fn put_once(
+        &self,
+        path: &str,
+        body: Bytes,
+        expected: &Expected,
+    ) -> Result<Landing, StoreError> {
+        if let Some(folder) = &self.folder {
+            let onto = match expected {
+                Expected::Absent => Onto::Nothing,
+                Expected::Version(tag) => Onto::Version(tag.clone()),
+            };
+            // On a disk the answer is certain.
+            return Ok(match local::put(folder, path, body, onto).await? {
+                Written::Done(tag) => Landing::Landed(tag),
+                Written::Refused => Landing::Lost,
+            });
+        }
+        let mode = match expected {
+            Expected::Absent => PutMode::Create,
+            Expected::Version(Tag(tag)) => PutMode::Update(UpdateVersion {
+                e_tag: Some(tag.clone()),
+                version: None,
+            }),
+        };
+        let put = self.objects.put_opts(
+            &self.at(path),
+            PutPayload::from_bytes(body),
+            PutOptions::from(mode),
+        );
+        match put.await {
+            Ok(result) => Ok(Landing::Landed(self.tagged(path, result.e_tag)?)),
+            Err(source) => Err(self.failed("write", path, source)),
+        }
+    }
+}
+
+impl StoreError {
+    /// Whether the same request may succeed when it is sent again.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Objects { source, .. } => !matches!(
+                source,
+                ObjectError::PermissionDenied { .. }
+                    | ObjectError::Unauthenticated { .. }
+                    | ObjectError::NotImplemented { .. }
+                    | ObjectError::NotSupported { .. }
+                    | ObjectError::InvalidPath { .. }
+                    | ObjectError::UnknownConfigurationKey { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    fn store() -> Store {
+        Store::over(
+            Arc::new(InMemory::new()),
+            object_store::path::Path::from("lake"),
+            "memory",
+        )
+    }
+
+    #[tokio::test]
+    async fn a_put_lands_on_what_it_expects_and_loses_otherwise() {
+        let store = store();
+        let put = |body: &'static str, expected: Expected| {
+            let store = store.clone();
+            async move {
+                store
+                    .put("a/b", Bytes::from_static(body.as_bytes()), &expected)
+                    .await
+                    .unwrap()
+            }
+        };
+        let Landing::Landed(first) = put("1", Expected::Absent).await else {
+            panic!("created")
+        };
+        assert_eq!(put("2", Expected::Absent).await, Landing::Lost);
+        let Landing::Landed(_) = put("3", Expected::Version(first.clone())).await else {
+            panic!("replaced")
+        };
+        assert_eq!(put("4", Expected::Version(first)).await, Landing::Lost);
+        assert_eq!(store.get("a/b").await.unwrap().unwrap().0, "3");
+    }
+
+    #[tokio::test]
+    async fn a_put_that_finds_its_own_body_has_landed() {
+        let store = store();
+        let body = Bytes::from_static(b"mine");
+        store.overwrite("a/b", body.clone()).await.unwrap();
+        let landing = store.put("a/b", body, &Expected::Absent).await.unwrap();
+        assert!(
+            matches!(landing, Landing::Landed(_)),
+            "an earlier try of the same put created it"
+        );
+    }
+}

@@ -1,0 +1,279 @@
+//! Writing to a folder: staged outside of every glob, synced, renamed; and the lock of a lake.
+//!
+//! `object_store` stages beside the data, does not update conditionally, and is used to read only.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ulid::Ulid;
+
+use super::{StoreError, Tag, file_of, staging_of};
+use crate::lake::layout;
+
+/// The lock of a local lake; released when dropped, or when the process dies.
+#[derive(Debug)]
+pub struct LockGuard {
+    _file: Option<File>,
+}
+
+impl LockGuard {
+    /// The lock of a lake that needs none: conditional puts are enough there.
+    pub(super) fn none() -> Self {
+        Self { _file: None }
+    }
+}
+
+/// What must stand under a path for a put to go ahead.
+#[derive(Clone, Debug)]
+pub(super) enum Onto {
+    /// Whatever stands there is replaced.
+    Anything,
+    /// Nothing may stand there.
+    Nothing,
+    /// This version must stand there.
+    Version(Tag),
+}
+
+/// What a put did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// The object stands there now, in this version.
+    Done(Tag),
+    /// Something else stood there; nothing was written.
+    Refused,
+}
+
+/// How often the lock is tried.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+pub(super) async fn lock(folder: &Path, patience: Duration) -> Result<LockGuard, StoreError> {
+    let path = file_of(folder, layout::LOCK);
+    let failed = |source| StoreError::File {
+        action: "lock",
+        path: path.display().to_string(),
+        source,
+    };
+    make_parents(&path).map_err(failed)?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(failed)?;
+    let started = tokio::time::Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if started.elapsed() < patience => {
+                tokio::time::sleep(LOCK_POLL).await;
+            }
+            Err(TryLockError::WouldBlock) => {
+                let seconds = patience.as_secs();
+                return Err(StoreError::Locked {
+                    path: path.display().to_string(),
+                    seconds,
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+    }
+    sweep(&staging_of(folder)).map_err(failed)?;
+    Ok(LockGuard { _file: Some(file) })
+}
+
+/// Removes what dead runs left staged. Only under the lock, so no living run's file is among them,
+/// except for reports and lists, which are small and young.
+fn sweep(staging: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(staging) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let age = entry
+            .metadata()
+            .and_then(|meta| meta.modified())
+            .map(|at| at.elapsed());
+        if matches!(age, Ok(Ok(age)) if age > Duration::from_secs(15 * 60)) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts `body` under `path`: staged, synced, then renamed (or linked, where nothing may stand
+/// there), and the folder synced. Under [`Onto::Version`] the caller holds the lock.
+pub(super) async fn put(
+    folder: &Path,
+    path: &str,
+    body: Bytes,
+    onto: Onto,
+) -> Result<Written, StoreError> {
+    let target = file_of(folder, path);
+    let staged = staging_of(folder).join(Ulid::new().to_string());
+    let shown = target.display().to_string();
+    let write = move || {
+        let outcome = stage(&staged, &body).and_then(|tag| publish(&staged, &target, &onto, tag));
+        if !matches!(outcome, Ok(Written::Done(_))) || matches!(onto, Onto::Nothing) {
+            remove(&staged)?;
+        }
+        outcome
+    };
+    let failed = |source| StoreError::File {
+        action: "write",
+        path: shown,
+        source,
+    };
+    match tokio::task::spawn_blocking(write).await {
+        Ok(outcome) => outcome.map_err(failed),
+        Err(panic) => Err(failed(io::Error::other(panic))),
+    }
+}
+
+fn stage(staged: &Path, body: &[u8]) -> io::Result<Tag> {
+    make_parents(staged)?;
+    let mut file = File::create_new(staged)?;
+    file.write_all(body)?;
+    file.sync_all()?;
+    Ok(tag_of(&file.metadata()?))
+}
+
+fn publish(staged: &Path, target: &Path, onto: &Onto, tag: Tag) -> io::Result<Written> {
+    make_parents(target)?;
+    match onto {
+        Onto::Anything => fs::rename(staged, target)?,
+        Onto::Nothing => match fs::hard_link(staged, target) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Ok(Written::Refused);
+            }
+            linked => linked?,
+        },
+        Onto::Version(expected) => {
+            let there = match fs::metadata(target) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                meta => Some(tag_of(&meta?)),
+            };
+            if there.as_ref() != Some(expected) {
+                return Ok(Written::Refused);
+            }
+            fs::rename(staged, target)?;
+        }
+    }
+    sync_folder(target)?;
+    Ok(Written::Done(tag))
+}
+
+/// The tag of a file, as `object_store` tells it of the files that it reads.
+fn tag_of(meta: &fs::Metadata) -> Tag {
+    let modified = meta.modified().ok();
+    let since = modified.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    let micros = since.unwrap_or_default().as_micros();
+    Tag(format!("\"{:x}-{micros:x}-{:x}\"", inode(meta), meta.len()))
+}
+
+#[cfg(unix)]
+fn inode(meta: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(meta)
+}
+
+#[cfg(not(unix))]
+fn inode(_: &fs::Metadata) -> u64 {
+    0
+}
+
+/// Makes the folders above `path`, and syncs each new one into the folder that holds it.
+fn make_parents(path: &Path) -> io::Result<()> {
+    let missing: Vec<PathBuf> = path
+        .ancestors()
+        .skip(1)
+        .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+        .map(Path::to_path_buf)
+        .collect();
+    for folder in missing.iter().rev() {
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        sync_folder(folder)?;
+    }
+    Ok(())
+}
+
+/// Makes the entry of `path` in its folder survive a loss of power.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+
+    fn body(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn only_the_expected_version_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let Written::Done(first) = put(at, "a=1/b.parquet", body("1"), Onto::Nothing)
+            .await
+            .unwrap()
+        else {
+            panic!("nothing stood there")
+        };
+        assert_eq!(
+            put(at, "a=1/b.parquet", body("2"), Onto::Nothing)
+                .await
+                .unwrap(),
+            Written::Refused
+        );
+        let onto = || Onto::Version(first.clone());
+        let Written::Done(second) = put(at, "a=1/b.parquet", body("3"), onto()).await.unwrap()
+        else {
+            panic!("the first version stood there")
+        };
+        assert_eq!(
+            put(at, "a=1/b.parquet", body("4"), onto()).await.unwrap(),
+            Written::Refused
+        );
+        let store = Store::open(&at.display().to_string()).unwrap();
+        let (bytes, tag) = store.get("a=1/b.parquet").await.unwrap().unwrap();
+        assert_eq!(
+            (bytes, tag),
+            (body("3"), second),
+            "object_store tells the same tag"
+        );
+        assert_eq!(
+            fs::read_dir(staging_of(at)).unwrap().count(),
+            0,
+            "nothing stays staged"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_lock_is_waited_for_and_freed_by_its_drop() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(folder.path(), Duration::ZERO).await.unwrap();
+        let refused = lock(folder.path(), Duration::from_millis(60))
+            .await
+            .unwrap_err();
+        assert!(matches!(refused, StoreError::Locked { .. }), "{refused}");
+        drop(held);
+        lock(folder.path(), Duration::ZERO).await.unwrap();
+    }
+}

@@ -1,0 +1,393 @@
+//! Where a lake lives: a folder or an object store, behind one small set of operations.
+
+mod cas;
+mod local;
+mod probe;
+
+use std::ops::Range;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    ClientConfigKey, Error as ObjectError, GetOptions, GetRange, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutPayload, RetryConfig,
+};
+
+pub use cas::{Expected, Landing};
+pub use local::LockGuard;
+pub use probe::ProbeError;
+
+use super::layout;
+
+/// The place of a lake, opened. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    prefix: Path,
+    /// The folder of a local lake: `object_store` only reads there, writing is ours.
+    folder: Option<PathBuf>,
+    shown: Arc<str>,
+}
+
+/// The version of an object: its `ETag`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag(String);
+
+/// What is known of an object without reading it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its path within the lake.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its version.
+    pub tag: Tag,
+    /// When it was last written, by the clock of the store.
+    pub modified: jiff::Timestamp,
+}
+
+/// What went wrong with the place of a lake, by what the operator does about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No path, `file://` or `s3://bucket/prefix`.
+    #[error("`{url}` names no lake: expected a path, `file://` or `s3://bucket/prefix`")]
+    Url {
+        /// What was given.
+        url: String,
+    },
+    /// The settings of the object store make no sense, for instance a bucket without region.
+    #[error("set up `{url}`")]
+    Setup {
+        /// The lake.
+        url: String,
+        /// Why.
+        #[source]
+        source: ObjectError,
+    },
+    /// The object store did not do it, after its retries.
+    #[error("{action} `{path}`")]
+    Objects {
+        /// What was tried, such as `read`.
+        action: &'static str,
+        /// The object, with its lake.
+        path: String,
+        /// Why not.
+        #[source]
+        source: ObjectError,
+    },
+    /// The file system did not do it.
+    #[error("{action} `{path}`")]
+    File {
+        /// What was tried, such as `write`.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another run replaced the object between two reads of it.
+    #[error("`{path}` was replaced while it was read")]
+    Changed {
+        /// The object.
+        path: String,
+    },
+    /// Another process kept the lock of a local lake for too long.
+    #[error("`{path}` is locked by another run, for {seconds} s already")]
+    Locked {
+        /// The lock file.
+        path: String,
+        /// How long we waited.
+        seconds: u64,
+    },
+    /// The store gives no `ETag`, without which nothing can be replaced safely.
+    #[error("the store tells no ETag of `{path}`")]
+    Untagged {
+        /// The object.
+        path: String,
+    },
+}
+
+impl Store {
+    /// Opens a path, `file://` or `s3://bucket/prefix`. A folder is made where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Url`] and [`StoreError::Setup`] for settings that cannot work;
+    /// [`StoreError::File`] where the folder cannot be made. An object store is not asked yet.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        match url.split_once("://") {
+            Some(("s3" | "s3a", _)) => Self::open_s3(url),
+            Some(("file", path)) => Self::open_folder(FsPath::new(path)),
+            Some(_) => Err(StoreError::Url {
+                url: url.to_owned(),
+            }),
+            None => Self::open_folder(FsPath::new(url)),
+        }
+    }
+
+    fn open_folder(folder: &FsPath) -> Result<Self, StoreError> {
+        let file = |action, source| StoreError::File {
+            action,
+            path: folder.display().to_string(),
+            source,
+        };
+        std::fs::create_dir_all(folder).map_err(|source| file("make the folder", source))?;
+        let folder = folder
+            .canonicalize()
+            .map_err(|source| file("find the folder", source))?;
+        let shown = folder.display().to_string();
+        let objects =
+            LocalFileSystem::new_with_prefix(&folder).map_err(|source| StoreError::Setup {
+                url: shown.clone(),
+                source,
+            })?;
+        Ok(Self {
+            objects: Arc::new(objects),
+            prefix: Path::default(),
+            folder: Some(folder),
+            shown: shown.into(),
+        })
+    }
+
+    fn open_s3(url: &str) -> Result<Self, StoreError> {
+        let setup = |source| StoreError::Setup {
+            url: url.to_owned(),
+            source,
+        };
+        let retry = RetryConfig {
+            max_retries: 6,
+            retry_timeout: Duration::from_secs(60),
+            ..RetryConfig::default()
+        };
+        // One put moves a whole object: 5 s and 1 s for each MiB, at the largest that is put.
+        let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
+        let objects = AmazonS3Builder::from_env()
+            .with_url(url)
+            .with_retry(retry)
+            .with_config(timeout, "517s")
+            .build()
+            .map_err(setup)?;
+        let parsed = url::Url::parse(url).map_err(|_| StoreError::Url {
+            url: url.to_owned(),
+        })?;
+        let prefix = Path::from_url_path(parsed.path())
+            .map_err(|source| setup(ObjectError::from(source)))?;
+        Ok(Self::over(
+            Arc::new(objects),
+            prefix,
+            url.trim_end_matches('/'),
+        ))
+    }
+
+    /// A lake in any object store that knows conditional puts; tests bring their own.
+    pub fn over(objects: Arc<dyn ObjectStore>, prefix: Path, shown: &str) -> Self {
+        Self {
+            objects,
+            prefix,
+            folder: None,
+            shown: shown.into(),
+        }
+    }
+
+    /// The lake as the user wrote it, made absolute where it is a folder.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// The folder of a local lake.
+    pub fn folder(&self) -> Option<&FsPath> {
+        self.folder.as_deref()
+    }
+
+    /// Takes the lock of a local lake, waiting for at most `patience`; an object store has none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Locked`] when another run keeps it for longer, [`StoreError::File`] where the
+    /// lock file cannot be made.
+    pub async fn lock(&self, patience: Duration) -> Result<LockGuard, StoreError> {
+        match &self.folder {
+            Some(folder) => local::lock(folder, patience).await,
+            None => Ok(LockGuard::none()),
+        }
+    }
+
+    /// Reads an object whole: `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Objects`] after the store's retries.
+    pub async fn get(&self, path: &str) -> Result<Option<(Bytes, Tag)>, StoreError> {
+        let read = async {
+            let result = self.objects.get(&self.at(path)).await?;
+            let tag = result.meta.e_tag.clone();
+            Ok((result.bytes().await?, tag))
+        };
+        match read.await {
+            Ok((bytes, tag)) => Ok(Some((bytes, self.tagged(path, tag)?))),
+            Err(ObjectError::NotFound { .. }) => Ok(None),
+            Err(source) => Err(self.failed("read", path, source)),
+        }
+    }
+
+    /// Finds an object without reading it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`].
+    pub async fn head(&self, path: &str) -> Result<Option<Found>, StoreError> {
+        match self.objects.head(&self.at(path)).await {
+            Ok(meta) => self.found(meta).map(Some),
+            Err(ObjectError::NotFound { .. }) => Ok(None),
+            Err(source) => Err(self.failed("find", path, source)),
+        }
+    }
+
+    /// Reads a range of one version of an object.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Changed`] where the object is no longer that version.
+    pub async fn get_range(
+        &self,
+        path: &str,
+        range: Range<u64>,
+        tag: &Tag,
+    ) -> Result<Bytes, StoreError> {
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            if_match: Some(tag.0.clone()),
+            ..GetOptions::default()
+        };
+        let read = async {
+            self.objects
+                .get_opts(&self.at(path), options)
+                .await?
+                .bytes()
+                .await
+        };
+        read.await.map_err(|source| match source {
+            ObjectError::Precondition { .. } | ObjectError::NotFound { .. } => {
+                StoreError::Changed {
+                    path: path.to_owned(),
+                }
+            }
+            source => self.failed("read", path, source),
+        })
+    }
+
+    /// Lists all objects below a folder, in no order.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Objects`] after the store's retries.
+    pub async fn list(&self, folder: &str) -> Result<Vec<Found>, StoreError> {
+        let metas: Vec<ObjectMeta> = self
+            .objects
+            .list(Some(&self.at(folder)))
+            .try_collect()
+            .await
+            .map_err(|source| self.failed("list", folder, source))?;
+        metas.into_iter().map(|meta| self.found(meta)).collect()
+    }
+
+    /// Writes an object that no other run writes, whatever stands there: reports, lists of dates.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Objects`] or [`StoreError::File`].
+    pub async fn overwrite(&self, path: &str, body: Bytes) -> Result<(), StoreError> {
+        match &self.folder {
+            Some(folder) => local::put(folder, path, body, local::Onto::Anything)
+                .await
+                .map(drop),
+            None => {
+                let options = PutMode::Overwrite.into();
+                self.objects
+                    .put_opts(&self.at(path), PutPayload::from_bytes(body), options)
+                    .await
+                    .map(drop)
+                    .map_err(|source| self.failed("write", path, source))
+            }
+        }
+    }
+
+    /// Deletes an object; none there is as good.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Objects`] after the store's retries.
+    pub async fn delete(&self, path: &str) -> Result<(), StoreError> {
+        match self.objects.delete(&self.at(path)).await {
+            Ok(()) | Err(ObjectError::NotFound { .. }) => Ok(()),
+            Err(source) => Err(self.failed("delete", path, source)),
+        }
+    }
+
+    fn at(&self, path: &str) -> Path {
+        path.split('/')
+            .fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    fn found(&self, meta: ObjectMeta) -> Result<Found, StoreError> {
+        let whole = meta.location.as_ref();
+        let prefix = self.prefix.as_ref();
+        let path = whole
+            .strip_prefix(prefix)
+            .unwrap_or(whole)
+            .trim_start_matches('/')
+            .to_owned();
+        let tag = self.tagged(&path, meta.e_tag)?;
+        let modified = crate::window::from_ms(meta.last_modified.timestamp_millis());
+        Ok(Found {
+            path,
+            size: meta.size,
+            tag,
+            modified,
+        })
+    }
+
+    fn tagged(&self, path: &str, tag: Option<String>) -> Result<Tag, StoreError> {
+        tag.map(Tag).ok_or_else(|| StoreError::Untagged {
+            path: self.named(path),
+        })
+    }
+
+    fn failed(&self, action: &'static str, path: &str, source: ObjectError) -> StoreError {
+        StoreError::Objects {
+            action,
+            path: self.named(path),
+            source,
+        }
+    }
+
+    fn named(&self, path: &str) -> String {
+        format!("{}/{path}", self.shown)
+    }
+}
+
+impl StoreError {
+    /// Whether other runs are the cause, so that the same run may succeed later.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Changed { .. } | Self::Locked { .. })
+    }
+}
+
+/// The absolute path of a file of a local lake, for messages.
+pub(super) fn file_of(folder: &FsPath, path: &str) -> PathBuf {
+    path.split('/')
+        .fold(folder.to_path_buf(), |folder, part| folder.join(part))
+}
+
+/// The folder where a local lake stages its objects.
+pub(super) fn staging_of(folder: &FsPath) -> PathBuf {
+    file_of(folder, layout::STAGING)
+}
