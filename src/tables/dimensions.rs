@@ -223,3 +223,41 @@ mod scopes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Array, AsArray};
+
+    use super::*;
+
+    #[test]
+    fn rows_keep_their_order_and_empty_texts_are_null() {
+        let account = AccountId::new("acct");
+        let org = |org_id: &str| OrgRow {
+            org_id: org_id.to_owned(),
+            description: Some(String::new()),
+            tags: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
+            created_ts: Some(Timestamp::UNIX_EPOCH),
+            ..OrgRow::default()
+        };
+        let batch = super::orgs(&account, &[org("b"), org("a")]);
+        let ids = batch.column_by_name("org_id").unwrap();
+        assert_eq!(
+            ids.as_string::<i32>().iter().flatten().collect::<Vec<_>>(),
+            ["b", "a"]
+        );
+        assert_eq!(batch.column_by_name("description").unwrap().null_count(), 2);
+        assert_eq!(
+            super::projects(&account, &[ProjectRow::default()]).num_rows(),
+            1
+        );
+        assert_eq!(super::scopes(&account, &[]).num_rows(), 0);
+    }
+
+    #[test]
+    fn the_checkpoint_may_hold_rows_of_an_older_program() {
+        let row: ProjectRow = serde_json::from_str(r#"{"org_id":"default"}"#).unwrap();
+        let json = serde_json::to_string(&row).unwrap();
+        assert_eq!(serde_json::from_str::<ProjectRow>(&json).unwrap(), row);
+    }
+}
