@@ -101,3 +101,63 @@ async fn broken_bodies_are_broken() {
             .ends_with("}]")
     );
 }
+
+async fn page(server: &Server, page: u32) -> serde_json::Value {
+    let account = server.account();
+    let scope = account.scopes_at(account.spec().now)[1].clone();
+    let base = format!(
+        "{}/pipeline/api/pipelines/execution/summary",
+        server.base_url()
+    );
+    let page = page.to_string();
+    let query = [
+        ("accountIdentifier", account.id().as_str()),
+        ("orgIdentifier", scope.org.as_str()),
+        ("projectIdentifier", scope.project.as_str()),
+        ("page", &page),
+        ("size", "10"),
+    ];
+    let response = reqwest::Client::new()
+        .post(url::Url::parse_with_params(&base, query).unwrap())
+        .header("x-api-key", server.api_key())
+        .header("Content-Type", "application/json")
+        .body(r#"{"filterType":"PipelineExecution","timeRange":{"startTime":0,"endTime":4000000000000}}"#)
+        .send()
+        .await
+        .unwrap();
+    let text = response.text().await.unwrap();
+    serde_json::from_str::<serde_json::Value>(&text).unwrap()["data"].take()
+}
+
+#[tokio::test]
+async fn faults_bend_what_a_page_holds() {
+    let server = serve(ServerOptions::new(&account())).await;
+    let good = [page(&server, 0).await, page(&server, 1).await];
+    let bent = async |kind| {
+        server.faults().times(1, Match::executions().page(1), kind);
+        page(&server, 1).await
+    };
+    let rows = |data: &serde_json::Value| data["content"].as_array().unwrap().clone();
+    let wrong = bent(FaultKind::WrongTotal(-1)).await;
+    let total = |data: &serde_json::Value| data["totalElements"].as_i64().unwrap();
+    assert_eq!(total(&wrong) + 1, total(&good[1]));
+    assert_eq!(rows(&bent(FaultKind::DuplicateLastRow).await).len(), 11);
+    assert_eq!(rows(&bent(FaultKind::RepeatPage).await), rows(&good[0]));
+    assert_eq!(
+        rows(&bent(FaultKind::ShiftedPage).await)[0],
+        rows(&good[0])[9]
+    );
+    assert!(total(&bent(FaultKind::RowsVanish).await) < total(&good[1]));
+    let day = std::time::Duration::from_hours(24);
+    assert!(total(&bent(FaultKind::StaleAnswer(day)).await) < total(&good[1]));
+    assert_eq!(
+        rows(&bent(FaultKind::UnknownStatus).await)[0]["status"],
+        "Frobnicating"
+    );
+    assert!(rows(&bent(FaultKind::ExtraField).await)[3]["brandNewField"].is_object());
+    let nulls = rows(&bent(FaultKind::NullEverywhere).await);
+    assert!(nulls[0]["moduleInfo"].is_null() && nulls[0]["planExecutionId"].is_string());
+    let pause = std::time::Duration::from_millis(30);
+    assert_eq!(bent(FaultKind::SlowBody(pause)).await, good[1]);
+    assert_eq!(page(&server, 1).await, good[1]);
+}
