@@ -170,7 +170,8 @@ impl Execution {
 pub(super) const RETENTION_MS: i64 = 183 * 24 * 3_600_000;
 
 impl Account {
-    /// Makes the account. Takes some microseconds and about 150 bytes for each execution.
+    /// Makes the account. Takes some microseconds and about 100 bytes for each execution, twice
+    /// that while it is at work.
     pub fn generate(spec: &AccountSpec) -> Self {
         let plan = Plan::of(spec);
         let executions = history::generate(spec, &plan);

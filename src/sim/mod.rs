@@ -1,8 +1,20 @@
 //! A simulated Harness account and a strict HTTP server for it: what `demo`, `sim`, the tests and
 //! the benchmarks read.
 //!
-//! An [`Account`] is a pure function of its [`AccountSpec`]. It knows every execution's whole
-//! timeline, so it can be told as of any instant, in the manner of two server [`Vintage`]s.
+//! An [`Account`] is a pure function of its [`AccountSpec`]. It keeps a compact truth of each
+//! execution and makes all else again from the seed when asked, so it can be told as of any
+//! instant, in the manner of two server [`Vintage`]s, and a million executions fit in memory.
+//! [`Account::truth`] gives the rows that a right extraction must give.
+//!
+//! ```text
+//! plan (orgs, projects, pipelines) -> history (who runs when, how it ends) = Account
+//! Account + execution -> detail (stage graph and its timeline), facts (trigger, commits, notes)
+//! detail + facts + instant -> render (a summary's JSON), truth (table rows)
+//! request -> call -> filter -> routes -> transport, bent by faults = Server
+//! ```
+//!
+//! Where it is stricter than the real server: unknown query parameters are refused, and so are
+//! filters that it does not simulate. Unknown keys of the body are ignored, as there.
 
 mod account;
 mod call;
@@ -23,6 +35,8 @@ mod render_stages;
 mod routes;
 mod server;
 mod slots;
+#[cfg(test)]
+mod socket_tests;
 mod state;
 #[cfg(test)]
 mod tests;
