@@ -1,8 +1,16 @@
 #![doc = include_str!("../README.md")]
 
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
 pub mod drift;
+pub mod error;
+pub mod extract;
 pub mod ids;
+pub mod job;
 pub mod lake;
+pub mod progress;
+pub mod report;
 pub mod schema;
 #[cfg(feature = "sim")]
 pub mod sim;

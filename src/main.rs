@@ -1,7 +1,57 @@
-//! The `harness-lake` binary.
+//! The `harness-lake` binary: arguments, log, signals, dispatch, exit status.
 
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    ExitCode::SUCCESS
+use clap::Parser;
+use harness_lake::cli::{self, Cli};
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,harness_lake=info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    if cli.log_is_json() {
+        log.json().init();
+    } else {
+        log.with_target(false).init();
+    }
+    let (stop, stopped) = watch::channel(false);
+    let command = cli::run(cli, now, stopped, io::stderr().is_terminal());
+    tokio::pin!(command);
+    loop {
+        tokio::select! {
+            exit = &mut command => return exit,
+            () = a_signal() => stop.send_replace(true),
+        };
+    }
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn a_signal() {
+    let (Ok(mut int), Ok(mut term)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the local clock"
+)]
+fn now() -> Timestamp {
+    Timestamp::now()
 }

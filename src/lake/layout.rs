@@ -122,7 +122,7 @@ pub fn run_report(run_id: &str) -> String {
 
 /// The UTC date of an instant: the partition key.
 pub fn date_of(at: Timestamp) -> Date {
-    at.to_zoned(TimeZone::UTC).date()
+    at.to_zoned_datetime(TimeZone::UTC).date()
 }
 
 #[cfg(test)]

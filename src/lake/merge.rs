@@ -2,18 +2,7 @@
 
 use std::cmp::Ordering;
 
-use jiff::Timestamp;
-
-/// What decides between two observations of one execution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
-    /// When the answer that held it was made.
-    pub observed: Timestamp,
-    /// Hash of the content; equal content never replaces.
-    pub content_hash: i64,
-    /// Whether the execution is over.
-    pub is_terminal: bool,
-}
+use crate::extract::Version;
 
 /// How much later than a terminal row an open one must be observed to replace it, in milliseconds:
 /// replicas of the source lag by less.

@@ -158,7 +158,7 @@ impl ObjectWriter {
             KeyValue::new(SCHEMA_VERSION.to_owned(), VERSION.to_string()),
             KeyValue::new(WRITER_VERSION.to_owned(), WRITER.to_owned()),
             KeyValue::new(REVISION.to_owned(), revision.to_string()),
-            KeyValue::new(WRITE_ID.to_owned(), Ulid::new().to_string()),
+            KeyValue::new(WRITE_ID.to_owned(), Ulid::generate().to_string()),
         ];
         let properties = properties(kind.schema(), executions)
             .set_key_value_metadata(Some(stamp))

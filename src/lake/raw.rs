@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, Int64Array, Int64Builder, RecordBatch,
+    ArrayRef, AsArray, BooleanArray, BooleanBuilder, Int64Array, Int64Builder, RecordBatch,
     StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
@@ -14,27 +14,13 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::layout::Partition;
-use super::merge::{Version, wins};
+use super::merge::wins;
 use super::parquet::{FileError, Kind, ObjectWriter, Stamp, read};
+use crate::extract::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::schema::raw_schema;
 use crate::tables::RawRow;
 use crate::window::from_ms;
-
-/// A summary with the time at which the answer that held it was made.
-#[derive(Clone, Debug)]
-pub struct Observation {
-    /// The execution.
-    pub id: PlanExecutionId,
-    /// The scope that it was listed under.
-    pub scope: Scope,
-    /// `start_ts`; its UTC date is the partition.
-    pub start: Timestamp,
-    /// What decides whether it replaces what is stored.
-    pub version: Version,
-    /// The summary as it came: one JSON object.
-    pub summary: Bytes,
-}
 
 /// A raw object in memory: one version of it, whole.
 #[derive(Clone, Debug)]
@@ -160,9 +146,10 @@ pub fn merge(
             winners.push(candidate);
         }
     }
-    let replacement = match winners.is_empty() {
-        true => None,
-        false => Some(rewrite(&path, old, winners, scratch)?),
+    let replacement = if winners.is_empty() {
+        None
+    } else {
+        Some(rewrite(&path, old, winners, scratch)?)
     };
     Ok(Merge {
         replacement,
@@ -335,7 +322,7 @@ impl Sink {
                 scope.project.as_str(),
                 &text,
             ],
-            [*start, version.observed, winner.first_observed].map(|at| at.as_microsecond()),
+            [*start, version.observed, winner.first_observed].map(Timestamp::as_microsecond),
             version.content_hash,
             version.is_terminal,
         );

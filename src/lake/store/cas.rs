@@ -105,12 +105,12 @@ impl Store {
                 version: None,
             }),
         };
-        let put = self.objects.put_opts(
-            &self.at(path),
-            PutPayload::from_bytes(body),
-            PutOptions::from(mode),
-        );
-        match put.await {
+        let options = PutOptions::from(mode);
+        match self
+            .objects
+            .put_opts(&self.at(path), PutPayload::from_bytes(body), options)
+            .await
+        {
             Ok(result) => Ok(Landing::Landed(self.tagged(path, result.e_tag)?)),
             Err(source) => Err(self.failed("write", path, source)),
         }

@@ -113,7 +113,7 @@ pub(super) async fn put(
     onto: Onto,
 ) -> Result<Written, StoreError> {
     let target = file_of(folder, path);
-    let staged = staging_of(folder).join(Ulid::new().to_string());
+    let staged = staging_of(folder).join(Ulid::generate().to_string());
     let shown = target.display().to_string();
     let write = move || {
         let outcome = stage(&staged, &body).and_then(|tag| publish(&staged, &target, &onto, tag));

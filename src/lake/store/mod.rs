@@ -305,19 +305,17 @@ impl Store {
     ///
     /// [`StoreError::Objects`] or [`StoreError::File`].
     pub async fn overwrite(&self, path: &str, body: Bytes) -> Result<(), StoreError> {
-        match &self.folder {
-            Some(folder) => local::put(folder, path, body, local::Onto::Anything)
+        if let Some(folder) = &self.folder {
+            return local::put(folder, path, body, local::Onto::Anything)
                 .await
-                .map(drop),
-            None => {
-                let options = PutMode::Overwrite.into();
-                self.objects
-                    .put_opts(&self.at(path), PutPayload::from_bytes(body), options)
-                    .await
-                    .map(drop)
-                    .map_err(|source| self.failed("write", path, source))
-            }
+                .map(drop);
         }
+        let options = PutMode::Overwrite.into();
+        self.objects
+            .put_opts(&self.at(path), PutPayload::from_bytes(body), options)
+            .await
+            .map(drop)
+            .map_err(|source| self.failed("write", path, source))
     }
 
     /// Deletes an object; none there is as good.
@@ -333,8 +331,7 @@ impl Store {
     }
 
     fn at(&self, path: &str) -> Path {
-        path.split('/')
-            .fold(self.prefix.clone(), |path, part| path.join(part))
+        path.split('/').fold(self.prefix.clone(), Path::join)
     }
 
     fn found(&self, meta: ObjectMeta) -> Result<Found, StoreError> {

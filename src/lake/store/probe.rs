@@ -38,7 +38,7 @@ impl Store {
     /// for one that cannot be written or read.
     pub async fn probe(&self) -> Result<(), ProbeError> {
         let _lock = self.lock(super::super::LOCK_PATIENCE).await?;
-        let path = format!("{}/probe-{}", layout::STAGING, Ulid::new());
+        let path = format!("{}/probe-{}", layout::STAGING, Ulid::generate());
         let outcome = self.probe_at(&path).await;
         // Also after a failure, whose own error is the one worth telling.
         let swept = self.delete(&path).await;
@@ -50,7 +50,7 @@ impl Store {
             store: self.shown().to_owned(),
             what,
         };
-        let body = |n: usize| Bytes::from(format!("probe {n} {}", Ulid::new()));
+        let body = |n: usize| Bytes::from(format!("probe {n} {}", Ulid::generate()));
         let racers = (0..RACERS).map(|n| self.put(path, body(n), &Expected::Absent));
         let mut winners = Vec::new();
         for landing in join_all(racers).await {

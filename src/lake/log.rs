@@ -5,9 +5,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use super::{Delta, State};
-use crate::lake::layout;
-use crate::lake::store::{Expected, Found, Landing, Store, StoreError};
+use super::layout;
+use super::store::{Expected, Found, Landing, Store, StoreError};
+use crate::checkpoint::{Delta, State};
 
 /// One committed state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -143,7 +143,7 @@ impl Record {
         Self {
             number,
             run_id: run_id.to_owned(),
-            write_id: Ulid::new().to_string(),
+            write_id: Ulid::generate().to_string(),
             written_at: now.max(self.written_at),
             listing_revision: if listing_changed {
                 number
@@ -205,7 +205,7 @@ mod tests {
     async fn runs_at_once_lose_nothing() {
         let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
         let deltas: Vec<_> = (0..8)
-            .map(|n| delta(["a", "b"][n as usize % 2], n * 100))
+            .map(|n| delta(if n % 2 == 0 { "a" } else { "b" }, n * 100))
             .collect();
         let commits = deltas
             .iter()
@@ -214,7 +214,9 @@ mod tests {
             committed.unwrap();
         }
         let mut expected = State::default();
-        deltas.iter().for_each(|delta| expected.apply(delta));
+        for delta in &deltas {
+            expected.apply(delta);
+        }
         assert_eq!(Record::newest(&store).await.unwrap().state, expected);
     }
 

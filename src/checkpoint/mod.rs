@@ -5,7 +5,6 @@
 //! right.
 
 mod listing;
-mod log;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::window::Coverage;
 
-pub use listing::Listing;
-pub use log::{CheckpointError, Record};
+pub use listing::{Listed, Listing};
 
 /// The committed state of a lake.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -281,7 +279,9 @@ mod tests {
 
     fn applied(deltas: &[&Delta]) -> State {
         let mut state = State::default();
-        deltas.iter().for_each(|delta| state.apply(delta));
+        for delta in deltas {
+            state.apply(delta);
+        }
         state
     }
 

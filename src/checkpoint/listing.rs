@@ -71,7 +71,7 @@ impl Listing {
         };
         let same_key = self.key == newer.key;
         merge(&mut self.orgs, &newer.orgs, at, same_key, |row, at| {
-            row.not_visible_since_ts = at
+            row.not_visible_since_ts = at;
         });
         merge(
             &mut self.projects,

@@ -1,0 +1,206 @@
+//! `demo`: a simulated account, a real sync of it over HTTP, a second one later, and queries to try.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+
+use super::output::{self, number};
+use super::sync::summary;
+use super::{Context, Format};
+use crate::config::{self, SourceConfig, SyncConfig};
+use crate::error::Error;
+use crate::extract::discover::Filter;
+use crate::job;
+use crate::lake::LakeError;
+use crate::lake::store::Store;
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::sim::{Account, AccountSpec, Clock, Server, ServerOptions};
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Folder of the lake; it must not hold another one
+    #[arg(long, default_value = "demo-lake", value_name = "DIR")]
+    lake: PathBuf,
+}
+
+/// Simulated time between the two runs.
+const HOURS_LATER: i64 = 5;
+
+pub(super) async fn run(args: &DemoArgs, context: &Context) -> Result<(), Error> {
+    let say = |text: &str| match context.output {
+        Format::Text => output::print(text),
+        Format::Json => Ok(()),
+    };
+    refuse_foreign(&args.lake)?;
+    let now = (context.clock)();
+    let account = Account::generate(&AccountSpec::demo(now));
+    let mut options = ServerOptions::new(&account);
+    options.clock = Clock::fixed(now);
+    let listening = |source| Error::System {
+        what: "listen on 127.0.0.1".to_owned(),
+        source,
+    };
+    let listener = TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .map_err(listening)?;
+    let server = Server::start(account, options, listener)
+        .await
+        .map_err(listening)?;
+    say(&format!(
+        "A simulated Harness account answers at {}. What follows is a real sync of it.\n",
+        server.base_url()
+    ))?;
+
+    let config = config(&server, &args.lake)?;
+    let first = sync(&config, context).await?;
+    let lake = config.store.shown();
+    say(&format!(
+        "First sync: the last 30 days\n{}\n",
+        indent(&summary(&first, lake))
+    ))?;
+
+    let before = objects(&config.store).await?;
+    server
+        .clock()
+        .advance(SignedDuration::from_hours(HOURS_LATER));
+    let second = sync(&config, context).await?;
+    let after = objects(&config.store).await?;
+    let untouched = before
+        .iter()
+        .filter(|(path, tag)| after.get(*path) == Some(*tag))
+        .count();
+    let incremental = format!(
+        "{}\n{} of {} objects were not touched",
+        summary(&second, lake),
+        number(untouched as u64),
+        number(before.len() as u64),
+    );
+    say(&format!(
+        "Second sync: {HOURS_LATER} simulated hours later\n{}\n",
+        indent(&incremental)
+    ))?;
+    server.shutdown().await;
+    match context.output {
+        Format::Text => output::print(&queries(lake)),
+        Format::Json => output::result(Format::Json, &[first, second], String::new),
+    }
+}
+
+async fn sync(config: &SyncConfig, context: &Context) -> Result<Report, Error> {
+    let progress = Progress::new(context.is_terminal);
+    let (report, ended) = job::sync(config, context.clock, &progress, context.stop.clone()).await;
+    ended.map(|()| report)
+}
+
+/// A demo makes its lake anew, but deletes nothing that it did not make.
+fn refuse_foreign(lake: &Path) -> Result<(), Error> {
+    let io = |source| Error::Output {
+        path: lake.display().to_string(),
+        source,
+    };
+    if !lake.exists() {
+        return Ok(());
+    }
+    let marker = lake.join(MARKER);
+    let is_empty = std::fs::read_dir(lake).map_err(io)?.next().is_none();
+    if !is_empty && !marker.exists() {
+        let text = "the folder is not empty and was not made by `demo`; --lake names another";
+        return Err(io(std::io::Error::new(
+            std::io::ErrorKind::AlreadyExists,
+            text,
+        )));
+    }
+    std::fs::remove_dir_all(lake).map_err(io)
+}
+
+/// Says that a folder was made by `demo`, and may be made anew.
+const MARKER: &str = "_state/demo";
+
+/// The simulated server has no rate limit; a real account is read at 6 requests a second.
+const FAST: NonZeroU32 = NonZeroU32::new(60_000).expect("not zero");
+
+/// Requests at once.
+const AT_ONCE: NonZeroU32 = NonZeroU32::new(16).expect("not zero");
+
+fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
+    let io = |source| Error::Output {
+        path: lake.display().to_string(),
+        source,
+    };
+    std::fs::create_dir_all(lake.join("_state")).map_err(io)?;
+    std::fs::write(lake.join(MARKER), b"").map_err(io)?;
+    let api_key = SecretString::from(server.api_key().to_owned());
+    Ok(SyncConfig {
+        source: SourceConfig {
+            account: config::account(None, &api_key)?,
+            base_url: config::base_url(server.base_url(), false)?,
+            api_key,
+            requests_per_minute: FAST,
+            concurrency: AT_ONCE,
+            page_size: 1_000,
+        },
+        store: Store::open(&lake.display().to_string()).map_err(LakeError::from)?,
+        buckets: None,
+        scratch: std::env::temp_dir(),
+        filter: Filter::default(),
+        is_everything: true,
+        start_date: None,
+        lookback: SignedDuration::from_hours(24),
+        window_lag: SignedDuration::from_mins(5),
+        partial_exit_code: 3,
+    })
+}
+
+/// The version of each object of raw partitions and tables.
+async fn objects(store: &Store) -> Result<BTreeMap<String, (u64, Timestamp)>, Error> {
+    let found = store.list("").await.map_err(LakeError::from)?;
+    let is_data = |path: &str| path.contains("/start_date=");
+    Ok(found
+        .into_iter()
+        .filter(|object| is_data(&object.path))
+        .map(|object| (object.path, (object.size, object.modified)))
+        .collect())
+}
+
+fn indent(text: &str) -> String {
+    text.lines()
+        .map(|line| ["  ", line, "\n"].concat())
+        .collect::<Vec<_>>()
+        .concat()
+}
+
+fn queries(lake: &str) -> String {
+    format!(
+        r"The lake is plain Parquet in {lake}. With DuckDB (`pip install duckdb-cli`, or any client):
+
+  -- How do pipelines end, week by week?
+  SELECT date_trunc('week', start_date) AS week, status_category, count(*) AS executions
+  FROM read_parquet('{lake}/executions/v1/**/*.parquet', hive_partitioning = true)
+  GROUP BY ALL ORDER BY ALL;
+
+  -- Which services reach production most often, and how often does that fail?
+  SELECT service_id, count(*) AS deployments,
+         round(avg((status_category = 'failure')::int), 3) AS failure_rate
+  FROM read_parquet('{lake}/deployments/v1/**/*.parquet', hive_partitioning = true)
+  WHERE environment_type = 'Production' AND ran_in_this_execution AND NOT is_rollback
+  GROUP BY ALL ORDER BY deployments DESC LIMIT 10;
+
+  -- Where do stages lose time?
+  SELECT stage_type, stage_name, count(*) AS runs,
+         median(duration_ms) / 60000 AS median_minutes, quantile_cont(duration_ms, 0.95) / 60000 AS p95_minutes
+  FROM read_parquet('{lake}/stages/v1/**/*.parquet', hive_partitioning = true)
+  WHERE duration_ms IS NOT NULL AND ran_in_this_execution
+  GROUP BY ALL ORDER BY sum(duration_ms) DESC LIMIT 10;
+
+  -- What waits right now, and for how long?
+  SELECT org_id, project_id, pipeline_name, status, start_ts
+  FROM read_parquet('{lake}/executions/v1/**/*.parquet', hive_partitioning = true)
+  WHERE NOT is_terminal ORDER BY start_ts;"
+    )
+}

@@ -1,0 +1,104 @@
+//! Results on standard output, as text for people or one JSON document; failures with a hint.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::Format;
+use crate::error::{Error, chain};
+
+/// Prints a result: `text` for people, `value` as JSON.
+pub(super) fn result(
+    format: Format,
+    value: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<(), Error> {
+    let text = match format {
+        Format::Text => text(),
+        Format::Json => serde_json::to_string_pretty(value).expect("results have text keys only"),
+    };
+    print(&text)
+}
+
+/// Prints a text, with a line end.
+pub(super) fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        // Whoever read us has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.map_err(|source| Error::Output {
+            path: "standard output".to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Tells why a command failed, and gives its exit status.
+pub(super) fn failure(error: &Error, format: Format) -> ExitCode {
+    let (code, message, hint) = (error.code().name(), chain(error), error.hint());
+    let mut err = io::stderr().lock();
+    // Nothing can be done where standard error itself is gone.
+    drop(writeln!(err, "error: {message}\n hint: {hint}"));
+    // A run that went on to its end has printed its report, which names what failed.
+    let has_report = matches!(error, Error::Partial { .. } | Error::Interrupted);
+    if format == Format::Json && !has_report {
+        let value = json!({"error": {"code": code, "message": message, "hint": hint}});
+        drop(print(&value.to_string()));
+    }
+    error.exit()
+}
+
+/// Lines up the columns of a table; the first row is its head.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |at: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(at))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..columns)
+        .map(|at| width(at).unwrap_or_default())
+        .collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths);
+        let padded: Vec<_> = cells
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+/// A number with thousands apart.
+pub(super) fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if 0 < at && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_tables_are_readable() {
+        assert_eq!(
+            [0, 999, 1_000, 1_234_567].map(number),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        let rows = [
+            vec!["a".to_owned(), "bb".to_owned()],
+            vec!["ccc".to_owned(), "d".to_owned()],
+        ];
+        assert_eq!(table(&rows), "a    bb\nccc  d\n");
+    }
+}

@@ -1,0 +1,112 @@
+//! `sync`: the scheduled job.
+
+use std::path::Path;
+
+use super::output::{self, number};
+use super::{Context, SyncArgs};
+use crate::error::Error;
+use crate::job;
+use crate::progress::Progress;
+use crate::report::{Outcome, Report};
+
+/// The clock skew that is warned of.
+const SKEW_SECONDS: i64 = 120;
+
+pub(super) async fn run(args: &SyncArgs, context: &Context) -> Result<(), Error> {
+    let config = args.config()?;
+    let progress = Progress::new(context.is_terminal);
+    let (report, ended) = job::sync(&config, context.clock, &progress, context.stop.clone()).await;
+    if let Some(skew_s) = report
+        .clock_skew_seconds
+        .filter(|skew| SKEW_SECONDS < skew.abs())
+    {
+        tracing::warn!(
+            skew_s,
+            "this machine's clock differs from the source's, which is used"
+        );
+    }
+    if let Some(path) = &args.run.report {
+        write(path, &report)?;
+    }
+    // A run that failed prints its error instead: standard output is one document.
+    if report.outcome != Outcome::Failed {
+        output::result(context.output, &report, || {
+            summary(&report, config.store.shown())
+        })?;
+    }
+    ended
+}
+
+fn write(path: &Path, report: &Report) -> Result<(), Error> {
+    let json = serde_json::to_vec_pretty(report).expect("a report has text keys only");
+    let failed = |source| Error::Output {
+        path: path.display().to_string(),
+        source,
+    };
+    std::fs::write(path, json).map_err(failed)
+}
+
+/// What a run did, in a few lines.
+pub(super) fn summary(report: &Report, lake: &str) -> String {
+    let executions = &report.executions;
+    let bytes: u64 = report.files.iter().map(|file| file.bytes).sum();
+    let mut lines = vec![
+        format!(
+            "{} executions read: {} new, {} changed, {} as they were",
+            number(executions.observed),
+            number(executions.inserted),
+            number(executions.updated),
+            number(executions.unchanged),
+        ),
+        format!(
+            "{} of {} projects read with {} requests ({} repeated, {} rate limited)",
+            report.scopes.ok,
+            report.scopes.total,
+            number(report.requests.total),
+            report.requests.retried,
+            report.requests.rate_limited,
+        ),
+        format!(
+            "{} dates changed, {} objects written ({:.1} MB); {} executions still open, {} gaps",
+            report.dates_changed.len(),
+            report.files.len(),
+            megabytes(bytes),
+            number(report.open_executions as u64),
+            report.gaps,
+        ),
+    ];
+    if let Some(at) = report.covered_to {
+        lines.push(format!(
+            "covered to {} in {lake}",
+            at.strftime("%Y-%m-%d %H:%M:%SZ")
+        ));
+    }
+    for (what, map) in [
+        ("unknown field", &report.drift.unknown_fields),
+        ("unknown status", &report.drift.unknown_statuses),
+        ("odd value", &report.drift.odd_values),
+    ] {
+        for (path, seen) in map {
+            let (count, example) = (number(seen.count), &seen.example);
+            lines.push(format!(
+                "drift: {what} `{path}`, seen {count} times, such as {example:?}"
+            ));
+        }
+    }
+    for failure in &report.failures {
+        let (org, project) = (&failure.org, &failure.project);
+        lines.push(format!(
+            "failed: {org}/{project}: {}: {}",
+            failure.code, failure.message
+        ));
+    }
+    lines.join("\n")
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a size for people, with one digit"
+)]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}

@@ -1,0 +1,246 @@
+//! What can end a command, as users and schedulers see it: one code, one exit status, one hint each.
+
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+use crate::lake::LakeError;
+use crate::source::SourceError;
+
+/// The end of a command that did not do all it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The settings make no sense.
+    #[error("read the settings")]
+    Config(#[from] ConfigError),
+    /// The source did not answer as needed.
+    #[error("read from Harness")]
+    Source(#[from] SourceError),
+    /// Not one scope was read, all for the same reason.
+    #[error("not one of {scopes} projects could be read ({})", code.name())]
+    NoneRead {
+        /// Scopes tried.
+        scopes: usize,
+        /// The code of each.
+        code: Code,
+    },
+    /// Nothing is visible to the key, or nothing that was asked for.
+    #[error("{0}")]
+    NoResources(String),
+    /// The lake cannot be read or written.
+    #[error("use the lake")]
+    Lake(#[from] LakeError),
+    /// Some scopes failed, the rest is committed.
+    #[error("{failed} of {total} projects failed or were not read whole; the rest is committed")]
+    Partial {
+        /// Scopes that failed.
+        failed: usize,
+        /// Scopes of the run.
+        total: usize,
+        /// The exit status that the user asked for.
+        exit: u8,
+    },
+    /// SIGTERM or SIGINT arrived.
+    #[error("interrupted; what was whole is committed")]
+    Interrupted,
+    /// A file that the user named cannot be written, or scratch.
+    #[error("write `{path}`")]
+    Output {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A port or another resource of this machine cannot be had.
+    #[error("{what}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The codes of the contract. [`Code::name`] is their spelling in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// A failure that no other code names.
+    Failure = 1,
+    /// Wrong usage.
+    Usage = 2,
+    /// Some scopes failed.
+    Partial = 3,
+    /// The key is wrong, expired or of another account.
+    InvalidCredentials = 4,
+    /// The key may not read what was asked for.
+    InvalidPermissions = 5,
+    /// Nothing is visible to the key.
+    NoResources = 6,
+    /// The lake cannot be read or written, or belongs to another account.
+    Lake = 7,
+    /// Other runs kept changing the same objects.
+    Conflict = 8,
+    /// The API is unavailable, after retries.
+    SourceUnavailable = 9,
+    /// A signal ended the run.
+    Interrupted = 10,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Self; 10] = [
+        Self::Failure,
+        Self::Usage,
+        Self::Partial,
+        Self::InvalidCredentials,
+        Self::InvalidPermissions,
+        Self::NoResources,
+        Self::Lake,
+        Self::Conflict,
+        Self::SourceUnavailable,
+        Self::Interrupted,
+    ];
+
+    /// The code as JSON output and reports spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failure => "failure",
+            Self::Usage => "usage",
+            Self::Partial => "partial",
+            Self::InvalidCredentials => "invalid_credentials",
+            Self::InvalidPermissions => "invalid_permissions",
+            Self::NoResources => "no_resources",
+            Self::Lake => "lake",
+            Self::Conflict => "conflict",
+            Self::SourceUnavailable => "source_unavailable",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// What the operator does next.
+    pub const fn hint(self) -> &'static str {
+        match self {
+            Self::Failure => "run again with RUST_LOG=harness_lake=debug and read the last lines",
+            Self::Usage => "see `harness-lake --help`",
+            Self::Partial => {
+                "read `failures` in the run report; the next run reads what is missing first"
+            }
+            Self::InvalidCredentials => {
+                "make sure that HARNESS_API_KEY is a live key and belongs to the account of --account-id"
+            }
+            Self::InvalidPermissions => {
+                "give the key's user or service account the right to view pipelines (core_pipeline_view)"
+            }
+            Self::NoResources => {
+                "give the key's user or service account the right to view organizations and projects (core_organization_view, core_project_view), or correct --org, --project and --exclude"
+            }
+            Self::Lake => {
+                "make sure that --lake can be read and written and belongs to this account"
+            }
+            Self::Conflict => {
+                "run again when the other runs have ended; nothing of theirs was lost"
+            }
+            Self::SourceUnavailable => "run again later; nothing was lost",
+            Self::Interrupted => "run again; it goes on where this one stopped",
+        }
+    }
+}
+
+impl Error {
+    /// The code of the contract that names this end.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Config(_) => Code::Usage,
+            Self::Source(source) => code_of_source(source),
+            Self::NoneRead { code, .. } => *code,
+            Self::NoResources(_) => Code::NoResources,
+            Self::Lake(lake) if lake.is_conflict() => Code::Conflict,
+            Self::Lake(_) => Code::Lake,
+            Self::Partial { .. } => Code::Partial,
+            Self::Interrupted => Code::Interrupted,
+            Self::Output { .. } | Self::System { .. } => Code::Failure,
+        }
+    }
+
+    /// The exit status of the process.
+    pub fn exit(&self) -> ExitCode {
+        match self {
+            Self::Partial { exit, .. } => ExitCode::from(*exit),
+            other => ExitCode::from(other.code() as u8),
+        }
+    }
+
+    /// What the operator does next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Lake(LakeError::OtherAccount { .. }) => {
+                "a lake holds one account: choose another --lake, or the key of the account that this one holds"
+            }
+            Self::Lake(LakeError::Missing { .. }) => "`harness-lake sync` makes one",
+            Self::Lake(LakeError::TooLarge { .. }) => {
+                "`--buckets N` splits new dates into N objects; a lake that exists keeps its old dates, so `backfill` into a new one"
+            }
+            other => other.code().hint(),
+        }
+    }
+}
+
+/// The code that an error of the source alone would end a run with.
+pub fn code_of_source(error: &SourceError) -> Code {
+    match error {
+        SourceError::Unauthorized { .. } | SourceError::InvalidKey => Code::InvalidCredentials,
+        SourceError::Forbidden { .. } => Code::InvalidPermissions,
+        SourceError::Unavailable { .. }
+        | SourceError::PageGone { .. }
+        | SourceError::TooDeep { .. } => Code::SourceUnavailable,
+        SourceError::InvalidAccount | SourceError::InvalidBaseUrl => Code::Usage,
+        _ => Code::Failure,
+    }
+}
+
+/// Joins an error and its causes by `: `, each thing said once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Some libraries print their cause themselves.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_number_in_the_contract() {
+        let numbers: Vec<(u8, &str)> = Code::ALL
+            .iter()
+            .map(|code| (*code as u8, code.name()))
+            .collect();
+        assert_eq!(
+            numbers,
+            [
+                (1, "failure"),
+                (2, "usage"),
+                (3, "partial"),
+                (4, "invalid_credentials"),
+                (5, "invalid_permissions"),
+                (6, "no_resources"),
+                (7, "lake"),
+                (8, "conflict"),
+                (9, "source_unavailable"),
+                (10, "interrupted"),
+            ]
+        );
+    }
+}

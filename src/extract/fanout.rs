@@ -1,0 +1,335 @@
+//! Reads all scopes at once, bounded: one task a scope, one channel, one budget of bytes in flight.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::{Ask, Observation, PageHints, Version};
+use crate::checkpoint::{OpenExecution, ScopeError};
+use crate::drift::Drift;
+use crate::ids::{PlanExecutionId, Scope};
+use crate::source::{Client, ExecutionsQuery, Page, SourceError};
+use crate::window::Window;
+
+/// What reading tells, in the order in which it happened within a scope.
+#[derive(Debug)]
+pub enum Event {
+    /// Rows of a page, with their share of the budget: it is given back when they are taken in.
+    Rows(Rows),
+    /// A window came whole; its rows were told before.
+    Whole(Scope, Window),
+    /// A window did not come whole.
+    Gap(Scope, Window),
+    /// A whole poll at this time did not show an open execution.
+    Missed(PlanExecutionId, Timestamp),
+    /// A scope is done.
+    Done(Box<ScopeDone>),
+}
+
+/// The rows of a page.
+#[derive(Debug)]
+pub struct Rows {
+    /// Rows with a start, and so with a partition.
+    pub observations: Vec<Observation>,
+    /// Rows without one.
+    pub undated: Vec<(PlanExecutionId, OpenExecution)>,
+    /// What was odd about the page.
+    pub drift: Drift,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+/// How the reading of a scope ended.
+#[derive(Debug)]
+pub struct ScopeDone {
+    /// The scope.
+    pub scope: Scope,
+    /// When it was last answered.
+    pub observed: Option<Timestamp>,
+    /// `start_ts` of its newest row.
+    pub last_row_start: Option<Timestamp>,
+    /// Rows that came, repeated ones included.
+    pub rows: u64,
+    /// Windows that did not come whole.
+    pub gaps: u32,
+    /// What was learned of its pages.
+    pub pages: PageHints,
+    /// Why it was not read to its end.
+    pub failure: Option<SourceError>,
+}
+
+/// Why the reading of a scope stops.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The source does not answer.
+    Source(SourceError),
+    /// Nobody listens any more: the run is ending.
+    Abandoned,
+}
+
+/// What all scopes of a run share.
+pub(super) struct Run<'a> {
+    client: &'a Client,
+    largest_page: u32,
+    /// Kilobytes of pages in flight that are left.
+    budget: Arc<Semaphore>,
+    /// Whether the server acts on lists of ids, until it shows otherwise.
+    pub(super) ids_are_honoured: AtomicBool,
+}
+
+/// Reads one scope.
+pub(super) struct ScopeReader<'a> {
+    pub(super) scope: Scope,
+    pub(super) run: &'a Run<'a>,
+    pub(super) suspicions: u32,
+    events: mpsc::Sender<Event>,
+    pages: PageHints,
+    done: ScopeDone,
+    seen: HashSet<PlanExecutionId>,
+    watched: HashSet<PlanExecutionId>,
+    /// The share of the page that is asked for, or was answered last.
+    share: Option<OwnedSemaphorePermit>,
+}
+
+/// Kilobytes of pages in flight.
+const BUDGET_KB: u32 = 48 << 10;
+
+/// Bytes that a page should have at most.
+const PAGE_BYTES: u32 = 4 << 20;
+
+/// Rows of the first page of a scope that nothing is known of.
+const FIRST_PAGE: u32 = 100;
+
+/// Reads every ask, `concurrency` scopes at a time, and tells what happens to `events`.
+///
+/// Ends when all is read, when nobody listens any more, or when a failure shows that no request
+/// will ever succeed (the key was refused).
+///
+/// # Errors
+///
+/// [`SourceError`] of that last kind. Any other failure is one scope's, told in its [`ScopeDone`].
+pub async fn fan_out(
+    client: &Client,
+    asks: BTreeMap<Scope, Ask>,
+    concurrency: usize,
+    largest_page: u32,
+    events: mpsc::Sender<Event>,
+) -> Result<(), SourceError> {
+    let run = Run {
+        client,
+        largest_page,
+        budget: Arc::new(Semaphore::new(BUDGET_KB as usize)),
+        ids_are_honoured: AtomicBool::new(true),
+    };
+    let mut scopes = futures::stream::iter(asks)
+        .map(|(scope, ask)| read_scope(&run, scope, ask, events.clone()))
+        .buffer_unordered(concurrency.max(1));
+    while let Some(read) = scopes.next().await {
+        read?;
+    }
+    Ok(())
+}
+
+#[tracing::instrument(name = "scope", skip_all, fields(org.id = %scope.org, project.id = %scope.project))]
+async fn read_scope(
+    run: &Run<'_>,
+    scope: Scope,
+    ask: Ask,
+    events: mpsc::Sender<Event>,
+) -> Result<(), SourceError> {
+    let mut reader = ScopeReader {
+        done: ScopeDone {
+            scope: scope.clone(),
+            observed: None,
+            last_row_start: None,
+            rows: 0,
+            gaps: 0,
+            pages: ask.pages,
+            failure: None,
+        },
+        scope,
+        run,
+        suspicions: 0,
+        events,
+        pages: ask.pages,
+        seen: HashSet::new(),
+        watched: ask.expected.iter().map(|(id, _)| id.clone()).collect(),
+        share: None,
+    };
+    let failure = match reader.read(&ask).await {
+        Ok(()) => None,
+        Err(Stop::Abandoned) => return Ok(()),
+        Err(Stop::Source(error)) if error.is_unauthorized() => return Err(error),
+        Err(Stop::Source(error)) => Some(error),
+    };
+    let ScopeReader {
+        done,
+        events,
+        pages,
+        ..
+    } = reader;
+    let done = ScopeDone {
+        failure,
+        pages,
+        ..done
+    };
+    tracing::debug!(rows = done.rows, gaps = done.gaps, "read a scope");
+    // Nobody listening means that the run is ending.
+    drop(events.send(Event::Done(Box::new(done))).await);
+    Ok(())
+}
+
+impl ScopeReader<'_> {
+    async fn read(&mut self, ask: &Ask) -> Result<(), Stop> {
+        for (at, window) in ask.windows.iter().enumerate() {
+            let read = self.read_window(*window).await;
+            if let Err(stop) = read {
+                for window in &ask.windows[at + 1..] {
+                    self.tell(Event::Gap(self.scope.clone(), *window)).await?;
+                }
+                return Err(stop);
+            }
+        }
+        self.poll(&ask.open).await?;
+        self.tell_missed(ask).await
+    }
+
+    /// Of the executions that a window should have shown, those that no row showed are missed,
+    /// unless a gap may hold them.
+    async fn tell_missed(&mut self, ask: &Ask) -> Result<(), Stop> {
+        let Some(observed) = self.done.observed.filter(|_| self.done.gaps == 0) else {
+            return Ok(());
+        };
+        for (id, _) in &ask.expected {
+            if !self.seen.contains(id) {
+                self.tell(Event::Missed(id.clone(), observed)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for a page, once the budget has room for it.
+    pub(super) async fn ask(
+        &mut self,
+        window: Window,
+        ids: &[PlanExecutionId],
+        page: u32,
+        size: u32,
+    ) -> Result<Page, SourceError> {
+        let row = self.pages.row_bytes.unwrap_or(PAGE_BYTES / FIRST_PAGE);
+        // The share of an earlier page goes with its rows, or ends here.
+        self.share = None;
+        self.share = self.take_share(row.saturating_mul(size)).await;
+        let query = ExecutionsQuery {
+            scope: &self.scope,
+            window,
+            ids,
+            page,
+            size,
+        };
+        let page = self.run.client.executions(&query).await?;
+        self.done.observed = self.done.observed.max(Some(page.observed));
+        if let Some(rows) = u32::try_from(page.rows.len()).ok().filter(|rows| 0 < *rows) {
+            let average = u32::try_from(page.bytes).unwrap_or(u32::MAX) / rows;
+            self.pages.row_bytes = Some(average.max(1));
+        }
+        Ok(page)
+    }
+
+    /// Tells the rows of a page, each with the time of its answer.
+    pub(super) async fn tell_rows(&mut self, page: Page, window: Window) -> Result<(), Stop> {
+        let mut rows = Rows {
+            observations: Vec::with_capacity(page.rows.len()),
+            undated: Vec::new(),
+            drift: page.drift,
+            _share: self.share.take(),
+        };
+        self.done.rows += page.rows.len() as u64;
+        for row in page.rows {
+            if self.watched.contains(&row.id) {
+                self.seen.insert(row.id.clone());
+            }
+            let Some(start) = row.start else {
+                let open = OpenExecution {
+                    scope: self.scope.clone(),
+                    start: None,
+                    observed: page.observed,
+                    missed: [].into(),
+                    summary: Some(String::from_utf8_lossy(&row.summary).into_owned()),
+                };
+                rows.undated.push((row.id, open));
+                continue;
+            };
+            if !window.contains(start) {
+                rows.drift
+                    .odd_value("startTs (outside of the window asked for)", row.id.as_str());
+            }
+            self.done.last_row_start = self.done.last_row_start.max(Some(start));
+            rows.observations.push(Observation {
+                id: row.id,
+                scope: self.scope.clone(),
+                start,
+                version: Version {
+                    observed: page.observed,
+                    content_hash: row.content_hash,
+                    is_terminal: row.is_terminal,
+                },
+                summary: row.summary,
+            });
+        }
+        self.tell(Event::Rows(rows)).await
+    }
+
+    pub(super) async fn tell(&mut self, event: Event) -> Result<(), Stop> {
+        if matches!(event, Event::Gap(..)) {
+            self.done.gaps += 1;
+        }
+        self.events.send(event).await.map_err(|_| Stop::Abandoned)
+    }
+
+    async fn take_share(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        let kilobytes = (bytes >> 10).clamp(1, BUDGET_KB);
+        // The semaphore is never closed.
+        Arc::clone(&self.run.budget)
+            .acquire_many_owned(kilobytes)
+            .await
+            .ok()
+    }
+
+    /// Rows of a page: as many as the user allows, as give a page of the wanted size, and as ever
+    /// came without trouble.
+    pub(super) fn page_size(&self) -> u32 {
+        let by_size = self
+            .pages
+            .row_bytes
+            .map_or(FIRST_PAGE, |bytes| PAGE_BYTES / bytes.max(1));
+        let limit = self
+            .pages
+            .page_limit
+            .unwrap_or(u32::MAX)
+            .min(self.run.largest_page);
+        by_size.min(limit).max(1)
+    }
+
+    /// Remembers that pages of `size` rows do not come. False where they cannot be smaller.
+    pub(super) fn halve(&mut self, size: u32) -> bool {
+        self.pages.page_limit = Some((size / 2).max(1));
+        1 < size
+    }
+}
+
+impl ScopeDone {
+    /// The failure as the checkpoint keeps it.
+    pub fn error(&self, at: Timestamp) -> Option<ScopeError> {
+        let failure = self.failure.as_ref()?;
+        let code = crate::error::code_of_source(failure).name().to_owned();
+        Some(ScopeError {
+            at,
+            code,
+            message: crate::error::chain(failure),
+        })
+    }
+}

@@ -1,0 +1,335 @@
+//! Stage 2 of 4: what to ask the source for, and whether it came whole.
+//!
+//! ```text
+//! State + now --plan--> Ask (one a scope) --fanout--> Event (rows; a window is whole; an execution is gone)
+//! ```
+
+pub mod discover;
+pub mod fanout;
+mod open;
+pub mod spool;
+mod windows;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::checkpoint::{Fate, OpenExecution, ScopeState, State};
+use crate::ids::{PlanExecutionId, Scope};
+use crate::window::Window;
+
+/// A summary with the time at which the answer that held it was made.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The execution.
+    pub id: PlanExecutionId,
+    /// The scope that it was listed under.
+    pub scope: Scope,
+    /// `start_ts`; its UTC date is the partition.
+    pub start: Timestamp,
+    /// What decides whether it replaces what is stored.
+    pub version: Version,
+    /// The summary as it came: one JSON object.
+    pub summary: Bytes,
+}
+
+/// What decides between two observations of one execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// When the answer that held it was made.
+    pub observed: Timestamp,
+    /// Hash of the content; equal content never replaces.
+    pub content_hash: i64,
+    /// Whether the execution is over.
+    pub is_terminal: bool,
+}
+
+/// What a run is to read of one scope.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ask {
+    /// Windows of `start_ts`, in the order of reading: gaps first.
+    pub windows: Vec<Window>,
+    /// Open executions that no window holds, with their `start_ts`.
+    pub open: Vec<(PlanExecutionId, Timestamp)>,
+    /// Open executions that a window holds: it shows them, or they are gone.
+    pub expected: Vec<(PlanExecutionId, Timestamp)>,
+    /// What is known of the pages of the scope.
+    pub pages: PageHints,
+}
+
+/// What earlier runs learned of the pages of a scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageHints {
+    /// Bytes of an average row.
+    pub row_bytes: Option<u32>,
+    /// The largest page without trouble.
+    pub page_limit: Option<u32>,
+}
+
+/// What all asks of a `sync` follow from, besides the checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct SyncRules {
+    /// Now, by the source's clock.
+    pub now: Timestamp,
+    /// How long before now windows end: what the source's replicas may lag.
+    pub window_lag: SignedDuration,
+    /// How far before the watermark windows begin, for edits of terminal rows.
+    pub lookback: SignedDuration,
+    /// Where the coverage of a new scope begins.
+    pub start_date: Timestamp,
+    /// Before this the source keeps nothing.
+    pub retained_from: Timestamp,
+}
+
+/// How old an open execution gets before it is given up: the source ends them after 37 days.
+const GIVEN_UP_AFTER: SignedDuration = SignedDuration::from_hours(38 * 24);
+
+/// Whole polls without an open execution after which it is given up.
+const MISSES: usize = 3;
+
+/// Plans a `sync`: for each scope its gaps, one window that ends now and begins early enough, and
+/// its open executions. Beside the asks: open executions that are given up.
+pub fn plan_sync(
+    state: &State,
+    scopes: &[Scope],
+    rules: &SyncRules,
+) -> (BTreeMap<Scope, Ask>, BTreeMap<PlanExecutionId, Fate>) {
+    let unknown = ScopeState::default();
+    let mut asks: BTreeMap<Scope, Ask> = scopes
+        .iter()
+        .map(|scope| {
+            let known = state.scopes.get(scope).unwrap_or(&unknown);
+            let pages = PageHints {
+                row_bytes: known.row_bytes,
+                page_limit: known.page_limit,
+            };
+            (
+                scope.clone(),
+                Ask {
+                    windows: windows_of(known, rules),
+                    pages,
+                    ..Ask::default()
+                },
+            )
+        })
+        .collect();
+    let mut given_up = BTreeMap::new();
+    for (id, open) in &state.open {
+        if is_given_up(open, rules.now) {
+            given_up.insert(id.clone(), Fate::Closed(rules.now));
+        } else if let (Some(ask), Some(start)) = (asks.get_mut(&open.scope), open.start) {
+            if ask.windows.iter().any(|window| window.contains(start)) {
+                ask.expected.push((id.clone(), start));
+            } else if is_due(open, start, rules.now) {
+                ask.open.push((id.clone(), start));
+            }
+        }
+    }
+    (asks, given_up)
+}
+
+/// The windows of one scope: gaps, then one from early enough until now.
+///
+/// It begins at the watermark less the lookback, or at the last row ever seen where that is
+/// earlier; so a project that looked empty while a key had lost its rights is read again from its
+/// last row on, as soon as rows come back. Without any row it begins where coverage does.
+fn windows_of(known: &ScopeState, rules: &SyncRules) -> Vec<Window> {
+    let to = rules.now - rules.window_lag;
+    let last_row = known.last_row_start.or(known.coverage.start());
+    let from = match known.coverage.end() {
+        None => rules.start_date,
+        Some(watermark) => {
+            let lookback = watermark
+                .saturating_sub(rules.lookback)
+                .unwrap_or(watermark);
+            last_row.map_or(lookback, |at| at.min(lookback))
+        }
+    };
+    let newest = Window::new(from.max(rules.retained_from), to).ok();
+    let inside = |gap: &Window| {
+        newest.is_some_and(|newest| newest.from() <= gap.from() && gap.to() <= newest.to())
+    };
+    let retained = |gap: Window| Window::new(gap.from().max(rules.retained_from), gap.to()).ok();
+    let gaps = known
+        .gaps
+        .windows()
+        .iter()
+        .copied()
+        .filter(|gap| !inside(gap))
+        .filter_map(retained);
+    gaps.chain(newest).collect()
+}
+
+fn is_given_up(open: &OpenExecution, now: Timestamp) -> bool {
+    let since = open.start.unwrap_or(open.observed);
+    GIVEN_UP_AFTER < now.duration_since(since) || MISSES <= open.missed.len()
+}
+
+/// Open executions are polled by each run in their first day, then hourly, then a few times a day.
+fn is_due(open: &OpenExecution, start: Timestamp, now: Timestamp) -> bool {
+    let polled = open
+        .missed
+        .last()
+        .copied()
+        .unwrap_or(open.observed)
+        .max(open.observed);
+    let spacing = match now.duration_since(start).as_hours() {
+        ..24 => SignedDuration::ZERO,
+        24..168 => SignedDuration::from_mins(55),
+        168.. => SignedDuration::from_hours(6),
+    };
+    spacing <= now.duration_since(polled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::Coverage;
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-{text}:00Z").parse().unwrap()
+    }
+
+    fn rules() -> SyncRules {
+        SyncRules {
+            now: at("24T12:00"),
+            window_lag: SignedDuration::from_mins(5),
+            lookback: SignedDuration::from_hours(24),
+            start_date: at("01T00:00"),
+            retained_from: at("01T00:00") - SignedDuration::from_hours(24 * 90),
+        }
+    }
+
+    fn window(from: &str, to: &str) -> Window {
+        Window::new(at(from), at(to)).unwrap()
+    }
+
+    fn windows(known: &ScopeState) -> Vec<Window> {
+        windows_of(known, &rules())
+    }
+
+    #[test]
+    fn a_new_scope_begins_at_the_start_date() {
+        assert_eq!(
+            windows(&ScopeState::default()),
+            [window("01T00:00", "24T11:55")]
+        );
+    }
+
+    #[test]
+    fn a_known_scope_looks_back_from_its_watermark() {
+        let coverage = Coverage::from_iter([window("01T00:00", "24T11:00")]);
+        let last_row_start = Some(at("24T10:59"));
+        let known = ScopeState {
+            coverage,
+            last_row_start,
+            ..ScopeState::default()
+        };
+        assert_eq!(windows(&known), [window("23T11:00", "24T11:55")]);
+    }
+
+    #[test]
+    fn a_scope_that_fell_silent_is_read_from_its_last_row() {
+        let coverage = Coverage::from_iter([window("01T00:00", "24T11:00")]);
+        let last_row_start = Some(at("17T08:00"));
+        let known = ScopeState {
+            coverage,
+            last_row_start,
+            ..ScopeState::default()
+        };
+        assert_eq!(windows(&known), [window("17T08:00", "24T11:55")]);
+    }
+
+    #[test]
+    fn gaps_come_first_unless_the_window_holds_them() {
+        let coverage = Coverage::from_iter([
+            window("01T00:00", "05T00:00"),
+            window("06T00:00", "24T11:00"),
+        ]);
+        let gaps = Coverage::from_iter([
+            window("05T00:00", "06T00:00"),
+            window("24T03:00", "24T04:00"),
+        ]);
+        let last_row_start = Some(at("24T10:59"));
+        let known = ScopeState {
+            coverage,
+            gaps,
+            last_row_start,
+            ..ScopeState::default()
+        };
+        assert_eq!(
+            windows(&known),
+            [
+                window("05T00:00", "06T00:00"),
+                window("23T11:00", "24T11:55")
+            ]
+        );
+    }
+
+    fn open(start: Timestamp, observed: Timestamp) -> OpenExecution {
+        let scope = Scope::new("o", "p");
+        OpenExecution {
+            scope,
+            start: Some(start),
+            observed,
+            missed: [].into(),
+            summary: None,
+        }
+    }
+
+    #[test]
+    fn open_executions_are_polled_less_often_as_they_age() {
+        let now = rules().now;
+        let ago = |hours: i64| now - SignedDuration::from_hours(hours);
+        for (age, polled, due) in [
+            (2, 0, true),
+            (30, 0, false),
+            (30, 1, true),
+            (200, 3, false),
+            (200, 6, true),
+        ] {
+            assert_eq!(
+                is_due(&open(ago(age), ago(polled)), ago(age), now),
+                due,
+                "{age} {polled}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_open_execution_is_polled_expected_or_given_up() {
+        let scope = Scope::new("o", "p");
+        let coverage = Coverage::from_iter([window("01T00:00", "24T11:00")]);
+        let last_row_start = Some(at("24T10:59"));
+        let known = ScopeState {
+            coverage,
+            last_row_start,
+            ..ScopeState::default()
+        };
+        let old = rules().now - SignedDuration::from_hours(39 * 24);
+        let mut state = State {
+            scopes: [(scope.clone(), known)].into(),
+            ..State::default()
+        };
+        state.open = [
+            ("in", open(at("24T01:00"), at("24T11:00"))),
+            ("before", open(at("20T01:00"), at("24T02:00"))),
+            ("old", open(old, at("24T02:00"))),
+        ]
+        .map(|(id, open)| (PlanExecutionId::new(id), open))
+        .into();
+        let (asks, given_up) = plan_sync(&state, std::slice::from_ref(&scope), &rules());
+        let ids = |list: &[(PlanExecutionId, Timestamp)]| {
+            list.iter()
+                .map(|(id, _)| id.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&asks[&scope].expected), ["in"]);
+        assert_eq!(ids(&asks[&scope].open), ["before"]);
+        assert_eq!(
+            given_up.keys().map(ToString::to_string).collect::<Vec<_>>(),
+            ["old"]
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! Polls open executions: by id, in batches; where the server ignores ids, by narrow windows.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use super::fanout::{Event, ScopeReader, Stop};
+use crate::ids::PlanExecutionId;
+use crate::source::SourceError;
+use crate::window::{Window, from_ms};
+
+/// Ids of a batch.
+const BATCH: usize = 100;
+
+impl ScopeReader<'_> {
+    /// Polls executions by id, with the time range that covers them; those that a whole answer does
+    /// not show are told as missed.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`] where the source does not answer.
+    pub(super) async fn poll(&mut self, open: &[(PlanExecutionId, Timestamp)]) -> Result<(), Stop> {
+        for batch in open.chunks(BATCH) {
+            self.poll_batch(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn poll_batch(&mut self, batch: &[(PlanExecutionId, Timestamp)]) -> Result<(), Stop> {
+        let mut rest = batch.to_vec();
+        while !rest.is_empty() && self.run.ids_are_honoured.load(Ordering::Relaxed) {
+            let size = self
+                .page_size()
+                .min(u32::try_from(BATCH).unwrap_or(u32::MAX));
+            let now: Vec<_> = rest.drain(..rest.len().min(size as usize)).collect();
+            let (ids, starts): (Vec<_>, Vec<_>) = now.iter().cloned().unzip();
+            let Some(window) = covering(&starts) else {
+                continue;
+            };
+            let page = match self.ask(window, &ids, 0, size).await {
+                Ok(page) => page,
+                Err(SourceError::PageGone { .. }) => continue,
+                Err(error) if error.wants_smaller_page() && self.halve(size) => {
+                    rest.extend(now);
+                    continue;
+                }
+                Err(error) => return Err(Stop::Source(error)),
+            };
+            let asked: HashSet<_> = ids.iter().collect();
+            let is_honoured = page.rows.iter().all(|row| asked.contains(&row.id));
+            let observed = page.observed;
+            let shown: HashSet<_> = page.rows.iter().map(|row| row.id.clone()).collect();
+            let is_whole = page.total.is_none_or(|total| total == shown.len() as u64);
+            self.tell_rows(page, window).await?;
+            if !is_honoured {
+                tracing::info!("this server ignores lists of ids; polling by narrow windows");
+                self.run.ids_are_honoured.store(false, Ordering::Relaxed);
+                rest.extend(now);
+            } else if is_whole {
+                for id in ids.iter().filter(|id| !shown.contains(id)) {
+                    self.tell(Event::Missed(id.clone(), observed)).await?;
+                }
+            }
+        }
+        let starts: Vec<_> = rest.iter().map(|(_, start)| *start).collect();
+        self.read_around(&starts).await
+    }
+}
+
+/// The range that holds all instants.
+fn covering(starts: &[Timestamp]) -> Option<Window> {
+    let (first, last) = (starts.iter().min()?, starts.iter().max()?);
+    Window::new(*first, from_ms(last.as_millisecond() + 1)).ok()
+}

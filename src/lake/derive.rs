@@ -1,0 +1,252 @@
+//! Tables from raw objects: step 4 of the protocol in `ARCHITECTURE.md`.
+//!
+//! A table's object carries the raw revision that it was derived from, and is replaced only by one
+//! of a higher revision; so at rest a table is a function of its raw object, whoever wrote it.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::layout::Partition;
+use super::parquet::{FileError, Kind, ObjectWriter, Stamp, WRITER, read, stamp};
+use super::raw::{RawObject, each_row};
+use super::store::{Expected, Landing, Tag};
+use super::{Lake, LakeError, blocking, pause};
+use crate::drift::Drift;
+use crate::ids::AccountId;
+use crate::schema::Table;
+use crate::tables::ExecutionTables;
+
+/// An object that a run wrote.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct WrittenFile {
+    /// Its path within the lake.
+    pub path: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// Which tables are derived again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those that are missing, or behind the raw object.
+    Behind,
+    /// Also those that another version of this program wrote (`replay`).
+    Outdated,
+    /// All (`replay --again`).
+    All,
+}
+
+/// What deriving a partition came to.
+#[derive(Clone, Debug, Default)]
+pub struct Derived {
+    /// The objects that were replaced.
+    pub files: Vec<WrittenFile>,
+    /// What was surprising in the summaries of the partition, where they were decoded.
+    pub drift: Drift,
+}
+
+/// A table's object that is to be replaced.
+#[derive(Clone, Debug)]
+struct Target {
+    table: Table,
+    /// The version that is to be replaced; `None` where there is none.
+    there: Option<(Stamp, Tag)>,
+}
+
+/// Bytes of summaries that are decoded into one batch of each table.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// Executions that are decoded into one batch of each table.
+const BATCH_ROWS: usize = 1_024;
+
+impl Lake {
+    /// Brings the tables of a partition up to `raw`, children first and `executions` last, so that a
+    /// current `executions` object vouches for the others.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Contended`] where other runs kept replacing the same objects.
+    pub async fn derive(
+        &self,
+        partition: Partition,
+        raw: &RawObject,
+        which: Which,
+    ) -> Result<Derived, LakeError> {
+        let mut derived = Derived::default();
+        for attempt in 0..super::ATTEMPTS {
+            pause(attempt).await;
+            let targets = self.targets(partition, raw, which).await?;
+            if targets.is_empty() {
+                return Ok(derived);
+            }
+            let (bodies, drift) = self.encode(partition, raw.clone(), &targets).await?;
+            derived.drift = drift;
+            if self
+                .replace(partition, which, targets, bodies, &mut derived.files)
+                .await?
+            {
+                return Ok(derived);
+            }
+        }
+        Err(LakeError::Contended {
+            what: format!("tables of {}", partition.date),
+        })
+    }
+
+    /// The tables of the partition that are to be replaced, in the order of writing.
+    async fn targets(
+        &self,
+        partition: Partition,
+        raw: &RawObject,
+        which: Which,
+    ) -> Result<Vec<Target>, LakeError> {
+        let is_due = |stamp: &Stamp| {
+            stamp.revision < raw.revision
+                || match which {
+                    Which::Behind => false,
+                    Which::Outdated => stamp.writer_version != WRITER,
+                    Which::All => true,
+                }
+        };
+        if which == Which::Behind {
+            let last = stamp(&self.store, &partition.table(Table::Executions)).await?;
+            if last.is_some_and(|(stamp, _)| !is_due(&stamp)) {
+                return Ok(Vec::new());
+            }
+        }
+        let mut targets = Vec::new();
+        for table in Table::PARTITIONED {
+            let there = stamp(&self.store, &partition.table(table)).await?;
+            if there.as_ref().is_none_or(|(stamp, _)| is_due(stamp)) {
+                // A newer raw revision than ours is the business of whoever wrote it.
+                let newer = there
+                    .as_ref()
+                    .is_some_and(|(stamp, _)| raw.revision < stamp.revision);
+                if !newer {
+                    targets.push(Target { table, there });
+                }
+            }
+        }
+        Ok(targets)
+    }
+
+    async fn encode(
+        &self,
+        partition: Partition,
+        raw: RawObject,
+        targets: &[Target],
+    ) -> Result<(Vec<(Bytes, usize)>, Drift), LakeError> {
+        let tables: Vec<Table> = targets.iter().map(|target| target.table).collect();
+        let (account, scratch) = (self.account().clone(), self.scratch.clone());
+        blocking(move || encode(&account, partition, &raw, &tables, &scratch)).await
+    }
+
+    /// Puts the bodies in order. False where another run was faster with one of them.
+    async fn replace(
+        &self,
+        partition: Partition,
+        which: Which,
+        targets: Vec<Target>,
+        bodies: Vec<(Bytes, usize)>,
+        files: &mut Vec<WrittenFile>,
+    ) -> Result<bool, LakeError> {
+        for (target, (body, rows)) in targets.into_iter().zip(bodies) {
+            let path = partition.table(target.table);
+            super::check_size(&path, body.len())?;
+            if which != Which::Behind && self.holds_the_same(&path, &target, &body).await? {
+                continue;
+            }
+            let expected = match target.there {
+                Some((_, tag)) => Expected::Version(tag),
+                None => Expected::Absent,
+            };
+            let bytes = body.len() as u64;
+            match self.store.put(&path, body, &expected).await? {
+                Landing::Landed(_) => files.push(WrittenFile {
+                    path,
+                    rows: rows as u64,
+                    bytes,
+                }),
+                Landing::Lost => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the object that stands there has the rows of `body`, and its revision and writer.
+    async fn holds_the_same(
+        &self,
+        path: &str,
+        target: &Target,
+        body: &Bytes,
+    ) -> Result<bool, LakeError> {
+        let Some((there, _)) = &target.there else {
+            return Ok(false);
+        };
+        let new = Stamp::of(path, body)?;
+        let comparable = |stamp: &Stamp| Stamp {
+            write_id: String::new(),
+            ..stamp.clone()
+        };
+        if comparable(there) != comparable(&new) {
+            return Ok(false);
+        }
+        let Some((bytes, _)) = self.store.get(path).await? else {
+            return Ok(false);
+        };
+        let (path, body) = (path.to_owned(), body.clone());
+        blocking(move || same_rows(&path, bytes, body)).await
+    }
+}
+
+/// Encodes `tables` of one partition in one pass over its raw object, which is decoded once.
+///
+/// # Shape
+///
+/// One `(file, rows)` for each of `tables`, in their order, of the current schema.
+fn encode(
+    account: &AccountId,
+    partition: Partition,
+    raw: &RawObject,
+    tables: &[Table],
+    scratch: &Path,
+) -> Result<(Vec<(Bytes, usize)>, Drift), LakeError> {
+    let open = |table: &Table| {
+        let path = partition.table(*table);
+        ObjectWriter::new(Kind::Table(*table), &path, raw.revision, raw.rows, scratch)
+    };
+    let mut writers = tables.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let mut rows = ExecutionTables::new(account);
+    let mut flush = |rows: &mut ExecutionTables| -> Result<(), FileError> {
+        for (table, batch) in rows.finish() {
+            if let Some(at) = tables.iter().position(|wanted| *wanted == table) {
+                writers[at].write(&batch)?;
+            }
+        }
+        Ok(())
+    };
+    each_row(&partition.raw(), raw, |row| {
+        rows.push(row);
+        if BATCH_ROWS <= rows.rows() || BATCH_BYTES <= rows.bytes() {
+            flush(&mut rows)?;
+        }
+        Ok(())
+    })?;
+    flush(&mut rows)?;
+    let drift = rows.take_drift();
+    let files = writers
+        .into_iter()
+        .map(ObjectWriter::finish)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((files, drift))
+}
+
+fn same_rows(path: &str, one: Bytes, other: Bytes) -> Result<bool, LakeError> {
+    let (one, other) = (read(path, one, &[])?, read(path, other, &[])?);
+    // An unreadable batch of the old object is as good as another content.
+    Ok(one.zip(other).all(|(a, b)| a.is_ok() && a.ok() == b.ok()))
+}

@@ -1,0 +1,126 @@
+//! `orgs`, `projects` and `scopes`: a function of the checkpoint, as the other tables are of raw.
+
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+
+use super::derive::WrittenFile;
+use super::log::Record;
+use super::parquet::{Kind, ObjectWriter, stamp};
+use super::store::{Expected, Landing};
+use super::{Lake, LakeError, layout, pause};
+use crate::checkpoint::{ScopeState, State};
+use crate::ids::Scope;
+use crate::schema::Table;
+use crate::tables::{OrgRow, ProjectRow, ScopeRow, orgs, projects, scopes};
+
+impl Lake {
+    /// Brings the dimensions up to a checkpoint record; `orgs` and `projects` only where a listing
+    /// changed them.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Contended`] where other runs kept replacing the same object.
+    pub async fn derive_dimensions(&self, record: &Record) -> Result<Vec<WrittenFile>, LakeError> {
+        let mut files = Vec::new();
+        for table in Table::DIMENSIONS {
+            files.extend(self.derive_dimension(table, record).await?);
+        }
+        Ok(files)
+    }
+
+    async fn derive_dimension(
+        &self,
+        table: Table,
+        record: &Record,
+    ) -> Result<Option<WrittenFile>, LakeError> {
+        let path = layout::dimension(table);
+        let revision = match table {
+            Table::Scopes => record.number,
+            _ => record.listing_revision,
+        };
+        for attempt in 0..super::ATTEMPTS {
+            pause(attempt).await;
+            let there = stamp(&self.store, &path).await?;
+            if there
+                .as_ref()
+                .is_some_and(|(stamp, _)| revision <= stamp.revision)
+            {
+                return Ok(None);
+            }
+            let rows = self.rows(table, &record.state);
+            let (body, count) = self.encode_dimension(table, &path, revision, &rows)?;
+            let expected = there.map_or(Expected::Absent, |(_, tag)| Expected::Version(tag));
+            let bytes = body.len() as u64;
+            if let Landing::Landed(_) = self.store.put(&path, body, &expected).await? {
+                return Ok(Some(WrittenFile {
+                    path,
+                    rows: count as u64,
+                    bytes,
+                }));
+            }
+        }
+        Err(LakeError::Contended { what: path })
+    }
+
+    fn rows(&self, table: Table, state: &State) -> RecordBatch {
+        let account = self.account();
+        match table {
+            Table::Orgs => {
+                let rows: Vec<OrgRow> = state
+                    .listing
+                    .orgs
+                    .values()
+                    .map(|listed| listed.row.clone())
+                    .collect();
+                orgs(account, &rows)
+            }
+            Table::Projects => {
+                let rows: Vec<ProjectRow> = state
+                    .listing
+                    .projects
+                    .values()
+                    .map(|listed| listed.row.clone())
+                    .collect();
+                projects(account, &rows)
+            }
+            _ => scopes(account, &scope_rows(state)),
+        }
+    }
+
+    fn encode_dimension(
+        &self,
+        table: Table,
+        path: &str,
+        revision: u64,
+        rows: &RecordBatch,
+    ) -> Result<(Bytes, usize), LakeError> {
+        let mut writer = ObjectWriter::new(Kind::Table(table), path, revision, 1, &self.scratch)?;
+        writer.write(rows)?;
+        Ok(writer.finish()?)
+    }
+}
+
+/// One row for each scope that a run ever read or failed to read.
+pub fn scope_rows(state: &State) -> Vec<ScopeRow> {
+    let row = |(scope, known): (&Scope, &ScopeState)| {
+        let open = state
+            .open
+            .values()
+            .filter(|open| open.scope == *scope)
+            .count();
+        let error = known.last_error.as_ref();
+        ScopeRow {
+            org_id: scope.org.to_string(),
+            project_id: scope.project.to_string(),
+            covered_from_ts: known.coverage.start(),
+            watermark_ts: known.coverage.end(),
+            open_execution_count: i64::try_from(open).unwrap_or(i64::MAX),
+            gap_count: i64::try_from(known.gaps.windows().len()).unwrap_or(i64::MAX),
+            last_row_start_ts: known.last_row_start,
+            last_success_ts: known.last_success,
+            last_error_code: error.map(|error| error.code.clone()),
+            last_error_message: error.map(|error| error.message.clone()),
+        }
+    };
+    state.scopes.iter().map(row).collect()
+}

@@ -1,0 +1,266 @@
+//! The protocol of a run: pending, merge, derive, commit. `ARCHITECTURE.md` says why it is right.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::derive::{Which, WrittenFile};
+use tokio::sync::watch;
+
+use super::layout::{self, Partition};
+use super::log::Record;
+use super::parquet::FileError;
+use super::raw::{Kept, Merge, MergeCounts, RawObject, merge};
+use super::store::{Expected, Landing};
+use super::{Lake, LakeError, blocking, check_size, pause};
+use crate::checkpoint::{Delta, Fate, OpenExecution};
+use crate::drift::Drift;
+use crate::extract::Observation;
+use crate::extract::spool::Spool;
+use crate::ids::PlanExecutionId;
+
+/// What landing the observations of a spool, or of one partition of it, came to.
+#[derive(Debug, Default)]
+pub struct Landed {
+    /// What became of the executions.
+    pub counts: MergeCounts,
+    /// What the raw partitions say of each now.
+    pub kept: HashMap<PlanExecutionId, (Timestamp, Kept)>,
+    /// The table objects that were replaced.
+    pub files: Vec<WrittenFile>,
+    /// The partitions whose raw object was replaced.
+    pub changed: Vec<Partition>,
+    /// What was surprising in the partitions that were derived.
+    pub drift: Drift,
+}
+
+/// `_state/pending/<run>-<n>.json`: the partitions that a run is about to merge.
+#[derive(Debug, Serialize, Deserialize)]
+struct Pending {
+    run_id: String,
+    partitions: Vec<Partition>,
+}
+
+/// After this long a list of pending partitions is taken for a dead run's, which is harmless if
+/// the run lives.
+const PENDING_AGE_MS: i64 = 15 * 60 * 1000;
+
+/// How long run reports are kept.
+const REPORTS_MS: i64 = 90 * 86_400_000;
+
+impl Lake {
+    /// Lands observations: every partition is merged and derived, each once. Steps 1 to 4.
+    ///
+    /// `None` where a signal came between two partitions: what has landed is right, but the rest is
+    /// missing, so nothing of this spool may be committed.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError`]; what had landed by then stays, and is right.
+    pub async fn land(
+        &self,
+        run_id: &str,
+        part: u32,
+        spool: &mut Spool<Partition>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Option<Landed>, LakeError> {
+        let mut landed = Landed::default();
+        if spool.is_empty() {
+            return Ok(Some(landed));
+        }
+        let pending = layout::pending(run_id, part);
+        let partitions = spool.partitions().collect();
+        let list = Pending {
+            run_id: run_id.to_owned(),
+            partitions,
+        };
+        self.store.overwrite(&pending, json(&list)).await?;
+        while let Some((partition, observations)) =
+            spool.pop().map_err(|error| self.scratch(error))?
+        {
+            if *stop.borrow() {
+                return Ok(None);
+            }
+            self.land_partition(partition, observations.into(), &mut landed)
+                .await?;
+        }
+        self.store.delete(&pending).await?;
+        Ok(Some(landed))
+    }
+
+    async fn land_partition(
+        &self,
+        partition: Partition,
+        observations: Arc<[Observation]>,
+        landed: &mut Landed,
+    ) -> Result<(), LakeError> {
+        let starts: HashMap<PlanExecutionId, Timestamp> = observations
+            .iter()
+            .map(|seen| (seen.id.clone(), seen.start))
+            .collect();
+        let (raw, merged) = self.merge_partition(partition, observations).await?;
+        if let Some(raw) = raw {
+            let derived = self.derive(partition, &raw, Which::Behind).await?;
+            landed.files.extend(derived.files);
+            landed.drift.add(derived.drift);
+        }
+        if merged.counts.inserted + merged.counts.updated > 0 {
+            landed.changed.push(partition);
+        }
+        landed.counts.inserted += merged.counts.inserted;
+        landed.counts.updated += merged.counts.updated;
+        landed.counts.unchanged += merged.counts.unchanged;
+        landed
+            .kept
+            .extend(merged.kept.into_iter().map(|(id, kept)| {
+                let start = starts.get(&id).copied().unwrap_or_default();
+                (id, (start, kept))
+            }));
+        Ok(())
+    }
+
+    /// Steps 1 to 3 for one partition: the raw object as it stands then, and what was merged.
+    async fn merge_partition(
+        &self,
+        partition: Partition,
+        observations: Arc<[Observation]>,
+    ) -> Result<(Option<RawObject>, Merge), LakeError> {
+        let path = partition.raw();
+        for attempt in 0..super::ATTEMPTS {
+            pause(attempt).await;
+            let found = self.store.get(&path).await?;
+            let expected = match &found {
+                Some((_, tag)) => Expected::Version(tag.clone()),
+                None => Expected::Absent,
+            };
+            let (observations, scratch) = (Arc::clone(&observations), self.scratch.clone());
+            let named = path.clone();
+            let (old, mut merged) = blocking(move || {
+                let old = found
+                    .map(|(bytes, _)| RawObject::new(&named, bytes))
+                    .transpose()?;
+                let merged = merge(partition, old.as_ref(), &observations, &scratch)?;
+                Ok((old, merged))
+            })
+            .await?;
+            let Some(new) = merged.replacement.take() else {
+                return Ok((old, merged));
+            };
+            check_size(&path, new.bytes.len())?;
+            if let Landing::Landed(_) = self.store.put(&path, new.bytes.clone(), &expected).await? {
+                return Ok((Some(new), merged));
+            }
+        }
+        Err(LakeError::Contended { what: path })
+    }
+
+    /// Derives the partitions that dead runs left pending. Every run begins with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lake::derive`].
+    pub async fn recover(&self, now: Timestamp) -> Result<Landed, LakeError> {
+        let mut landed = Landed::default();
+        for found in self.store.list(layout::PENDING).await? {
+            let age = now.as_millisecond() - found.modified.as_millisecond();
+            if age < PENDING_AGE_MS {
+                continue;
+            }
+            let Some((bytes, _)) = self.store.get(&found.path).await? else {
+                continue;
+            };
+            // A list that cannot be read was never whole: its run had merged nothing yet.
+            if let Ok(list) = serde_json::from_slice::<Pending>(&bytes) {
+                tracing::warn!(
+                    run.id = list.run_id,
+                    "finishing the work of a run that died"
+                );
+                for partition in list.partitions {
+                    self.recover_partition(partition, &mut landed).await?;
+                }
+            }
+            self.store.delete(&found.path).await?;
+        }
+        Ok(landed)
+    }
+
+    async fn recover_partition(
+        &self,
+        partition: Partition,
+        landed: &mut Landed,
+    ) -> Result<(), LakeError> {
+        let path = partition.raw();
+        if let Some((bytes, _)) = self.store.get(&path).await? {
+            let raw = RawObject::new(&path, bytes)?;
+            let derived = self.derive(partition, &raw, Which::Behind).await?;
+            landed.files.extend(derived.files);
+            landed.drift.add(derived.drift);
+        }
+        Ok(())
+    }
+
+    /// Deletes what is too old to be of use: checkpoint records, and reports of 90 days.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Checkpoint`], [`LakeError::Store`].
+    pub async fn prune(&self, now: Timestamp) -> Result<(), LakeError> {
+        Record::prune(&self.store, now).await?;
+        let oldest = now.as_millisecond() - REPORTS_MS;
+        for report in self.store.list(layout::RUNS).await? {
+            if report.modified.as_millisecond() < oldest {
+                self.store.delete(&report.path).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scratch(&self, source: std::io::Error) -> LakeError {
+        let folder = self.scratch.display().to_string();
+        LakeError::File(FileError::Scratch { folder, source })
+    }
+
+    /// Commits what a run learned, and derives the dimensions from it. Step 5.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError`]; without a commit, what was read is read again by the next run.
+    pub async fn commit(
+        &self,
+        run_id: &str,
+        now: Timestamp,
+        delta: &Delta,
+    ) -> Result<(Record, Vec<WrittenFile>), LakeError> {
+        let record = Record::commit(&self.store, run_id, now, delta).await?;
+        let files = self.derive_dimensions(&record).await?;
+        Ok((record, files))
+    }
+}
+
+/// The fate of each execution that landed: open or closed as its raw partition says, not as this
+/// run saw it, since another run may have landed a later observation meanwhile.
+pub fn fates(landed: &Landed) -> impl Iterator<Item = (PlanExecutionId, Fate)> + '_ {
+    landed.kept.iter().map(|(id, (start, kept))| {
+        let fate = if kept.is_terminal {
+            Fate::Closed(kept.observed)
+        } else {
+            Fate::Open(OpenExecution {
+                scope: kept.scope.clone(),
+                start: Some(*start),
+                observed: kept.observed,
+                missed: std::collections::BTreeSet::new(),
+                summary: None,
+            })
+        };
+        (id.clone(), fate)
+    })
+}
+
+fn json(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value)
+        .expect("the value has text keys only")
+        .into()
+}

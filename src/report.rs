@@ -1,0 +1,173 @@
+//! The run report: what a run did, as JSON for machines and in a few lines for people.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::Serialize;
+
+use crate::drift::Drift;
+use crate::ids::AccountId;
+use crate::lake::derive::WrittenFile;
+use crate::lake::land::Landed;
+use crate::schema::VERSION;
+use crate::source::RequestCounts;
+
+/// What a run did. Serialized, it is the report of the contract.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The run.
+    pub run_id: String,
+    /// The command, such as `sync`.
+    pub command: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The account.
+    pub account_id: AccountId,
+    /// The version of the tables' schema.
+    pub schema_version: u32,
+    /// When it began, by the local clock.
+    pub started_at: Timestamp,
+    /// When it ended, by the local clock.
+    pub finished_at: Timestamp,
+    /// Up to where it read, by the source's clock; `None` where it read nothing.
+    pub covered_to: Option<Timestamp>,
+    /// How far the source's clock, which is used, is ahead of the local one, in seconds.
+    pub clock_skew_seconds: Option<i64>,
+    /// Scopes of the run.
+    pub scopes: ScopeCounts,
+    /// Requests to the source.
+    pub requests: RequestCounts,
+    /// Executions observed, each counted once a spool.
+    pub executions: ExecutionCounts,
+    /// Dates whose rows changed.
+    pub dates_changed: BTreeSet<Date>,
+    /// Table objects that were replaced.
+    pub files: BTreeSet<WrittenFile>,
+    /// Executions that are not known to be over.
+    pub open_executions: usize,
+    /// Open executions that were given up: too old, or missing from whole polls.
+    pub given_up: usize,
+    /// Windows that could not be read whole, of all runs so far.
+    pub gaps: usize,
+    /// Oldest and newest watermark of all scopes.
+    pub watermark: Watermarks,
+    /// What failed, a line a scope.
+    pub failures: Vec<Failure>,
+    /// What the source sent that this version does not know.
+    pub drift: Drift,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// All done.
+    Success,
+    /// Some scopes failed, the rest is committed.
+    Partial,
+    /// Nothing more was done after a failure.
+    Failed,
+    /// A signal ended it.
+    Interrupted,
+}
+
+/// Scopes of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ScopeCounts {
+    /// All.
+    pub total: usize,
+    /// Read whole.
+    pub ok: usize,
+    /// Failed, or not read whole.
+    pub failed: usize,
+}
+
+/// Executions of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ExecutionCounts {
+    /// Rows that came from the source and landed, repetitions within a spool left out.
+    pub observed: u64,
+    /// Seen for the first time.
+    pub inserted: u64,
+    /// Seen with other content than before.
+    pub updated: u64,
+    /// Seen as they were.
+    pub unchanged: u64,
+}
+
+/// Watermarks over all scopes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Watermarks {
+    /// The oldest.
+    pub min: Option<Timestamp>,
+    /// The newest.
+    pub max: Option<Timestamp>,
+}
+
+/// Why a scope was not read whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The organization; empty where the failure is no scope's.
+    pub org: String,
+    /// The project; empty where the failure is no scope's.
+    pub project: String,
+    /// The code of the contract.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+}
+
+impl Report {
+    /// A report of a run that begins now.
+    pub fn begin(
+        run_id: String,
+        command: &'static str,
+        account: AccountId,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            run_id,
+            command,
+            outcome: Outcome::Failed,
+            account_id: account,
+            schema_version: VERSION,
+            started_at: now,
+            finished_at: now,
+            covered_to: None,
+            clock_skew_seconds: None,
+            scopes: ScopeCounts::default(),
+            requests: RequestCounts::default(),
+            executions: ExecutionCounts::default(),
+            dates_changed: BTreeSet::new(),
+            files: BTreeSet::new(),
+            open_executions: 0,
+            given_up: 0,
+            gaps: 0,
+            watermark: Watermarks::default(),
+            failures: Vec::new(),
+            drift: Drift::default(),
+        }
+    }
+
+    /// Adds what landed.
+    pub fn add(&mut self, landed: Landed) {
+        let counts = landed.counts;
+        self.executions.observed += counts.inserted + counts.updated + counts.unchanged;
+        self.executions.inserted += counts.inserted;
+        self.executions.updated += counts.updated;
+        self.executions.unchanged += counts.unchanged;
+        self.dates_changed
+            .extend(landed.changed.iter().map(|partition| partition.date));
+        self.add_files(landed.files);
+        self.drift.add(landed.drift);
+    }
+
+    /// Adds objects that were replaced; of one object replaced twice the last counts.
+    pub fn add_files(&mut self, files: Vec<WrittenFile>) {
+        for file in files {
+            self.files.retain(|known| known.path != file.path);
+            self.files.insert(file);
+        }
+    }
+}
