@@ -40,6 +40,14 @@ pub enum Error {
         /// The exit status that the user asked for.
         exit: u8,
     },
+    /// An audit found what must not be.
+    #[error("{findings} findings in `{lake}`")]
+    Unsound {
+        /// Findings that are damage or foreign.
+        findings: usize,
+        /// The lake.
+        lake: String,
+    },
     /// SIGTERM or SIGINT arrived.
     #[error("interrupted; what was whole is committed")]
     Interrupted,
@@ -158,7 +166,7 @@ impl Error {
             Self::NoneRead { code, .. } => *code,
             Self::NoResources(_) => Code::NoResources,
             Self::Lake(lake) if lake.is_conflict() => Code::Conflict,
-            Self::Lake(_) => Code::Lake,
+            Self::Lake(_) | Self::Unsound { .. } => Code::Lake,
             Self::Partial { .. } => Code::Partial,
             Self::Interrupted => Code::Interrupted,
             Self::Output { .. } | Self::System { .. } => Code::Failure,
@@ -183,6 +191,7 @@ impl Error {
             Self::Lake(LakeError::TooLarge { .. }) => {
                 "`--buckets N` splits new dates into N objects; a lake that exists keeps its old dates, so `backfill` into a new one"
             }
+            Self::Unsound { .. } => "each finding names the command that repairs it",
             other => other.code().hint(),
         }
     }

@@ -16,7 +16,7 @@ use crate::extract::{Observation, SyncRules, plan_sync};
 use crate::lake::land::fates;
 use crate::lake::layout::{self, Partition};
 use crate::lake::log::Record;
-use crate::lake::store::StoreError;
+use crate::lake::store::{Store, StoreError};
 use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
 use crate::progress::Progress;
 use crate::report::{Failure, Outcome, Report, Watermarks};
@@ -63,7 +63,7 @@ pub async fn sync(
             Outcome::Failed
         }
     };
-    keep_report(config, &report).await;
+    keep_report(&config.store, &report).await;
     (report, result)
 }
 
@@ -375,12 +375,11 @@ async fn prune(lake: &Lake, now: Timestamp) {
 }
 
 /// Puts the report into the lake, where there is one; a failure is not the run's.
-async fn keep_report(config: &SyncConfig, report: &Report) {
+pub(crate) async fn keep_report(store: &Store, report: &Report) {
     let body = serde_json::to_vec_pretty(report).expect("a report has text keys only");
     let kept = async {
-        if config.store.head(layout::LAKE).await?.is_some() {
-            config
-                .store
+        if store.head(layout::LAKE).await?.is_some() {
+            store
                 .overwrite(&layout::run_report(&report.run_id), body.into())
                 .await?;
         }

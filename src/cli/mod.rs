@@ -4,10 +4,12 @@ mod check;
 #[cfg(feature = "sim")]
 mod demo;
 mod output;
+mod replay;
 #[cfg(feature = "sim")]
 mod sim;
 mod status;
 mod sync;
+mod verify;
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -46,8 +48,12 @@ enum Command {
     Check(CheckArgs),
     /// The scheduled job: everything new, gaps, every open execution again; then commit
     Sync(SyncArgs),
+    /// Derive the tables again from the raw partitions, with no API call
+    Replay(ReplayArgs),
     /// Coverage, lag, gaps and open executions per project
     Status(StatusArgs),
+    /// Audit a lake: every file, each execution once, tables against raw partitions, the checkpoint
+    Verify(VerifyArgs),
     /// A simulated account in this process, a real sync of it over HTTP, and queries to try
     #[cfg(feature = "sim")]
     Demo(demo::DemoArgs),
@@ -216,6 +222,30 @@ struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+struct ReplayArgs {
+    #[command(flatten)]
+    lake: LakeArgs,
+    /// The first date (YYYY-MM-DD); by default the first of the lake
+    #[arg(long, value_name = "D")]
+    from: Option<String>,
+    /// The first date after (YYYY-MM-DD); by default none
+    #[arg(long, value_name = "D")]
+    to: Option<String>,
+    /// Derive every table, not only those that are behind or of another version of this program
+    #[arg(long)]
+    again: bool,
+    /// Write the run report, JSON, to this file
+    #[arg(long, env = "HARNESS_LAKE_REPORT", value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    lake: LakeArgs,
+}
+
+#[derive(Debug, Args)]
 struct StatusArgs {
     #[command(flatten)]
     lake: LakeArgs,
@@ -243,7 +273,9 @@ pub async fn run(cli: Cli, clock: fn() -> Timestamp, stop: Stop, is_terminal: bo
     let ended = match cli.command {
         Command::Check(args) => check::run(&args, &context).await,
         Command::Sync(args) => sync::run(&args, &context).await,
+        Command::Replay(args) => replay::run(&args, &context).await,
         Command::Status(args) => status::run(&args, &context).await,
+        Command::Verify(args) => verify::run(&args, &context).await,
         #[cfg(feature = "sim")]
         Command::Demo(args) => demo::run(&args, &context).await,
         #[cfg(feature = "sim")]

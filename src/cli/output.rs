@@ -42,7 +42,10 @@ pub(super) fn failure(error: &Error, format: Format) -> ExitCode {
     // Nothing can be done where standard error itself is gone.
     drop(writeln!(err, "error: {message}\n hint: {hint}"));
     // A run that went on to its end has printed its report, which names what failed.
-    let has_report = matches!(error, Error::Partial { .. } | Error::Interrupted);
+    let has_report = matches!(
+        error,
+        Error::Partial { .. } | Error::Interrupted | Error::Unsound { .. }
+    );
     if format == Format::Json && !has_report {
         let value = json!({"error": {"code": code, "message": message, "hint": hint}});
         drop(print(&value.to_string()));

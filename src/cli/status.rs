@@ -123,7 +123,9 @@ fn text(status: &Status) -> String {
 
 fn lag(seconds: i64) -> String {
     match seconds {
-        ..120 => format!("{seconds}s"),
+        // A source whose clock is ahead of ours.
+        ..0 => "0s".to_owned(),
+        0..120 => format!("{seconds}s"),
         120..7_200 => format!("{}m", seconds / 60),
         7_200..172_800 => format!("{}h", seconds / 3_600),
         _ => format!("{}d", seconds / 86_400),

@@ -37,7 +37,8 @@ pub(super) async fn run(args: &SyncArgs, context: &Context) -> Result<(), Error>
     ended
 }
 
-fn write(path: &Path, report: &Report) -> Result<(), Error> {
+/// Writes the run report to the file that the user named.
+pub(super) fn write(path: &Path, report: &Report) -> Result<(), Error> {
     let json = serde_json::to_vec_pretty(report).expect("a report has text keys only");
     let failed = |source| Error::Output {
         path: path.display().to_string(),

@@ -53,8 +53,9 @@ pub struct Derived {
 #[derive(Clone, Debug)]
 struct Target {
     table: Table,
-    /// The version that is to be replaced; `None` where there is none.
-    there: Option<(Stamp, Tag)>,
+    /// The version that is to be replaced; `None` where there is none. Its stamp is `None` where it
+    /// is damaged.
+    there: Option<(Option<Stamp>, Tag)>,
 }
 
 /// Bytes of summaries that are decoded into one batch of each table.
@@ -114,22 +115,21 @@ impl Lake {
         };
         if which == Which::Behind {
             let last = stamp(&self.store, &partition.table(Table::Executions)).await?;
-            if last.is_some_and(|(stamp, _)| !is_due(&stamp)) {
+            if last.is_some_and(|(stamp, _)| stamp.is_ok_and(|stamp| !is_due(&stamp))) {
                 return Ok(Vec::new());
             }
         }
         let mut targets = Vec::new();
         for table in Table::PARTITIONED {
-            let there = stamp(&self.store, &partition.table(table)).await?;
-            if there.as_ref().is_none_or(|(stamp, _)| is_due(stamp)) {
+            let there = match stamp(&self.store, &partition.table(table)).await? {
                 // A newer raw revision than ours is the business of whoever wrote it.
-                let newer = there
-                    .as_ref()
-                    .is_some_and(|(stamp, _)| raw.revision < stamp.revision);
-                if !newer {
-                    targets.push(Target { table, there });
+                Some((Ok(stamp), _)) if raw.revision < stamp.revision || !is_due(&stamp) => {
+                    continue;
                 }
-            }
+                Some((stamp, tag)) => Some((stamp.ok(), tag)),
+                None => None,
+            };
+            targets.push(Target { table, there });
         }
         Ok(targets)
     }
@@ -184,7 +184,7 @@ impl Lake {
         target: &Target,
         body: &Bytes,
     ) -> Result<bool, LakeError> {
-        let Some((there, _)) = &target.there else {
+        let Some((Some(there), _)) = &target.there else {
             return Ok(false);
         };
         let new = Stamp::of(path, body)?;
@@ -229,7 +229,7 @@ fn encode(
         }
         Ok(())
     };
-    each_row(&partition.raw(), raw, |row| {
+    each_row(&partition.raw(), raw, |row, _| {
         rows.push(row);
         if BATCH_ROWS <= rows.rows() || BATCH_BYTES <= rows.bytes() {
             flush(&mut rows)?;
@@ -245,8 +245,37 @@ fn encode(
     Ok((files, drift))
 }
 
-fn same_rows(path: &str, one: Bytes, other: Bytes) -> Result<bool, LakeError> {
-    let (one, other) = (read(path, one, &[])?, read(path, other, &[])?);
-    // An unreadable batch of the old object is as good as another content.
-    Ok(one.zip(other).all(|(a, b)| a.is_ok() && a.ok() == b.ok()))
+/// A table's object as the raw object gives it.
+pub(super) struct Expectation {
+    /// The table.
+    pub(super) table: Table,
+    /// The file.
+    pub(super) body: Bytes,
+}
+
+/// All tables of a partition as its raw object gives them.
+pub(super) fn expectation(
+    account: &AccountId,
+    partition: Partition,
+    raw: &RawObject,
+    scratch: &Path,
+) -> Result<Vec<Expectation>, LakeError> {
+    let (files, _) = encode(account, partition, raw, &Table::PARTITIONED, scratch)?;
+    let tables = Table::PARTITIONED.into_iter().zip(files);
+    Ok(tables
+        .map(|(table, (body, _))| Expectation { table, body })
+        .collect())
+}
+
+/// Whether two files hold the same rows in the same order.
+pub(super) fn same_rows(path: &str, one: Bytes, other: Bytes) -> Result<bool, LakeError> {
+    let (mut one, mut other) = (read(path, one, &[])?, read(path, other, &[])?);
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return Ok(true),
+            (Some(Ok(one)), Some(Ok(other))) if one == other => {}
+            // An unreadable batch of the old object is as good as another content.
+            _ => return Ok(false),
+        }
+    }
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::derive::WrittenFile;
 use super::log::Record;
-use super::parquet::{Kind, ObjectWriter, stamp};
+use super::parquet::{Kind, ObjectWriter, Stamp, stamp};
 use super::store::{Expected, Landing};
 use super::{Lake, LakeError, layout, pause};
 use crate::checkpoint::{ScopeState, State};
@@ -41,10 +41,10 @@ impl Lake {
         for attempt in 0..super::ATTEMPTS {
             pause(attempt).await;
             let there = stamp(&self.store, &path).await?;
-            if there
-                .as_ref()
-                .is_some_and(|(stamp, _)| revision <= stamp.revision)
-            {
+            let is_current = |(stamp, _): &(Result<Stamp, _>, _)| {
+                stamp.as_ref().is_ok_and(|stamp| revision <= stamp.revision)
+            };
+            if there.as_ref().is_some_and(is_current) {
                 return Ok(None);
             }
             let rows = self.rows(table, &record.state);

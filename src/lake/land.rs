@@ -179,27 +179,14 @@ impl Lake {
                     "finishing the work of a run that died"
                 );
                 for partition in list.partitions {
-                    self.recover_partition(partition, &mut landed).await?;
+                    let derived = self.derive_stored(partition, Which::Behind).await?;
+                    landed.files.extend(derived.files);
+                    landed.drift.add(derived.drift);
                 }
             }
             self.store.delete(&found.path).await?;
         }
         Ok(landed)
-    }
-
-    async fn recover_partition(
-        &self,
-        partition: Partition,
-        landed: &mut Landed,
-    ) -> Result<(), LakeError> {
-        let path = partition.raw();
-        if let Some((bytes, _)) = self.store.get(&path).await? {
-            let raw = RawObject::new(&path, bytes)?;
-            let derived = self.derive(partition, &raw, Which::Behind).await?;
-            landed.files.extend(derived.files);
-            landed.drift.add(derived.drift);
-        }
-        Ok(())
     }
 
     /// Deletes what is too old to be of use: checkpoint records, and reports of 90 days.

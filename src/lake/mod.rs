@@ -13,7 +13,9 @@ pub mod log;
 pub mod merge;
 pub mod parquet;
 pub mod raw;
+pub mod replay;
 pub mod store;
+pub mod verify;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,7 +25,7 @@ use jiff::Timestamp;
 use crate::ids::AccountId;
 use identity::Identity;
 use log::CheckpointError;
-use parquet::{FileError, StampError};
+use parquet::FileError;
 use store::{ProbeError, Store, StoreError};
 
 /// How long a run waits for the lock of a local lake before it gives up with a conflict.
@@ -114,15 +116,6 @@ impl LakeError {
             | Self::Checkpoint(CheckpointError::Store(error))
             | Self::Probe(ProbeError::Store(error)) => error.is_conflict(),
             _ => false,
-        }
-    }
-}
-
-impl From<StampError> for LakeError {
-    fn from(error: StampError) -> Self {
-        match error {
-            StampError::Store(error) => Self::Store(error),
-            StampError::File(error) => Self::File(error),
         }
     }
 }

@@ -271,6 +271,22 @@ pub fn read(
     builder.build().map_err(failed)
 }
 
+/// The Arrow schema of an object's columns.
+///
+/// # Errors
+///
+/// [`FileError::Parquet`] where it is no Parquet.
+pub fn schema_of(path: &str, bytes: Bytes) -> Result<SchemaRef, FileError> {
+    let failed = |source| FileError::Parquet {
+        path: path.to_owned(),
+        source,
+    };
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(failed)?;
+    let fields = builder.schema().fields().clone();
+    // Without the file's own metadata, which differs from put to put.
+    Ok(std::sync::Arc::new(arrow::datatypes::Schema::new(fields)))
+}
+
 impl Stamp {
     /// Reads the stamp of an object in memory.
     ///
@@ -322,28 +338,33 @@ impl Stamp {
     }
 }
 
-/// An object's stamp and version, read from its end; `None` where there is no object.
+/// An object's stamp and version, read from its end; `None` where there is no object. A stamp that
+/// cannot be read leaves the version, with which the damaged object can be replaced.
 ///
 /// # Errors
 ///
-/// Those of the store, and of [`Stamp::of`].
-pub async fn stamp(store: &Store, path: &str) -> Result<Option<(Stamp, Tag)>, StampError> {
+/// Those of the store.
+pub async fn stamp(
+    store: &Store,
+    path: &str,
+) -> Result<Option<(Result<Stamp, FileError>, Tag)>, StoreError> {
     loop {
         let Some(found) = store.head(path).await? else {
             return Ok(None);
         };
         match stamp_of(store, path, &found).await {
+            Ok(stamp) => return Ok(Some((Ok(stamp), found.tag))),
+            Err(StampError::File(error)) => return Ok(Some((Err(error), found.tag))),
             // Replaced between the two reads: look again.
             Err(StampError::Store(StoreError::Changed { .. })) => {}
-            outcome => return outcome.map(|stamp| Some((stamp, found.tag))),
+            Err(StampError::Store(error)) => return Err(error),
         }
     }
 }
 
 /// A footer that cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StampError {
+enum StampError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

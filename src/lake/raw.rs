@@ -489,7 +489,7 @@ fn summaries<'a>(path: &str, batch: &'a RecordBatch) -> Result<&'a StringArray, 
         })
 }
 
-/// Hands every row of a raw object to `take`, in the order of the object.
+/// Hands every row of a raw object to `take`, in the order of the object, and whether it is over.
 ///
 /// # Errors
 ///
@@ -497,14 +497,14 @@ fn summaries<'a>(path: &str, batch: &'a RecordBatch) -> Result<&'a StringArray, 
 pub fn each_row(
     path: &str,
     raw: &RawObject,
-    mut take: impl FnMut(&RawRow<'_>) -> Result<(), FileError>,
+    mut take: impl FnMut(&RawRow<'_>, bool) -> Result<(), FileError>,
 ) -> Result<(), FileError> {
     for batch in read(path, raw.bytes.clone(), &[])? {
         let batch = batch.map_err(|error| damaged(path, error))?;
         let rows = RawColumns::of(path, &batch)?;
         let summaries = summaries(path, &batch)?;
         for at in 0..batch.num_rows() {
-            take(&RawRow {
+            let row = RawRow {
                 plan_execution_id: rows.id.value(at),
                 org_id: rows.org.value(at),
                 project_id: rows.project.value(at),
@@ -512,7 +512,8 @@ pub fn each_row(
                 observed_ms: rows.observed.value(at) / 1_000,
                 first_observed_ms: rows.first_observed.value(at) / 1_000,
                 summary: summaries.value(at),
-            })?;
+            };
+            take(&row, rows.is_terminal.value(at))?;
         }
     }
     Ok(())
