@@ -13,6 +13,7 @@ use url::Url;
 use crate::extract::discover::{Filter, GlobError};
 use crate::ids::AccountId;
 use crate::lake::store::Store;
+use crate::report::Report;
 use crate::source::{Client, RetryPolicy, SourceSettings};
 
 /// Settings that make no sense.
@@ -102,6 +103,19 @@ pub struct SyncConfig {
     pub window_lag: SignedDuration,
     /// The exit status where some scopes failed.
     pub partial_exit_code: u8,
+}
+
+impl SyncConfig {
+    /// Scopes that are read at once.
+    pub fn concurrency(&self) -> usize {
+        self.source.concurrency.get() as usize
+    }
+
+    /// The report of a run that begins now.
+    pub(crate) fn begin_report(&self, command: &'static str, clock: fn() -> Timestamp) -> Report {
+        let run_id = ulid::Ulid::generate().to_string();
+        Report::begin(run_id, command, self.source.account.clone(), clock())
+    }
 }
 
 impl SourceConfig {

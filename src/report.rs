@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
 
+use crate::checkpoint::State;
 use crate::drift::Drift;
 use crate::ids::AccountId;
 use crate::lake::derive::WrittenFile;
 use crate::lake::land::Landed;
 use crate::schema::VERSION;
-use crate::source::RequestCounts;
+use crate::source::{Client, RequestCounts};
 
 /// What a run did. Serialized, it is the report of the contract.
 #[derive(Clone, Debug, Serialize)]
@@ -161,6 +162,19 @@ impl Report {
             .extend(landed.changed.iter().map(|partition| partition.date));
         self.add_files(landed.files);
         self.drift.add(landed.drift);
+    }
+
+    /// Takes over what the client counted.
+    pub fn count(&mut self, client: &Client) {
+        self.requests = client.counts();
+    }
+
+    /// Sums up the state that is committed now.
+    pub fn sum_up(&mut self, state: &State) {
+        let (min, max) = state.watermarks().unzip();
+        self.watermark = Watermarks { min, max };
+        self.open_executions = state.open.len();
+        self.gaps = state.gap_count();
     }
 
     /// Adds objects that were replaced; of one object replaced twice the last counts.

@@ -218,6 +218,17 @@ impl ScopeState {
     }
 }
 
+impl Seen {
+    /// Adds what was seen later.
+    pub fn add(&mut self, later: Self) {
+        self.last_row_start = self.last_row_start.max(later.last_row_start);
+        self.success = later.success.max(self.success);
+        self.error = later.error.or(self.error.take());
+        self.row_bytes = later.row_bytes.or(self.row_bytes);
+        self.page_limit = later.page_limit.or(self.page_limit);
+    }
+}
+
 impl Delta {
     /// Whether nothing was learned.
     pub fn is_empty(&self) -> bool {

@@ -51,7 +51,7 @@ struct LakeCheck {
 }
 
 pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error> {
-    let source = args.source.config()?;
+    let source = args.source.config(super::RATE)?;
     let filter = args.scopes.filter()?;
     let client = source.client(context.clock)?;
     let found = discover(&client, source.concurrency.get() as usize).await?;

@@ -1,9 +1,11 @@
 //! The command line: what can be typed, and where each command begins.
 
+mod backfill;
 mod check;
 #[cfg(feature = "sim")]
 mod demo;
 mod output;
+mod plan;
 mod replay;
 #[cfg(feature = "sim")]
 mod sim;
@@ -12,7 +14,7 @@ mod sync;
 mod verify;
 
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -22,7 +24,10 @@ use crate::config::{self, ConfigError, SourceConfig, SyncConfig};
 use crate::error::Error;
 use crate::extract::discover::Filter;
 use crate::job::Stop;
+use crate::job::backfill::Range;
 use crate::lake::LakeError;
+use crate::lake::layout::date_of;
+use crate::lake::replay::Dates;
 use crate::lake::store::Store;
 
 /// Extracts every pipeline execution of a Harness account into a lake of Parquet.
@@ -48,6 +53,11 @@ enum Command {
     Check(CheckArgs),
     /// The scheduled job: everything new, gaps, every open execution again; then commit
     Sync(SyncArgs),
+    /// History: what of a range is not covered yet, newest first, resumable
+    Backfill(BackfillArgs),
+    /// What a command would do: projects, windows, calls, minutes at the budget; changes nothing
+    #[command(subcommand)]
+    Plan(plan::PlanCommand),
     /// Derive the tables again from the raw partitions, with no API call
     Replay(ReplayArgs),
     /// Coverage, lag, gaps and open executions per project
@@ -109,14 +119,9 @@ struct SourceArgs {
         default_value = "https://app.harness.io"
     )]
     base_url: String,
-    /// Ceiling for the whole run, retries included; one key is one budget, whoever uses it
-    #[arg(
-        long,
-        env = "HARNESS_LAKE_REQUESTS_PER_MINUTE",
-        value_name = "N",
-        default_value = "360"
-    )]
-    requests_per_minute: NonZeroU32,
+    /// Ceiling for the whole run, retries included; one key is one budget, whoever uses it [default: 360; backfill: 120]
+    #[arg(long, env = "HARNESS_LAKE_REQUESTS_PER_MINUTE", value_name = "N")]
+    requests_per_minute: Option<NonZeroU32>,
     /// Requests at once, at most
     #[arg(
         long,
@@ -180,6 +185,34 @@ struct SyncArgs {
     lake: LakeArgs,
     #[command(flatten)]
     run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+struct BackfillArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    scopes: ScopeArgs,
+    #[command(flatten)]
+    lake: LakeArgs,
+    #[command(flatten)]
+    range: RangeArgs,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Range")]
+struct RangeArgs {
+    /// The first instant of the range (YYYY-MM-DD or RFC 3339)
+    #[arg(long, value_name = "D")]
+    from: String,
+    /// The first instant after the range; what cannot be read whole yet is cut off and reported
+    #[arg(long, value_name = "D")]
+    to: String,
+    /// Read what is covered, too
+    #[arg(long)]
+    again: bool,
 }
 
 #[derive(Debug, Args)]
@@ -273,6 +306,8 @@ pub async fn run(cli: Cli, clock: fn() -> Timestamp, stop: Stop, is_terminal: bo
     let ended = match cli.command {
         Command::Check(args) => check::run(&args, &context).await,
         Command::Sync(args) => sync::run(&args, &context).await,
+        Command::Backfill(args) => backfill::run(&args, &context).await,
+        Command::Plan(command) => plan::run(&command, &context).await,
         Command::Replay(args) => replay::run(&args, &context).await,
         Command::Status(args) => status::run(&args, &context).await,
         Command::Verify(args) => verify::run(&args, &context).await,
@@ -295,7 +330,7 @@ impl Cli {
 }
 
 impl SourceArgs {
-    fn config(&self) -> Result<SourceConfig, ConfigError> {
+    fn config(&self, default_rate: NonZeroU32) -> Result<SourceConfig, ConfigError> {
         #[expect(
             clippy::disallowed_methods,
             reason = "a key never stands on a command line, so clap has no argument for it"
@@ -306,12 +341,18 @@ impl SourceArgs {
             account: config::account(self.account_id.as_deref(), &api_key)?,
             base_url: config::base_url(&self.base_url, self.insecure_http)?,
             api_key,
-            requests_per_minute: self.requests_per_minute,
+            requests_per_minute: self.requests_per_minute.unwrap_or(default_rate),
             concurrency: self.concurrency,
             page_size: self.page_size,
         })
     }
 }
+
+/// Requests a minute of a scheduled run: a tenth below what Harness allows a key.
+const RATE: NonZeroU32 = NonZeroU32::new(360).expect("not zero");
+
+/// Requests a minute of a backfill, which leaves room for the scheduled run beside it.
+const BACKFILL_RATE: NonZeroU32 = NonZeroU32::new(120).expect("not zero");
 
 impl ScopeArgs {
     fn filter(&self) -> Result<Filter, ConfigError> {
@@ -328,36 +369,76 @@ impl LakeArgs {
         Store::open(&self.lake).map_err(|error| Error::Lake(LakeError::from(error)))
     }
 
-    /// The place of a lake that must be there: no folder is made.
-    fn existing_store(&self) -> Result<Store, Error> {
-        if !self.lake.contains("://") && !Path::new(&self.lake).is_dir() {
-            return Err(Error::Lake(LakeError::Missing {
-                store: self.lake.clone(),
-            }));
-        }
-        self.store()
-    }
-
     fn scratch(&self) -> PathBuf {
         self.scratch.clone().unwrap_or_else(std::env::temp_dir)
     }
 }
 
+impl RunArgs {
+    fn config(
+        &self,
+        source: SourceConfig,
+        scopes: &ScopeArgs,
+        lake: &LakeArgs,
+    ) -> Result<SyncConfig, Error> {
+        Ok(SyncConfig {
+            source,
+            filter: scopes.filter()?,
+            is_everything: scopes.is_everything(),
+            start_date: self
+                .start_date
+                .as_deref()
+                .map(config::instant)
+                .transpose()?,
+            lookback: config::duration(&self.lookback)?,
+            window_lag: config::duration(&self.window_lag)?,
+            partial_exit_code: self.partial_exit_code,
+            buckets: self.buckets,
+            scratch: lake.scratch(),
+            store: lake.store()?,
+        })
+    }
+}
+
 impl SyncArgs {
     fn config(&self) -> Result<SyncConfig, Error> {
-        let run = &self.run;
-        Ok(SyncConfig {
-            source: self.source.config()?,
-            filter: self.scopes.filter()?,
-            is_everything: self.scopes.is_everything(),
-            start_date: run.start_date.as_deref().map(config::instant).transpose()?,
-            lookback: config::duration(&run.lookback)?,
-            window_lag: config::duration(&run.window_lag)?,
-            partial_exit_code: run.partial_exit_code,
-            buckets: run.buckets,
-            scratch: self.lake.scratch(),
-            store: self.lake.store()?,
+        self.run
+            .config(self.source.config(RATE)?, &self.scopes, &self.lake)
+    }
+}
+
+impl BackfillArgs {
+    fn config(&self) -> Result<SyncConfig, Error> {
+        self.run
+            .config(self.source.config(BACKFILL_RATE)?, &self.scopes, &self.lake)
+    }
+}
+
+impl ReplayArgs {
+    fn dates(&self) -> Result<Dates, ConfigError> {
+        let date = |text: &String| config::instant(text).map(date_of);
+        Ok(Dates {
+            from: self.from.as_ref().map(date).transpose()?,
+            to: self.to.as_ref().map(date).transpose()?,
         })
+    }
+}
+
+impl RangeArgs {
+    fn range(&self) -> Result<Range, ConfigError> {
+        let range = Range {
+            from: config::instant(&self.from)?,
+            to: config::instant(&self.to)?,
+            again: self.again,
+        };
+        if range.from < range.to {
+            Ok(range)
+        } else {
+            Err(ConfigError::Range(format!(
+                "--from {} is not before --to {}",
+                self.from, self.to
+            )))
+        }
     }
 }
 

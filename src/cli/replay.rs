@@ -1,34 +1,19 @@
 //! `replay`: the tables again, from the raw partitions.
 
-use jiff::civil::Date;
-
 use super::output::{self, number};
 use super::{Context, ReplayArgs, sync};
-use crate::config;
 use crate::error::Error;
 use crate::job::keep_report;
 use crate::lake::Lake;
 use crate::lake::derive::{Derived, Which};
-use crate::lake::layout::{Partition, date_of};
-use crate::lake::replay::Dates;
+use crate::lake::layout::Partition;
 use crate::report::{Outcome, Report};
 
 pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Error> {
-    let date = |text: &Option<String>| -> Result<Option<Date>, Error> {
-        Ok(text
-            .as_deref()
-            .map(config::instant)
-            .transpose()?
-            .map(date_of))
-    };
-    let dates = Dates {
-        from: date(&args.from)?,
-        to: date(&args.to)?,
-    };
-    let lake = Lake::open_existing(args.lake.existing_store()?, &args.lake.scratch()).await?;
+    let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()).await?;
     let run_id = ulid::Ulid::generate().to_string();
     let mut report = Report::begin(run_id, "replay", lake.account().clone(), (context.clock)());
-    let partitions = lake.raw_partitions(dates).await?;
+    let partitions = lake.raw_partitions(args.dates()?).await?;
     let which = if args.again {
         Which::All
     } else {

@@ -16,6 +16,22 @@ pub(super) async fn run(args: &SyncArgs, context: &Context) -> Result<(), Error>
     let config = args.config()?;
     let progress = Progress::new(context.is_terminal);
     let (report, ended) = job::sync(&config, context.clock, &progress, context.stop.clone()).await;
+    conclude(
+        &report,
+        args.run.report.as_deref(),
+        config.store.shown(),
+        context,
+    )?;
+    ended
+}
+
+/// Tells what a run did: to the file that the user named, and to standard output.
+pub(super) fn conclude(
+    report: &Report,
+    file: Option<&Path>,
+    lake: &str,
+    context: &Context,
+) -> Result<(), Error> {
     if let Some(skew_s) = report
         .clock_skew_seconds
         .filter(|skew| SKEW_SECONDS < skew.abs())
@@ -25,16 +41,14 @@ pub(super) async fn run(args: &SyncArgs, context: &Context) -> Result<(), Error>
             "this machine's clock differs from the source's, which is used"
         );
     }
-    if let Some(path) = &args.run.report {
-        write(path, &report)?;
+    if let Some(path) = file {
+        write(path, report)?;
     }
     // A run that failed prints its error instead: standard output is one document.
     if report.outcome != Outcome::Failed {
-        output::result(context.output, &report, || {
-            summary(&report, config.store.shown())
-        })?;
+        output::result(context.output, report, || summary(report, lake))?;
     }
-    ended
+    Ok(())
 }
 
 /// Writes the run report to the file that the user named.

@@ -7,7 +7,7 @@ use crate::lake::Lake;
 use crate::lake::verify::{Audit, FindingKind};
 
 pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<(), Error> {
-    let lake = Lake::open_existing(args.lake.existing_store()?, &args.lake.scratch()).await?;
+    let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()).await?;
     let audit = lake.verify().await?;
     let shown = lake.store().shown();
     output::result(context.output, &audit, || text(&audit, shown))?;

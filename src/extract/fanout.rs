@@ -1,6 +1,6 @@
 //! Reads all scopes at once, bounded: one task a scope, one channel, one budget of bytes in flight.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -113,7 +113,7 @@ const FIRST_PAGE: u32 = 100;
 /// [`SourceError`] of that last kind. Any other failure is one scope's, told in its [`ScopeDone`].
 pub async fn fan_out(
     client: &Client,
-    asks: BTreeMap<Scope, Ask>,
+    asks: Vec<(Scope, Ask)>,
     concurrency: usize,
     largest_page: u32,
     events: mpsc::Sender<Event>,
@@ -141,15 +141,7 @@ async fn read_scope(
     events: mpsc::Sender<Event>,
 ) -> Result<(), SourceError> {
     let mut reader = ScopeReader {
-        done: ScopeDone {
-            scope: scope.clone(),
-            observed: None,
-            last_row_start: None,
-            rows: 0,
-            gaps: 0,
-            pages: ask.pages,
-            failure: None,
-        },
+        done: ScopeDone::new(scope.clone(), ask.pages),
         scope,
         run,
         suspicions: 0,
@@ -322,6 +314,26 @@ impl ScopeReader<'_> {
 }
 
 impl ScopeDone {
+    /// A scope that failed before anything was read of it.
+    pub fn failed(scope: Scope, failure: SourceError) -> Self {
+        Self {
+            failure: Some(failure),
+            ..Self::new(scope, PageHints::default())
+        }
+    }
+
+    fn new(scope: Scope, pages: PageHints) -> Self {
+        Self {
+            scope,
+            observed: None,
+            last_row_start: None,
+            rows: 0,
+            gaps: 0,
+            pages,
+            failure: None,
+        }
+    }
+
     /// The failure as the checkpoint keeps it.
     pub fn error(&self, at: Timestamp) -> Option<ScopeError> {
         let failure = self.failure.as_ref()?;

@@ -4,6 +4,7 @@
 //! State + now --plan--> Ask (one a scope) --fanout--> Event (rows; a window is whole; an execution is gone)
 //! ```
 
+pub mod backfill;
 pub mod discover;
 pub mod fanout;
 mod open;

@@ -8,8 +8,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::derive::{Which, WrittenFile};
-use tokio::sync::watch;
-
 use super::layout::{self, Partition};
 use super::log::Record;
 use super::parquet::FileError;
@@ -54,7 +52,7 @@ const REPORTS_MS: i64 = 90 * 86_400_000;
 impl Lake {
     /// Lands observations: every partition is merged and derived, each once. Steps 1 to 4.
     ///
-    /// `None` where a signal came between two partitions: what has landed is right, but the rest is
+    /// `may_go_on` is asked before each partition. `None` where it said no: what has landed is right, but the rest is
     /// missing, so nothing of this spool may be committed.
     ///
     /// # Errors
@@ -65,7 +63,7 @@ impl Lake {
         run_id: &str,
         part: u32,
         spool: &mut Spool<Partition>,
-        stop: &watch::Receiver<bool>,
+        mut may_go_on: impl FnMut() -> bool,
     ) -> Result<Option<Landed>, LakeError> {
         let mut landed = Landed::default();
         if spool.is_empty() {
@@ -79,9 +77,9 @@ impl Lake {
         };
         self.store.overwrite(&pending, json(&list)).await?;
         while let Some((partition, observations)) =
-            spool.pop().map_err(|error| self.scratch(error))?
+            spool.pop().map_err(|error| self.scratch_error(error))?
         {
-            if *stop.borrow() {
+            if !may_go_on() {
                 return Ok(None);
             }
             self.land_partition(partition, observations.into(), &mut landed)
@@ -205,7 +203,7 @@ impl Lake {
         Ok(())
     }
 
-    fn scratch(&self, source: std::io::Error) -> LakeError {
+    fn scratch_error(&self, source: std::io::Error) -> LakeError {
         let folder = self.scratch.display().to_string();
         LakeError::File(FileError::Scratch { folder, source })
     }

@@ -177,6 +177,11 @@ impl Lake {
         &self.identity
     }
 
+    /// The folder for what memory cannot hold.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
     /// Where the lake is.
     pub fn store(&self) -> &Store {
         &self.store

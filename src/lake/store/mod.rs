@@ -116,12 +116,12 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens a path, `file://` or `s3://bucket/prefix`. A folder is made where there is none.
+    /// Opens a path, `file://` or `s3://bucket/prefix`. A folder need not be there yet: the first put makes it.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Url`] and [`StoreError::Setup`] for settings that cannot work;
-    /// [`StoreError::File`] where the folder cannot be made. An object store is not asked yet.
+    /// [`StoreError::Url`] and [`StoreError::Setup`] for settings that cannot work. Nothing is read or
+    /// written yet.
     pub fn open(url: &str) -> Result<Self, StoreError> {
         match url.split_once("://") {
             Some(("s3" | "s3a", _)) => Self::open_s3(url),
@@ -134,24 +134,21 @@ impl Store {
     }
 
     fn open_folder(folder: &FsPath) -> Result<Self, StoreError> {
-        let file = |action, source| StoreError::File {
-            action,
+        let file = |source| StoreError::File {
+            action: "find",
             path: folder.display().to_string(),
             source,
         };
-        std::fs::create_dir_all(folder).map_err(|source| file("make the folder", source))?;
-        let folder = folder
-            .canonicalize()
-            .map_err(|source| file("find the folder", source))?;
+        let folder = std::path::absolute(folder).map_err(file)?;
         let shown = folder.display().to_string();
-        let objects =
-            LocalFileSystem::new_with_prefix(&folder).map_err(|source| StoreError::Setup {
-                url: shown.clone(),
-                source,
-            })?;
+        let setup = |source| StoreError::Setup {
+            url: shown.clone(),
+            source,
+        };
+        let prefix = Path::from_absolute_path(&folder).map_err(|error| setup(error.into()))?;
         Ok(Self {
-            objects: Arc::new(objects),
-            prefix: Path::default(),
+            objects: Arc::new(LocalFileSystem::new()),
+            prefix,
             folder: Some(folder),
             shown: shown.into(),
         })

@@ -1,0 +1,22 @@
+//! `backfill`: history.
+
+use super::sync::conclude;
+use super::{BackfillArgs, Context};
+use crate::error::Error;
+use crate::job::backfill::backfill;
+use crate::progress::Progress;
+
+pub(super) async fn run(args: &BackfillArgs, context: &Context) -> Result<(), Error> {
+    let config = args.config()?;
+    let range = args.range.range()?;
+    let progress = Progress::new(context.is_terminal);
+    let stop = context.stop.clone();
+    let (report, ended) = backfill(&config, range, context.clock, &progress, stop).await;
+    conclude(
+        &report,
+        args.run.report.as_deref(),
+        config.store.shown(),
+        context,
+    )?;
+    ended
+}

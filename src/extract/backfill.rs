@@ -1,0 +1,209 @@
+//! What of history to read: uncovered parts, measured by one small question each, then sliced.
+
+use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp};
+
+use super::fanout::ScopeDone;
+use super::{Ask, PageHints, SyncRules};
+use crate::checkpoint::State;
+use crate::ids::Scope;
+use crate::source::{Client, ExecutionsQuery, SourceError};
+use crate::window::{Coverage, Window, from_ms};
+
+/// What the source holds of the windows asked about.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// Windows without any row: read whole by the question itself.
+    pub idle: Vec<(Scope, Window)>,
+    /// Windows with rows, and how many.
+    pub busy: Vec<(Scope, Window, u64)>,
+    /// Scopes that did not answer.
+    pub failed: Vec<ScopeDone>,
+}
+
+/// Rows that a slice should have about: one to a few pages.
+const SLICE_ROWS: u64 = 2_000;
+
+/// The shortest slice, and the grid on which slices of all scopes lie, so that the dates that are
+/// merged at one time are few.
+const SLICE: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// The parts of `[from, to)` that are not covered, or all of it with `again`; not before what the
+/// source keeps.
+pub fn uncovered(
+    state: &State,
+    scopes: &[Scope],
+    from: Timestamp,
+    to: Timestamp,
+    rules: &SyncRules,
+    again: bool,
+) -> Vec<(Scope, Window)> {
+    let Ok(window) = Window::new(from.max(rules.retained_from), to) else {
+        return Vec::new();
+    };
+    let whole = Coverage::from_iter([window]);
+    let nothing = Coverage::default();
+    let parts = |scope: &Scope| {
+        let covered = state
+            .scopes
+            .get(scope)
+            .map_or(&nothing, |known| &known.coverage);
+        let parts = if again {
+            whole.clone()
+        } else {
+            whole.minus(covered)
+        };
+        parts
+            .windows()
+            .iter()
+            .map(|part| (scope.clone(), *part))
+            .collect::<Vec<_>>()
+    };
+    scopes.iter().flat_map(parts).collect()
+}
+
+/// Counts the rows of each window, `concurrency` at a time.
+///
+/// # Errors
+///
+/// [`SourceError::Unauthorized`]: the key was refused. Any other failure is one scope's.
+pub async fn measure(
+    client: &Client,
+    windows: Vec<(Scope, Window)>,
+    concurrency: usize,
+) -> Result<Measured, SourceError> {
+    let mut measured = Measured::default();
+    let mut answers = futures::stream::iter(windows)
+        .map(|(scope, window)| async move {
+            let query = ExecutionsQuery {
+                scope: &scope,
+                window,
+                ids: &[],
+                page: 0,
+                size: 1,
+            };
+            let answer = client.executions(&query).await;
+            (scope, window, answer)
+        })
+        .buffer_unordered(concurrency.max(1));
+    while let Some((scope, window, answer)) = answers.next().await {
+        match answer {
+            Ok(page)
+                if page.rows.is_empty()
+                    && page.unidentified == 0
+                    && page.total.unwrap_or(0) == 0 =>
+            {
+                measured.idle.push((scope, window));
+            }
+            Ok(page) => {
+                let rows = page.total.unwrap_or(SLICE_ROWS).max(1);
+                measured.busy.push((scope, window, rows));
+            }
+            Err(error) if error.is_unauthorized() => return Err(error),
+            Err(error) => measured.failed.push(ScopeDone::failed(scope, error)),
+        }
+    }
+    Ok(measured)
+}
+
+/// Cuts windows into slices of about [`SLICE_ROWS`] rows, on a grid of weeks that all scopes share,
+/// and orders them newest first over all scopes.
+pub fn slices(state: &State, busy: Vec<(Scope, Window, u64)>) -> Vec<(Scope, Ask)> {
+    let mut slices: Vec<(Scope, Window)> = busy
+        .into_iter()
+        .flat_map(|(scope, window, rows)| {
+            cut(window, rows)
+                .into_iter()
+                .map(move |slice| (scope.clone(), slice))
+        })
+        .collect();
+    slices.sort_by(|(a, x), (b, y)| y.to().cmp(&x.to()).then_with(|| a.cmp(b)));
+    let ask = |(scope, window): (Scope, Window)| {
+        let pages = state
+            .scopes
+            .get(&scope)
+            .map_or_else(PageHints::default, |known| PageHints {
+                row_bytes: known.row_bytes,
+                page_limit: known.page_limit,
+            });
+        (
+            scope,
+            Ask {
+                windows: vec![window],
+                pages,
+                ..Ask::default()
+            },
+        )
+    };
+    slices.into_iter().map(ask).collect()
+}
+
+/// Slices of a whole number of weeks, as few as give about [`SLICE_ROWS`] rows each.
+fn cut(window: Window, rows: u64) -> Vec<Window> {
+    let week = i64::try_from(SLICE.as_millis()).unwrap_or(i64::MAX);
+    let weeks = window.millis().div_euclid(week) + 1;
+    let wanted = i64::try_from(rows.div_ceil(SLICE_ROWS))
+        .unwrap_or(i64::MAX)
+        .clamp(1, weeks);
+    let step = week * weeks.div_euclid(wanted).max(1);
+    if wanted == 1 {
+        return vec![window];
+    }
+    let mut slices = Vec::new();
+    let mut from = window.from();
+    while from < window.to() {
+        let next = from_ms((from.as_millisecond().div_euclid(step) + 1) * step).min(window.to());
+        slices.extend(Window::new(from, next));
+        from = next;
+    }
+    slices
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WEEK: i64 = 7 * 86_400_000;
+
+    #[test]
+    fn a_quiet_window_is_one_slice_and_a_busy_one_is_weeks() {
+        let window = Window::new(from_ms(0), from_ms(10 * WEEK)).unwrap();
+        assert_eq!(cut(window, 100), [window]);
+        assert_eq!(cut(window, 1_000_000).len(), 10);
+    }
+
+    #[test]
+    fn slices_come_newest_first_over_all_scopes() {
+        let window = Window::new(from_ms(0), from_ms(3 * WEEK)).unwrap();
+        let busy = ["a", "b"].map(|project| (Scope::new("o", project), window, 1_000_000));
+        let order: Vec<_> = slices(&State::default(), busy.into())
+            .into_iter()
+            .map(|(scope, ask)| {
+                (
+                    ask.windows[0].to().as_millisecond() / WEEK,
+                    scope.project.to_string(),
+                )
+            })
+            .collect();
+        let expected = [(3, "a"), (3, "b"), (2, "a"), (2, "b"), (1, "a"), (1, "b")];
+        assert_eq!(
+            order,
+            expected.map(|(week, project)| (week, project.to_owned()))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn slices_make_the_whole(from in 0_i64..100, length in 1_i64..400, rows in 1_u64..1_000_000) {
+            let day = 86_400_000;
+            let window = Window::new(from_ms(from * day), from_ms((from + length) * day)).unwrap();
+            let slices = cut(window, rows);
+            let joined = Coverage::from_iter(slices.clone());
+            prop_assert_eq!(joined.windows(), [window]);
+            let sum: i64 = slices.iter().map(|slice| slice.millis()).sum();
+            prop_assert_eq!(sum, window.millis());
+        }
+    }
+}

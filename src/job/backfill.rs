@@ -1,0 +1,75 @@
+//! `backfill`: what of a range of history is not covered yet, newest first over all scopes.
+
+use jiff::Timestamp;
+
+use super::{Session, Stop, conclude};
+use crate::config::SyncConfig;
+use crate::error::Error;
+use crate::extract::backfill::{Measured, measure, slices, uncovered};
+use crate::extract::fanout::Event;
+use crate::progress::Progress;
+use crate::report::Report;
+
+/// What a backfill reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// The first instant.
+    pub from: Timestamp,
+    /// The first instant after; cut where it cannot be read whole yet.
+    pub to: Timestamp,
+    /// Whether what is covered is read too.
+    pub again: bool,
+}
+
+/// Reads what of `range` no run has read whole, in slices, newest first; commits as it goes, so that
+/// a run that dies is taken up where it stopped.
+pub async fn backfill(
+    config: &SyncConfig,
+    range: Range,
+    clock: fn() -> Timestamp,
+    progress: &Progress,
+    stop: Stop,
+) -> (Report, Result<(), Error>) {
+    let mut report = config.begin_report("backfill", clock);
+    let result = run(config, range, clock, progress, stop, &mut report).await;
+    conclude(config, clock, progress, &mut report, &result).await;
+    (report, result)
+}
+
+async fn run(
+    config: &SyncConfig,
+    range: Range,
+    clock: fn() -> Timestamp,
+    progress: &Progress,
+    stop: Stop,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let session = Session::open(config, clock, stop, report).await?;
+    let rules = session.rules().await?;
+    let to = range.to.min(rules.now - rules.window_lag);
+    report.covered_to = Some(to.max(range.from));
+    let wanted = uncovered(
+        &session.record.state,
+        &session.scopes,
+        range.from,
+        to,
+        &rules,
+        range.again,
+    );
+    let measured = session
+        .or_stop(measure(&session.client, wanted, config.concurrency()))
+        .await??;
+    let Measured { idle, busy, failed } = measured;
+    let asks = slices(&session.record.state, busy);
+    let mut landing = session.landing(report);
+    for (scope, window) in idle {
+        // Counted and found empty: as whole as an answer gets.
+        landing
+            .take(Event::Whole(scope.clone(), window), progress)
+            .await?;
+    }
+    for done in failed {
+        landing.take(Event::Done(Box::new(done)), progress).await?;
+    }
+    session.read(asks, landing, progress, clock).await
+}

@@ -1,0 +1,227 @@
+//! What was read and is not committed yet: spooled, then merged, derived and committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Stop;
+use crate::checkpoint::{Delta, Fate, Seen};
+use crate::error::{Code, Error, chain, code_of_source};
+use crate::extract::Observation;
+use crate::extract::fanout::{Event, ScopeDone};
+use crate::extract::spool::Spool;
+use crate::ids::Scope;
+use crate::lake::land::fates;
+use crate::lake::layout::Partition;
+use crate::lake::log::Record;
+use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
+use crate::progress::Progress;
+use crate::report::{Failure, Report};
+
+/// Bytes of summaries after which a spool is merged.
+const SPOOL_BYTES: u64 = 512 << 20;
+
+/// Time after which a spool is merged.
+const SPOOL_TIME: Duration = Duration::from_secs(300);
+
+/// Time that is left for merging after a signal: a scheduler kills after ten seconds at the soonest.
+const AFTER_SIGNAL: Duration = Duration::from_secs(6);
+
+/// Takes in what a run reads.
+pub(super) struct Landing<'a> {
+    pub(super) delta: Delta,
+    pub(super) report: &'a mut Report,
+    spool: Spool<Partition>,
+    since: Instant,
+    part: u32,
+    lake: &'a Lake,
+    stop: Stop,
+    now: Timestamp,
+    outcomes: Outcomes,
+}
+
+impl<'a> Landing<'a> {
+    /// Begins with nothing. `now` is by the source's clock.
+    pub(super) fn new(lake: &'a Lake, report: &'a mut Report, stop: Stop, now: Timestamp) -> Self {
+        Self {
+            delta: Delta::default(),
+            report,
+            spool: Spool::new(lake.scratch()),
+            since: Instant::now(),
+            part: 0,
+            lake,
+            stop,
+            now,
+            outcomes: Outcomes::default(),
+        }
+    }
+
+    /// Takes in one event; merges and commits when the spool is full or old.
+    pub(super) async fn take(&mut self, event: Event, progress: &Progress) -> Result<(), Error> {
+        match event {
+            Event::Rows(rows) => {
+                progress.rows(rows.observations.len());
+                self.report.drift.add(rows.drift);
+                for (id, open) in rows.undated {
+                    self.delta.fates.insert(id, Fate::Open(open));
+                }
+                for observation in rows.observations {
+                    self.push(observation)?;
+                }
+            }
+            Event::Whole(scope, window) => self.delta.covered.entry(scope).or_default().add(window),
+            Event::Gap(scope, window) => self.delta.gaps.entry(scope).or_default().add(window),
+            Event::Missed(id, at) => {
+                self.delta.fates.insert(id, Fate::Missed(at));
+            }
+            Event::Done(done) => {
+                progress.scope(&done);
+                self.done(*done);
+            }
+        }
+        if SPOOL_BYTES <= self.spool.bytes() || SPOOL_TIME <= self.since.elapsed() {
+            self.commit().await?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, observation: Observation) -> Result<(), Error> {
+        let identity = self.lake.identity();
+        let partition = identity.partition(&observation.id, observation.start);
+        let path = self.lake.scratch().display().to_string();
+        let failed = |source| Error::Output { path, source };
+        self.spool.push(partition, observation).map_err(failed)
+    }
+
+    fn done(&mut self, done: ScopeDone) {
+        let error = done.error(self.now);
+        let seen = Seen {
+            last_row_start: done.last_row_start,
+            success: done.observed.filter(|_| error.is_none() && done.gaps == 0),
+            error,
+            row_bytes: done.pages.row_bytes,
+            page_limit: done.pages.page_limit,
+        };
+        self.outcomes.note(&done, self.report);
+        self.delta.seen.entry(done.scope).or_default().add(seen);
+    }
+
+    /// Merges and derives what is spooled, then commits it: tables first, checkpoint last.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`] where a signal came and the time after it did not suffice: nothing of
+    /// this spool is committed, and the next run reads it again.
+    pub(super) async fn commit(&mut self) -> Result<Record, Error> {
+        let signalled = *self.stop.borrow();
+        let patience = if signalled {
+            AFTER_SIGNAL / 3
+        } else {
+            LOCK_PATIENCE
+        };
+        let lock = self.lake.store().lock(patience).await;
+        let _lock = lock.map_err(LakeError::from)?;
+        let run_id = &self.report.run_id;
+        let may_go_on = may_go_on(self.stop.clone());
+        let landed = self
+            .lake
+            .land(run_id, self.part, &mut self.spool, may_go_on)
+            .await?;
+        let Some(landed) = landed else {
+            return Err(Error::Interrupted);
+        };
+        self.delta.fates.extend(fates(&landed));
+        let (record, files) = self.lake.commit(run_id, self.now, &self.delta).await?;
+        self.report.add(landed);
+        self.report.add_files(files);
+        self.report.sum_up(&record.state);
+        self.delta = Delta::default();
+        self.since = Instant::now();
+        self.part += 1;
+        Ok(record)
+    }
+
+    /// How the run ends, from how its scopes did.
+    pub(super) fn verdict(self, exit: u8) -> Result<(), Error> {
+        // A scope with nothing left to ask for is as good as one that answered.
+        self.report.scopes.ok = self.report.scopes.total - self.report.scopes.failed;
+        self.outcomes.verdict(self.report, exit)
+    }
+}
+
+/// Says yes until some seconds after a signal.
+fn may_go_on(stop: Stop) -> impl FnMut() -> bool {
+    let mut noticed: Option<Instant> = None;
+    move || !*stop.borrow() || noticed.get_or_insert_with(Instant::now).elapsed() < AFTER_SIGNAL
+}
+
+/// How the scopes of a run did. A `backfill` reads a scope in several asks.
+#[derive(Debug, Default)]
+struct Outcomes {
+    ok: BTreeSet<Scope>,
+    failed: BTreeMap<Scope, Code>,
+}
+
+impl Outcomes {
+    fn note(&mut self, done: &ScopeDone, report: &mut Report) {
+        let gaps = done.gaps;
+        let (code, message) = match &done.failure {
+            Some(error) => (code_of_source(error), chain(error)),
+            None if 0 < gaps => {
+                let message =
+                    format!("{gaps} windows did not come whole; the next run reads them first");
+                (Code::Partial, message)
+            }
+            None => {
+                self.ok.insert(done.scope.clone());
+                self.count(report);
+                return;
+            }
+        };
+        let is_known = self.failed.insert(done.scope.clone(), code).is_some();
+        self.count(report);
+        if is_known {
+            return;
+        }
+        let (org, project) = (done.scope.org.to_string(), done.scope.project.to_string());
+        let code = code.name();
+        tracing::warn!(org.id = org, project.id = project, code, "{message}");
+        report.failures.push(Failure {
+            org,
+            project,
+            code: code.to_owned(),
+            message,
+        });
+    }
+
+    fn count(&self, report: &mut Report) {
+        report.scopes.failed = self.failed.len();
+        report.scopes.ok = self
+            .ok
+            .iter()
+            .filter(|scope| !self.failed.contains_key(scope))
+            .count();
+    }
+
+    /// None succeeded and all for one reason: that reason. Some failed: partial.
+    fn verdict(&self, report: &Report, exit: u8) -> Result<(), Error> {
+        let (failed, total) = (self.failed.len(), report.scopes.total);
+        let mut codes = self.failed.values();
+        let Some(first) = codes.next() else {
+            return Ok(());
+        };
+        if failed == total && *first != Code::Partial && codes.all(|code| code == first) {
+            return Err(Error::NoneRead {
+                scopes: total,
+                code: *first,
+            });
+        }
+        Err(Error::Partial {
+            failed,
+            total,
+            exit,
+        })
+    }
+}

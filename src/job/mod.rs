@@ -1,0 +1,297 @@
+//! The run on one screen: discover, ask, spool, merge, derive, commit, sum up.
+
+pub mod backfill;
+mod landing;
+pub mod plan;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{mpsc, watch};
+
+use crate::checkpoint::Listing;
+use crate::config::SyncConfig;
+use crate::error::{Error, chain};
+use crate::extract::discover::{Discovery, discover};
+use crate::extract::fanout::fan_out;
+use crate::extract::{Ask, SyncRules, plan_sync};
+use crate::ids::Scope;
+use crate::lake::layout;
+use crate::lake::log::Record;
+use crate::lake::store::{Store, StoreError};
+use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
+use crate::progress::Progress;
+use crate::report::{Failure, Outcome, Report};
+use crate::source::Client;
+use crate::tables::{OrgRow, ProjectRow};
+use landing::Landing;
+
+/// Tells a run that a signal has come.
+pub type Stop = watch::Receiver<bool>;
+
+/// Events that wait for the spool. Their bytes are bounded by the fan-out's budget.
+const EVENTS: usize = 64;
+
+/// Where coverage of a new scope begins, if the user names no date.
+const START_DAYS: i64 = 30;
+
+/// Reads everything new since the watermark, gaps, open executions and a lookback, and commits.
+///
+/// The report tells what was done in any case; the error says why that was not all. `clock` is the
+/// local clock, for the report and for the age of what dead runs left; all else goes by the source's.
+pub async fn sync(
+    config: &SyncConfig,
+    clock: fn() -> Timestamp,
+    progress: &Progress,
+    stop: Stop,
+) -> (Report, Result<(), Error>) {
+    let mut report = config.begin_report("sync", clock);
+    let result = run(config, clock, progress, stop, &mut report).await;
+    conclude(config, clock, progress, &mut report, &result).await;
+    (report, result)
+}
+
+async fn run(
+    config: &SyncConfig,
+    clock: fn() -> Timestamp,
+    progress: &Progress,
+    stop: Stop,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let session = Session::open(config, clock, stop, report).await?;
+    let rules = session.rules().await?;
+    let (asks, given_up) = plan_sync(&session.record.state, &session.scopes, &rules);
+    report.given_up = given_up.len();
+    report.covered_to = Some(rules.now - rules.window_lag);
+    let mut landing = session.landing(report);
+    landing.delta.fates = given_up;
+    landing.delta.listing = session.listing();
+    session
+        .read(asks.into_iter().collect(), landing, progress, clock)
+        .await
+}
+
+/// A run that has connected: what it sees, the lake that it writes, and what is committed there.
+struct Session<'a> {
+    config: &'a SyncConfig,
+    client: Client,
+    found: Discovery,
+    /// Now, by the source's clock.
+    now: Timestamp,
+    scopes: Vec<Scope>,
+    lake: Lake,
+    record: Record,
+    stop: Stop,
+}
+
+impl<'a> Session<'a> {
+    /// Connects, lists what the key can see, opens the lake, and finishes what dead runs left.
+    async fn open(
+        config: &'a SyncConfig,
+        clock: fn() -> Timestamp,
+        mut stop: Stop,
+        report: &mut Report,
+    ) -> Result<Self, Error> {
+        let client = config.source.client(clock)?;
+        let found = or_stop(&mut stop, discover(&client, config.concurrency())).await;
+        report.count(&client);
+        let found = found??;
+        let now = client.now().unwrap_or_else(clock);
+        report.clock_skew_seconds = Some(now.duration_since(clock()).as_secs());
+        let scopes = found.scopes(&config.filter);
+        report.scopes.total = scopes.len();
+        found.refuse_nothing(&scopes)?;
+        let store = config.store.clone();
+        let account = &config.source.account;
+        let lake = Lake::open(store, account, now, config.buckets, &config.scratch).await?;
+        recover(&lake, clock(), report).await?;
+        let record = Record::newest(lake.store())
+            .await
+            .map_err(LakeError::from)?;
+        Ok(Self {
+            config,
+            client,
+            found,
+            now,
+            scopes,
+            lake,
+            record,
+            stop,
+        })
+    }
+
+    async fn rules(&self) -> Result<SyncRules, Error> {
+        sync_rules(self.config, &self.client, self.now).await
+    }
+
+    fn landing<'b>(&'b self, report: &'b mut Report) -> Landing<'b> {
+        Landing::new(&self.lake, report, self.stop.clone(), self.now)
+    }
+
+    /// The listing, if it is of everything that the key can see.
+    fn listing(&self) -> Option<Listing> {
+        let key = self.config.source.key_fingerprint();
+        self.config
+            .is_everything
+            .then(|| listing(&self.found, self.now, key))
+    }
+
+    /// Reads the asks, lands what comes, commits, and tells how the run ends.
+    async fn read(
+        &self,
+        asks: Vec<(Scope, Ask)>,
+        mut landing: Landing<'_>,
+        progress: &Progress,
+        clock: fn() -> Timestamp,
+    ) -> Result<(), Error> {
+        progress.begin(asks.len());
+        let (events, mut told) = mpsc::channel(EVENTS);
+        let (concurrency, size) = (self.config.concurrency(), self.config.source.page_size);
+        let reading = fan_out(&self.client, asks, concurrency, size, events);
+        let mut stop = self.stop.clone();
+        let taking = async {
+            while let Some(event) = or_stop(&mut stop, told.recv()).await? {
+                landing.take(event, progress).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        // Where taking fails, reading is dropped with all its requests.
+        let read = match tokio::try_join!(taking, async { Ok(reading.await) }) {
+            Ok(((), read)) => read.map_err(Error::from),
+            // What came whole before the signal is committed still.
+            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Err(error) => return Err(error),
+        };
+        let committed = landing.commit().await;
+        landing.report.count(&self.client);
+        landing.report.drift.add(self.client.drift());
+        committed?;
+        read?;
+        prune(&self.lake, clock()).await;
+        landing.verdict(self.config.partial_exit_code)
+    }
+
+    async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        or_stop(&mut self.stop.clone(), work).await
+    }
+}
+
+/// What a plan follows from besides the checkpoint; asks the source once for its retention.
+async fn sync_rules(
+    config: &SyncConfig,
+    client: &Client,
+    now: Timestamp,
+) -> Result<SyncRules, Error> {
+    // Months are at most 31 days: asking for a little more than is kept costs nothing.
+    let months = client.retention_months().await?.unwrap_or(6);
+    let retained = SignedDuration::from_hours(24 * 31 * i64::from(months.min(600)));
+    let thirty_days = now - SignedDuration::from_hours(24 * START_DAYS);
+    Ok(SyncRules {
+        now,
+        window_lag: config.window_lag,
+        lookback: config.lookback,
+        start_date: config.start_date.unwrap_or(thirty_days),
+        retained_from: now
+            .saturating_sub(retained)
+            .unwrap_or(Timestamp::UNIX_EPOCH),
+    })
+}
+
+/// Fills in how the run ended, and keeps the report in the lake.
+async fn conclude(
+    config: &SyncConfig,
+    clock: fn() -> Timestamp,
+    progress: &Progress,
+    report: &mut Report,
+    result: &Result<(), Error>,
+) {
+    progress.finish();
+    report.finished_at = clock();
+    report.outcome = match result {
+        Ok(()) => Outcome::Success,
+        Err(Error::Partial { .. }) => Outcome::Partial,
+        Err(Error::Interrupted) => Outcome::Interrupted,
+        Err(error) => {
+            report.failures.push(failure_of(error));
+            Outcome::Failed
+        }
+    };
+    keep_report(&config.store, report).await;
+}
+
+/// Waits for `work`, unless a signal comes first.
+async fn or_stop<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Result<T, Error> {
+    tokio::select! {
+        biased;
+        // A sender that is gone cannot signal any more: the work goes on.
+        Ok(_) = stop.wait_for(|stopped| *stopped) => Err(Error::Interrupted),
+        done = work => Ok(done),
+    }
+}
+
+async fn recover(lake: &Lake, now: Timestamp, report: &mut Report) -> Result<(), Error> {
+    let _lock = lake
+        .store()
+        .lock(LOCK_PATIENCE)
+        .await
+        .map_err(LakeError::from)?;
+    report.add(lake.recover(now).await?);
+    Ok(())
+}
+
+fn listing(found: &Discovery, now: Timestamp, key: String) -> Listing {
+    let orgs = found.orgs.iter().map(|org| OrgRow {
+        org_id: org.id.to_string(),
+        name: Some(org.name.clone()),
+        description: org.description.clone(),
+        tags: org.tags.clone(),
+        created_ts: org.created,
+        updated_ts: org.updated,
+        is_harness_managed: Some(org.is_harness_managed),
+        not_visible_since_ts: None,
+    });
+    let projects = found.projects.iter().map(|project| ProjectRow {
+        org_id: project.org.to_string(),
+        project_id: project.id.to_string(),
+        name: Some(project.name.clone()),
+        description: project.description.clone(),
+        tags: project.tags.clone(),
+        color: project.color.clone(),
+        modules: project.modules.clone(),
+        created_ts: project.created,
+        updated_ts: project.updated,
+        not_visible_since_ts: None,
+    });
+    Listing::new(now, key, orgs, projects)
+}
+
+/// Deletes old records and reports; a failure costs space only.
+async fn prune(lake: &Lake, now: Timestamp) {
+    if let Err(error) = lake.prune(now).await {
+        tracing::warn!("old records stay: {}", chain(&error));
+    }
+}
+
+/// Puts the report into the lake, where there is one; a failure is not the run's.
+pub(crate) async fn keep_report(store: &Store, report: &Report) {
+    let body = serde_json::to_vec_pretty(report).expect("a report has text keys only");
+    let kept = async {
+        if store.head(layout::LAKE).await?.is_some() {
+            store
+                .overwrite(&layout::run_report(&report.run_id), body.into())
+                .await?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    if let Err(error) = kept.await {
+        tracing::warn!("the report is not in the lake: {}", chain(&error));
+    }
+}
+
+fn failure_of(error: &Error) -> Failure {
+    let code = error.code().name().to_owned();
+    Failure {
+        org: String::new(),
+        project: String::new(),
+        code,
+        message: chain(error),
+    }
+}

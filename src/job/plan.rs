@@ -1,0 +1,152 @@
+//! What a run would read, with one cheap count per window. Changes nothing, makes no lake.
+
+use jiff::Timestamp;
+
+use super::backfill::Range;
+use super::sync_rules;
+use crate::checkpoint::State;
+use crate::config::SyncConfig;
+use crate::error::Error;
+use crate::extract::backfill::{Measured, measure, slices, uncovered};
+use crate::extract::discover::discover;
+use crate::extract::{SyncRules, plan_sync};
+use crate::ids::Scope;
+use crate::lake::LakeError;
+use crate::lake::identity::Identity;
+use crate::lake::log::Record;
+use crate::source::Client;
+use crate::window::Window;
+
+/// What a run would read.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Scopes that pass the filters.
+    pub scopes: usize,
+    /// Windows, and the executions that each holds; `None` where the scope did not answer.
+    pub windows: Vec<(Scope, Window, Option<u64>)>,
+    /// Requests of the run.
+    pub calls: u64,
+    /// Open executions that would be polled by id.
+    pub open_executions: usize,
+}
+
+/// Ids in a poll of open executions.
+const BATCH: usize = 100;
+
+/// Rows of a page, where nothing better is known.
+const PAGE_ROWS: u64 = 200;
+
+/// Plans a `sync`.
+///
+/// # Errors
+///
+/// Those of connecting, listing, and reading the checkpoint.
+pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Plan, Error> {
+    let (client, state, scopes, rules) = look(config, clock).await?;
+    let (asks, _) = plan_sync(&state, &scopes, &rules);
+    let polls: usize = asks
+        .values()
+        .map(|ask| ask.open.len().div_ceil(BATCH))
+        .sum();
+    let open_executions = asks.values().map(|ask| ask.open.len()).sum();
+    let windows = asks.into_iter().flat_map(|(scope, ask)| {
+        ask.windows
+            .into_iter()
+            .map(move |window| (scope.clone(), window))
+    });
+    let measured = measure(&client, windows.collect(), config.concurrency()).await?;
+    let calls = measured.idle.len() as u64
+        + measured
+            .busy
+            .iter()
+            .map(|(_, _, rows)| rows.div_ceil(PAGE_ROWS))
+            .sum::<u64>()
+        + polls as u64
+        + listing_calls(&scopes);
+    Ok(Plan {
+        scopes: scopes.len(),
+        windows: counted(measured),
+        calls,
+        open_executions,
+    })
+}
+
+/// Plans a `backfill`.
+///
+/// # Errors
+///
+/// As [`plan_of_sync`].
+pub async fn plan_of_backfill(
+    config: &SyncConfig,
+    range: Range,
+    clock: fn() -> Timestamp,
+) -> Result<Plan, Error> {
+    let (client, state, scopes, rules) = look(config, clock).await?;
+    let to = range.to.min(rules.now - rules.window_lag);
+    let wanted = uncovered(&state, &scopes, range.from, to, &rules, range.again);
+    let counts = wanted.len() as u64;
+    let measured = measure(&client, wanted, config.concurrency()).await?;
+    let pages = measured
+        .busy
+        .iter()
+        .map(|(_, _, rows)| rows.div_ceil(PAGE_ROWS))
+        .sum::<u64>();
+    let slices = slices(&state, measured.busy.clone()).len() as u64;
+    let calls = counts + pages.max(slices) + listing_calls(&scopes);
+    Ok(Plan {
+        scopes: scopes.len(),
+        windows: counted(measured),
+        calls,
+        open_executions: 0,
+    })
+}
+
+async fn look(
+    config: &SyncConfig,
+    clock: fn() -> Timestamp,
+) -> Result<(Client, State, Vec<Scope>, SyncRules), Error> {
+    let client = config.source.client(clock)?;
+    let found = discover(&client, config.concurrency()).await?;
+    let now = client.now().unwrap_or_else(clock);
+    let scopes = found.scopes(&config.filter);
+    found.refuse_nothing(&scopes)?;
+    let state = match Identity::read(&config.store).await? {
+        Some((identity, _)) if identity.account_id != config.source.account => {
+            return Err(Error::Lake(LakeError::OtherAccount {
+                store: config.store.shown().to_owned(),
+                theirs: identity.account_id,
+                ours: config.source.account.clone(),
+            }));
+        }
+        Some(_) => {
+            Record::newest(&config.store)
+                .await
+                .map_err(LakeError::from)?
+                .state
+        }
+        None => State::default(),
+    };
+    let rules = sync_rules(config, &client, now).await?;
+    Ok((client, state, scopes, rules))
+}
+
+/// One listing of organizations, one of projects for each, one question for the retention.
+fn listing_calls(scopes: &[Scope]) -> u64 {
+    let mut orgs: Vec<_> = scopes.iter().map(|scope| &scope.org).collect();
+    orgs.dedup();
+    2 + orgs.len() as u64
+}
+
+fn counted(measured: Measured) -> Vec<(Scope, Window, Option<u64>)> {
+    let idle = measured
+        .idle
+        .into_iter()
+        .map(|(scope, window)| (scope, window, Some(0)));
+    let busy = measured
+        .busy
+        .into_iter()
+        .map(|(scope, window, rows)| (scope, window, Some(rows)));
+    let mut windows: Vec<_> = idle.chain(busy).collect();
+    windows.sort();
+    windows
+}
