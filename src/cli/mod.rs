@@ -7,6 +7,7 @@ mod demo;
 mod output;
 mod plan;
 mod replay;
+mod schema;
 #[cfg(feature = "sim")]
 mod sim;
 mod status;
@@ -64,6 +65,16 @@ enum Command {
     Status(StatusArgs),
     /// Audit a lake: every file, each execution once, tables against raw partitions, the checkpoint
     Verify(VerifyArgs),
+    /// The tables: their columns, and statements that open them
+    #[command(subcommand)]
+    Schema(schema::SchemaCommand),
+    /// Completions for a shell, on standard output
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// The manual page, on standard output
+    Man,
     /// A simulated account in this process, a real sync of it over HTTP, and queries to try
     #[cfg(feature = "sim")]
     Demo(demo::DemoArgs),
@@ -311,6 +322,9 @@ pub async fn run(cli: Cli, clock: fn() -> Timestamp, stop: Stop, is_terminal: bo
         Command::Replay(args) => replay::run(&args, &context).await,
         Command::Status(args) => status::run(&args, &context).await,
         Command::Verify(args) => verify::run(&args, &context).await,
+        Command::Schema(command) => schema::run(&command, &context),
+        Command::Completions { shell } => schema::completions(shell),
+        Command::Man => schema::man(),
         #[cfg(feature = "sim")]
         Command::Demo(args) => demo::run(&args, &context).await,
         #[cfg(feature = "sim")]

@@ -3,6 +3,8 @@
 //! The JSON files are the only truth. Code that fills a table is checked against them when a batch
 //! is built, and by a test beside each table's builders.
 
+pub mod ddl;
+
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
@@ -161,6 +163,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The word in the schema files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Utf8 => "utf8",
+            Self::Boolean => "boolean",
+            Self::Int32 => "int32",
+            Self::Int64 => "int64",
+            Self::Double => "double",
+            Self::Timestamp => "timestamp",
+            Self::Utf8List => "list<utf8>",
+            Self::Utf8Map => "map<utf8,utf8>",
+        }
+    }
+
     /// The Arrow type, with the inner names that the Parquet specification asks for.
     pub fn data_type(self) -> DataType {
         match self {

@@ -1,0 +1,115 @@
+//! `schema`, `completions`, `man`: what the program says of itself.
+
+use std::path::Path;
+
+use clap::{CommandFactory, Subcommand, ValueEnum};
+
+use super::output::{self, table};
+use super::{Cli, Context};
+use crate::error::Error;
+use crate::schema::Table;
+use crate::schema::ddl::{Engine, ddl, dictionary};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SchemaCommand {
+    /// The tables, a line each
+    List,
+    /// The columns of a table: type, meaning, source (Markdown, or the definition as JSON)
+    Show {
+        /// The table
+        #[arg(value_parser = parse_table)]
+        table: Table,
+    },
+    /// Statements that open every table of a lake by its name
+    Ddl {
+        /// The engine
+        engine: EngineArg,
+        /// The lake that the statements are about
+        #[arg(long, env = "HARNESS_LAKE", value_name = "LAKE")]
+        lake: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "lower")]
+pub(super) enum EngineArg {
+    DuckDb,
+    Spark,
+    Trino,
+}
+
+pub(super) fn run(command: &SchemaCommand, context: &Context) -> Result<(), Error> {
+    match command {
+        SchemaCommand::List => {
+            let definitions: Vec<_> = Table::ALL.iter().map(|table| table.definition()).collect();
+            output::result(context.output, &definitions, || {
+                let row = |table: &Table| {
+                    let definition = table.definition();
+                    let columns = format!("{} columns", definition.columns.len());
+                    vec![
+                        definition.table.clone(),
+                        columns,
+                        definition.description.clone(),
+                    ]
+                };
+                table(&Table::ALL.iter().map(row).collect::<Vec<_>>())
+            })
+        }
+        SchemaCommand::Show { table } => {
+            let definition = table.definition();
+            output::result(context.output, definition, || dictionary(definition))
+        }
+        SchemaCommand::Ddl { engine, lake } => {
+            let engine = match engine {
+                EngineArg::DuckDb => Engine::DuckDb,
+                EngineArg::Spark => Engine::Spark,
+                EngineArg::Trino => Engine::Trino,
+            };
+            let statements = ddl(engine, &absolute(lake));
+            let value = serde_json::json!({ "ddl": statements });
+            output::result(context.output, &value, || statements)
+        }
+    }
+}
+
+/// A lake as engines find it from wherever they run.
+fn absolute(lake: &str) -> String {
+    let path = lake.strip_prefix("file://").unwrap_or(lake);
+    if path.contains("://") {
+        return lake.to_owned();
+    }
+    std::path::absolute(Path::new(path))
+        .map_or_else(|_| path.to_owned(), |path| path.display().to_string())
+}
+
+fn parse_table(name: &str) -> Result<Table, String> {
+    let known = || {
+        Table::ALL
+            .iter()
+            .map(|table| table.name())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let found = Table::ALL.into_iter().find(|table| table.name() == name);
+    found.ok_or_else(|| format!("no such table; there are {}", known()))
+}
+
+/// Prints completions.
+pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Error> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "harness-lake", &mut text);
+    output::print(&String::from_utf8_lossy(&text))
+}
+
+/// Prints the manual page.
+pub(super) fn man() -> Result<(), Error> {
+    let mut text = Vec::new();
+    let failed = |source| Error::Output {
+        path: "the manual page".to_owned(),
+        source,
+    };
+    clap_mangen::Man::new(Cli::command())
+        .render(&mut text)
+        .map_err(failed)?;
+    output::print(&String::from_utf8_lossy(&text))
+}

@@ -1,0 +1,209 @@
+//! The tables as statements for DuckDB, Spark and Trino: absolute paths, comments. Pure.
+
+use super::{Column, Definition, Kind, Table, VERSION};
+
+/// The engines whose statements are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Views over `read_parquet`.
+    DuckDb,
+    /// Tables over a location.
+    Spark,
+    /// External tables of the Hive connector.
+    Trino,
+}
+
+/// The statements that open every table of the lake at `lake` (a path or an object-store URL) by
+/// its name.
+pub fn ddl(engine: Engine, lake: &str) -> String {
+    let statement = |table: &Table| {
+        let definition = table.definition();
+        let folder = format!("{}/{}/v{VERSION}", lake.trim_end_matches('/'), table.name());
+        match engine {
+            Engine::DuckDb => duckdb(definition, &folder),
+            Engine::Spark => spark(definition, &folder),
+            Engine::Trino => trino(definition, &folder),
+        }
+    };
+    let after = |engine| match engine {
+        Engine::Trino => PARTITIONS,
+        Engine::DuckDb | Engine::Spark => "",
+    };
+    let statements: Vec<String> = Table::ALL.iter().map(statement).collect();
+    format!("{}{}", statements.join("\n"), after(engine))
+}
+
+const PARTITIONS: &str = "
+-- New dates are found by: CALL system.sync_partition_metadata(CURRENT_SCHEMA, 'executions', 'ADD'); the same for stages, deployments and commits.
+";
+
+fn duckdb(definition: &Definition, folder: &str) -> String {
+    let name = &definition.table;
+    let files = if definition.partitioned {
+        "**/*.parquet"
+    } else {
+        "*.parquet"
+    };
+    let hive = definition.partitioned;
+    let mut text = format!(
+        "CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet({}, hive_partitioning = {hive});\n\
+         COMMENT ON VIEW {name} IS {};\n",
+        quoted(&format!("{folder}/{files}")),
+        quoted(&definition.description),
+    );
+    for column in &definition.columns {
+        let comment = quoted(&comment(column));
+        text.push_str(
+            &[
+                "COMMENT ON COLUMN ",
+                name,
+                ".",
+                &column.name,
+                " IS ",
+                &comment,
+                ";\n",
+            ]
+            .concat(),
+        );
+    }
+    text
+}
+
+fn spark(definition: &Definition, folder: &str) -> String {
+    let mut columns = columns(definition, spark_type, |column| {
+        format!(" COMMENT {}", spark_quoted(&comment(column)))
+    });
+    let mut clauses = String::from("USING parquet");
+    if definition.partitioned {
+        columns.push("  start_date DATE COMMENT 'UTC date of start_ts'".to_owned());
+        clauses.push_str("\nPARTITIONED BY (start_date)");
+    }
+    let name = &definition.table;
+    let repair = if definition.partitioned {
+        format!("MSCK REPAIR TABLE {name};\n")
+    } else {
+        String::new()
+    };
+    format!(
+        "CREATE TABLE IF NOT EXISTS {name} (\n{}\n)\n{clauses}\nCOMMENT {}\nLOCATION {};\n{repair}",
+        columns.join(",\n"),
+        spark_quoted(&definition.description),
+        spark_quoted(folder),
+    )
+}
+
+fn trino(definition: &Definition, folder: &str) -> String {
+    let mut columns = columns(definition, trino_type, |column| {
+        format!(" COMMENT {}", quoted(&comment(column)))
+    });
+    let mut with = format!("format = 'PARQUET', external_location = {}", quoted(folder));
+    if definition.partitioned {
+        columns.push("  start_date DATE COMMENT 'UTC date of start_ts'".to_owned());
+        with.push_str(", partitioned_by = ARRAY['start_date']");
+    }
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (\n{}\n)\nCOMMENT {}\nWITH ({with});\n",
+        definition.table,
+        columns.join(",\n"),
+        quoted(&definition.description),
+    )
+}
+
+fn columns(
+    definition: &Definition,
+    kind: impl Fn(Kind) -> &'static str,
+    comment: impl Fn(&Column) -> String,
+) -> Vec<String> {
+    let line =
+        |column: &Column| format!("  {} {}{}", column.name, kind(column.kind), comment(column));
+    definition.columns.iter().map(line).collect()
+}
+
+fn comment(column: &Column) -> String {
+    match &column.unit {
+        Some(unit) => format!("{} ({unit}). Source: {}", column.meaning, column.source),
+        None => format!("{}. Source: {}", column.meaning, column.source),
+    }
+}
+
+fn spark_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Utf8 => "STRING",
+        Kind::Boolean => "BOOLEAN",
+        Kind::Int32 => "INT",
+        Kind::Int64 => "BIGINT",
+        Kind::Double => "DOUBLE",
+        Kind::Timestamp => "TIMESTAMP",
+        Kind::Utf8List => "ARRAY<STRING>",
+        Kind::Utf8Map => "MAP<STRING, STRING>",
+    }
+}
+
+fn trino_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Utf8 => "VARCHAR",
+        Kind::Boolean => "BOOLEAN",
+        Kind::Int32 => "INTEGER",
+        Kind::Int64 => "BIGINT",
+        Kind::Double => "DOUBLE",
+        Kind::Timestamp => "TIMESTAMP(6) WITH TIME ZONE",
+        Kind::Utf8List => "ARRAY(VARCHAR)",
+        Kind::Utf8Map => "MAP(VARCHAR, VARCHAR)",
+    }
+}
+
+/// A text as standard SQL spells it.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A text as Spark spells it, which knows backslashes.
+fn spark_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// The data dictionary of a table, as Markdown.
+pub fn dictionary(definition: &Definition) -> String {
+    let mut text = format!(
+        "## {}\n\n{}. Source: {}. Key: {}.\n\n| column | type | null | unit | meaning | source |\n|---|---|---|---|---|---|\n",
+        definition.table,
+        definition.description,
+        definition.source,
+        definition.key.join(", "),
+    );
+    for column in &definition.columns {
+        let cell = |text: &str| text.replace('|', "\\|");
+        let row = [
+            column.name.clone(),
+            cell(column.kind.name()),
+            if column.nullable { "yes" } else { "no" }.to_owned(),
+            column.unit.clone().unwrap_or_default(),
+            cell(&column.meaning),
+            cell(&column.source),
+        ];
+        text.push_str(&["| ", &row.join(" | "), " |\n"].concat());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_is_opened_by_its_name() {
+        for engine in [Engine::DuckDb, Engine::Spark, Engine::Trino] {
+            let text = ddl(engine, "s3://bucket/it's/");
+            for table in Table::ALL {
+                assert!(
+                    text.contains(&format!("{}/v1", table.name())),
+                    "{engine:?} {text}"
+                );
+            }
+            assert!(
+                !text.contains("it's"),
+                "{engine:?}: a quote within a text is escaped"
+            );
+        }
+    }
+}
