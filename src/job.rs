@@ -13,10 +13,10 @@ use crate::extract::discover::{Discovery, discover};
 use crate::extract::fanout::{Event, ScopeDone, fan_out};
 use crate::extract::spool::Spool;
 use crate::extract::{Observation, SyncRules, plan_sync};
+use crate::lake::identity::Identity;
 use crate::lake::land::fates;
 use crate::lake::layout::{self, Partition};
 use crate::lake::log::Record;
-use crate::lake::store::StoreError;
 use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
 use crate::progress::Progress;
 use crate::report::{Failure, Outcome, Report, Watermarks};
@@ -374,17 +374,17 @@ async fn prune(lake: &Lake, now: Timestamp) {
     }
 }
 
-/// Puts the report into the lake, where there is one; a failure is not the run's.
+/// Puts the report into the lake, where there is one and it is of this account; a failure is not
+/// the run's.
 async fn keep_report(config: &SyncConfig, report: &Report) {
     let body = serde_json::to_vec_pretty(report).expect("a report has text keys only");
     let kept = async {
-        if config.store.head(layout::LAKE).await?.is_some() {
-            config
-                .store
-                .overwrite(&layout::run_report(&report.run_id), body.into())
-                .await?;
+        let lake = Identity::read(&config.store).await?;
+        if lake.is_some_and(|(identity, _)| identity.account_id == config.source.account) {
+            let path = layout::run_report(&report.run_id);
+            config.store.overwrite(&path, body.into()).await?;
         }
-        Ok::<_, StoreError>(())
+        Ok::<_, LakeError>(())
     };
     if let Err(error) = kept.await {
         tracing::warn!("the report is not in the lake: {}", chain(&error));
