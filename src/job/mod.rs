@@ -14,9 +14,10 @@ use crate::extract::discover::{Discovery, discover};
 use crate::extract::fanout::fan_out;
 use crate::extract::{Ask, SyncRules, plan_sync};
 use crate::ids::Scope;
+use crate::lake::identity::Identity;
 use crate::lake::layout;
 use crate::lake::log::Record;
-use crate::lake::store::{Store, StoreError};
+use crate::lake::store::Store;
 use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
 use crate::progress::Progress;
 use crate::report::{Failure, Outcome, Report};
@@ -270,16 +271,18 @@ async fn prune(lake: &Lake, now: Timestamp) {
     }
 }
 
-/// Puts the report into the lake, where there is one; a failure is not the run's.
+/// Puts the report into the lake, where there is one and it is of the report's account; a failure
+/// is not the run's.
 pub(crate) async fn keep_report(store: &Store, report: &Report) {
     let body = serde_json::to_vec_pretty(report).expect("a report has text keys only");
     let kept = async {
-        if store.head(layout::LAKE).await?.is_some() {
+        let lake = Identity::read(store).await?;
+        if lake.is_some_and(|(identity, _)| identity.account_id == report.account_id) {
             store
                 .overwrite(&layout::run_report(&report.run_id), body.into())
                 .await?;
         }
-        Ok::<_, StoreError>(())
+        Ok::<_, LakeError>(())
     };
     if let Err(error) = kept.await {
         tracing::warn!("the report is not in the lake: {}", chain(&error));

@@ -1,7 +1,12 @@
 //! The one integration-test binary: whole runs of the program against the simulated account.
 
-#[test]
-fn the_binary_tells_its_version() {
-    let mut binary = assert_cmd::Command::cargo_bin("harness-lake").unwrap();
-    binary.arg("--version").assert().success();
-}
+#[cfg(test)]
+mod backoff;
+#[cfg(test)]
+mod check;
+#[cfg(test)]
+mod full_run;
+#[cfg(test)]
+mod incremental;
+#[cfg(test)]
+mod support;

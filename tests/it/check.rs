@@ -1,0 +1,145 @@
+//! `check`, and the exit statuses that `sync` shares with it.
+
+use harness_lake::ids::AccountId;
+use harness_lake::sim::{AccountSpec, FaultKind, Match};
+use serde_json::{Value, json};
+
+use crate::support::{Lake, Run, Sim, now};
+
+/// Both commands with JSON output: what refuses one refuses the other.
+fn both(sim: &Sim, lake: &Lake, environment: &[(&str, &str)]) -> [Run; 2] {
+    ["check", "sync"].map(|command| {
+        let mut command = sim.command(&[command, "--output", "json", "--lake", lake.path()]);
+        command.envs(environment.iter().copied());
+        Run::of(command.output().unwrap())
+    })
+}
+
+fn refused(sim: &Sim, lake: &Lake, key: &str, exit: i32, code: &str) {
+    for run in both(sim, lake, &[("HARNESS_API_KEY", key)]) {
+        let run = run.expect(exit);
+        assert_eq!(run.error_code(), code);
+        assert!(run.stderr.contains("error: ") && run.stderr.contains("\n hint: "));
+    }
+}
+
+#[test]
+fn a_wrong_key_is_told_as_such() {
+    let sim = Sim::small();
+    let key = sim.key_of("wrong");
+    refused(&sim, &Lake::new(), &key, 4, "invalid_credentials");
+}
+
+#[test]
+fn a_key_without_the_right_to_view_pipelines_is_told_as_such() {
+    let sim = Sim::small();
+    let key = sim.key_of("forbidden");
+    refused(&sim, &Lake::new(), &key, 5, "invalid_permissions");
+}
+
+#[test]
+fn a_key_that_sees_nothing_is_told_as_such() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let key = sim.key_of("norights");
+    refused(&sim, &lake, &key, 6, "no_resources");
+    for run in [
+        sim.run(&["check", "--output", "json", "--org", "nowhere"]),
+        sim.sync(&lake, &["--project", "nowhere/*"]),
+    ] {
+        assert_eq!(run.expect(6).error_code(), "no_resources");
+    }
+}
+
+#[test]
+fn one_forbidden_project_is_reported_and_the_check_is_good() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let forbidden = sim.account().forbidden_scope().unwrap();
+
+    let run = sim
+        .run(&["check", "--output", "json", "--lake", lake.path()])
+        .expect(0);
+    let checked = run.json();
+    assert_eq!(checked["account_id"], json!(sim.account().id()));
+    assert_eq!(checked["lake"]["is_new"], true);
+    let scopes = checked["scopes"].as_array().unwrap();
+    assert_eq!(scopes.len(), sim.account().scopes_at(now()).len());
+    for scope in scopes {
+        let is_forbidden = scope["scope"] == json!(forbidden);
+        assert_eq!(scope["state"] == "forbidden", is_forbidden, "{scope}");
+        assert_eq!(scope["message"].is_string(), is_forbidden, "{scope}");
+        let is_told = scope["executions"].is_u64();
+        assert_eq!(is_told, !is_forbidden, "{scope}");
+    }
+
+    let text = sim.run(&["check", "--lake", lake.path()]).expect(0).stdout;
+    for told in [
+        "the key is valid",
+        "1 forbidden",
+        &forbidden.to_string(),
+        lake.path(),
+    ] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+    let left: Vec<_> = lake.files().into_keys().collect();
+    assert_eq!(left, ["_state/lock"], "a check makes no lake");
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_told_as_such() {
+    let sim = Sim::small();
+    let file = Lake::new();
+    std::fs::write(file.path(), "no folder").unwrap();
+    let below = format!("{}/lake", file.path());
+    for place in [file.path(), &below, "ftp://host/lake"] {
+        for command in ["check", "sync"] {
+            let run = sim.run(&[command, "--output", "json", "--lake", place]);
+            assert_eq!(run.expect(7).error_code(), "lake", "{command} {place}");
+        }
+    }
+}
+
+#[test]
+fn a_lake_of_another_account_is_refused_and_left_alone() {
+    let lake = Lake::new();
+    Sim::small().sync(&lake, &[]).expect(3);
+    let before = lake.files();
+    let other = Sim::start(
+        &AccountSpec {
+            account_id: AccountId::new("anotherAccount-0123456"),
+            ..AccountSpec::small(now())
+        },
+        |_| {},
+    );
+    for run in both(&other, &lake, &[]) {
+        let run = run.expect(7);
+        assert_eq!(run.error_code(), "lake");
+        let error = run.json()["error"].take();
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("anotherAccount-0123456") && message.contains("simAccount_01"));
+        assert!(error["hint"].as_str().unwrap().contains("another --lake"));
+    }
+    let files = lake.files();
+    for (path, bytes) in &before {
+        assert_eq!(files.get(path), Some(bytes), "{path}");
+    }
+    assert_eq!(files.len(), before.len(), "{:?}", files.keys());
+}
+
+#[test]
+fn one_project_that_answers_with_errors_is_reported_and_the_check_is_good() {
+    let sim = Sim::small();
+    let bad = sim.readable()[0].clone();
+    let when = Match::executions().of(bad.clone());
+    sim.faults().always(when, FaultKind::Status(400));
+    let checked = sim.run(&["check", "--output", "json"]).expect(0).json();
+    assert_eq!(checked["lake"], Value::Null);
+    let scopes = checked["scopes"].as_array().unwrap();
+    let of_bad = scopes
+        .iter()
+        .find(|scope| scope["scope"] == json!(bad))
+        .unwrap();
+    assert_eq!(of_bad["state"], "failed");
+    assert!(of_bad["message"].is_string());
+}

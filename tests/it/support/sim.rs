@@ -1,0 +1,222 @@
+//! A simulated account behind a socket, and the binary pointed at it.
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::sync::Arc;
+
+use harness_lake::ids::Scope;
+use harness_lake::sim::{
+    Account, AccountSpec, Execution, Faults, Server, ServerOptions, Truth, Vintage,
+};
+use harness_lake::status::{Category, categorize};
+use jiff::{SignedDuration, Timestamp};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+
+use super::{Lake, Run};
+
+/// The simulated now at the start of every test.
+pub(crate) const NOW: &str = "2026-11-24T15:00:00Z";
+
+/// The last part of the key: it must never be seen anywhere.
+pub(crate) const SECRET: &str = "Zq7wV3nK9xT2mB5r";
+
+/// What `sync` leaves to replicas.
+const WINDOW_LAG: SignedDuration = SignedDuration::from_mins(5);
+
+/// How far `sync` looks back by itself.
+const LOOKBACK: SignedDuration = SignedDuration::from_hours(24);
+
+pub(crate) fn now() -> Timestamp {
+    NOW.parse().unwrap()
+}
+
+/// A server with its own runtime, so that tests are plain functions.
+pub(crate) struct Sim {
+    server: Server,
+    vintage: Vintage,
+    // Dropped last: the server lives on it.
+    runtime: Runtime,
+}
+
+impl Sim {
+    /// The small account on today's server.
+    pub(crate) fn small() -> Self {
+        Self::start(&AccountSpec::small(now()), |_| {})
+    }
+
+    pub(crate) fn start(spec: &AccountSpec, change: impl FnOnce(&mut ServerOptions)) -> Self {
+        let account = Account::generate(spec);
+        let mut options = ServerOptions::new(&account);
+        options.api_key = format!("pat.{}.tests.{SECRET}", account.id());
+        change(&mut options);
+        let vintage = options.vintage;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let server = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            Server::start(account, options, listener).await.unwrap()
+        });
+        Self {
+            server,
+            vintage,
+            runtime,
+        }
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub(crate) fn faults(&self) -> &Faults {
+        self.server.faults()
+    }
+
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        self.server.account()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.server.clock().now()
+    }
+
+    pub(crate) fn advance(&self, by: SignedDuration) {
+        self.server.clock().advance(by);
+    }
+
+    /// Projects that everyone with the key may read, as of now.
+    pub(crate) fn readable(&self) -> Vec<Scope> {
+        let forbidden = self.account().forbidden_scope();
+        let scopes = self.account().scopes_at(self.now());
+        scopes
+            .into_iter()
+            .filter(|scope| Some(scope) != forbidden.as_ref())
+            .collect()
+    }
+
+    /// Ends the server, so that nothing listens on its port any more.
+    pub(crate) fn stop(self) -> String {
+        let url = self.server.base_url().to_owned();
+        self.runtime.block_on(self.server.shutdown());
+        url
+    }
+
+    /// The key of another role: `norights` or `forbidden`.
+    pub(crate) fn key_of(&self, role: &str) -> String {
+        self.server.api_key().replace(SECRET, role)
+    }
+
+    /// The binary with nothing in its environment but the connection.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = bare_command(arguments);
+        command
+            .env("HARNESS_API_KEY", self.server.api_key())
+            .env("HARNESS_BASE_URL", self.server.base_url())
+            // The simulated server has no limit of its own; the pace is tested in `source`.
+            .env("HARNESS_LAKE_REQUESTS_PER_MINUTE", "60000");
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
+        Run::of(self.command(arguments).output().unwrap())
+    }
+
+    /// `sync --output json` into a lake.
+    pub(crate) fn sync(&self, lake: &Lake, more: &[&str]) -> Run {
+        let sync = ["sync", "--output", "json", "--lake", lake.path()];
+        self.run(&[&sync, more].concat())
+    }
+
+    /// Whether a lake that was synced just now holds an execution.
+    fn is_read(&self, execution: &Execution) -> bool {
+        let lag = (self.now() - WINDOW_LAG).as_millisecond();
+        let scope = self.account().scope_of(execution, self.now());
+        execution.start_ms() < lag && Some(scope) != self.account().forbidden_scope()
+    }
+
+    /// Fails unless the lake holds, in every table and column, what the account knows as of now.
+    #[track_caller]
+    pub(crate) fn assert_truth(&self, lake: &Lake) {
+        self.assert_truth_but(lake, &HashSet::new());
+    }
+
+    /// The same, leaving out the rows of some executions; they must be there once all the same.
+    #[track_caller]
+    pub(crate) fn assert_truth_but(&self, lake: &Lake, but: &HashSet<String>) {
+        if let Some(difference) = super::compare(lake.path(), &self.truth(), but) {
+            let at = self.now();
+            panic!("the lake differs from the truth at {at}:\n{difference}");
+        }
+    }
+
+    /// What a lake holds that was synced just now.
+    pub(crate) fn truth(&self) -> Truth {
+        self.truth_without(&[])
+    }
+
+    /// The same where some projects could not be read.
+    pub(crate) fn truth_without(&self, unread: &[Scope]) -> Truth {
+        let (account, at) = (self.account(), self.now());
+        let is_read = |execution: &Execution| {
+            self.is_read(execution) && !unread.contains(&account.scope_of(execution, at))
+        };
+        let truth = account.truth_where(at, self.vintage, is_read);
+        assert!(100 < truth.executions.len(), "the truth holds something");
+        truth
+    }
+
+    /// Readable projects that have executions.
+    pub(crate) fn busy(&self) -> Vec<Scope> {
+        let (account, at) = (self.account(), self.now());
+        let runs = |scope: &Scope| {
+            let of_it = |execution: &&Execution| account.scope_of(execution, at) == *scope;
+            20 < account.executions_at(at).filter(of_it).count()
+        };
+        self.readable().into_iter().filter(runs).collect()
+    }
+
+    /// Executions whose last edit no run could see: they had ended when a run at `before` saw
+    /// them, changed after it, and started too long before its watermark to be looked back on.
+    pub(crate) fn edited_unseen(&self, before: Timestamp) -> HashSet<String> {
+        let looked_back = (before - WINDOW_LAG - LOOKBACK).as_millisecond();
+        let had_ended = |execution: &Execution| {
+            let status = self.account().status_at(execution, before);
+            categorize(status).is_terminal(true)
+        };
+        self.account()
+            .executions_at(self.now())
+            .filter(|execution| execution.start_ms() < looked_back)
+            .filter(|execution| before.as_millisecond() < execution.settled_ms())
+            .filter(|execution| had_ended(execution))
+            .map(Execution::id)
+            .collect()
+    }
+
+    /// Executions whose status is not terminal as of now, among those that are read.
+    pub(crate) fn open_now(&self) -> HashSet<String> {
+        let is_open = |execution: &&Execution| {
+            let status = self.account().status_at(execution, self.now());
+            !categorize(status).is_terminal(false) && categorize(status) != Category::Unknown
+        };
+        self.account()
+            .executions_at(self.now())
+            .filter(|execution| self.is_read(execution))
+            .filter(is_open)
+            .map(Execution::id)
+            .collect()
+    }
+}
+
+/// The binary without any environment of ours: what the caller's holds must not matter.
+pub(crate) fn bare_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_harness-lake"));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("NO_PROXY", "127.0.0.1")
+        .env("RUST_LOG", "harness_lake=debug");
+    command
+}
