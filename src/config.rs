@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::extract::discover::{Filter, GlobError};
 use crate::ids::AccountId;
-use crate::lake::store::Store;
+use crate::lake::store::{Store, StoreError};
 use crate::report::Report;
 use crate::source::{Client, RetryPolicy, SourceSettings};
 
@@ -60,6 +60,9 @@ pub enum ConfigError {
         /// What was expected.
         what: &'static str,
     },
+    /// `--lake` names no lake.
+    #[error(transparent)]
+    Lake(StoreError),
     /// A value is out of its range.
     #[error("{0}")]
     Range(String),

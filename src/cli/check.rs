@@ -5,14 +5,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::output::{self, table};
-use super::{CheckArgs, Context, Format};
+use super::{CheckArgs, Context, Format, open_store};
 use crate::config::SourceConfig;
 use crate::error::{Code, Error, chain, code_of_source};
 use crate::extract::discover::discover;
 use crate::ids::{AccountId, Scope};
 use crate::lake::LakeError;
 use crate::lake::identity::Identity;
-use crate::lake::store::Store;
 use crate::source::{Client, ExecutionsQuery, SourceError};
 use crate::window::Window;
 
@@ -125,7 +124,7 @@ async fn check_scopes(
 }
 
 async fn check_lake(url: &str, account: &AccountId) -> Result<LakeCheck, Error> {
-    let store = Store::open(url).map_err(LakeError::from)?;
+    let store = open_store(url)?;
     store.probe().await.map_err(LakeError::from)?;
     let identity = Identity::read(&store).await?;
     let shown = store.shown().to_owned();

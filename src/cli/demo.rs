@@ -16,8 +16,8 @@ use crate::config::{self, SourceConfig, SyncConfig};
 use crate::error::Error;
 use crate::extract::discover::Filter;
 use crate::job;
-use crate::lake::LakeError;
 use crate::lake::store::Store;
+use crate::lake::{LakeError, layout};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::sim::{Account, AccountSpec, Clock, Server, ServerOptions};
@@ -53,7 +53,7 @@ pub(super) async fn run(args: &DemoArgs, context: &Context) -> Result<(), Error>
         .await
         .map_err(listening)?;
     say(&format!(
-        "A simulated Harness account answers at {}. What follows is a real sync of it.\n",
+        "A simulated Harness account answers at {}. What follows is a real sync of it.\n\n",
         server.base_url()
     ))?;
 
@@ -107,7 +107,7 @@ fn refuse_foreign(lake: &Path) -> Result<(), Error> {
     if !lake.exists() {
         return Ok(());
     }
-    let marker = lake.join(MARKER);
+    let marker = lake.join(layout::DEMO);
     let is_empty = std::fs::read_dir(lake).map_err(io)?.next().is_none();
     if !is_empty && !marker.exists() {
         let text = "the folder is not empty and was not made by `demo`; --lake names another";
@@ -118,9 +118,6 @@ fn refuse_foreign(lake: &Path) -> Result<(), Error> {
     }
     std::fs::remove_dir_all(lake).map_err(io)
 }
-
-/// Says that a folder was made by `demo`, and may be made anew.
-const MARKER: &str = "_state/demo";
 
 /// The simulated server has no rate limit; a real account is read at 6 requests a second.
 const FAST: NonZeroU32 = NonZeroU32::new(60_000).expect("not zero");
@@ -134,7 +131,7 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
         source,
     };
     std::fs::create_dir_all(lake.join("_state")).map_err(io)?;
-    std::fs::write(lake.join(MARKER), b"").map_err(io)?;
+    std::fs::write(lake.join(layout::DEMO), b"").map_err(io)?;
     let api_key = SecretString::from(server.api_key().to_owned());
     Ok(SyncConfig {
         source: SourceConfig {

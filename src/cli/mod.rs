@@ -29,7 +29,7 @@ use crate::job::backfill::Range;
 use crate::lake::LakeError;
 use crate::lake::layout::date_of;
 use crate::lake::replay::Dates;
-use crate::lake::store::Store;
+use crate::lake::store::{Store, StoreError};
 
 /// Extracts every pipeline execution of a Harness account into a lake of Parquet.
 #[derive(Debug, Parser)]
@@ -378,9 +378,17 @@ impl ScopeArgs {
     }
 }
 
+/// Opens the place that `--lake` names.
+fn open_store(url: &str) -> Result<Store, Error> {
+    Store::open(url).map_err(|error| match error {
+        error @ StoreError::Url { .. } => Error::Config(ConfigError::Lake(error)),
+        error => Error::Lake(LakeError::from(error)),
+    })
+}
+
 impl LakeArgs {
     fn store(&self) -> Result<Store, Error> {
-        Store::open(&self.lake).map_err(|error| Error::Lake(LakeError::from(error)))
+        open_store(&self.lake)
     }
 
     fn scratch(&self) -> PathBuf {

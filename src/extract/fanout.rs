@@ -148,7 +148,7 @@ async fn read_scope(
         events,
         pages: ask.pages,
         seen: HashSet::new(),
-        watched: ask.expected.iter().map(|(id, _)| id.clone()).collect(),
+        watched: HashSet::new(),
         share: None,
     };
     let failure = match reader.read(&ask).await {
@@ -176,6 +176,7 @@ async fn read_scope(
 
 impl ScopeReader<'_> {
     async fn read(&mut self, ask: &Ask) -> Result<(), Stop> {
+        self.watch(&ask.expected);
         for (at, window) in ask.windows.iter().enumerate() {
             let read = self.read_window(*window).await;
             if let Err(stop) = read {
@@ -186,16 +187,28 @@ impl ScopeReader<'_> {
             }
         }
         self.poll(&ask.open).await?;
-        self.tell_missed(ask).await
+        // A gap may hold what no row showed.
+        if self.done.gaps == 0 {
+            self.tell_missed(ask.expected.iter().map(|(id, _)| id))
+                .await?;
+        }
+        Ok(())
     }
 
-    /// Of the executions that a window should have shown, those that no row showed are missed,
-    /// unless a gap may hold them.
-    async fn tell_missed(&mut self, ask: &Ask) -> Result<(), Stop> {
-        let Some(observed) = self.done.observed.filter(|_| self.done.gaps == 0) else {
+    /// Watches for rows of these executions, so that their absence can be told.
+    pub(super) fn watch(&mut self, open: &[(PlanExecutionId, Timestamp)]) {
+        self.watched.extend(open.iter().map(|(id, _)| id.clone()));
+    }
+
+    /// Tells as missed what was watched for and no row has shown.
+    pub(super) async fn tell_missed(
+        &mut self,
+        watched: impl Iterator<Item = &PlanExecutionId>,
+    ) -> Result<(), Stop> {
+        let Some(observed) = self.done.observed else {
             return Ok(());
         };
-        for (id, _) in &ask.expected {
+        for id in watched {
             if !self.seen.contains(id) {
                 self.tell(Event::Missed(id.clone(), observed)).await?;
             }
@@ -257,7 +270,7 @@ impl ScopeReader<'_> {
             };
             if !window.contains(start) {
                 rows.drift
-                    .odd_value("startTs (outside of the window asked for)", row.id.as_str());
+                    .odd_value("start (outside of the window asked for)", row.id.as_str());
             }
             self.done.last_row_start = self.done.last_row_start.max(Some(start));
             rows.observations.push(Observation {

@@ -63,8 +63,7 @@ impl ScopeReader<'_> {
                 }
             }
         }
-        let starts: Vec<_> = rest.iter().map(|(_, start)| *start).collect();
-        self.read_around(&starts).await
+        self.read_around(&rest).await
     }
 }
 

@@ -134,16 +134,29 @@ impl ScopeReader<'_> {
         }
     }
 
-    /// Reads the expected instants one by one: what a server gives that ignores lists of ids.
+    /// Reads narrow windows around executions: what a server gives that ignores lists of ids. Those
+    /// that a whole window does not show are told as missed.
     ///
     /// # Errors
     ///
     /// As [`ScopeReader::read_window`].
-    pub(super) async fn read_around(&mut self, starts: &[Timestamp]) -> Result<(), Stop> {
-        for window in clusters(starts) {
+    pub(super) async fn read_around(
+        &mut self,
+        open: &[(PlanExecutionId, Timestamp)],
+    ) -> Result<(), Stop> {
+        self.watch(open);
+        let starts: Vec<_> = open.iter().map(|(_, start)| *start).collect();
+        for window in clusters(&starts) {
             // Not told as coverage: a narrow window adds nothing to what is covered.
-            while matches!(self.read_pages(window).await?, Reading::PageTooLarge) {
-                tracing::debug!("a page was too large, and is asked for in parts");
+            let reading = loop {
+                match self.read_pages(window).await? {
+                    Reading::PageTooLarge => {}
+                    reading => break reading,
+                }
+            };
+            if matches!(reading, Reading::Whole) {
+                let inside = open.iter().filter(|(_, start)| window.contains(*start));
+                self.tell_missed(inside.map(|(id, _)| id)).await?;
             }
         }
         Ok(())

@@ -209,7 +209,11 @@ async fn conclude(
     report.outcome = match result {
         Ok(()) => Outcome::Success,
         Err(Error::Partial { .. }) => Outcome::Partial,
-        Err(Error::Interrupted) => Outcome::Interrupted,
+        Err(Error::Interrupted) => {
+            // Not to its end; the watermarks say how far.
+            report.covered_to = None;
+            Outcome::Interrupted
+        }
         Err(error) => {
             report.failures.push(failure_of(error));
             Outcome::Failed

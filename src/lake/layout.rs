@@ -32,6 +32,9 @@ pub const STAGING: &str = "_state/tmp";
 /// The lock file of a local lake.
 pub const LOCK: &str = "_state/lock";
 
+/// What says that a folder was made by `demo`, and may be made anew.
+pub const DEMO: &str = "_state/demo";
+
 /// The folder of the run reports.
 pub const RUNS: &str = "_runs";
 
@@ -108,6 +111,11 @@ pub fn checkpoint_number(path: &str) -> Option<u64> {
         .strip_prefix('/')?
         .strip_suffix(".json.zst")?;
     (digits.len() == 20).then(|| digits.parse().ok())?
+}
+
+/// An object that a probe of the store may write.
+pub fn probe(id: &str) -> String {
+    format!("{STAGING}/probe-{id}")
 }
 
 /// The list of dates that a run is about to merge; `part` counts the spools of the run.

@@ -53,10 +53,10 @@ pub struct Lake {
 #[non_exhaustive]
 pub enum LakeError {
     /// The place cannot be read or written.
-    #[error("use the store of the lake")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     /// A file is damaged, foreign or cannot be encoded.
-    #[error("use a file of the lake")]
+    #[error(transparent)]
     File(#[from] FileError),
     /// The checkpoint cannot be read or written.
     #[error(transparent)]

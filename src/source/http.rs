@@ -111,10 +111,13 @@ impl Http {
                 Err(Verdict::Retry { cause, at_least }) => (cause, at_least),
             };
             let wait = tries.fail(&cause, began.elapsed(), at_least, random());
-            self.note(&pass, &ask.place, tries.made(), wait, &cause);
+            let goes_on = tries.go_on(&cause);
+            if goes_on {
+                self.note(&pass, &ask.place, tries.made(), wait, &cause);
+            }
             // Given back before waiting: a sleeper holds up nobody.
             drop(pass);
-            if !tries.go_on(&cause) {
+            if !goes_on {
                 let (place, attempts) = (ask.place, tries.made());
                 return Err(SourceError::Unavailable {
                     place,

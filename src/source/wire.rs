@@ -1,7 +1,7 @@
 //! What goes over the wire: the request for executions, and lenient readers of JSON members.
 
 use std::fmt;
-use std::ops::RangeInclusive;
+use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::window::Window;
 
-/// Times outside 2000 to 2100 are no times, in ms since the epoch.
-const SANE_MS: RangeInclusive<i64> = 946_684_800_000..=4_102_444_800_000;
+/// The times that are believed: the years 2000 to 2100, in ms since the epoch.
+const SANE_MS: Range<i64> = 946_684_800_000..4_133_980_800_000;
 
 /// Whether this can be the time of something that ran on Harness.
 pub(super) fn is_sane(ms: i64) -> bool {

@@ -38,7 +38,7 @@ impl Store {
     /// for one that cannot be written or read.
     pub async fn probe(&self) -> Result<(), ProbeError> {
         let _lock = self.lock(super::super::LOCK_PATIENCE).await?;
-        let path = format!("{}/probe-{}", layout::STAGING, Ulid::generate());
+        let path = layout::probe(&Ulid::generate().to_string());
         let outcome = self.probe_at(&path).await;
         // Also after a failure, whose own error is the one worth telling.
         let swept = self.delete(&path).await;
