@@ -5,6 +5,8 @@ mod backoff;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod completeness;
+#[cfg(test)]
 mod full_run;
 #[cfg(test)]
 mod incremental;
