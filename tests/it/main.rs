@@ -5,8 +5,16 @@ mod backoff;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod completeness;
+#[cfg(test)]
 mod full_run;
 #[cfg(test)]
 mod incremental;
+#[cfg(test)]
+mod secrets;
+#[cfg(test)]
+mod signals;
 #[cfg(test)]
 mod support;

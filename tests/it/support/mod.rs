@@ -6,9 +6,19 @@ mod sim;
 
 pub(crate) use duckdb::{compare, described, rows};
 pub(crate) use lake::Lake;
-pub(crate) use sim::{SECRET, Sim, now};
+pub(crate) use sim::{SECRET, Sim, bare_command, now};
+
+use std::process::{Child, Command};
 
 use serde_json::Value;
+
+/// Sends a signal, named as `kill` names it, to a process of ours.
+#[track_caller]
+pub(crate) fn signal(child: &Child, name: &str) {
+    let mut kill = Command::new("kill");
+    kill.args(["-s", name, &child.id().to_string()]);
+    assert!(kill.status().unwrap().success());
+}
 
 /// A run of the binary that ended.
 #[derive(Debug)]

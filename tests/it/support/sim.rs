@@ -130,11 +130,15 @@ impl Sim {
         self.run(&[&sync, more].concat())
     }
 
+    /// Whether a `sync` of just now looked at an execution, if it may be read.
+    fn is_in_window(&self, execution: &Execution) -> bool {
+        execution.start_ms() < (self.now() - WINDOW_LAG).as_millisecond()
+    }
+
     /// Whether a lake that was synced just now holds an execution.
     fn is_read(&self, execution: &Execution) -> bool {
-        let lag = (self.now() - WINDOW_LAG).as_millisecond();
         let scope = self.account().scope_of(execution, self.now());
-        execution.start_ms() < lag && Some(scope) != self.account().forbidden_scope()
+        self.is_in_window(execution) && Some(scope) != self.account().forbidden_scope()
     }
 
     /// Fails unless the lake holds, in every table and column, what the account knows as of now.
@@ -155,6 +159,13 @@ impl Sim {
     /// What a lake holds that was synced just now.
     pub(crate) fn truth(&self) -> Truth {
         self.truth_without(&[])
+    }
+
+    /// The same where the forbidden project is readable after all.
+    pub(crate) fn truth_of_all(&self) -> Truth {
+        let is_read = |execution: &Execution| self.is_in_window(execution);
+        self.account()
+            .truth_where(self.now(), self.vintage, is_read)
     }
 
     /// The same where some projects could not be read.

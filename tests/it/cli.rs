@@ -1,0 +1,302 @@
+//! What users type and read: help, wrong usage, outputs, `status`, `demo`, `sim`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::{Lake, Run, Sim, bare_command, rows, signal};
+
+const COMMANDS: [&str; 5] = ["check", "sync", "status", "demo", "sim"];
+
+fn bare(arguments: &[&str]) -> Run {
+    Run::of(bare_command(arguments).output().unwrap())
+}
+
+#[test]
+fn help_shows_commands_and_examples() {
+    let help = bare(&["--help"]).expect(0);
+    assert_eq!(help.stderr, "");
+    for command in COMMANDS {
+        assert!(
+            help.stdout.contains(&format!("\n  {command} ")),
+            "{command}"
+        );
+        let of_command = bare(&[command, "--help"]).expect(0).stdout;
+        assert!(of_command.contains(&format!("Usage: harness-lake {command}")));
+    }
+    let (_, examples) = help.stdout.split_once("Examples:\n").unwrap();
+    for command in ["demo", "check --lake ", "sync --lake ", "status --lake "] {
+        assert!(
+            examples.contains(&format!("harness-lake {command}")),
+            "{command}"
+        );
+    }
+}
+
+#[test]
+fn a_key_is_never_shown_by_help() {
+    let sim = Sim::small();
+    for command in COMMANDS {
+        sim.run(&[command, "--help"]).expect(0);
+    }
+}
+
+#[test]
+fn what_cannot_be_parsed_is_wrong_usage() {
+    let lake = Lake::new();
+    for arguments in [
+        &[][..],
+        &["frobnicate"],
+        &["sync"],
+        &["status"],
+        &["sync", "--lake", lake.path(), "--frobnicate"],
+        &["sync", "--lake", lake.path(), "--page-size", "0"],
+        &["sync", "--lake", lake.path(), "--page-size", "1001"],
+        &["sync", "--lake", lake.path(), "--buckets", "0"],
+        &["sync", "--lake", lake.path(), "--concurrency", "0"],
+        &["sync", "--lake", lake.path(), "--requests-per-minute", "0"],
+        &["sync", "--lake", lake.path(), "--output", "xml"],
+        &["sync", "--lake", lake.path(), "--partial-exit-code", "256"],
+        &["status", "--lake", lake.path(), "--org", "default"],
+    ] {
+        let run = bare(arguments).expect(2);
+        assert_eq!(run.stdout, "", "{arguments:?}");
+        assert!(run.stderr.contains("--help"), "{arguments:?}: {run:?}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_wrong_usage() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    for (arguments, told) in [
+        (["--lookback", "5"], "`5` is no duration"),
+        (["--lookback", "-5m"], "`-5m`"),
+        (["--window-lag", "soon"], "`soon` is no duration"),
+        (["--start-date", "yesterday"], "`yesterday` is no date"),
+        (["--project", "a["], "`a[` is no glob"),
+        (["--base-url", "http://harness.example"], "--insecure-http"),
+        (["--base-url", "app.harness.io"], "no base URL"),
+        (["--api-key-file", "/no/such/file"], "/no/such/file"),
+    ] {
+        let mut command = sim.command(&["sync", "--output", "json", "--lake", lake.path()]);
+        // The file counts only where the variable is not set.
+        if arguments[0] == "--api-key-file" {
+            command.env_remove("HARNESS_API_KEY");
+        }
+        let argument = arguments.join("=");
+        let run = Run::of(command.arg(&argument).output().unwrap()).expect(2);
+        assert_eq!(run.error_code(), "usage", "{argument}");
+        let message = run.json()["error"]["message"].to_string();
+        assert!(message.contains(told), "{argument}: {message}");
+    }
+    let mut command = bare_command(&["check", "--output", "json"]);
+    let run = Run::of(command.output().unwrap()).expect(2);
+    assert!(run.stdout.contains("HARNESS_API_KEY"), "{}", run.stdout);
+    let odd = command.env("HARNESS_API_KEY", "no-account-within").output();
+    let run = Run::of(odd.unwrap()).expect(2);
+    assert!(run.stdout.contains("--account-id"), "{}", run.stdout);
+    assert_eq!(sim.server().requests().log.len(), 0, "nothing was asked");
+}
+
+#[test]
+fn the_key_comes_from_a_file_where_it_is_no_variable() {
+    let sim = Sim::small();
+    let file = Lake::new();
+    fs::write(file.path(), format!("{}\n", sim.server().api_key())).unwrap();
+    let mut command = sim.command(&["check"]);
+    command
+        .env_remove("HARNESS_API_KEY")
+        .env("HARNESS_API_KEY_FILE", file.path());
+    Run::of(command.output().unwrap()).expect(0);
+}
+
+#[test]
+fn a_run_for_people_says_what_it_did() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let run = sim.run(&["sync", "--lake", lake.path()]).expect(3);
+    let forbidden = sim.account().forbidden_scope().unwrap();
+    let rows = sim.truth().executions.len();
+    for told in [
+        &format!("{rows} executions read: {rows} new, 0 changed, 0 as they were"),
+        &format!("covered to 2026-11-24 14:55:00Z in {}", lake.path()),
+        &format!("failed: {forbidden}: invalid_permissions: "),
+    ] {
+        assert!(
+            run.stdout.contains(told.as_str()),
+            "{told}:\n{}",
+            run.stdout
+        );
+    }
+    assert!(
+        run.stderr.contains("error: 1 of 6 projects failed"),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stderr.contains(" hint: "));
+}
+
+#[test]
+fn the_exit_status_of_a_partial_run_can_be_chosen() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    for code in [0, 42] {
+        let chosen = code.to_string();
+        let run = sim
+            .sync(&lake, &["--partial-exit-code", &chosen])
+            .expect(code);
+        assert_eq!(run.json()["outcome"], "partial");
+    }
+    let excluded = format!("--exclude={}", sim.account().forbidden_scope().unwrap());
+    let report = sim.sync(&lake, &[&excluded]).expect(0).json();
+    assert_eq!(report["outcome"], "success");
+}
+
+#[test]
+fn the_log_can_be_json() {
+    let sim = Sim::small();
+    let run = sim.run(&["check", "--log-format", "json"]).expect(0);
+    assert!(!run.stderr.is_empty());
+    for line in run.stderr.lines() {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        assert!(entry["level"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn filters_pick_what_is_read() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let picked = sim.busy()[0].clone();
+    let report = sim
+        .sync(
+            &lake,
+            &[
+                "--project",
+                &picked.to_string(),
+                "--start-date",
+                "2026-11-20",
+            ],
+        )
+        .expect(0)
+        .json();
+    assert_eq!(report["scopes"], json!({"total": 1, "ok": 1, "failed": 0}));
+    let query = format!(
+        "SELECT DISTINCT org_id || '/' || project_id, min(start_date) >= '2026-11-20' FROM {} GROUP BY ALL",
+        lake.table("executions")
+    );
+    assert_eq!(
+        rows(&[&query])[0],
+        [[json!(picked.to_string()), json!(true)]]
+    );
+    sim.sync(&lake, &[]).expect(3);
+    let query = format!(
+        "SELECT covered_from_ts = '2026-11-20 00:00:00+00' FROM {} WHERE project_id = '{}'",
+        lake.table("scopes"),
+        picked.project
+    );
+    assert_eq!(rows(&[&query])[0], [[json!(true)]]);
+}
+
+#[test]
+fn status_tells_how_far_a_lake_is() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let missing = bare(&["status", "--output", "json", "--lake", lake.path()]).expect(7);
+    assert_eq!(missing.error_code(), "lake");
+    assert!(!fs::exists(lake.path()).unwrap(), "no folder is made");
+
+    let report = sim.sync(&lake, &[]).expect(3).json();
+    // Neither key nor server is needed.
+    let status = bare(&["status", "--output", "json", "--lake", lake.path()])
+        .expect(0)
+        .json();
+    assert_eq!(status["account_id"], json!(sim.account().id()));
+    assert_eq!(status["last_run_id"], report["run_id"]);
+    assert_eq!(status["open_executions"], report["open_executions"]);
+    assert_eq!(status["gaps"], 1);
+    let forbidden = sim.account().forbidden_scope().unwrap();
+    let scopes = status["scopes"].as_array().unwrap();
+    assert_eq!(scopes.len(), 6);
+    for scope in scopes {
+        if scope["scope"] == json!(forbidden) {
+            assert_eq!(scope["last_error"]["code"], "invalid_permissions");
+            assert_eq!(scope["watermark"], Value::Null);
+        } else {
+            assert_eq!(scope["last_error"], Value::Null);
+            assert_eq!(scope["watermark"], "2026-11-24T14:55:00Z");
+            assert_eq!(scope["last_success"], "2026-11-24T15:00:00Z");
+        }
+    }
+
+    let text = bare(&["status", "--lake", lake.path()]).expect(0).stdout;
+    for told in [
+        "holds account simAccount_01-AbCdEfGh",
+        "1 gaps",
+        "2026-11-24 14:55",
+        "invalid_permissions",
+        &forbidden.to_string(),
+    ] {
+        assert!(text.contains(told), "{told}:\n{text}");
+    }
+}
+
+#[test]
+fn the_demo_runs_and_so_do_its_queries() {
+    let lake = Lake::new();
+    let demo = bare(&["demo", "--lake", lake.path()]).expect(0);
+    let (told, queries) = demo.stdout.split_once("With DuckDB").unwrap();
+    for run in ["First sync", "Second sync"] {
+        assert!(told.contains(run), "{told}");
+    }
+    assert!(told.contains("9 of 9 projects read"), "{told}");
+    let (_, queries) = queries.split_once('\n').unwrap();
+    let statements: Vec<&str> = queries
+        .split(';')
+        .filter(|statement| statement.contains("SELECT"))
+        .collect();
+    assert_eq!(statements.len(), 4, "{queries}");
+    for (statement, rows) in statements.iter().zip(rows(&statements)) {
+        assert!(!rows.is_empty(), "no rows: {statement}");
+    }
+
+    // It touches no folder that it did not make.
+    let foreign = Lake::new();
+    fs::create_dir(foreign.path()).unwrap();
+    fs::write(format!("{}/precious", foreign.path()), "work").unwrap();
+    let refused = bare(&["demo", "--lake", foreign.path()]).expect(1);
+    assert!(refused.stderr.contains("not empty"), "{}", refused.stderr);
+    assert_eq!(foreign.files().len(), 1);
+}
+
+#[test]
+fn the_simulated_server_can_be_synced_from_and_ends_on_a_signal() {
+    let mut server = bare_command(&["sim", "--port", "0", "--executions", "200"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(server.stdout.take().unwrap()).lines();
+    let mut exports = BTreeMap::new();
+    while exports.len() < 2 {
+        let line = told.next().unwrap().unwrap();
+        if let Some((name, value)) = line
+            .strip_prefix("export ")
+            .and_then(|it| it.split_once('='))
+        {
+            exports.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    let lake = Lake::new();
+    let mut sync: Command = bare_command(&["sync", "--output", "json", "--lake", lake.path()]);
+    sync.envs(exports)
+        .env("HARNESS_LAKE_REQUESTS_PER_MINUTE", "6000");
+    let report = Run::of(sync.output().unwrap()).expect(0).json();
+    assert!(100 < report["executions"]["inserted"].as_u64().unwrap());
+    signal(&server, "TERM");
+    assert_eq!(server.wait().unwrap().code(), Some(0));
+}

@@ -1,0 +1,357 @@
+//! A source that answers badly for a while: nothing is lost, nothing doubled, and runs end.
+
+use std::collections::HashSet;
+use std::thread;
+use std::time::Duration;
+
+use harness_lake::sim::{Endpoint, FaultKind, Match};
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use crate::support::{Lake, Sim, compare, rows};
+
+/// Looks back further than the account's history.
+const ALL: [&str; 2] = ["--lookback", "37d"];
+
+const SMALL_PAGES: [&str; 2] = ["--page-size", "10"];
+
+/// Cases whose waits are real wait together; each with a server and a lake of its own.
+fn at_once<T: Sync>(cases: &[T], case: impl Fn(&T) + Sync) {
+    let case = &case;
+    for some in cases.chunks(10) {
+        thread::scope(|scope| {
+            for one in some {
+                scope.spawn(move || case(one));
+            }
+        });
+    }
+}
+
+/// One run, in spite of whatever was ordered: the truth, and the forbidden project's failure alone.
+fn one_run_is_right(sim: &Sim, kind: &FaultKind, arguments: &[&str]) -> Value {
+    let lake = Lake::new();
+    let run = sim.sync(&lake, arguments).expect(3);
+    let report = run.json();
+    assert_ne!(sim.faults().struck(), 0, "{kind:?}");
+    assert_eq!(report["scopes"]["failed"], 1, "{kind:?}: {report}");
+    assert_eq!(report["gaps"], 1, "{kind:?}: {report}");
+    sim.assert_truth(&lake);
+    report
+}
+
+#[test]
+fn answers_that_fail_once_are_asked_for_again() {
+    let kinds = [
+        FaultKind::Html200,
+        FaultKind::TruncatedBody,
+        FaultKind::MalformedJson,
+        FaultKind::ResetMidBody,
+        FaultKind::EmptyBody,
+        FaultKind::Status(500),
+        FaultKind::Status(503),
+        FaultKind::TooManyRequests {
+            retry_after: Some(1),
+        },
+        FaultKind::TooManyRequests { retry_after: None },
+        FaultKind::TooManyRequestsAs400,
+    ];
+    at_once(&kinds, |kind| {
+        let sim = Sim::small();
+        for endpoint in [Endpoint::Orgs, Endpoint::Projects, Endpoint::Executions] {
+            sim.faults()
+                .times(1, Match::endpoint(endpoint), kind.clone());
+        }
+        let report = one_run_is_right(&sim, kind, &[]);
+        assert_eq!(sim.faults().struck(), 3);
+        let is_throttled = matches!(
+            kind,
+            FaultKind::TooManyRequests { .. } | FaultKind::TooManyRequestsAs400
+        );
+        let throttled = report["requests"]["rate_limited"].as_u64();
+        assert_eq!(
+            throttled,
+            Some(if is_throttled { 3 } else { 0 }),
+            "{kind:?}"
+        );
+        // Where the connection breaks before an answer has begun, the HTTP library may ask again.
+        let least = match kind {
+            FaultKind::TruncatedBody | FaultKind::ResetMidBody => 1,
+            _ => 3,
+        };
+        let retried = report["requests"]["retried"].as_u64().unwrap();
+        assert!((least..=3).contains(&retried), "{kind:?}: {retried}");
+    });
+}
+
+#[test]
+fn pages_that_do_not_fit_together_are_read_again() {
+    let page = Match::executions().page(1);
+    let cases = [
+        (2, Match::executions(), FaultKind::WrongTotal(2)),
+        (2, Match::executions(), FaultKind::WrongTotal(-1)),
+        (9, Match::executions(), FaultKind::DuplicateLastRow),
+        (9, page.clone(), FaultKind::ShiftedPage),
+        (2, page.clone(), FaultKind::RepeatPage),
+        (2, page, FaultKind::RowsVanish),
+        (1, Match::executions(), FaultKind::Unauthorized),
+    ];
+    at_once(&cases, |(times, when, kind)| {
+        let sim = Sim::small();
+        sim.faults().times(*times, when.clone(), kind.clone());
+        one_run_is_right(&sim, kind, &SMALL_PAGES);
+    });
+}
+
+#[test]
+fn pages_that_never_fit_together_leave_nothing_out() {
+    for kind in [FaultKind::DuplicateLastRow, FaultKind::ShiftedPage] {
+        let sim = Sim::small();
+        sim.faults().always(Match::executions(), kind.clone());
+        one_run_is_right(&sim, &kind, &SMALL_PAGES);
+    }
+}
+
+#[test]
+fn a_total_that_is_never_met_leaves_a_gap_that_the_next_run_fills() {
+    for wrong in [3, -1] {
+        let sim = Sim::small();
+        let lake = Lake::new();
+        let bad = sim.busy()[0].clone();
+        let when = Match::executions().of(bad.clone());
+        sim.faults().always(when, FaultKind::WrongTotal(wrong));
+
+        let report = sim.sync(&lake, &[]).expect(3).json();
+        assert_eq!(report["scopes"]["failed"], 2, "{report}");
+        assert!(2 <= report["gaps"].as_u64().unwrap(), "{report}");
+        let failure = failure_of(&report, bad.project.as_str());
+        assert_eq!(failure["code"], "partial");
+        let message = failure["message"].as_str().unwrap();
+        assert!(message.contains("did not come whole"), "{message}");
+        sim.assert_truth(&lake);
+        let status = sim.run(&["status", "--lake", lake.path()]).expect(0);
+        assert!(
+            status.stdout.contains(&bad.to_string()),
+            "{}",
+            status.stdout
+        );
+
+        sim.faults().clear();
+        sim.server().forget_requests();
+        sim.advance(SignedDuration::from_mins(1));
+        let report = sim.sync(&lake, &[]).expect(3).json();
+        assert_eq!([&report["gaps"], &report["scopes"]["failed"]], [1, 1]);
+        sim.assert_truth(&lake);
+    }
+}
+
+fn failure_of<'a>(report: &'a Value, project: &str) -> &'a Value {
+    let failures = report["failures"].as_array().unwrap();
+    let of_it = |failure: &&Value| failure["project"] == *project;
+    failures
+        .iter()
+        .find(of_it)
+        .unwrap_or_else(|| panic!("{report}"))
+}
+
+#[test]
+fn a_server_that_repeats_its_first_page_for_ever_does_not_hold_up_the_run() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let bad = sim.busy()[0].clone();
+    let when = Match::executions().of(bad.clone());
+    sim.faults().always(when, FaultKind::RepeatPage);
+    sim.sync(&lake, &SMALL_PAGES).expect(3);
+    let others = sim.truth_without(std::slice::from_ref(&bad));
+    let is_others = format!("project_id <> '{}'", bad.project);
+    assert_eq!(
+        executions(&lake, &is_others),
+        others.executions.len() as u64
+    );
+    let twice = format!(
+        "SELECT plan_execution_id FROM {} GROUP BY ALL HAVING 1 < count(*)",
+        lake.table("executions")
+    );
+    assert_eq!(rows(&[&twice])[0], Vec::<Vec<Value>>::new());
+
+    sim.faults().clear();
+    sim.advance(SignedDuration::from_mins(1));
+    let report = sim.sync(&lake, &[]).expect(3).json();
+    assert_eq!(report["gaps"], 1);
+    sim.assert_truth(&lake);
+}
+
+/// Rows of `executions` for which a condition holds.
+fn executions(lake: &Lake, condition: &str) -> u64 {
+    let query = format!(
+        "SELECT count(*) FROM {} WHERE {condition}",
+        lake.table("executions")
+    );
+    rows(&[&query])[0][0][0].as_u64().unwrap()
+}
+
+#[test]
+fn a_status_that_nobody_knows_is_kept_and_counted() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.faults()
+        .always(Match::executions(), FaultKind::UnknownStatus);
+    let report = sim.sync(&lake, &SMALL_PAGES).expect(3).json();
+    let unknown = executions(&lake, "status = 'Frobnicating'");
+    assert!(10 < unknown);
+    let as_promised = "status = 'Frobnicating' AND status_category = 'unknown'
+                       AND is_terminal = (end_ts IS NOT NULL)";
+    assert_eq!(executions(&lake, as_promised), unknown);
+    assert_eq!(
+        executions(&lake, "true"),
+        sim.truth().executions.len() as u64
+    );
+    let counted = &report["drift"]["unknown_statuses"]["Frobnicating"]["count"];
+    assert_eq!(counted.as_u64(), Some(unknown), "{}", report["drift"]);
+    heals(&sim, &lake);
+}
+
+/// The source recovers; once all is looked at again the lake holds the truth.
+fn heals(sim: &Sim, lake: &Lake) {
+    sim.faults().clear();
+    sim.advance(SignedDuration::from_mins(15));
+    sim.sync(lake, &ALL).expect(3);
+    sim.assert_truth(lake);
+}
+
+#[test]
+fn fields_that_nobody_knows_are_kept_and_counted() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.faults()
+        .always(Match::executions(), FaultKind::ExtraField);
+    let report = sim.sync(&lake, &[]).expect(3).json();
+    sim.assert_truth(&lake);
+    let all = sim.truth().executions.len() as u64;
+    let field = r#"{"of":["a",null,1.5],"yes":true}"#;
+    let holds = |path: &str| format!("json_extract(extra, '{path}')::VARCHAR = '{field}'");
+    assert_eq!(executions(&lake, &holds("$.brandNewField")), all);
+    let of_trigger = "$.executionTriggerInfo.brandNewModule";
+    let triggered = format!(
+        "SELECT count(*) FROM {} WHERE json_exists(summary, '{of_trigger}')",
+        lake.table("_raw")
+    );
+    let triggered = rows(&[&triggered])[0][0][0].as_u64().unwrap();
+    assert!(0 < triggered);
+    assert_eq!(executions(&lake, &holds(of_trigger)), triggered);
+    let of_module = format!("json_extract(module_info, '$.brandNewModule')::VARCHAR = '{field}'");
+    assert!(0 < executions(&lake, &of_module));
+    let stages = format!(
+        "SELECT count(*), count_if({}) FROM {}",
+        holds("$.brandNewField"),
+        lake.table("stages")
+    );
+    let stages = &rows(&[&stages])[0][0];
+    assert_eq!(stages[0], stages[1], "every stage keeps it");
+
+    let unknown = report["drift"]["unknown_fields"].as_object().unwrap();
+    assert_eq!(unknown["brandNewField"]["count"].as_u64(), Some(all));
+    assert!(
+        unknown.contains_key("layoutNodeMap.*.brandNewField"),
+        "{unknown:?}"
+    );
+    heals(&sim, &lake);
+}
+
+#[test]
+fn nulls_wherever_there_may_be_some_are_read() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.faults()
+        .always(Match::executions(), FaultKind::NullEverywhere);
+    sim.sync(&lake, &[]).expect(3);
+    let truth = sim.truth();
+    assert_eq!(executions(&lake, "true"), truth.executions.len() as u64);
+    assert_eq!(
+        executions(&lake, "pipeline_name IS NOT NULL OR len(modules) > 0"),
+        0
+    );
+    let stages = format!("SELECT count(*) FROM {}", lake.table("stages"));
+    assert_ne!(rows(&[&stages])[0][0][0], 0);
+    heals(&sim, &lake);
+}
+
+#[test]
+fn replicas_that_lag_lose_nothing_and_reopen_nothing() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    sim.advance(SignedDuration::from_mins(90));
+    sim.sync(&lake, &[]).expect(3);
+    let ended = executions(&lake, "is_terminal");
+
+    // Now every answer is older than what was seen before, though its date says otherwise.
+    sim.advance(SignedDuration::from_mins(2));
+    let lag = Duration::from_secs(280);
+    sim.faults()
+        .always(Match::executions(), FaultKind::StaleAnswer(lag));
+    sim.sync(&lake, &[]).expect(3);
+    assert!(
+        ended <= executions(&lake, "is_terminal"),
+        "what had ended is not reopened"
+    );
+    let read = sim.truth().executions.len() as u64;
+    assert_eq!(
+        executions(&lake, "true"),
+        read,
+        "the window lag covers the replica's"
+    );
+    heals(&sim, &lake);
+}
+
+#[test]
+fn a_key_that_is_revoked_during_a_run_ends_it() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let bad = sim.busy()[0].clone();
+    let when = Match::executions().of(bad);
+    sim.faults().always(when, FaultKind::Unauthorized);
+    let run = sim.sync(&lake, &[]).expect(4);
+    assert_eq!(run.error_code(), "invalid_credentials");
+    let reports: Vec<Value> = lake
+        .files()
+        .iter()
+        .filter(|(path, _)| path.starts_with("_runs/"))
+        .map(|(_, bytes)| serde_json::from_slice(bytes).unwrap())
+        .collect();
+    assert_eq!(reports.len(), 1);
+    assert_eq!(reports[0]["outcome"], "failed");
+    assert_eq!(failure_of(&reports[0], "")["code"], "invalid_credentials");
+
+    sim.faults().clear();
+    sim.sync(&lake, &[]).expect(3);
+    sim.assert_truth(&lake);
+}
+
+#[test]
+fn a_project_is_read_from_its_start_once_it_may_be_read() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let forbidden = sim.account().forbidden_scope().unwrap();
+    let taken = sim.busy()[0].clone();
+    sim.sync(&lake, &[]).expect(3);
+
+    sim.server().forbid(taken.clone());
+    sim.advance(SignedDuration::from_hours(2));
+    let report = sim.sync(&lake, &[]).expect(3).json();
+    assert_eq!(report["scopes"]["failed"], 2);
+    assert_eq!(
+        failure_of(&report, taken.project.as_str())["code"],
+        "invalid_permissions"
+    );
+
+    sim.server().permit(&taken);
+    sim.server().permit(&forbidden);
+    sim.advance(SignedDuration::from_hours(1));
+    let report = sim.sync(&lake, &ALL).expect(0).json();
+    assert_eq!(report["outcome"], "success");
+    assert_eq!(report["gaps"], json!(0));
+    assert_eq!(report["failures"], json!([]));
+    let truth = sim.truth_of_all();
+    assert!(sim.truth().executions.len() < truth.executions.len());
+    assert_eq!(compare(lake.path(), &truth, &HashSet::new()), None);
+}

@@ -1,0 +1,95 @@
+//! The key's secret is nowhere: no output, no log, no report, no file of a lake.
+//!
+//! Every run of every test is searched for it by the support code; here the log is at its loudest
+//! and the files are searched too, decompressed.
+
+use std::thread;
+
+use harness_lake::sim::{FaultKind, Match};
+
+use crate::support::{Lake, Run, SECRET, Sim, rows};
+
+/// All that a run may tell, with the loudest log.
+fn loud(sim: &Sim, key: &str, arguments: &[&str]) -> Run {
+    let mut command = sim.command(arguments);
+    command.env("RUST_LOG", "trace").env("HARNESS_API_KEY", key);
+    Run::of(command.output().unwrap())
+}
+
+#[test]
+fn a_lake_and_the_loudest_log_hold_no_secret() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let report = lake.beside("report.json");
+    sim.faults()
+        .times(2, Match::executions(), FaultKind::Html200);
+    let key = sim.server().api_key();
+    let sync = ["sync", "--lake", lake.path(), "--report", &report];
+    let run = loud(&sim, key, &sync).expect(3);
+    assert!(run.stderr.contains("TRACE"), "the log is loud");
+    let check = ["check", "--lake", lake.path(), "--log-format", "json"];
+    loud(&sim, key, &check).expect(0);
+    loud(&sim, key, &["status", "--lake", lake.path()]).expect(0);
+
+    assert!(!std::fs::read_to_string(report).unwrap().contains(SECRET));
+    for (path, bytes) in lake.files() {
+        let text = if path.starts_with("_state/checkpoints/") {
+            zstd::decode_all(bytes.as_slice()).unwrap()
+        } else {
+            bytes
+        };
+        assert!(!String::from_utf8_lossy(&text).contains(SECRET), "{path}");
+    }
+    let tables = [
+        "_raw",
+        "executions",
+        "stages",
+        "deployments",
+        "commits",
+        "orgs",
+        "projects",
+        "scopes",
+    ];
+    let searches = tables.map(|table| {
+        let from = lake.table(table);
+        format!("SELECT count(*), count_if(to_json(t)::VARCHAR LIKE '%{SECRET}%') FROM {from} t")
+    });
+    let searches: Vec<&str> = searches.iter().map(String::as_str).collect();
+    for (search, found) in searches.iter().zip(rows(&searches)) {
+        assert_ne!(found[0][0], 0, "{search}");
+        assert_eq!(found[0][1], 0, "{search}");
+    }
+}
+
+#[test]
+fn a_key_that_is_refused_is_not_repeated() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let account = sim.account().id();
+    let cases = [
+        (format!("pat.{account}.other.{SECRET}"), 4),
+        (format!("pat.{account}.\u{1}.{SECRET}"), 4),
+        (format!("pat.another.tests.{SECRET}"), 4),
+        (format!("{SECRET}-of-an-old-kind"), 2),
+    ];
+    // A key is believed to be wrong the second time only, some seconds later.
+    thread::scope(|scope| {
+        for (key, exit) in &cases {
+            for output in ["text", "json"] {
+                let sync = ["sync", "--lake", lake.path(), "--output", output];
+                let sim = &sim;
+                scope.spawn(move || loud(sim, key, &sync).expect(*exit));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_key_typed_as_an_argument_is_refused_and_not_repeated() {
+    let sim = Sim::small();
+    let key = sim.server().api_key();
+    for flag in ["--api-key", "--key", "--token"] {
+        sim.run(&["check", &format!("{flag}={key}")]).expect(2);
+        sim.run(&["check", flag, key]).expect(2);
+    }
+}

@@ -1,0 +1,121 @@
+//! A run that is ended from outside leaves a lake that the next run completes.
+
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness_lake::sim::{AccountSpec, Endpoint};
+use jiff::SignedDuration;
+
+use crate::support::{Lake, Run, Sim, now, rows, signal};
+
+/// A server that takes its time.
+fn slow_sim() -> Sim {
+    Sim::start(&AccountSpec::small(now()), |options| {
+        options.latency = Duration::from_millis(150);
+    })
+}
+
+/// A run of some 40 requests, one by one, that has begun to read executions.
+fn begun(sim: &Sim, lake: &Lake) -> Child {
+    let sync = ["sync", "--output", "json", "--lake", lake.path()];
+    let child = sim
+        .command(&sync)
+        .args(["--page-size", "10", "--concurrency", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let pages = || {
+        sim.server()
+            .requests()
+            .by_endpoint
+            .get(&Endpoint::Executions)
+            .copied()
+    };
+    while pages().unwrap_or_default() < 5 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "it does not begin"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+#[test]
+fn a_signal_ends_a_run_soon_and_the_next_one_completes_it() {
+    for name in ["TERM", "INT"] {
+        let sim = slow_sim();
+        let lake = Lake::new();
+        let child = begun(&sim, &lake);
+        let asked = Instant::now();
+        signal(&child, name);
+        let run = Run::of(child.wait_with_output().unwrap()).expect(10);
+        assert!(asked.elapsed() < Duration::from_secs(10));
+        assert_eq!(run.json()["outcome"], "interrupted");
+        assert!(run.stderr.contains("interrupted"), "{}", run.stderr);
+
+        sim.run(&["status", "--lake", lake.path()]).expect(0);
+        sim.sync(&lake, &[]).expect(3);
+        sim.assert_truth(&lake);
+    }
+}
+
+#[test]
+fn a_signal_to_a_run_over_a_whole_lake_leaves_it_as_it_was() {
+    let sim = slow_sim();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    let before = lake.data_objects();
+    sim.advance(SignedDuration::from_hours(30));
+    sim.server().forget_requests();
+    let child = begun(&sim, &lake);
+    signal(&child, "TERM");
+    Run::of(child.wait_with_output().unwrap()).expect(10);
+    assert_eq!(lake.data_objects(), before);
+    let query = format!("SELECT count(*) FROM {}", lake.table("executions"));
+    assert_ne!(rows(&[&query])[0][0][0], 0);
+    sim.sync(&lake, &["--lookback", "37d"]).expect(3);
+    sim.assert_truth(&lake);
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_nothing_in_the_way() {
+    let sim = slow_sim();
+    let lake = Lake::new();
+    let child = begun(&sim, &lake);
+    signal(&child, "KILL");
+    assert_eq!(Run::of(child.wait_with_output().unwrap()).code, None);
+    sim.sync(&lake, &[]).expect(3);
+    sim.assert_truth(&lake);
+}
+
+/// The moments are spread over reading, merging, deriving and committing.
+#[test]
+fn a_run_that_is_killed_at_any_moment_leaves_each_execution_once() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    let twice = format!(
+        "SELECT count(*) - count(DISTINCT plan_execution_id) FROM {}",
+        lake.table("executions")
+    );
+    let mut killed = 0;
+    for moment in 0..16 {
+        sim.advance(SignedDuration::from_mins(150));
+        let sync = ["sync", "--lake", lake.path(), "--lookback", "37d"];
+        let mut command = sim.command(&sync);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        thread::sleep(Duration::from_millis(moment * 40));
+        signal(&child, "KILL");
+        let run = Run::of(child.wait_with_output().unwrap());
+        killed += usize::from(run.code.is_none());
+        assert_eq!(rows(&[&twice])[0][0][0], 0, "at moment {moment}");
+    }
+    assert!(2 < killed, "{killed} runs were killed before their end");
+    sim.sync(&lake, &["--lookback", "37d"]).expect(3);
+    sim.assert_truth(&lake);
+}
