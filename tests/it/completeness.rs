@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::Duration;
 
-use harness_lake::sim::{Endpoint, FaultKind, Match};
+use harness_lake::sim::{AccountSpec, Endpoint, FaultKind, Match};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::support::{Lake, Sim, compare, rows};
+use crate::support::{Lake, Sim, compare, now, rows};
 
 /// Looks back further than the account's history.
 const ALL: [&str; 2] = ["--lookback", "37d"];
@@ -354,4 +354,25 @@ fn a_project_is_read_from_its_start_once_it_may_be_read() {
     let truth = sim.truth_of_all();
     assert!(sim.truth().executions.len() < truth.executions.len());
     assert_eq!(compare(lake.path(), &truth, &HashSet::new()), None);
+}
+
+#[test]
+fn a_project_with_more_rows_than_can_be_paged_through_is_read_in_parts() {
+    let spec = AccountSpec {
+        orgs: 1,
+        projects_per_org: 1,
+        executions: 10_600,
+        forbidden_project: false,
+        ..AccountSpec::small(now())
+    };
+    let sim = Sim::start(&spec, |_| {});
+    let lake = Lake::new();
+    let report = sim.sync(&lake, &[]).expect(0).json();
+    // A window without a gap is one whose rows are as many as the server told.
+    assert_eq!(report["gaps"], 0);
+    let all = report["executions"]["inserted"].as_u64().unwrap();
+    assert!(10_000 < all);
+    let counts = "SELECT count(*), count(DISTINCT plan_execution_id) FROM";
+    let counts = format!("{counts} {}", lake.table("executions"));
+    assert_eq!(rows(&[&counts])[0], [[json!(all), json!(all)]]);
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Lake, Sim, now, rows};
 
-const ALL_COLUMNS: &str = "37d";
+const WHOLE_HISTORY: &str = "37d";
 
 /// A small account with ten days of future.
 fn sim_with_a_future(vintage: Vintage) -> Sim {
@@ -32,7 +32,7 @@ fn a_second_run_at_the_same_instant_touches_no_data() {
     let scopes = lake.files()["scopes/v1/part-0-of-1.parquet"].clone();
 
     let second = sim
-        .sync(&lake, &["--lookback", ALL_COLUMNS])
+        .sync(&lake, &["--lookback", WHOLE_HISTORY])
         .expect(3)
         .json();
 
@@ -200,7 +200,7 @@ fn ten_days(vintage: Vintage) {
     );
 
     // A long look back finds the edits of what had ended long before.
-    sim.sync(&lake, &["--lookback", ALL_COLUMNS]).expect(3);
+    sim.sync(&lake, &["--lookback", WHOLE_HISTORY]).expect(3);
     sim.assert_truth(&lake);
 }
 
@@ -323,5 +323,26 @@ fn a_change_of_one_date_leaves_the_objects_of_all_others() {
         if is_table {
             assert_eq!(files.contains(path.as_str()), is_replaced, "{path}");
         }
+    }
+}
+
+#[test]
+fn another_number_of_buckets_holds_from_the_day_after_tomorrow_on() {
+    let sim = sim_with_a_future(Vintage::Saas);
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    sim.sync(&lake, &["--buckets", "2"]).expect(3);
+    for _ in 0..2 {
+        sim.advance(SignedDuration::from_hours(60));
+        sim.sync(&lake, &["--lookback", WHOLE_HISTORY]).expect(3);
+        sim.assert_truth(&lake);
+    }
+    let objects = lake.data_objects();
+    for path in objects.keys().filter(|path| path.contains("start_date=")) {
+        let is_new = "start_date=2026-11-26" <= &path[path.find("start_date=").unwrap()..];
+        assert_eq!(path.ends_with("-of-2.parquet"), is_new, "{path}");
+    }
+    for name in ["part-0-of-2.parquet", "part-1-of-2.parquet"] {
+        assert!(objects.keys().any(|path| path.ends_with(name)), "{name}");
     }
 }

@@ -13,6 +13,8 @@ mod full_run;
 #[cfg(test)]
 mod incremental;
 #[cfg(test)]
+mod overlap;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod signals;
