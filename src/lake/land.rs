@@ -245,12 +245,16 @@ impl Lake {
 pub fn fates(landed: &Landed) -> impl Iterator<Item = (PlanExecutionId, Fate)> + '_ {
     landed.kept.iter().map(|(id, (start, kept))| {
         let fate = if kept.is_terminal {
-            Fate::Closed(kept.observed)
+            Fate::Closed {
+                observed: kept.observed,
+                revision: kept.revision,
+            }
         } else {
             Fate::Open(OpenExecution {
                 scope: kept.scope.clone(),
                 start: Some(*start),
                 observed: kept.observed,
+                revision: kept.revision,
                 missed: std::collections::BTreeSet::new(),
                 summary: None,
             })
