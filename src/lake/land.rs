@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::layout::{self, Partition};
 use super::log::Record;
-use super::parquet::FileError;
+use super::parquet::{FileError, Stamp, stamp};
 use super::raw::{Kept, Merge, MergeCounts, RawObject, merge};
 use super::store::{Expected, Landing};
 use super::{Lake, LakeError, blocking, check_size, pause};
@@ -21,6 +21,7 @@ use crate::drift::Drift;
 use crate::extract::Observation;
 use crate::extract::spool::Spool;
 use crate::ids::PlanExecutionId;
+use crate::schema::Table;
 
 /// What landing the observations of a spool, or of one partition of it, came to.
 #[derive(Debug, Default)]
@@ -44,9 +45,13 @@ struct Pending {
     partitions: Vec<Partition>,
 }
 
-/// After this long a list of pending partitions is taken for a dead run's, which is harmless if
-/// the run lives.
+/// After this long a list of pending partitions is taken for a dead run's and its partitions are
+/// derived, which is harmless if the run lives.
 const PENDING_AGE_MS: i64 = 15 * 60 * 1000;
+
+/// After this long its run is surely gone, and the list is removed: without it nobody would know
+/// that a run which dies yet may leave tables behind their raw partition.
+const GONE_AGE_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// How long run reports are kept.
 const REPORTS_MS: i64 = 90 * 86_400_000;
@@ -174,15 +179,14 @@ impl Lake {
             };
             // A list that cannot be read was never whole: its run had merged nothing yet.
             if let Ok(list) = serde_json::from_slice::<Pending>(&bytes) {
-                tracing::warn!(
-                    run.id = list.run_id,
-                    "finishing the work of a run that died"
-                );
                 for partition in list.partitions {
-                    self.recover_partition(partition, &mut landed).await?;
+                    self.recover_partition(partition, &list.run_id, &mut landed)
+                        .await?;
                 }
             }
-            self.store.delete(&found.path).await?;
+            if GONE_AGE_MS <= age {
+                self.store.delete(&found.path).await?;
+            }
         }
         Ok(landed)
     }
@@ -190,9 +194,17 @@ impl Lake {
     async fn recover_partition(
         &self,
         partition: Partition,
+        run_id: &str,
         landed: &mut Landed,
     ) -> Result<(), LakeError> {
         let path = partition.raw();
+        let revision = |found: Option<(Stamp, _)>| found.map_or(0, |(stamp, _)| stamp.revision);
+        let executions = partition.table(Table::Executions);
+        let raw = revision(stamp(&self.store, &path).await?);
+        if raw <= revision(stamp(&self.store, &executions).await?) {
+            return Ok(());
+        }
+        tracing::warn!(run.id = run_id, %partition, "finishing the work of a run that died");
         if let Some((bytes, _)) = self.store.get(&path).await? {
             let raw = RawObject::new(&path, bytes)?;
             let derived = self.derive(partition, &raw, Which::Behind).await?;
