@@ -1,5 +1,8 @@
 //! The one integration-test binary: whole runs of the program against the simulated account.
 
+#[cfg(test)]
+mod protocol_model;
+
 #[test]
 fn the_binary_tells_its_version() {
     let mut binary = assert_cmd::Command::cargo_bin("harness-lake").unwrap();
