@@ -74,6 +74,9 @@ pub struct OpenExecution {
     pub start: Option<Timestamp>,
     /// When it was last seen.
     pub observed: Timestamp,
+    /// The revision of its raw partition that said so; 0 where it has no partition.
+    #[serde(default)]
+    pub revision: u64,
     /// Whole polls since then that did not show it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub missed: BTreeSet<Timestamp>,
@@ -117,8 +120,14 @@ pub struct Seen {
 pub enum Fate {
     /// It is open.
     Open(OpenExecution),
-    /// It is over, or given up, as of an observation at this time.
-    Closed(Timestamp),
+    /// It is over, or given up.
+    Closed {
+        /// When the source was last seen to say so.
+        observed: Timestamp,
+        /// The revision of its raw partition that says so: a later one may say that it is open
+        /// again, and a replica that lags lets an older observation say so.
+        revision: u64,
+    },
     /// A whole poll at this time did not show it.
     Missed(Timestamp),
 }
@@ -156,21 +165,27 @@ impl State {
             (Fate::Open(open), None) => {
                 self.open.insert(id.clone(), open.clone());
             }
-            (Fate::Open(open), Some(entry)) if entry.observed < open.observed => {
-                let later = |at: &Timestamp| open.observed < *at;
-                let missed = entry.missed.iter().copied().filter(later).collect();
-                *entry = OpenExecution {
-                    missed,
-                    ..open.clone()
-                };
+            (Fate::Open(open), Some(entry)) => {
+                let revision = entry.revision.max(open.revision);
+                if entry.observed < open.observed {
+                    let later = |at: &Timestamp| open.observed < *at;
+                    let missed = entry.missed.iter().copied().filter(later).collect();
+                    *entry = OpenExecution {
+                        missed,
+                        ..open.clone()
+                    };
+                }
+                entry.revision = revision;
             }
-            (Fate::Closed(observed), Some(entry)) if entry.observed <= *observed => {
+            (Fate::Closed { observed, revision }, Some(entry))
+                if entry.observed <= *observed && entry.revision <= *revision =>
+            {
                 self.open.remove(id);
             }
             (Fate::Missed(at), Some(entry)) if entry.observed < *at => {
                 entry.missed.insert(*at);
             }
-            (Fate::Open(_), Some(_)) | (Fate::Closed(_) | Fate::Missed(_), _) => {}
+            (Fate::Closed { .. } | Fate::Missed(_), _) => {}
         }
     }
 
@@ -265,10 +280,14 @@ mod tests {
                     scope: Scope::new("org", "a"),
                     start: Some(from_ms(0)),
                     observed,
+                    revision: 1,
                     missed: BTreeSet::new(),
                     summary: None,
                 }),
-                1 => Fate::Closed(observed),
+                1 => Fate::Closed {
+                    observed,
+                    revision: 1,
+                },
                 _ => Fate::Missed(observed),
             }
         })
@@ -296,6 +315,32 @@ mod tests {
         state
     }
 
+    #[test]
+    fn what_was_opened_again_stays_though_a_replica_lags() {
+        let id = PlanExecutionId::new("x");
+        let told = |fate| Delta {
+            fates: [(id.clone(), fate)].into(),
+            ..Delta::default()
+        };
+        let open = told(Fate::Open(OpenExecution {
+            scope: Scope::new("org", "a"),
+            start: Some(from_ms(0)),
+            observed: from_ms(16),
+            revision: 2,
+            missed: BTreeSet::new(),
+            summary: None,
+        }));
+        let closed = |at, revision| {
+            let observed = from_ms(at);
+            told(Fate::Closed { observed, revision })
+        };
+        // Over as of revision 1, seen again later than it was opened, in a replica that lags.
+        let state = applied(&[&open, &closed(17, 1)]);
+        assert!(state.open.contains_key(&id));
+        assert!(applied(&[&open, &closed(17, 2)]).open.is_empty());
+        assert!(applied(&[&open, &closed(15, 3)]).open.contains_key(&id));
+    }
+
     proptest! {
         #[test]
         fn coverage_and_gaps_do_not_depend_on_order_or_repetition(a in any_delta(), b in any_delta()) {
@@ -310,7 +355,7 @@ mod tests {
             for id in ["x", "y", "z"].map(PlanExecutionId::new) {
                 let fates = || deltas.iter().filter_map(|delta| delta.fates.get(&id));
                 let opened = fates().filter_map(|fate| match fate { Fate::Open(open) => Some(open.observed), _ => None }).max();
-                let closed = fates().filter_map(|fate| match fate { Fate::Closed(at) => Some(*at), _ => None }).max();
+                let closed = fates().filter_map(|fate| match fate { Fate::Closed { observed, .. } => Some(*observed), _ => None }).max();
                 // Where an older "open" is applied last an entry may be too many; it costs a poll.
                 if closed < opened {
                     prop_assert!(state.open.contains_key(&id));

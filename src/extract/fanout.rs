@@ -262,6 +262,7 @@ impl ScopeReader<'_> {
                     scope: self.scope.clone(),
                     start: None,
                     observed: page.observed,
+                    revision: 0,
                     missed: [].into(),
                     summary: Some(String::from_utf8_lossy(&row.summary).into_owned()),
                 };

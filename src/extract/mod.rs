@@ -118,7 +118,11 @@ pub fn plan_sync(
     let mut given_up = BTreeMap::new();
     for (id, open) in &state.open {
         if is_given_up(open, rules.now) {
-            given_up.insert(id.clone(), Fate::Closed(rules.now));
+            let fate = Fate::Closed {
+                observed: rules.now,
+                revision: open.revision,
+            };
+            given_up.insert(id.clone(), fate);
         } else if let (Some(ask), Some(start)) = (asks.get_mut(&open.scope), open.start) {
             if ask.windows.iter().any(|window| window.contains(start)) {
                 ask.expected.push((id.clone(), start));
@@ -274,6 +278,7 @@ mod tests {
             scope,
             start: Some(start),
             observed,
+            revision: 1,
             missed: [].into(),
             summary: None,
         }

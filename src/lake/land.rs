@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::derive::{Which, WrittenFile};
 use super::layout::{self, Partition};
 use super::log::Record;
-use super::parquet::FileError;
+use super::parquet::{FileError, Stamp, stamp};
 use super::raw::{Kept, Merge, MergeCounts, RawObject, merge};
 use super::store::{Expected, Landing};
 use super::{Lake, LakeError, blocking, check_size, pause};
@@ -19,6 +19,7 @@ use crate::drift::Drift;
 use crate::extract::Observation;
 use crate::extract::spool::Spool;
 use crate::ids::PlanExecutionId;
+use crate::schema::Table;
 
 /// What landing the observations of a spool, or of one partition of it, came to.
 #[derive(Debug, Default)]
@@ -42,9 +43,13 @@ struct Pending {
     partitions: Vec<Partition>,
 }
 
-/// After this long a list of pending partitions is taken for a dead run's, which is harmless if
-/// the run lives.
+/// After this long a list of pending partitions is taken for a dead run's and its partitions are
+/// derived, which is harmless if the run lives.
 const PENDING_AGE_MS: i64 = 15 * 60 * 1000;
+
+/// After this long its run is surely gone, and the list is removed: without it nobody would know
+/// that a run which dies yet may leave tables behind their raw partition.
+const GONE_AGE_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// How long run reports are kept.
 const REPORTS_MS: i64 = 90 * 86_400_000;
@@ -172,19 +177,39 @@ impl Lake {
             };
             // A list that cannot be read was never whole: its run had merged nothing yet.
             if let Ok(list) = serde_json::from_slice::<Pending>(&bytes) {
-                tracing::warn!(
-                    run.id = list.run_id,
-                    "finishing the work of a run that died"
-                );
                 for partition in list.partitions {
-                    let derived = self.derive_stored(partition, Which::Behind).await?;
-                    landed.files.extend(derived.files);
-                    landed.drift.add(derived.drift);
+                    self.recover_partition(partition, &list.run_id, &mut landed)
+                        .await?;
                 }
             }
-            self.store.delete(&found.path).await?;
+            if GONE_AGE_MS <= age {
+                self.store.delete(&found.path).await?;
+            }
         }
         Ok(landed)
+    }
+
+    async fn recover_partition(
+        &self,
+        partition: Partition,
+        run_id: &str,
+        landed: &mut Landed,
+    ) -> Result<(), LakeError> {
+        // A damaged footer counts as behind: deriving finds out.
+        let revision = |found: Option<(Result<Stamp, FileError>, _)>| {
+            found
+                .and_then(|(stamp, _)| Some(stamp.ok()?.revision))
+                .unwrap_or_default()
+        };
+        let raw = revision(stamp(&self.store, &partition.raw()).await?);
+        if raw <= revision(stamp(&self.store, &partition.table(Table::Executions)).await?) {
+            return Ok(());
+        }
+        tracing::warn!(run.id = run_id, %partition, "finishing the work of a run that died");
+        let derived = self.derive_stored(partition, Which::Behind).await?;
+        landed.files.extend(derived.files);
+        landed.drift.add(derived.drift);
+        Ok(())
     }
 
     /// Deletes what is too old to be of use: checkpoint records, and reports of 90 days.
@@ -230,12 +255,16 @@ impl Lake {
 pub fn fates(landed: &Landed) -> impl Iterator<Item = (PlanExecutionId, Fate)> + '_ {
     landed.kept.iter().map(|(id, (start, kept))| {
         let fate = if kept.is_terminal {
-            Fate::Closed(kept.observed)
+            Fate::Closed {
+                observed: kept.observed,
+                revision: kept.revision,
+            }
         } else {
             Fate::Open(OpenExecution {
                 scope: kept.scope.clone(),
                 start: Some(*start),
                 observed: kept.observed,
+                revision: kept.revision,
                 missed: std::collections::BTreeSet::new(),
                 summary: None,
             })

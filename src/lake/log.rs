@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use super::layout;
 use super::store::{Expected, Found, Landing, Store, StoreError};
+use super::{layout, pause};
 use crate::checkpoint::{Delta, State};
 
 /// One committed state.
@@ -88,19 +88,14 @@ impl Record {
         now: Timestamp,
         delta: &Delta,
     ) -> Result<Self, CheckpointError> {
-        let mut committed: Option<u64> = None;
-        for _ in 0..ATTEMPTS {
-            let newest = Self::newest(store).await?;
-            let next = newest.next(run_id, now, delta);
-            // Once committed, a newer record is of a run that went on from ours, or from an older
-            // one that a lagging listing showed it: then the sum differs, and is committed again.
-            if committed.is_some_and(|number| newest.number == number || next.state == newest.state)
-            {
-                return Ok(newest);
-            }
+        for attempt in 0..ATTEMPTS {
+            pause(attempt).await;
+            let next = Self::newest(store).await?.next(run_id, now, delta);
             let path = layout::checkpoint(next.number);
+            // A number is taken once, so whoever takes one has read the record before it: what
+            // has landed stays in the sum of all later records, also where a listing lags.
             match store.put(&path, next.encode()?, &Expected::Absent).await? {
-                Landing::Landed(_) => committed = Some(next.number),
+                Landing::Landed(_) => return Ok(next),
                 Landing::Lost => {}
             }
         }

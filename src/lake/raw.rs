@@ -42,6 +42,8 @@ pub struct Kept {
     pub observed: Timestamp,
     /// Whether the execution is over.
     pub is_terminal: bool,
+    /// The revision of the raw object that says so.
+    pub revision: u64,
 }
 
 /// What a merge of observations into a raw object comes to.
@@ -151,6 +153,11 @@ pub fn merge(
     } else {
         Some(rewrite(&path, old, winners, scratch)?)
     };
+    let said_by = replacement.as_ref().or(old);
+    let revision = said_by.map_or(0, |raw| raw.revision);
+    for kept in kept.values_mut() {
+        kept.revision = revision;
+    }
     Ok(Merge {
         replacement,
         kept,
@@ -209,6 +216,7 @@ impl<'a> Candidate<'a> {
             scope: scope.clone(),
             observed: version.observed.max(seen),
             is_terminal: version.is_terminal,
+            revision: 0,
         }
     }
 

@@ -15,6 +15,8 @@ mod incremental;
 #[cfg(test)]
 mod overlap;
 #[cfg(test)]
+mod protocol_model;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod signals;
