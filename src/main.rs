@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use harness_lake::cli::{self, Cli};
 use jiff::Timestamp;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,harness_lake=info"));
@@ -21,8 +21,30 @@ async fn main() -> ExitCode {
     if cli.log_is_json() {
         log.json().init();
     } else {
-        log.with_target(false).init();
+        log.with_target(false)
+            .with_ansi(io::stderr().is_terminal())
+            .init();
     }
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .build()
+        .expect("threads can be started");
+    let exit = runtime.block_on(run(cli));
+    // Reads of files that nobody waits for any more must not hold up the end.
+    runtime.shutdown_background();
+    exit
+}
+
+/// Threads that wait for the network.
+const WORKERS: usize = 2;
+
+/// Threads that encode, decode and use the disk. The allocator keeps an arena for each thread that
+/// ever allocated, so more of them cost memory and gain little.
+const BLOCKING: usize = 4;
+
+async fn run(cli: Cli) -> ExitCode {
     let (stop, stopped) = watch::channel(false);
     let command = cli::run(cli, now, stopped, io::stderr().is_terminal());
     tokio::pin!(command);
