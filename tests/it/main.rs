@@ -1,5 +1,11 @@
 //! The one integration-test binary: whole runs of the program against the simulated account.
 
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod crash;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod lab;
 #[cfg(test)]
 mod protocol_model;
 
