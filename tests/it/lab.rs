@@ -1,6 +1,10 @@
 //! What the tests of the protocol share: a small simulated account behind a socket whose clock
 //! stands still, the real binary, and a folder's Parquet decoded.
 
+#![cfg_attr(
+    not(feature = "failpoints"),
+    expect(dead_code, reason = "only tests that end the process use it")
+)]
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

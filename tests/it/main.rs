@@ -3,11 +3,14 @@
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod crash;
-#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod faulty_store;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod protocol_model;
+#[cfg(test)]
+mod schedules;
 
 #[test]
 fn the_binary_tells_its_version() {
