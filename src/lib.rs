@@ -6,6 +6,7 @@ pub mod config;
 pub mod drift;
 pub mod error;
 pub mod extract;
+mod failpoint;
 pub mod ids;
 pub mod job;
 pub mod lake;

@@ -14,6 +14,7 @@ use super::raw::{RawObject, each_row};
 use super::store::{Expected, Landing, Tag};
 use super::{Lake, LakeError, blocking, pause};
 use crate::drift::Drift;
+use crate::failpoint::hit;
 use crate::ids::AccountId;
 use crate::schema::Table;
 use crate::tables::ExecutionTables;
@@ -165,12 +166,16 @@ impl Lake {
                 None => Expected::Absent,
             };
             let bytes = body.len() as u64;
+            hit("before-table");
             match self.store.put(&path, body, &expected).await? {
-                Landing::Landed(_) => files.push(WrittenFile {
-                    path,
-                    rows: rows as u64,
-                    bytes,
-                }),
+                Landing::Landed(_) => {
+                    hit("after-table");
+                    files.push(WrittenFile {
+                        path,
+                        rows: rows as u64,
+                        bytes,
+                    });
+                }
                 Landing::Lost => return Ok(false),
             }
         }

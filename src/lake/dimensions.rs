@@ -9,6 +9,7 @@ use super::parquet::{Kind, ObjectWriter, Stamp, stamp};
 use super::store::{Expected, Landing};
 use super::{Lake, LakeError, layout, pause};
 use crate::checkpoint::{ScopeState, State};
+use crate::failpoint::hit;
 use crate::ids::Scope;
 use crate::schema::Table;
 use crate::tables::{OrgRow, ProjectRow, ScopeRow, orgs, projects, scopes};
@@ -51,7 +52,9 @@ impl Lake {
             let (body, count) = self.encode_dimension(table, &path, revision, &rows)?;
             let expected = there.map_or(Expected::Absent, |(_, tag)| Expected::Version(tag));
             let bytes = body.len() as u64;
+            hit("before-dimension");
             if let Landing::Landed(_) = self.store.put(&path, body, &expected).await? {
+                hit("after-dimension");
                 return Ok(Some(WrittenFile {
                     path,
                     rows: count as u64,

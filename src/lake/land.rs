@@ -18,6 +18,7 @@ use crate::checkpoint::{Delta, Fate, OpenExecution};
 use crate::drift::Drift;
 use crate::extract::Observation;
 use crate::extract::spool::Spool;
+use crate::failpoint::hit;
 use crate::ids::PlanExecutionId;
 use crate::schema::Table;
 
@@ -80,7 +81,9 @@ impl Lake {
             run_id: run_id.to_owned(),
             partitions,
         };
+        hit("before-pending");
         self.store.overwrite(&pending, json(&list)).await?;
+        hit("after-pending");
         while let Some((partition, observations)) =
             spool.pop().map_err(|error| self.scratch_error(error))?
         {
@@ -89,8 +92,10 @@ impl Lake {
             }
             self.land_partition(partition, observations.into(), &mut landed)
                 .await?;
+            hit("after-date");
         }
         self.store.delete(&pending).await?;
+        hit("after-unpend");
         Ok(Some(landed))
     }
 
@@ -153,7 +158,9 @@ impl Lake {
                 return Ok((old, merged));
             };
             check_size(&path, new.bytes.len())?;
+            hit("before-raw");
             if let Landing::Landed(_) = self.store.put(&path, new.bytes.clone(), &expected).await? {
+                hit("after-raw");
                 return Ok((Some(new), merged));
             }
         }

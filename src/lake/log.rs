@@ -8,6 +8,7 @@ use ulid::Ulid;
 use super::store::{Expected, Found, Landing, Store, StoreError};
 use super::{layout, pause};
 use crate::checkpoint::{Delta, State};
+use crate::failpoint::hit;
 
 /// One committed state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,8 +95,12 @@ impl Record {
             let path = layout::checkpoint(next.number);
             // A number is taken once, so whoever takes one has read the record before it: what
             // has landed stays in the sum of all later records, also where a listing lags.
+            hit("before-record");
             match store.put(&path, next.encode()?, &Expected::Absent).await? {
-                Landing::Landed(_) => return Ok(next),
+                Landing::Landed(_) => {
+                    hit("after-record");
+                    return Ok(next);
+                }
                 Landing::Lost => {}
             }
         }

@@ -8,14 +8,23 @@ mod check;
 mod cli;
 #[cfg(test)]
 mod completeness;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod faulty_store;
 #[cfg(test)]
 mod full_run;
 #[cfg(test)]
 mod incremental;
 #[cfg(test)]
+mod lab;
+#[cfg(test)]
 mod overlap;
 #[cfg(test)]
 mod protocol_model;
+#[cfg(test)]
+mod schedules;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use ulid::Ulid;
 
 use super::{StoreError, Tag, file_of, staging_of};
+use crate::failpoint::hit;
 use crate::lake::layout;
 
 /// The lock of a local lake; released when dropped, or when the process dies.
@@ -142,6 +143,7 @@ fn stage(staged: &Path, body: &[u8]) -> io::Result<Tag> {
 }
 
 fn publish(staged: &Path, target: &Path, onto: &Onto, tag: Tag) -> io::Result<Written> {
+    hit("staged");
     make_parents(target)?;
     match onto {
         Onto::Anything => fs::rename(staged, target)?,
@@ -162,6 +164,7 @@ fn publish(staged: &Path, target: &Path, onto: &Onto, tag: Tag) -> io::Result<Wr
             fs::rename(staged, target)?;
         }
     }
+    hit("renamed");
     sync_folder(target)?;
     Ok(Written::Done(tag))
 }

@@ -1,0 +1,155 @@
+//! The real binary, killed at every step of the protocol, on a disk.
+//!
+//! At any moment afterwards each execution stands at most once, and no row is older than before;
+//! a run that is simply started again leaves the lake that an undisturbed run would have left.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use harness_lake::checkpoint::State;
+use harness_lake::lake::log::Record;
+use harness_lake::lake::store::Store;
+use jiff::SignedDuration;
+use tempfile::TempDir;
+
+use crate::lab::{Source, decoded, files, observed, text};
+
+/// Steps of a run, and how often at the least a run comes by.
+const STEPS: [(&str, u32); 14] = [
+    ("before-pending", 1),
+    ("after-pending", 1),
+    ("before-raw", 2),
+    ("after-raw", 2),
+    ("before-table", 4),
+    ("after-table", 8),
+    ("after-date", 2),
+    ("after-unpend", 1),
+    ("before-record", 1),
+    ("after-record", 1),
+    ("before-dimension", 1),
+    ("after-dimension", 1),
+    ("staged", 14),
+    ("renamed", 8),
+];
+
+struct Rows {
+    tables: BTreeMap<String, RecordBatch>,
+    state: State,
+}
+
+fn rows(lake: &Path) -> Rows {
+    let store = Store::open(text(lake)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let mut state = runtime.block_on(Record::newest(&store)).unwrap().state;
+    // How large rows are on average depends on what a run happens to read.
+    for scope in state.scopes.values_mut() {
+        scope.row_bytes = None;
+    }
+    let tables = decoded(lake);
+    Rows { tables, state }
+}
+
+/// Runs that begin from `base`: one undisturbed, and one killed at each step and started again.
+fn kill_everywhere(source: &Source, base: &Path, steps: impl Iterator<Item = (String, bool)>) {
+    let folder = TempDir::new().unwrap();
+    let undisturbed = folder.path().join("undisturbed");
+    copy(base, &undisturbed);
+    source.sync(&undisturbed);
+    let expected = rows(&undisturbed);
+    let before = observed(&decoded(base));
+    for (point, must_hit) in steps {
+        let lake = folder.path().join(&point);
+        copy(base, &lake);
+        let killed = source
+            .command("sync", text(&lake))
+            .env("HARNESS_LAKE_FAILPOINT", &point)
+            .output()
+            .unwrap();
+        assert_eq!(
+            killed.status.code().is_none(),
+            must_hit,
+            "{point}: {killed:?}"
+        );
+        let left = observed(&decoded(&lake));
+        for (id, at) in &before {
+            assert!(
+                left.get(id) >= Some(at),
+                "{point}: {id} is older than before"
+            );
+        }
+        source.sync(&lake);
+        let healed = rows(&lake);
+        assert_eq!(
+            healed.tables.keys().collect::<Vec<_>>(),
+            expected.tables.keys().collect::<Vec<_>>(),
+            "{point}"
+        );
+        for (path, batch) in &healed.tables {
+            assert!(*batch == expected.tables[path], "{point}: {path} differs");
+        }
+        assert_eq!(healed.state, expected.state, "{point}");
+        fs::remove_dir_all(&lake).unwrap();
+    }
+}
+
+fn every_step(share: u32) -> impl Iterator<Item = (String, bool)> {
+    let all = STEPS
+        .into_iter()
+        .flat_map(|(point, times)| (1..=times).map(move |nth| (format!("{point}:{nth}"), true)));
+    all.enumerate()
+        .filter(move |(at, _)| at % 2 == share as usize)
+        .map(|(_, step)| step)
+}
+
+/// A lake that was read once, and a source that went on since.
+fn later() -> (Source, TempDir) {
+    let source = Source::start();
+    let base = TempDir::new().unwrap();
+    source.sync(base.path());
+    source.server.clock().advance(SignedDuration::from_hours(9));
+    (source, base)
+}
+
+#[test]
+fn a_later_run_killed_at_any_step_is_made_good_by_the_next() {
+    let (source, base) = later();
+    kill_everywhere(&source, base.path(), every_step(0));
+}
+
+#[test]
+fn a_later_run_killed_at_any_other_step_is_made_good_by_the_next() {
+    let (source, base) = later();
+    kill_everywhere(&source, base.path(), every_step(1));
+}
+
+#[test]
+fn a_first_run_killed_at_any_step_is_made_good_by_the_next() {
+    let source = Source::start();
+    let base = TempDir::new().unwrap();
+    let steps = ["staged", "renamed"]
+        .into_iter()
+        .flat_map(|point| [1, 2, 3, 4, 5, 8, 11, 21, 24].map(|nth| format!("{point}:{nth}")));
+    let dimensions = ["before-dimension:2", "after-dimension:1", "after-record:1"];
+    let steps = steps.chain(dimensions.map(str::to_owned));
+    kill_everywhere(&source, base.path(), steps.map(|step| (step, true)));
+}
+
+#[test]
+fn a_run_that_comes_by_no_such_step_lives() {
+    let (source, base) = later();
+    let never = [("before-record:2".to_owned(), false)];
+    kill_everywhere(&source, base.path(), never.into_iter());
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    for path in files(from) {
+        let target = to.join(path.strip_prefix(from).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(&path, &target).unwrap();
+    }
+}

@@ -1,0 +1,176 @@
+//! An object store in memory whose every operation waits to be told how it goes.
+//!
+//! Each run sees the store through a [`FaultyStore`] of its own; whoever drives the runs decides, one
+//! operation at a time, which run goes on and what befalls it. So a schedule is a list of choices,
+//! and the same choices give the same schedule.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tokio::sync::oneshot;
+
+/// How an operation goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is done.
+    Done,
+    /// Nothing is done, and the run is told so.
+    Fails,
+    /// It is done, and the run is told that it failed.
+    AnswerIsLost,
+    /// It is done, and the run never hears of it: its process is dead by then.
+    Dies,
+}
+
+/// The operations that wait, one for each run at the most.
+#[derive(Debug, Default)]
+pub(crate) struct Gate(Mutex<[Option<Waiting>; RUNS]>);
+
+/// Runs at once at the most.
+pub(crate) const RUNS: usize = 4;
+
+/// An operation that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// What it is, such as `put`.
+    pub(crate) what: &'static str,
+    pub(crate) path: String,
+    go: oneshot::Sender<Verdict>,
+}
+
+impl Gate {
+    pub(crate) fn waits(&self, run: usize) -> bool {
+        self.waiting()[run].is_some()
+    }
+
+    /// Lets the operation of a run go on, and tells which it was.
+    pub(crate) fn open(&self, run: usize, verdict: Verdict) -> (&'static str, String) {
+        let waiting = self.waiting()[run].take().unwrap();
+        waiting.go.send(verdict).unwrap();
+        (waiting.what, waiting.path)
+    }
+
+    async fn pass(&self, run: usize, what: &'static str, path: &Path) -> Verdict {
+        let (go, told) = oneshot::channel();
+        let path = path.to_string();
+        let before = self.waiting()[run].replace(Waiting { what, path, go });
+        assert!(before.is_none(), "a run does one thing at a time");
+        told.await.unwrap()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, [Option<Waiting>; RUNS]> {
+        self.0.lock().unwrap()
+    }
+}
+
+/// The store as one run sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct FaultyStore {
+    pub(crate) objects: Arc<InMemory>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) run: usize,
+}
+
+impl FaultyStore {
+    async fn around<T>(
+        &self,
+        what: &'static str,
+        path: &Path,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        match self.gate.pass(self.run, what, path).await {
+            Verdict::Done => work.await,
+            Verdict::Fails => Err(broken(what)),
+            Verdict::AnswerIsLost => work.await.and(Err(broken(what))),
+            Verdict::Dies => {
+                let _ = work.await;
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+fn broken(what: &'static str) -> Error {
+    Error::Generic {
+        store: "faulty",
+        source: format!("{what} broke off").into(),
+    }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "run {} of {}", self.run, self.objects)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        let put = self.objects.put_opts(location, payload, opts);
+        self.around("put", location, put).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        _: &Path,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        unreachable!("multipart puts know no conditions")
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let get = self.objects.get_opts(location, options);
+        self.around("get", location, get).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let store = self.clone();
+        let delete = move |path: Path| {
+            let store = store.clone();
+            async move {
+                let delete = store.objects.delete(&path);
+                store.around("delete", &path, delete).await?;
+                Ok(path)
+            }
+        };
+        locations.and_then(delete).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (store, prefix) = (self.clone(), prefix.cloned());
+        let listed = async move {
+            let list = store.objects.list(prefix.as_ref()).try_collect::<Vec<_>>();
+            let folder = prefix.clone().unwrap_or_default();
+            store.around("list", &folder, list).await
+        };
+        stream::once(listed)
+            .map_ok(|metas| stream::iter(metas.into_iter().map(Ok)))
+            .try_flatten()
+            .boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        unreachable!("nothing is copied")
+    }
+}

@@ -1,0 +1,150 @@
+//! What the tests of the protocol share: a small simulated account behind a socket whose clock
+//! stands still, the real binary, and a folder's Parquet decoded.
+
+#![cfg_attr(
+    not(feature = "failpoints"),
+    expect(dead_code, reason = "only tests that end the process use it")
+)]
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::TimestampMicrosecondType;
+use bytes::Bytes;
+use harness_lake::sim::{Account, AccountSpec, Server, ServerOptions};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+
+/// A server with its own runtime, so that tests are plain functions.
+pub(crate) struct Source {
+    pub(crate) server: Server,
+    // Dropped last: the server lives on it.
+    _runtime: Runtime,
+}
+
+impl Source {
+    /// Four projects with some sixty executions in three days.
+    pub(crate) fn start() -> Self {
+        let account = Account::generate(&AccountSpec {
+            projects_per_org: 2,
+            executions: 60,
+            days: 3,
+            future_hours: 24,
+            forbidden_project: false,
+            ..AccountSpec::small("2026-11-24T15:00:00Z".parse().unwrap())
+        });
+        let options = ServerOptions::new(&account);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let server = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            Server::start(account, options, listener).await.unwrap()
+        });
+        Self {
+            server,
+            _runtime: runtime,
+        }
+    }
+
+    /// The binary with nothing in its environment but the connection.
+    pub(crate) fn command(&self, command: &str, lake: &str) -> Command {
+        let mut binary = Command::new(assert_cmd::cargo::cargo_bin("harness-lake"));
+        binary
+            .env_clear()
+            .env("HARNESS_API_KEY", self.server.api_key())
+            .env("HARNESS_BASE_URL", self.server.base_url())
+            .env("HARNESS_LAKE_REQUESTS_PER_MINUTE", "60000")
+            .args([command, "--output", "json", "--lake", lake]);
+        binary
+    }
+
+    /// A `sync` that must end well; gives its report.
+    #[track_caller]
+    pub(crate) fn sync(&self, lake: &Path) -> serde_json::Value {
+        let output = self.command("sync", text(lake)).output().unwrap();
+        ended(&output, 0)
+    }
+}
+
+/// Standard output, which is one JSON document, of a run that must end with `code`.
+#[track_caller]
+pub(crate) fn ended(output: &Output, code: i32) -> serde_json::Value {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
+}
+
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Every Parquet file below `folder`, decoded, by its path within.
+pub(crate) fn decoded(folder: &Path) -> BTreeMap<String, RecordBatch> {
+    files(folder)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|it| it == "parquet"))
+        .map(|path| {
+            let name = text(path.strip_prefix(folder).unwrap()).to_owned();
+            (name, decode(fs::read(&path).unwrap().into()))
+        })
+        .collect()
+}
+
+/// A whole Parquet file as one batch, with its metadata but for what tells one put from another:
+/// the write id, and of `scopes` the number of the checkpoint record.
+pub(crate) fn decode(file: Bytes) -> RecordBatch {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let schema = reader.schema().clone();
+    let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+    let mut batch = concat_batches(&schema, &batches).unwrap();
+    let metadata = batch.schema_metadata_mut();
+    assert!(metadata.remove("harness_lake.write_id").is_some());
+    if metadata["harness_lake.table"] == "scopes" {
+        metadata.remove("harness_lake.revision");
+    }
+    batch
+}
+
+/// When each execution of the table was observed; fails where one stands twice.
+#[track_caller]
+pub(crate) fn observed<'a>(
+    objects: impl IntoIterator<Item = (&'a String, &'a RecordBatch)>,
+) -> BTreeMap<String, i64> {
+    let mut observed = BTreeMap::new();
+    for (path, batch) in objects {
+        if !path.contains("executions/v1/") {
+            continue;
+        }
+        let ids = batch["plan_execution_id"].as_string::<i32>();
+        let times = batch["observed_ts"].as_primitive::<TimestampMicrosecondType>();
+        for (id, at) in ids.iter().zip(times.values()) {
+            let id = id.unwrap().to_owned();
+            assert_eq!(observed.insert(id.clone(), *at), None, "{id} stands twice");
+        }
+    }
+    observed
+}
+
+/// Every file below `folder`.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}

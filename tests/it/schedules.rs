@@ -1,0 +1,629 @@
+//! Random schedules of runs at once on one lake, over a store that fails, loses answers, and whose
+//! clients die: hundreds of seeds, each the same whenever it is tried.
+//!
+//! `HARNESS_LAKE_SEED=n` tries one seed and tells every step of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use futures::TryStreamExt;
+use futures::future::poll_fn;
+use harness_lake::checkpoint::{Delta, State};
+use harness_lake::extract::spool::Spool;
+use harness_lake::extract::{Observation, Version};
+use harness_lake::ids::{AccountId, PlanExecutionId, Scope};
+use harness_lake::lake::derive::Which;
+use harness_lake::lake::land::fates;
+use harness_lake::lake::layout::{self, Partition};
+use harness_lake::lake::log::Record;
+use harness_lake::lake::raw::RawObject;
+use harness_lake::lake::store::Store;
+use harness_lake::lake::{Lake, LakeError};
+use harness_lake::schema::Table;
+use harness_lake::source::content_hash;
+use harness_lake::window::{Coverage, Window, from_ms};
+use jiff::{SignedDuration, Timestamp};
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::sync::watch;
+
+use crate::faulty_store::{FaultyStore, Gate, RUNS, Verdict};
+use crate::lab::decode;
+
+/// Executions of the history, on two dates in turn.
+const EXECUTIONS: usize = 5;
+
+const MINUTE: i64 = 60_000;
+
+/// 2026-11-23T23:00:00Z: an hour before the second date begins.
+const BEGIN: i64 = 1_795_474_800_000;
+
+/// When the clean run at the end looks.
+const LAST_MINUTE: i64 = 200;
+
+/// splitmix64: all that is left to chance.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+
+    fn minute(&mut self, below: i64) -> i64 {
+        i64::try_from(self.below(below.unsigned_abs())).unwrap()
+    }
+
+    fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
+    }
+}
+
+/// What an execution is like from a minute on.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    from: i64,
+    status: &'static str,
+}
+
+/// The truth of all executions: each runs, ends, and may be opened again or edited.
+struct History(Vec<Vec<Phase>>);
+
+impl History {
+    fn new(dice: &mut Dice) -> Self {
+        let execution = |_| {
+            let mut phases = Vec::from([("Running", 0), ("ApprovalWaiting", 15), ("Failed", 30)]);
+            if dice.percent(50) {
+                phases.extend([("Running", 30), ("Success", 30)]);
+            }
+            if dice.percent(30) {
+                phases.push(("IgnoreFailed", 10));
+            }
+            phases.truncate(1 + usize::try_from(dice.below(6)).unwrap());
+            let mut from = 0;
+            let phase = |(status, most): (&'static str, i64)| {
+                from += if most == 0 { 0 } else { 1 + dice.minute(most) };
+                Phase { from, status }
+            };
+            phases.into_iter().map(phase).collect()
+        };
+        Self((0..EXECUTIONS).map(execution).collect())
+    }
+
+    /// What an answer made at `minute` says of an execution, from a replica that lags by `lag`.
+    fn observe(&self, execution: usize, minute: i64, lag: i64) -> Observation {
+        let phases = &self.0[execution];
+        let known = |phase: &&Phase| phase.from <= (minute - lag).max(0);
+        let at = phases.iter().rposition(|phase| known(&phase)).unwrap_or(0);
+        let start = start_of(execution);
+        let scope = Scope::new("org", format!("project{}", execution % 2));
+        let id = id_of(execution);
+        let status = phases[at].status;
+        let summary = format!(
+            r#"{{"planExecutionId":"{id}","status":"{status}","startTs":{},"name":"phase {at}"}}"#,
+            start.as_millisecond()
+        );
+        Observation {
+            version: Version {
+                observed: from_ms(BEGIN + minute * MINUTE),
+                content_hash: content_hash(&scope, summary.as_bytes()),
+                is_terminal: harness_lake::status::categorize(status).is_terminal(false),
+            },
+            id: PlanExecutionId::new(id),
+            scope,
+            start,
+            summary: summary.into(),
+        }
+    }
+}
+
+fn id_of(execution: usize) -> String {
+    format!("execution-{execution}")
+}
+
+fn start_of(execution: usize) -> Timestamp {
+    let hours = if execution.is_multiple_of(2) { 0 } else { 2 };
+    from_ms(BEGIN + hours * 60 * MINUTE + i64::try_from(execution).unwrap())
+}
+
+/// What a run does.
+#[derive(Clone, Debug)]
+enum Job {
+    /// Recovers, then lands and commits each spool.
+    Sync(Vec<Vec<Observation>>),
+    Replay,
+}
+
+fn window(run: usize) -> Window {
+    let from = i64::try_from(run).unwrap() * 10;
+    Window::new(from_ms(from), from_ms(from + 5)).unwrap()
+}
+
+fn scope() -> Scope {
+    Scope::new("org", "project0")
+}
+
+async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<(), LakeError> {
+    let scratch = std::env::temp_dir();
+    let lake = Lake::open_existing(store, &scratch).await?;
+    let Job::Sync(spools) = job else {
+        return replay(&lake).await;
+    };
+    lake.recover(clock).await?;
+    let (_sender, stop) = watch::channel(false);
+    let parts = spools.len();
+    for (part, observations) in (0..).zip(spools) {
+        let mut spool = Spool::new(&scratch);
+        for observation in observations {
+            let partition = lake
+                .identity()
+                .partition(&observation.id, observation.start);
+            spool.push(partition, observation).unwrap();
+        }
+        let run_id = format!("run{run}");
+        let landed = lake.land(&run_id, part, &mut spool, &stop).await?.unwrap();
+        let mut delta = Delta {
+            fates: fates(&landed).collect(),
+            ..Delta::default()
+        };
+        if part as usize + 1 == parts {
+            delta
+                .covered
+                .insert(scope(), Coverage::from_iter([window(run)]));
+        }
+        lake.commit(&run_id, clock, &delta).await?;
+    }
+    Ok(())
+}
+
+async fn replay(lake: &Lake) -> Result<(), LakeError> {
+    for found in lake.store().list(layout::RAW).await? {
+        let Some((bytes, _)) = lake.store().get(&found.path).await? else {
+            continue;
+        };
+        let raw = RawObject::new(&found.path, bytes)?;
+        lake.derive(partition_of(&found.path), &raw, Which::All)
+            .await?;
+    }
+    Ok(())
+}
+
+fn partition_of(path: &str) -> Partition {
+    let below = path.split_once("/v1/").unwrap().1;
+    Partition::parse(below).unwrap()
+}
+
+/// A schedule: a lake, its runs, and what a reader has seen so far.
+struct Schedule {
+    seed: u64,
+    dice: Dice,
+    objects: Arc<InMemory>,
+    gate: Arc<Gate>,
+    is_told: bool,
+    /// When each execution in the table was observed, by path.
+    rows: BTreeMap<String, BTreeMap<String, i64>>,
+    newest: Option<State>,
+    jobs: Vec<Job>,
+}
+
+type Running = Option<Pin<Box<dyn Future<Output = Result<(), LakeError>>>>>;
+
+impl Schedule {
+    fn store(&self) -> Store {
+        Store::over(
+            Arc::clone(&self.objects) as Arc<dyn ObjectStore>,
+            "".into(),
+            "memory",
+        )
+    }
+
+    /// Runs `jobs` at once; gives whether all of them ended well.
+    async fn run(&mut self, clock: Timestamp, faults: bool, first: usize) -> bool {
+        let jobs = self.jobs.clone();
+        let mut runs: Vec<Running> = Vec::new();
+        for (run, job) in jobs.into_iter().enumerate() {
+            let store = FaultyStore {
+                objects: Arc::clone(&self.objects),
+                gate: Arc::clone(&self.gate),
+                run,
+            };
+            let store = Store::over(Arc::new(store), "".into(), "memory");
+            runs.push(Some(Box::pin(work(first + run, job, store, clock))));
+        }
+        let mut harmed = [false; RUNS];
+        let mut all_well = true;
+        loop {
+            let gate = Arc::clone(&self.gate);
+            let ended = poll_fn(|cx| settle(&mut runs, &gate, cx)).await;
+            for (run, result) in ended {
+                if let Err(error) = result {
+                    all_well = false;
+                    assert!(
+                        harmed[run] || error.is_conflict(),
+                        "seed {}: run {run} failed by itself: {error:?}",
+                        self.seed
+                    );
+                }
+            }
+            let alive: Vec<_> = (0..runs.len()).filter(|run| runs[*run].is_some()).collect();
+            if alive.is_empty() {
+                return all_well;
+            }
+            let run = alive[usize::try_from(self.dice.below(alive.len() as u64)).unwrap()];
+            let verdict = self.verdict(faults);
+            harmed[run] |= verdict != Verdict::Done;
+            let (what, path) = self.gate.open(run, verdict);
+            if self.is_told {
+                writeln!(std::io::stderr(), "run {run}: {what} {path}: {verdict:?}").unwrap();
+            }
+            let gate = Arc::clone(&self.gate);
+            if verdict == Verdict::Dies {
+                all_well = false;
+                // Let the store do it, then drop the run where it stands.
+                let _ = futures::poll!(runs[run].as_mut().unwrap());
+                runs[run] = None;
+            } else {
+                for (run, result) in poll_fn(|cx| settle(&mut runs, &gate, cx)).await {
+                    all_well &= result.is_ok();
+                    assert!(
+                        result.is_ok()
+                            || harmed[run]
+                            || result.as_ref().is_err_and(LakeError::is_conflict),
+                        "seed {}: run {run} failed by itself: {result:?}",
+                        self.seed
+                    );
+                }
+            }
+            self.read(what, &path).await;
+        }
+    }
+
+    fn verdict(&mut self, faults: bool) -> Verdict {
+        match self.dice.below(if faults { 100 } else { 1 }) {
+            94 | 95 => Verdict::Fails,
+            96 | 97 => Verdict::AnswerIsLost,
+            98 => Verdict::Dies,
+            _ => Verdict::Done,
+        }
+    }
+
+    /// What a reader of the lake sees after each step.
+    async fn read(&mut self, what: &str, path: &str) {
+        let seed = self.seed;
+        if what == "put" && path.starts_with("executions/") {
+            let Ok(object) = self.objects.get(&path.into()).await else {
+                return;
+            };
+            let now = rows_of(&decode(object.bytes().await.unwrap()));
+            let before = self.rows.insert(path.to_owned(), now).unwrap_or_default();
+            let now = &self.rows[path];
+            for (id, at) in &before {
+                assert!(
+                    now.get(id) >= Some(at),
+                    "seed {seed}: {id} is older than before"
+                );
+            }
+            let ids: Vec<_> = self.rows.values().flat_map(BTreeMap::keys).collect();
+            let distinct: BTreeSet<_> = ids.iter().collect();
+            assert_eq!(
+                ids.len(),
+                distinct.len(),
+                "seed {seed}: an execution stands twice"
+            );
+        }
+        if what == "put" && path.starts_with(layout::CHECKPOINTS) {
+            let state = Record::newest(&self.store()).await.unwrap().state;
+            let covered = |state: &State, run| {
+                let scope = state.scopes.get(&scope());
+                scope.is_some_and(|scope| scope.coverage.covers(window(run)))
+            };
+            for run in 0..RUNS {
+                if self.newest.as_ref().is_some_and(|old| covered(old, run)) {
+                    assert!(covered(&state, run), "seed {seed}: coverage was lost");
+                }
+                let Some(Job::Sync(spools)) = self.jobs.get(run).filter(|_| covered(&state, run))
+                else {
+                    continue;
+                };
+                for seen in spools.iter().flatten() {
+                    let stands = self
+                        .rows
+                        .values()
+                        .any(|rows| rows.contains_key(seen.id.as_str()));
+                    assert!(
+                        stands,
+                        "seed {seed}: coverage claims {}, no table has it",
+                        seen.id
+                    );
+                }
+            }
+            self.newest = Some(state);
+        }
+    }
+}
+
+/// Polls all runs that do not wait at the gate, until each waits or has ended.
+fn settle(
+    runs: &mut [Running],
+    gate: &Gate,
+    cx: &mut std::task::Context<'_>,
+) -> Poll<Vec<(usize, Result<(), LakeError>)>> {
+    let mut ended = Vec::new();
+    let mut is_settled = true;
+    for (at, run) in runs.iter_mut().enumerate() {
+        let Some(future) = run else {
+            continue;
+        };
+        if gate.waits(at) {
+            continue;
+        }
+        match future.as_mut().poll(cx) {
+            Poll::Ready(result) => {
+                ended.push((at, result));
+                *run = None;
+            }
+            Poll::Pending => is_settled &= gate.waits(at),
+        }
+    }
+    if is_settled || !ended.is_empty() {
+        Poll::Ready(ended)
+    } else {
+        Poll::Pending
+    }
+}
+
+fn rows_of(batch: &RecordBatch) -> BTreeMap<String, i64> {
+    let ids = batch["plan_execution_id"].as_string::<i32>();
+    let times = batch["observed_ts"].as_primitive::<TimestampMicrosecondType>();
+    let rows: BTreeMap<_, _> = ids
+        .iter()
+        .zip(times.values())
+        .map(|(id, at)| (id.unwrap().to_owned(), *at))
+        .collect();
+    assert_eq!(rows.len(), batch.num_rows(), "an execution stands twice");
+    rows
+}
+
+async fn try_seed(seed: u64, is_told: bool) {
+    let mut dice = Dice(seed);
+    let history = History::new(&mut dice);
+    let objects = Arc::new(InMemory::new());
+    let store = Store::over(
+        Arc::clone(&objects) as Arc<dyn ObjectStore>,
+        "".into(),
+        "memory",
+    );
+    let account = AccountId::new("account");
+    let begin = from_ms(BEGIN);
+    Lake::open(store.clone(), &account, begin, None, &std::env::temp_dir())
+        .await
+        .unwrap();
+    let mut jobs = Vec::new();
+    for run in 0..2 + dice.below(2) {
+        if run == 2 && dice.percent(50) {
+            jobs.push(Job::Replay);
+            continue;
+        }
+        let minute = 10 + dice.minute(90);
+        let spools = (0..=dice.below(2)).map(|_| {
+            let chosen = (0..EXECUTIONS)
+                .filter(|_| dice.percent(70))
+                .collect::<Vec<_>>();
+            let observe = |execution| history.observe(execution, minute, dice.minute(9));
+            chosen.into_iter().map(observe).collect()
+        });
+        jobs.push(Job::Sync(spools.collect()));
+    }
+    let mut schedule = Schedule {
+        seed,
+        dice,
+        objects: Arc::clone(&objects),
+        gate: Arc::default(),
+        is_told,
+        rows: BTreeMap::new(),
+        newest: None,
+        jobs,
+    };
+    // The store's clock is the local one, so "an hour later" makes every list of dates an old one.
+    let all_well = schedule.run(later(1), true, 0).await;
+    if all_well {
+        let raw = raw_rows(&objects).await;
+        let state = Record::newest(&store).await.unwrap().state;
+        for (id, row) in &raw {
+            let listed = state.open.contains_key(&PlanExecutionId::new(id));
+            assert!(
+                row.is_terminal || listed,
+                "seed {seed}: {id} was lost though it is open"
+            );
+        }
+    }
+
+    let last: Vec<_> = (0..EXECUTIONS)
+        .map(|execution| history.observe(execution, LAST_MINUTE, 0))
+        .collect();
+    let observations: Vec<Observation> = schedule
+        .jobs
+        .iter()
+        .filter_map(|job| match job {
+            Job::Sync(spools) => Some(spools.iter().flatten().cloned()),
+            Job::Replay => None,
+        })
+        .flatten()
+        .chain(last.iter().cloned())
+        .collect();
+    schedule.jobs = vec![Job::Sync(vec![last.clone()])];
+    let ended = schedule.run(later(25), false, RUNS - 1).await;
+    assert!(ended, "seed {seed}: the clean run failed");
+    check_end(seed, &objects, &last, &observations).await;
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the store in memory dates its objects by the local clock"
+)]
+fn later(hours: i64) -> Timestamp {
+    Timestamp::now() + SignedDuration::from_hours(hours)
+}
+
+/// A row of a raw partition.
+#[derive(Debug)]
+struct Row {
+    scope: Scope,
+    start: i64,
+    observed: i64,
+    first_observed: i64,
+    content_hash: i64,
+    is_terminal: bool,
+    summary: String,
+}
+
+async fn raw_rows(objects: &InMemory) -> BTreeMap<String, Row> {
+    let mut rows = BTreeMap::new();
+    for (_, bytes) in below(objects, layout::RAW).await {
+        let batch = decode(bytes);
+        let text = |name, at| batch[name].as_string::<i32>().value(at).to_owned();
+        let time = |name, at| {
+            let column: &dyn Array = &batch[name];
+            column.as_primitive::<TimestampMicrosecondType>().value(at)
+        };
+        for at in 0..batch.num_rows() {
+            let row = Row {
+                scope: Scope::new(text("org_id", at), text("project_id", at)),
+                start: time("start_ts", at),
+                observed: time("observed_ts", at),
+                first_observed: time("first_observed_ts", at),
+                content_hash: batch["content_hash"].as_primitive::<Int64Type>().value(at),
+                is_terminal: batch["is_terminal"].as_boolean().value(at),
+                summary: text("summary", at),
+            };
+            let before = rows.insert(text("plan_execution_id", at), row);
+            assert!(before.is_none(), "an execution stands twice");
+        }
+    }
+    rows
+}
+
+async fn below(objects: &InMemory, folder: &str) -> Vec<(String, bytes::Bytes)> {
+    let metas: Vec<_> = objects
+        .list(Some(&folder.into()))
+        .try_collect()
+        .await
+        .unwrap();
+    let mut found = Vec::new();
+    for meta in metas {
+        let object = objects.get(&meta.location).await.unwrap();
+        found.push((meta.location.to_string(), object.bytes().await.unwrap()));
+    }
+    found
+}
+
+/// The lake is what an undisturbed run leaves: raw holds what the source says, with times at which
+/// a run saw just that; tables are what raw says, in every column; the open list is right.
+async fn check_end(
+    seed: u64,
+    objects: &InMemory,
+    last: &[Observation],
+    observations: &[Observation],
+) {
+    let raw = raw_rows(objects).await;
+    assert_eq!(raw.len(), last.len(), "seed {seed}");
+    for expected in last {
+        let row = &raw[expected.id.as_str()];
+        assert_eq!(row.scope, expected.scope, "seed {seed}");
+        assert_eq!(row.start, expected.start.as_microsecond(), "seed {seed}");
+        assert_eq!(row.summary.as_bytes(), &expected.summary[..], "seed {seed}");
+        assert_eq!(row.content_hash, expected.version.content_hash);
+        let of_this = || observations.iter().filter(|one| one.id == expected.id);
+        let at = |seen: &Observation| seen.version.observed.as_microsecond();
+        assert!(
+            of_this()
+                .any(|seen| at(seen) == row.observed
+                    && seen.version.content_hash == row.content_hash),
+            "seed {seed}: nobody saw this then: {row:?}"
+        );
+        assert!(of_this().any(|seen| at(seen) == row.first_observed));
+        assert!(row.first_observed <= row.observed, "seed {seed}: {row:?}");
+    }
+
+    let again = Arc::new(InMemory::new());
+    let store = Store::over(
+        Arc::clone(&again) as Arc<dyn ObjectStore>,
+        "".into(),
+        "again",
+    );
+    let account = AccountId::new("account");
+    let lake = Lake::open(store, &account, from_ms(BEGIN), None, &std::env::temp_dir())
+        .await
+        .unwrap();
+    for (path, bytes) in below(objects, layout::RAW).await {
+        again.put(&path.into(), bytes.into()).await.unwrap();
+    }
+    replay(&lake).await.unwrap();
+    for table in Table::PARTITIONED {
+        let folder = layout::table_folder(table);
+        let (ours, theirs) = (below(objects, &folder).await, below(&again, &folder).await);
+        assert_eq!(ours.len(), theirs.len(), "seed {seed}: {folder}");
+        for ((path, ours), (_, theirs)) in ours.into_iter().zip(theirs) {
+            assert!(
+                decode(ours) == decode(theirs),
+                "seed {seed}: {path} is not what raw says"
+            );
+        }
+    }
+
+    let store = Store::over(
+        Arc::new(objects.fork()) as Arc<dyn ObjectStore>,
+        "".into(),
+        "memory",
+    );
+    let state = Record::newest(&store).await.unwrap().state;
+    let open: BTreeSet<_> = state.open.keys().cloned().collect();
+    let expected: BTreeSet<_> = last
+        .iter()
+        .filter(|seen| !seen.version.is_terminal)
+        .map(|seen| seen.id.clone())
+        .collect();
+    assert_eq!(open, expected, "seed {seed}: the open list");
+}
+
+/// Tries every second seed, so that two cores share the work.
+fn try_seeds(parity: u64) {
+    #[expect(clippy::disallowed_methods, reason = "no setting of the program")]
+    let only = std::env::var("HARNESS_LAKE_SEED").ok();
+    let (seeds, is_told) = match only {
+        Some(seed) => (vec![seed.parse().unwrap()], true),
+        None => (
+            (0..SEEDS).filter(|seed| seed % 2 == parity).collect(),
+            false,
+        ),
+    };
+    for seed in seeds {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(try_seed(seed, is_told));
+    }
+}
+
+/// Schedules that are tried.
+const SEEDS: u64 = 500;
+
+#[test]
+fn any_schedule_of_runs_keeps_every_promise() {
+    try_seeds(0);
+}
+
+#[test]
+fn any_other_schedule_of_runs_keeps_every_promise() {
+    try_seeds(1);
+}
