@@ -30,7 +30,6 @@ use harness_lake::window::{Coverage, Window, from_ms};
 use jiff::{SignedDuration, Timestamp};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
-use tokio::sync::watch;
 
 use crate::faulty_store::{FaultyStore, Gate, RUNS, Verdict};
 use crate::lab::decode;
@@ -158,7 +157,6 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
         return replay(&lake).await;
     };
     lake.recover(clock).await?;
-    let (_sender, stop) = watch::channel(false);
     let parts = spools.len();
     for (part, observations) in (0..).zip(spools) {
         let mut spool = Spool::new(&scratch);
@@ -169,7 +167,10 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
             spool.push(partition, observation).unwrap();
         }
         let run_id = format!("run{run}");
-        let landed = lake.land(&run_id, part, &mut spool, &stop).await?.unwrap();
+        let landed = lake
+            .land(&run_id, part, &mut spool, || true)
+            .await?
+            .unwrap();
         let mut delta = Delta {
             fates: fates(&landed).collect(),
             ..Delta::default()
