@@ -17,6 +17,7 @@ use crate::lake::identity::Identity;
 use crate::lake::land::fates;
 use crate::lake::layout::{self, Partition};
 use crate::lake::log::Record;
+use crate::lake::store::LockGuard;
 use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
 use crate::progress::Progress;
 use crate::report::{Failure, Outcome, Report, Watermarks};
@@ -98,13 +99,15 @@ async fn read_and_land(
 
     let store = config.store.clone();
     let account = &config.source.account;
-    let lake = Lake::open(store, account, now, config.buckets, &config.scratch).await?;
-    recover(&lake, clock(), report).await?;
+    let lake = Lake::open(store, account, now, config.buckets, &config.scratch);
+    // Another run may hold the lock for minutes.
+    let lake = or_stop(&mut stop, lake).await??;
+    recover(&lake, clock(), &mut stop, report).await?;
     let record = Record::newest(lake.store())
         .await
         .map_err(LakeError::from)?;
 
-    let rules = rules(config, client, now).await?;
+    let rules = or_stop(&mut stop, rules(config, client, now)).await??;
     let (asks, given_up) = plan_sync(&record.state, &scopes, &rules);
     report.given_up = given_up.len();
     report.covered_to = Some(now - config.window_lag);
@@ -215,12 +218,7 @@ impl Landing<'_> {
 
     /// Merges and derives what is spooled, then commits it: tables first, checkpoint last.
     async fn commit(&mut self) -> Result<Record, Error> {
-        let _lock = self
-            .lake
-            .store()
-            .lock(LOCK_PATIENCE)
-            .await
-            .map_err(LakeError::from)?;
+        let _lock = lock(self.lake, &mut self.stop).await?;
         let run_id = &self.report.run_id;
         let landed = self
             .lake
@@ -295,7 +293,7 @@ impl Failures {
 }
 
 /// Waits for `work`, unless a signal comes first.
-async fn or_stop<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Result<T, Error> {
+pub(crate) async fn or_stop<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Result<T, Error> {
     tokio::select! {
         biased;
         // A sender that is gone cannot signal any more: the work goes on.
@@ -304,12 +302,19 @@ async fn or_stop<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Result<T,
     }
 }
 
-async fn recover(lake: &Lake, now: Timestamp, report: &mut Report) -> Result<(), Error> {
-    let _lock = lake
-        .store()
-        .lock(LOCK_PATIENCE)
-        .await
-        .map_err(LakeError::from)?;
+/// Takes the lock of the lake, unless a signal comes first.
+async fn lock(lake: &Lake, stop: &mut Stop) -> Result<LockGuard, Error> {
+    let lock = or_stop(stop, lake.store().lock(LOCK_PATIENCE)).await?;
+    Ok(lock.map_err(LakeError::from)?)
+}
+
+async fn recover(
+    lake: &Lake,
+    now: Timestamp,
+    stop: &mut Stop,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let _lock = lock(lake, stop).await?;
     report.add(lake.recover(now).await?);
     Ok(())
 }

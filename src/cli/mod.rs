@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use crate::config::{self, ConfigError, SourceConfig, SyncConfig};
 use crate::error::Error;
 use crate::extract::discover::Filter;
-use crate::job::Stop;
+use crate::job::{Stop, or_stop};
 use crate::lake::LakeError;
 use crate::lake::store::Store;
 
@@ -241,7 +241,10 @@ pub async fn run(cli: Cli, clock: fn() -> Timestamp, stop: Stop, is_terminal: bo
         is_terminal,
     };
     let ended = match cli.command {
-        Command::Check(args) => check::run(&args, &context).await,
+        Command::Check(args) => {
+            let check = check::run(&args, &context);
+            or_stop(&mut context.stop.clone(), check).await.flatten()
+        }
         Command::Sync(args) => sync::run(&args, &context).await,
         Command::Status(args) => status::run(&args, &context).await,
         #[cfg(feature = "sim")]
