@@ -17,6 +17,7 @@ async fn main() -> ExitCode {
         .unwrap_or_else(|_| EnvFilter::new("warn,harness_lake=info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     if cli.log_is_json() {
         log.json().init();
