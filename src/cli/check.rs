@@ -145,11 +145,12 @@ async fn check_lake(url: &str, account: &AccountId) -> Result<LakeCheck, Error> 
 
 /// Good where some scope answers: a single forbidden one is that scope's matter.
 fn verdict(scopes: &[ScopeCheck]) -> Result<(), Error> {
-    let all = |state| scopes.iter().all(|check| check.state == state);
+    let answers = |check: &ScopeCheck| matches!(check.state, ScopeState::Ok | ScopeState::Empty);
+    let is_forbidden = |check: &ScopeCheck| check.state == ScopeState::Forbidden;
     let code = match () {
-        () if all(ScopeState::Forbidden) => Code::InvalidPermissions,
-        () if all(ScopeState::Failed) => Code::SourceUnavailable,
-        () => return Ok(()),
+        () if scopes.iter().any(answers) => return Ok(()),
+        () if scopes.iter().all(is_forbidden) => Code::InvalidPermissions,
+        () => Code::SourceUnavailable,
     };
     Err(Error::NoneRead {
         scopes: scopes.len(),

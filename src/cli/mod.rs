@@ -24,8 +24,8 @@ use jiff::Timestamp;
 use crate::config::{self, ConfigError, SourceConfig, SyncConfig};
 use crate::error::Error;
 use crate::extract::discover::Filter;
-use crate::job::Stop;
 use crate::job::backfill::Range;
+use crate::job::{Stop, or_stop};
 use crate::lake::LakeError;
 use crate::lake::layout::date_of;
 use crate::lake::replay::Dates;
@@ -315,13 +315,13 @@ pub async fn run(cli: Cli, clock: fn() -> Timestamp, stop: Stop, is_terminal: bo
         is_terminal,
     };
     let ended = match cli.command {
-        Command::Check(args) => check::run(&args, &context).await,
+        Command::Check(args) => unless_stopped(&context, check::run(&args, &context)).await,
         Command::Sync(args) => sync::run(&args, &context).await,
         Command::Backfill(args) => backfill::run(&args, &context).await,
-        Command::Plan(command) => plan::run(&command, &context).await,
+        Command::Plan(command) => unless_stopped(&context, plan::run(&command, &context)).await,
         Command::Replay(args) => replay::run(&args, &context).await,
         Command::Status(args) => status::run(&args, &context).await,
-        Command::Verify(args) => verify::run(&args, &context).await,
+        Command::Verify(args) => unless_stopped(&context, verify::run(&args, &context)).await,
         Command::Schema(command) => schema::run(&command, &context),
         Command::Completions { shell } => schema::completions(shell),
         Command::Man => schema::man(),
@@ -334,6 +334,38 @@ pub async fn run(cli: Cli, clock: fn() -> Timestamp, stop: Stop, is_terminal: bo
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::failure(&error, context.output),
     }
+}
+
+/// Runs a command that commits nothing, and so can end at once when a signal comes.
+async fn unless_stopped(
+    context: &Context,
+    command: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
+    match or_stop(&mut context.stop.clone(), command).await {
+        Ok(ended) => ended,
+        Err(error) => {
+            // Unlike a run, it has printed nothing yet.
+            output::error_document(&error, context.output);
+            Err(error)
+        }
+    }
+}
+
+/// Reads the command line. What is wrong with it is told as every failure is: exit status 2, and
+/// with `--output json` one document on standard output.
+///
+/// # Errors
+///
+/// The exit status, where there is no command to run; help and version are no failures.
+pub fn parse() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        if error.use_stderr() && output::wants_json(std::env::args_os()) {
+            output::usage_document(&error);
+        }
+        // Nothing can be done where the output itself is gone.
+        drop(error.print());
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    })
 }
 
 impl Cli {

@@ -1,5 +1,6 @@
 //! Results on standard output, as text for people or one JSON document; failures with a hint.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Format;
-use crate::error::{Error, chain};
+use crate::error::{Code, Error, chain};
 
 /// Prints a result: `text` for people, `value` as JSON.
 pub(super) fn result(
@@ -38,20 +39,57 @@ pub(super) fn print(text: &str) -> Result<(), Error> {
 
 /// Tells why a command failed, and gives its exit status.
 pub(super) fn failure(error: &Error, format: Format) -> ExitCode {
-    let (code, message, hint) = (error.code().name(), chain(error), error.hint());
     let mut err = io::stderr().lock();
     // Nothing can be done where standard error itself is gone.
-    drop(writeln!(err, "error: {message}\n hint: {hint}"));
+    drop(writeln!(
+        err,
+        "error: {}\n hint: {}",
+        chain(error),
+        error.hint()
+    ));
     // A run that went on to its end has printed its report, which names what failed.
     let has_report = matches!(
         error,
         Error::Partial { .. } | Error::Interrupted | Error::Unsound { .. }
     );
-    if format == Format::Json && !has_report {
-        let value = json!({"error": {"code": code, "message": message, "hint": hint}});
-        drop(print(&value.to_string()));
+    if !has_report {
+        error_document(error, format);
     }
     error.exit()
+}
+
+/// Prints a failure as the one document of standard output, where JSON is asked for.
+pub(super) fn error_document(error: &Error, format: Format) {
+    if format == Format::Json {
+        document(error.code(), &chain(error), error.hint());
+    }
+}
+
+/// Prints what is wrong with a command line as the one document of standard output.
+pub(super) fn usage_document(error: &clap::Error) {
+    let text = error.render().to_string();
+    let message = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("error: ");
+    document(Code::Usage, message, Code::Usage.hint());
+}
+
+fn document(code: Code, message: &str, hint: &str) {
+    let value = json!({"error": {"code": code.name(), "message": message, "hint": hint}});
+    drop(print(&value.to_string()));
+}
+
+/// Whether arguments that could not be parsed ask for JSON; a setting of the environment counts, too.
+pub(super) fn wants_json(args: impl Iterator<Item = OsString>) -> bool {
+    let args: Vec<OsString> = args.collect();
+    let asks = args.iter().any(|arg| arg == "--output=json")
+        || args
+            .windows(2)
+            .any(|pair| pair[0] == "--output" && pair[1] == "json");
+    asks || std::env::vars_os()
+        .any(|(name, value)| name == "HARNESS_LAKE_OUTPUT" && value == "json")
 }
 
 /// Lines up the columns of a table; the first row is its head.

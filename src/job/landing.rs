@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::Stop;
+use super::{Stop, or_stop};
 use crate::checkpoint::{Delta, Fate, Seen};
 use crate::error::{Code, Error, chain, code_of_source};
 use crate::extract::Observation;
@@ -16,6 +16,7 @@ use crate::ids::Scope;
 use crate::lake::land::fates;
 use crate::lake::layout::Partition;
 use crate::lake::log::Record;
+use crate::lake::store::LockGuard;
 use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
 use crate::progress::Progress;
 use crate::report::{Failure, Report};
@@ -115,14 +116,7 @@ impl<'a> Landing<'a> {
     /// [`Error::Interrupted`] where a signal came and the time after it did not suffice: nothing of
     /// this spool is committed, and the next run reads it again.
     pub(super) async fn commit(&mut self) -> Result<Record, Error> {
-        let signalled = *self.stop.borrow();
-        let patience = if signalled {
-            AFTER_SIGNAL / 3
-        } else {
-            LOCK_PATIENCE
-        };
-        let lock = self.lake.store().lock(patience).await;
-        let _lock = lock.map_err(LakeError::from)?;
+        let _lock = self.lock().await?;
         let run_id = &self.report.run_id;
         let may_go_on = may_go_on(self.stop.clone());
         let landed = self
@@ -141,6 +135,17 @@ impl<'a> Landing<'a> {
         self.since = Instant::now();
         self.part += 1;
         Ok(record)
+    }
+
+    /// Takes the lock of the lake. A signal ends a long wait, and begins a short one.
+    async fn lock(&mut self) -> Result<LockGuard, Error> {
+        let store = self.lake.store();
+        if *self.stop.borrow() {
+            let lock = store.lock(AFTER_SIGNAL / 3).await;
+            return lock.map_err(|_| Error::Interrupted);
+        }
+        let lock = or_stop(&mut self.stop, store.lock(LOCK_PATIENCE)).await?;
+        Ok(lock.map_err(LakeError::from)?)
     }
 
     /// How the run ends, from how its scopes did.

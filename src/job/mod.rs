@@ -102,8 +102,10 @@ impl<'a> Session<'a> {
         found.refuse_nothing(&scopes)?;
         let store = config.store.clone();
         let account = &config.source.account;
-        let lake = Lake::open(store, account, now, config.buckets, &config.scratch).await?;
-        recover(&lake, clock(), report).await?;
+        let lake = Lake::open(store, account, now, config.buckets, &config.scratch);
+        // Another run may hold the lock for minutes.
+        let lake = or_stop(&mut stop, lake).await??;
+        recover(&lake, clock(), &mut stop, report).await?;
         let record = Record::newest(lake.store())
             .await
             .map_err(LakeError::from)?;
@@ -120,7 +122,8 @@ impl<'a> Session<'a> {
     }
 
     async fn rules(&self) -> Result<SyncRules, Error> {
-        sync_rules(self.config, &self.client, self.now).await
+        self.or_stop(sync_rules(self.config, &self.client, self.now))
+            .await?
     }
 
     fn landing<'b>(&'b self, report: &'b mut Report) -> Landing<'b> {
@@ -223,7 +226,7 @@ async fn conclude(
 }
 
 /// Waits for `work`, unless a signal comes first.
-async fn or_stop<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Result<T, Error> {
+pub(crate) async fn or_stop<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Result<T, Error> {
     tokio::select! {
         biased;
         // A sender that is gone cannot signal any more: the work goes on.
@@ -232,12 +235,14 @@ async fn or_stop<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Result<T,
     }
 }
 
-async fn recover(lake: &Lake, now: Timestamp, report: &mut Report) -> Result<(), Error> {
-    let _lock = lake
-        .store()
-        .lock(LOCK_PATIENCE)
-        .await
-        .map_err(LakeError::from)?;
+async fn recover(
+    lake: &Lake,
+    now: Timestamp,
+    stop: &mut Stop,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let lock = or_stop(stop, lake.store().lock(LOCK_PATIENCE)).await?;
+    let _lock = lock.map_err(LakeError::from)?;
     report.add(lake.recover(now).await?);
     Ok(())
 }

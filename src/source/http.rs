@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use jiff::Timestamp;
 use reqwest::Method;
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
@@ -172,7 +172,7 @@ impl Http {
         let observed = date.unwrap_or_else(self.clock);
         let total = header(response.headers(), &TOTAL).and_then(|text| text.trim().parse().ok());
         let retry_after = retry_after(header(response.headers(), &RETRY_AFTER), observed);
-        let mut body = BytesMut::new();
+        let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(without_url)? {
             if BODY_LIMIT < body.len() + chunk.len() {
                 return Err(Cause::TooLarge { limit: BODY_LIMIT });
@@ -182,7 +182,8 @@ impl Http {
         debug!(place = %ask.place, status, bytes = body.len(), "answered");
         Ok(Answer {
             status,
-            body: body.freeze(),
+            // Rows keep the body alive: no more of it than there is.
+            body: body.into_boxed_slice().into(),
             total,
             observed,
             retry_after,

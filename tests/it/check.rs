@@ -147,3 +147,15 @@ fn one_project_that_answers_with_errors_is_reported_and_the_check_is_good() {
     assert_eq!(of_bad["state"], "failed");
     assert!(of_bad["message"].is_string());
 }
+
+#[test]
+fn a_check_to_which_no_project_answers_is_not_good() {
+    let sim = Sim::small();
+    // The forbidden one answers 403, so they fail for different reasons.
+    for scope in sim.readable() {
+        let when = Match::executions().of(scope);
+        sim.faults().always(when, FaultKind::Status(400));
+    }
+    let run = sim.run(&["check", "--output", "json"]).expect(9);
+    assert_eq!(run.error_code(), "source_unavailable");
+}

@@ -168,6 +168,15 @@ fn the_log_can_be_json() {
 }
 
 #[test]
+fn what_is_not_a_terminal_gets_no_colours() {
+    let run = Sim::small().run(&["check"]).expect(0);
+    assert!(run.stderr.contains("answered"), "there is a log");
+    for text in [&run.stdout, &run.stderr] {
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+}
+
+#[test]
 fn filters_pick_what_is_read() {
     let sim = Sim::small();
     let lake = Lake::new();

@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness_lake::sim::{AccountSpec, Endpoint};
+use harness_lake::sim::{AccountSpec, Endpoint, FaultKind, Match};
 use jiff::SignedDuration;
 
 use crate::support::{Lake, Run, Sim, now, rows, signal};
@@ -26,21 +26,7 @@ fn begun(sim: &Sim, lake: &Lake) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let begun = Instant::now();
-    let pages = || {
-        sim.server()
-            .requests()
-            .by_endpoint
-            .get(&Endpoint::Executions)
-            .copied()
-    };
-    while pages().unwrap_or_default() < 5 {
-        assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "it does not begin"
-        );
-        thread::sleep(Duration::from_millis(5));
-    }
+    await_requests(sim, Endpoint::Executions, 5);
     child
 }
 
@@ -116,4 +102,68 @@ fn a_run_that_is_killed_at_any_moment_leaves_each_execution_once() {
     assert!(2 < killed, "{killed} runs were killed before their end");
     sim.sync(&lake, &["--lookback", "37d"]).expect(3);
     sim.assert_truth(&lake);
+}
+
+/// Another run may hold the lock of a local lake for minutes.
+#[test]
+fn a_signal_ends_a_run_that_waits_for_another() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    let lock = std::fs::File::open(format!("{}/_state/lock", lake.path())).unwrap();
+    lock.lock().unwrap();
+    sim.server().forget_requests();
+    let child = spawned(&sim, &["sync", "--output", "json", "--lake", lake.path()]);
+    ends_on_a_signal(&sim, child, Endpoint::Projects);
+    drop(lock);
+    sim.sync(&lake, &[]).expect(3);
+    sim.assert_truth(&lake);
+}
+
+#[test]
+fn a_signal_ends_whatever_waits_for_an_answer() {
+    let minute = Duration::from_secs(60);
+    for (command, endpoint) in [
+        ("sync", Endpoint::Orgs),
+        ("sync", Endpoint::Retention),
+        ("sync", Endpoint::Executions),
+        ("check", Endpoint::Projects),
+        ("check", Endpoint::Executions),
+    ] {
+        let sim = Sim::small();
+        let lake = Lake::new();
+        let when = Match::endpoint(endpoint);
+        sim.faults().always(when, FaultKind::SlowBody(minute));
+        let child = spawned(&sim, &[command, "--lake", lake.path()]);
+        ends_on_a_signal(&sim, child, endpoint);
+    }
+}
+
+fn spawned(sim: &Sim, arguments: &[&str]) -> Child {
+    let mut command = sim.command(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// Sends the signal once an endpoint was asked, and somewhat later, so that it waits by then.
+fn ends_on_a_signal(sim: &Sim, child: Child, asked: Endpoint) {
+    await_requests(sim, asked, 1);
+    thread::sleep(Duration::from_millis(200));
+    let began = Instant::now();
+    signal(&child, "TERM");
+    Run::of(child.wait_with_output().unwrap()).expect(10);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "{asked:?}: {took:?}");
+}
+
+fn await_requests(sim: &Sim, endpoint: Endpoint, count: u64) {
+    let began = Instant::now();
+    let asked = || sim.server().requests().by_endpoint.get(&endpoint).copied();
+    while asked().unwrap_or_default() < count {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "it does not begin"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
 }
