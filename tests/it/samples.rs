@@ -67,7 +67,8 @@ fn page_of(body: String) -> Page {
 fn real_pages_become_one_row_for_each_execution() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/samples");
     if !folder.exists() {
-        println!("no samples of real answers at hand: nothing to read");
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "no samples of real answers at hand: nothing to read").unwrap();
         return;
     }
     let mut pages = 0;
