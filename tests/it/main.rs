@@ -10,6 +10,8 @@ mod lab;
 #[cfg(test)]
 mod protocol_model;
 #[cfg(test)]
+mod s3;
+#[cfg(test)]
 mod schedules;
 
 #[test]
