@@ -1,5 +1,6 @@
 //! The run on one screen: discover, ask, spool, merge, derive, commit, sum up.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +14,7 @@ use crate::extract::discover::{Discovery, discover};
 use crate::extract::fanout::{Event, ScopeDone, fan_out};
 use crate::extract::spool::Spool;
 use crate::extract::{Observation, SyncRules, plan_sync};
-use crate::lake::land::fates;
+use crate::lake::land::{Landed, fates};
 use crate::lake::layout::{self, Partition};
 use crate::lake::log::Record;
 use crate::lake::store::StoreError;
@@ -99,7 +100,7 @@ async fn read_and_land(
     let store = config.store.clone();
     let account = &config.source.account;
     let lake = Lake::open(store, account, now, config.buckets, &config.scratch).await?;
-    recover(&lake, clock(), report).await?;
+    let recovered = recover(&lake, clock()).await?;
     let record = Record::newest(lake.store())
         .await
         .map_err(LakeError::from)?;
@@ -107,10 +108,13 @@ async fn read_and_land(
     let rules = rules(config, client, now).await?;
     let (asks, given_up) = plan_sync(&record.state, &scopes, &rules);
     report.given_up = given_up.len();
+    let mut known: BTreeMap<_, _> = fates(&recovered).collect();
+    known.extend(given_up);
+    report.add(recovered);
     report.covered_to = Some(now - config.window_lag);
     let mut landing = Landing {
         delta: Delta {
-            fates: given_up,
+            fates: known,
             ..Delta::default()
         },
         spool: Spool::new(&config.scratch),
@@ -304,14 +308,13 @@ async fn or_stop<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Result<T,
     }
 }
 
-async fn recover(lake: &Lake, now: Timestamp, report: &mut Report) -> Result<(), Error> {
+async fn recover(lake: &Lake, now: Timestamp) -> Result<Landed, Error> {
     let _lock = lake
         .store()
         .lock(LOCK_PATIENCE)
         .await
         .map_err(LakeError::from)?;
-    report.add(lake.recover(now).await?);
-    Ok(())
+    Ok(lake.recover(now).await?)
 }
 
 async fn rules(config: &SyncConfig, client: &Client, now: Timestamp) -> Result<SyncRules, Error> {

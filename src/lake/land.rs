@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::layout::{self, Partition};
 use super::log::Record;
-use super::parquet::{FileError, Stamp, stamp};
-use super::raw::{Kept, Merge, MergeCounts, RawObject, merge};
+use super::parquet::FileError;
+use super::raw::{Kept, Merge, MergeCounts, RawObject, merge, open_rows};
 use super::store::{Expected, Landing};
 use super::{Lake, LakeError, blocking, check_size, pause};
 use crate::checkpoint::{Delta, Fate, OpenExecution};
@@ -22,7 +22,6 @@ use crate::extract::Observation;
 use crate::extract::spool::Spool;
 use crate::failpoint::hit;
 use crate::ids::PlanExecutionId;
-use crate::schema::Table;
 
 /// What landing the observations of a spool, or of one partition of it, came to.
 #[derive(Debug, Default)]
@@ -60,6 +59,9 @@ const REPORTS_MS: i64 = 90 * 86_400_000;
 impl Lake {
     /// Lands observations: every partition is merged and derived, each once. Steps 1 to 4.
     ///
+    /// The list of partitions stays pending until [`Lake::commit`]: should the run die before, the
+    /// open executions among them are in no list but that.
+    ///
     /// `None` where a signal came between two partitions: what has landed is right, but the rest is
     /// missing, so nothing of this spool may be committed.
     ///
@@ -96,8 +98,6 @@ impl Lake {
                 .await?;
             hit("after-date");
         }
-        self.store.delete(&pending).await?;
-        hit("after-unpend");
         Ok(Some(landed))
     }
 
@@ -169,7 +169,9 @@ impl Lake {
         Err(LakeError::Contended { what: path })
     }
 
-    /// Derives the partitions that dead runs left pending. Every run begins with it.
+    /// Derives the partitions that dead runs left pending, and tells the open executions in them,
+    /// which those runs may not have committed. Every run begins with it; the lists go once they
+    /// are a day old ([`Lake::prune`]).
     ///
     /// # Errors
     ///
@@ -191,9 +193,6 @@ impl Lake {
                         .await?;
                 }
             }
-            if GONE_AGE_MS <= age {
-                self.store.delete(&found.path).await?;
-            }
         }
         Ok(landed)
     }
@@ -205,23 +204,22 @@ impl Lake {
         landed: &mut Landed,
     ) -> Result<(), LakeError> {
         let path = partition.raw();
-        let revision = |found: Option<(Stamp, _)>| found.map_or(0, |(stamp, _)| stamp.revision);
-        let executions = partition.table(Table::Executions);
-        let raw = revision(stamp(&self.store, &path).await?);
-        if raw <= revision(stamp(&self.store, &executions).await?) {
-            return Ok(());
-        }
-        tracing::warn!(run.id = run_id, %partition, "finishing the work of a run that died");
         if let Some((bytes, _)) = self.store.get(&path).await? {
             let raw = RawObject::new(&path, bytes)?;
             let derived = self.derive(partition, &raw, Which::Behind).await?;
+            if !derived.files.is_empty() {
+                tracing::warn!(run.id = run_id, %partition, "finished the work of a run that died");
+            }
             landed.files.extend(derived.files);
             landed.drift.add(derived.drift);
+            let open = blocking(move || Ok(open_rows(&path, &raw)?)).await?;
+            landed.kept.extend(open);
         }
         Ok(())
     }
 
-    /// Deletes what is too old to be of use: checkpoint records, and reports of 90 days.
+    /// Deletes what is too old to be of use: checkpoint records, reports of 90 days, and lists of
+    /// partitions that [`Lake::recover`] has seen to, once this run has committed what it told.
     ///
     /// # Errors
     ///
@@ -234,6 +232,12 @@ impl Lake {
                 self.store.delete(&report.path).await?;
             }
         }
+        let gone = now.as_millisecond() - GONE_AGE_MS;
+        for list in self.store.list(layout::PENDING).await? {
+            if list.modified.as_millisecond() < gone {
+                self.store.delete(&list.path).await?;
+            }
+        }
         Ok(())
     }
 
@@ -242,7 +246,7 @@ impl Lake {
         LakeError::File(FileError::Scratch { folder, source })
     }
 
-    /// Commits what a run learned, and derives the dimensions from it. Step 5.
+    /// Commits what a run learned, removes its pending lists, and derives the dimensions. Step 5.
     ///
     /// # Errors
     ///
@@ -254,6 +258,13 @@ impl Lake {
         delta: &Delta,
     ) -> Result<(Record, Vec<WrittenFile>), LakeError> {
         let record = Record::commit(&self.store, run_id, now, delta).await?;
+        let ours = layout::pending_of(run_id);
+        for list in self.store.list(layout::PENDING).await? {
+            if list.path.starts_with(&ours) {
+                self.store.delete(&list.path).await?;
+            }
+        }
+        hit("after-unpend");
         let files = self.derive_dimensions(&record).await?;
         Ok((record, files))
     }
