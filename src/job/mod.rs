@@ -4,17 +4,20 @@ pub mod backfill;
 mod landing;
 pub mod plan;
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, watch};
 
-use crate::checkpoint::Listing;
+use crate::checkpoint::{Fate, Listing};
 use crate::config::SyncConfig;
 use crate::error::{Error, chain};
 use crate::extract::discover::{Discovery, discover};
 use crate::extract::fanout::fan_out;
 use crate::extract::{Ask, SyncRules, plan_sync};
-use crate::ids::Scope;
+use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::identity::Identity;
+use crate::lake::land::{Landed, fates};
 use crate::lake::layout;
 use crate::lake::log::Record;
 use crate::lake::store::Store;
@@ -63,7 +66,7 @@ async fn run(
     report.given_up = given_up.len();
     report.covered_to = Some(rules.now - rules.window_lag);
     let mut landing = session.landing(report);
-    landing.delta.fates = given_up;
+    landing.delta.fates.extend(given_up);
     landing.delta.listing = session.listing();
     session
         .read(asks.into_iter().collect(), landing, progress, clock)
@@ -80,6 +83,8 @@ struct Session<'a> {
     scopes: Vec<Scope>,
     lake: Lake,
     record: Record,
+    /// What runs that died had found open, and may not have committed.
+    recovered: BTreeMap<PlanExecutionId, Fate>,
     stop: Stop,
 }
 
@@ -105,7 +110,9 @@ impl<'a> Session<'a> {
         let lake = Lake::open(store, account, now, config.buckets, &config.scratch);
         // Another run may hold the lock for minutes.
         let lake = or_stop(&mut stop, lake).await??;
-        recover(&lake, clock(), &mut stop, report).await?;
+        let recovered = recover(&lake, clock(), &mut stop).await?;
+        let recovered_fates = fates(&recovered).collect();
+        report.add(recovered);
         let record = Record::newest(lake.store())
             .await
             .map_err(LakeError::from)?;
@@ -117,6 +124,7 @@ impl<'a> Session<'a> {
             scopes,
             lake,
             record,
+            recovered: recovered_fates,
             stop,
         })
     }
@@ -127,7 +135,9 @@ impl<'a> Session<'a> {
     }
 
     fn landing<'b>(&'b self, report: &'b mut Report) -> Landing<'b> {
-        Landing::new(&self.lake, report, self.stop.clone(), self.now)
+        let mut landing = Landing::new(&self.lake, report, self.stop.clone(), self.now);
+        landing.delta.fates.clone_from(&self.recovered);
+        landing
     }
 
     /// The listing, if it is of everything that the key can see.
@@ -235,16 +245,10 @@ pub(crate) async fn or_stop<T>(stop: &mut Stop, work: impl Future<Output = T>) -
     }
 }
 
-async fn recover(
-    lake: &Lake,
-    now: Timestamp,
-    stop: &mut Stop,
-    report: &mut Report,
-) -> Result<(), Error> {
+async fn recover(lake: &Lake, now: Timestamp, stop: &mut Stop) -> Result<Landed, Error> {
     let lock = or_stop(stop, lake.store().lock(LOCK_PATIENCE)).await?;
     let _lock = lock.map_err(LakeError::from)?;
-    report.add(lake.recover(now).await?);
-    Ok(())
+    Ok(lake.recover(now).await?)
 }
 
 fn listing(found: &Discovery, now: Timestamp, key: String) -> Listing {

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::derive::{Which, WrittenFile};
 use super::layout::{self, Partition};
 use super::log::Record;
-use super::parquet::{FileError, Stamp, stamp};
-use super::raw::{Kept, Merge, MergeCounts, RawObject, merge};
+use super::parquet::FileError;
+use super::raw::{Kept, Merge, MergeCounts, RawObject, merge, open_rows};
 use super::store::{Expected, Landing};
 use super::{Lake, LakeError, blocking, check_size, pause};
 use crate::checkpoint::{Delta, Fate, OpenExecution};
@@ -20,7 +20,6 @@ use crate::extract::Observation;
 use crate::extract::spool::Spool;
 use crate::failpoint::hit;
 use crate::ids::PlanExecutionId;
-use crate::schema::Table;
 
 /// What landing the observations of a spool, or of one partition of it, came to.
 #[derive(Debug, Default)]
@@ -50,7 +49,7 @@ const PENDING_AGE_MS: i64 = 15 * 60 * 1000;
 
 /// After this long its run is surely gone, and the list is removed: without it nobody would know
 /// that a run which dies yet may leave tables behind their raw partition.
-const GONE_AGE_MS: i64 = 24 * 60 * 60 * 1000;
+const GONE_AGE_MS: i64 = 2 * 60 * 60 * 1000;
 
 /// How long run reports are kept.
 const REPORTS_MS: i64 = 90 * 86_400_000;
@@ -58,7 +57,11 @@ const REPORTS_MS: i64 = 90 * 86_400_000;
 impl Lake {
     /// Lands observations: every partition is merged and derived, each once. Steps 1 to 4.
     ///
-    /// `may_go_on` is asked before each partition. `None` where it said no: what has landed is right, but the rest is
+    /// The list of partitions stays pending until [`Lake::commit`]: should the run die before, the
+    /// open executions among them are in no list but that.
+    ///
+    /// `may_go_on` is asked before each partition. `None` where it said no: what has landed is right,
+    /// but the rest is
     /// missing, so nothing of this spool may be committed.
     ///
     /// # Errors
@@ -94,8 +97,6 @@ impl Lake {
                 .await?;
             hit("after-date");
         }
-        self.store.delete(&pending).await?;
-        hit("after-unpend");
         Ok(Some(landed))
     }
 
@@ -167,7 +168,9 @@ impl Lake {
         Err(LakeError::Contended { what: path })
     }
 
-    /// Derives the partitions that dead runs left pending. Every run begins with it.
+    /// Derives the partitions that dead runs left pending, and tells the open executions in them,
+    /// which those runs may not have committed. Every run begins with it; the lists go once they
+    /// are two hours old ([`Lake::prune`]).
     ///
     /// # Errors
     ///
@@ -189,9 +192,6 @@ impl Lake {
                         .await?;
                 }
             }
-            if GONE_AGE_MS <= age {
-                self.store.delete(&found.path).await?;
-            }
         }
         Ok(landed)
     }
@@ -202,24 +202,23 @@ impl Lake {
         run_id: &str,
         landed: &mut Landed,
     ) -> Result<(), LakeError> {
-        // A damaged footer counts as behind: deriving finds out.
-        let revision = |found: Option<(Result<Stamp, FileError>, _)>| {
-            found
-                .and_then(|(stamp, _)| Some(stamp.ok()?.revision))
-                .unwrap_or_default()
-        };
-        let raw = revision(stamp(&self.store, &partition.raw()).await?);
-        if raw <= revision(stamp(&self.store, &partition.table(Table::Executions)).await?) {
-            return Ok(());
+        let path = partition.raw();
+        if let Some((bytes, _)) = self.store.get(&path).await? {
+            let raw = RawObject::new(&path, bytes)?;
+            let derived = self.derive(partition, &raw, Which::Behind).await?;
+            if !derived.files.is_empty() {
+                tracing::warn!(run.id = run_id, %partition, "finished the work of a run that died");
+            }
+            landed.files.extend(derived.files);
+            landed.drift.add(derived.drift);
+            let open = blocking(move || Ok(open_rows(&path, &raw)?)).await?;
+            landed.kept.extend(open);
         }
-        tracing::warn!(run.id = run_id, %partition, "finishing the work of a run that died");
-        let derived = self.derive_stored(partition, Which::Behind).await?;
-        landed.files.extend(derived.files);
-        landed.drift.add(derived.drift);
         Ok(())
     }
 
-    /// Deletes what is too old to be of use: checkpoint records, and reports of 90 days.
+    /// Deletes what is too old to be of use: checkpoint records, reports of 90 days, and lists of
+    /// partitions that [`Lake::recover`] has seen to, once this run has committed what it told.
     ///
     /// # Errors
     ///
@@ -232,6 +231,12 @@ impl Lake {
                 self.store.delete(&report.path).await?;
             }
         }
+        let gone = now.as_millisecond() - GONE_AGE_MS;
+        for list in self.store.list(layout::PENDING).await? {
+            if list.modified.as_millisecond() < gone {
+                self.store.delete(&list.path).await?;
+            }
+        }
         Ok(())
     }
 
@@ -240,7 +245,7 @@ impl Lake {
         LakeError::File(FileError::Scratch { folder, source })
     }
 
-    /// Commits what a run learned, and derives the dimensions from it. Step 5.
+    /// Commits what a run learned, removes its pending lists, and derives the dimensions. Step 5.
     ///
     /// # Errors
     ///
@@ -252,6 +257,13 @@ impl Lake {
         delta: &Delta,
     ) -> Result<(Record, Vec<WrittenFile>), LakeError> {
         let record = Record::commit(&self.store, run_id, now, delta).await?;
+        let ours = layout::pending_of(run_id);
+        for list in self.store.list(layout::PENDING).await? {
+            if list.path.starts_with(&ours) {
+                self.store.delete(&list.path).await?;
+            }
+        }
+        hit("after-unpend");
         let files = self.derive_dimensions(&record).await?;
         Ok((record, files))
     }

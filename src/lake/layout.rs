@@ -120,7 +120,12 @@ pub fn probe(id: &str) -> String {
 
 /// The list of dates that a run is about to merge; `part` counts the spools of the run.
 pub fn pending(run_id: &str, part: u32) -> String {
-    format!("{PENDING}/{run_id}-{part}.json")
+    format!("{}{part}.json", pending_of(run_id))
+}
+
+/// With what the paths of a run's lists of dates begin.
+pub fn pending_of(run_id: &str) -> String {
+    format!("{PENDING}/{run_id}-")
 }
 
 /// The report of a run.

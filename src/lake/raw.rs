@@ -527,6 +527,34 @@ pub fn each_row(
     Ok(())
 }
 
+/// The executions of a raw object that are not over, with their `start_ts`.
+///
+/// # Errors
+///
+/// [`FileError`] where the object is damaged.
+pub fn open_rows(
+    path: &str,
+    raw: &RawObject,
+) -> Result<HashMap<PlanExecutionId, (Timestamp, Kept)>, FileError> {
+    let columns: Vec<&str> = KEY_COLUMNS.into_iter().chain(["is_terminal"]).collect();
+    let mut open = HashMap::new();
+    for batch in read(path, raw.bytes.clone(), &columns)? {
+        let batch = batch.map_err(|error| damaged(path, error))?;
+        let rows = RawColumns::of(path, &batch)?;
+        for at in (0..batch.num_rows()).filter(|at| !rows.is_terminal.value(*at)) {
+            let kept = Kept {
+                scope: Scope::new(rows.org.value(at), rows.project.value(at)),
+                observed: micros(rows.observed.value(at)),
+                is_terminal: false,
+                revision: raw.revision,
+            };
+            let id = PlanExecutionId::new(rows.id.value(at));
+            open.insert(id, (micros(rows.start.value(at)), kept));
+        }
+    }
+    Ok(open)
+}
+
 fn damaged(path: &str, error: arrow::error::ArrowError) -> FileError {
     FileError::Parquet {
         path: path.to_owned(),

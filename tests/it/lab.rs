@@ -1,10 +1,6 @@
 //! What the tests of the protocol share: a small simulated account behind a socket whose clock
 //! stands still, the real binary, and a folder's Parquet decoded.
 
-#![cfg_attr(
-    not(feature = "failpoints"),
-    expect(dead_code, reason = "only tests that end the process use it")
-)]
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -98,7 +94,7 @@ pub(crate) fn decoded(folder: &Path) -> BTreeMap<String, RecordBatch> {
 }
 
 /// A whole Parquet file as one batch, with its metadata but for what tells one put from another:
-/// the write id, and of `scopes` the number of the checkpoint record.
+/// the write id, and of dimensions the number of the checkpoint record.
 pub(crate) fn decode(file: Bytes) -> RecordBatch {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
     let schema = reader.schema().clone();
@@ -106,7 +102,7 @@ pub(crate) fn decode(file: Bytes) -> RecordBatch {
     let mut batch = concat_batches(&schema, &batches).unwrap();
     let metadata = batch.schema_metadata_mut();
     assert!(metadata.remove("harness_lake.write_id").is_some());
-    if metadata["harness_lake.table"] == "scopes" {
+    if ["orgs", "projects", "scopes"].contains(&&*metadata["harness_lake.table"]) {
         metadata.remove("harness_lake.revision");
     }
     batch

@@ -65,6 +65,8 @@ enum Protocol {
     ExecutionsFirst,
     /// The checkpoint is committed before the tables are put.
     CheckpointFirst,
+    /// The list of dates is removed before the checkpoint is committed.
+    ForgetsEarly,
     /// What a run left pending is derived and removed though the run still works.
     ForgetsTheLiving,
 }
@@ -425,11 +427,9 @@ impl Model<'_> {
             Next::Unpend => {
                 let (whose, removes) = here.victim.unwrap_or((run, true));
                 after.pending[whose] &= !removes;
-                let here = &mut after.runs[run];
                 here.next = match self.setup.protocol {
-                    _ if run == THIRD => Next::Done,
-                    Protocol::CheckpointFirst if run < THIRD => Next::Done,
-                    _ => Next::Newest,
+                    Protocol::ForgetsEarly => Next::Newest,
+                    _ => Next::Done,
                 };
                 steps.push(("a run removes its list of dates", after));
             }
@@ -507,8 +507,10 @@ impl Model<'_> {
             };
         } else if run == THIRD && here.victim.is_none() {
             here.next = Next::Done;
-        } else {
+        } else if here.merged || self.setup.protocol == Protocol::ForgetsEarly {
             here.next = Next::Unpend;
+        } else {
+            here.next = Next::Newest;
         }
     }
 
@@ -581,7 +583,10 @@ impl Model<'_> {
                 here.merged = true;
                 here.next = Next::Vouch;
             }
-            Place::Record(_) => here.next = Next::Done,
+            Place::Record(_) if self.setup.protocol == Protocol::ForgetsEarly => {
+                here.next = Next::Done;
+            }
+            Place::Record(_) => here.next = Next::Unpend,
         }
     }
 
@@ -603,9 +608,16 @@ impl Model<'_> {
             ..Delta::default()
         };
         for date in 0..self.setup.dates {
-            let seen = self
-                .sees(run, date, world.last)
-                .expect("a run that commits has seen something");
+            let Some(seen) = self.sees(run, date, world.last) else {
+                // A run that recovers tells what is open.
+                let (revision, shows) = here.raw[date];
+                delta.covered.clear();
+                if revision != 0 && !version(shows).is_terminal {
+                    let (_, kept) = self.rules.merge(Some(shows), shows);
+                    delta.fates.extend(fate(date, kept, revision));
+                }
+                continue;
+            };
             let (_, kept) = match self.setup.protocol {
                 Protocol::AsThisRunSaw => self.rules.merge(None, seen),
                 _ => self.rules.merge(here.stored[date], seen),
@@ -664,6 +676,15 @@ impl Model<'_> {
             if claimed == raw && is_open && !newest.open.contains_key(&id(date)) {
                 return Err(format!("run {run} lost an open execution"));
             }
+        }
+        let is_open = world.raw[date].is_some_and(|raw| !version(raw.shows).is_terminal);
+        let is_asked_again = newest.scopes.is_empty() && self.setup.before[date].is_none();
+        if is_open
+            && !is_asked_again
+            && !newest.open.contains_key(&id(date))
+            && !world.pending.iter().any(|pending| *pending)
+        {
+            return Err("an open execution is in no list".into());
         }
         if executions < raw && !world.pending.iter().any(|pending| *pending) {
             return Err("a table is behind and nobody knows".into());
@@ -1009,4 +1030,10 @@ fn executions_before_the_other_tables_leaves_one_behind() {
 fn a_living_run_whose_list_is_removed_may_leave_a_table_behind() {
     let setups = setups(&TELLING, Protocol::ForgetsTheLiving, Third::Recovers, 0);
     breaks(setups, "a table is behind and nobody knows");
+}
+
+#[test]
+fn a_list_removed_before_the_checkpoint_loses_an_open_execution() {
+    let setups = setups(&TELLING, Protocol::ForgetsEarly, Third::Nothing, 0);
+    breaks(setups, "an open execution is in no list");
 }

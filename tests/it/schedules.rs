@@ -156,7 +156,7 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
     let Job::Sync(spools) = job else {
         return replay(&lake).await;
     };
-    lake.recover(clock).await?;
+    let mut recovered: BTreeMap<_, _> = fates(&lake.recover(clock).await?).collect();
     let parts = spools.len();
     for (part, observations) in (0..).zip(spools) {
         let mut spool = Spool::new(&scratch);
@@ -171,8 +171,10 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
             .land(&run_id, part, &mut spool, || true)
             .await?
             .unwrap();
+        let mut known = std::mem::take(&mut recovered);
+        known.extend(fates(&landed));
         let mut delta = Delta {
-            fates: fates(&landed).collect(),
+            fates: known,
             ..Delta::default()
         };
         if part as usize + 1 == parts {
@@ -182,6 +184,7 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
         }
         lake.commit(&run_id, clock, &delta).await?;
     }
+    lake.prune(clock).await?;
     Ok(())
 }
 
