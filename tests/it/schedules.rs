@@ -42,6 +42,9 @@ const MINUTE: i64 = 60_000;
 /// 2026-11-23T23:00:00Z: an hour before the second date begins.
 const BEGIN: i64 = 1_795_474_800_000;
 
+/// The number of the run before all others.
+const EARLY: usize = RUNS;
+
 /// When the clean run at the end looks.
 const LAST_MINUTE: i64 = 200;
 
@@ -244,6 +247,9 @@ impl Schedule {
         }
         let mut harmed = [false; RUNS];
         let mut all_well = true;
+        // Some schedules take turns step by step, in others a run gets far while another stands.
+        let stays = [0, 60, 90, 96][usize::try_from(self.dice.below(4)).unwrap()];
+        let mut last = 0;
         loop {
             let gate = Arc::clone(&self.gate);
             let ended = poll_fn(|cx| settle(&mut runs, &gate, cx)).await;
@@ -261,7 +267,13 @@ impl Schedule {
             if alive.is_empty() {
                 return all_well;
             }
-            let run = alive[usize::try_from(self.dice.below(alive.len() as u64)).unwrap()];
+            let another = alive[usize::try_from(self.dice.below(alive.len() as u64)).unwrap()];
+            let run = if alive.contains(&last) && self.dice.percent(stays) {
+                last
+            } else {
+                another
+            };
+            last = run;
             let verdict = self.verdict(faults);
             harmed[run] |= verdict != Verdict::Done;
             let (what, path) = self.gate.open(run, verdict);
@@ -412,7 +424,7 @@ async fn try_seed(seed: u64, is_told: bool) {
         .unwrap();
     let mut jobs = Vec::new();
     for run in 0..2 + dice.below(2) {
-        if run == 2 && dice.percent(50) {
+        if run != 0 && dice.percent(50) {
             jobs.push(Job::Replay);
             continue;
         }
@@ -434,8 +446,19 @@ async fn try_seed(seed: u64, is_told: bool) {
         is_told,
         rows: BTreeMap::new(),
         newest: None,
-        jobs,
+        jobs: Vec::new(),
     };
+    if seed % 4 < 2 {
+        // A lake that another run has made before.
+        let early = (0..EXECUTIONS).map(|execution| history.observe(execution, 5, 0));
+        schedule.jobs = vec![Job::Sync(vec![early.collect()])];
+        assert!(schedule.run(later(1), false, EARLY).await);
+    }
+    let early = match schedule.jobs.pop() {
+        Some(Job::Sync(spools)) => spools.concat(),
+        _ => Vec::new(),
+    };
+    schedule.jobs = jobs;
     // The store's clock is the local one, so "an hour later" makes every list of dates an old one.
     let all_well = schedule.run(later(1), true, 0).await;
     if all_well {
@@ -462,6 +485,7 @@ async fn try_seed(seed: u64, is_told: bool) {
         })
         .flatten()
         .chain(last.iter().cloned())
+        .chain(early)
         .collect();
     schedule.jobs = vec![Job::Sync(vec![last.clone()])];
     let ended = schedule.run(later(25), false, RUNS - 1).await;
