@@ -24,6 +24,8 @@ mod overlap;
 #[cfg(test)]
 mod protocol_model;
 #[cfg(test)]
+mod readers;
+#[cfg(test)]
 mod s3;
 #[cfg(test)]
 mod samples;

@@ -38,14 +38,21 @@ pub(crate) fn compare(lake: &str, truth: &Truth, but: &HashSet<String>) -> Optio
     difference.as_str().map(str::to_owned)
 }
 
-fn python(task: &str, input: &Value) -> Result<Value, String> {
+/// The Python that has the engines.
+#[track_caller]
+pub(crate) fn interpreter() -> String {
     #[expect(
         clippy::disallowed_methods,
         reason = "the test harness names the interpreter"
     )]
-    let interpreter = std::env::var("HARNESS_LAKE_TEST_PYTHON").map_err(|_| {
-        "HARNESS_LAKE_TEST_PYTHON is not set: run ./scripts/test, which makes a Python with DuckDB"
-    })?;
+    std::env::var("HARNESS_LAKE_TEST_PYTHON").expect(
+        "HARNESS_LAKE_TEST_PYTHON is not set: run ./scripts/test, which makes a Python with DuckDB \
+         and Spark",
+    )
+}
+
+fn python(task: &str, input: &Value) -> Result<Value, String> {
+    let interpreter = interpreter();
     let mut child = Command::new(&interpreter)
         .args([SCRIPT, task])
         .stdin(Stdio::piped())

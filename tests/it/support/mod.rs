@@ -4,7 +4,7 @@ mod duckdb;
 mod lake;
 mod sim;
 
-pub(crate) use duckdb::{compare, described, rows};
+pub(crate) use duckdb::{compare, described, interpreter, rows};
 pub(crate) use lake::Lake;
 pub(crate) use sim::{SECRET, Sim, bare_command, now};
 

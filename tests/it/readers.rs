@@ -1,0 +1,287 @@
+//! Other programs read a lake: while it is written, and every column of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use harness_lake::sim::AccountSpec;
+use jiff::SignedDuration;
+use serde::Deserialize;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{Lake, Run, Sim, interpreter, now};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/readers.py");
+
+/// How long the start of a Java machine, or a read, may take on a machine that has much to do.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Reads in a row of which one is good. The second one should be; but objects are replaced
+/// during that one, too.
+const TRIES: usize = 5;
+
+#[test]
+fn duckdb_reads_nothing_wrong_while_objects_are_replaced() {
+    read_while_written("duckdb", 6, 60);
+}
+
+#[test]
+fn spark_reads_nothing_wrong_while_objects_are_replaced() {
+    read_while_written("spark", 4, 8);
+}
+
+/// Writes to a lake this many times at least, and until it was read this many times meanwhile.
+#[expect(
+    clippy::print_stdout,
+    reason = "how much was read shows with --nocapture"
+)]
+fn read_while_written(engine: &str, rounds: usize, reads: usize) {
+    let spec = AccountSpec {
+        executions: 1_600,
+        future_hours: 240,
+        ..AccountSpec::small(now())
+    };
+    let sim = Sim::start(&spec, |_| {});
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    let mut reader = Reader::start(engine, &lake);
+    reader.await_read();
+
+    let before = reader.seen.len();
+    let (mut round, mut replaced) = (0, 0);
+    while round < rounds || reader.seen.len() < before + reads {
+        assert!(round < 140, "too slow a reader: {:?}", reader.seen);
+        let old = executions(&lake);
+        sim.advance(SignedDuration::from_mins(100));
+        let mut replay = sim.command(&["replay", "--again", "--lake", lake.path()]);
+        replay.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let replay = replay.spawn().unwrap();
+        sim.sync(&lake, &[]).expect(3);
+        Run::of(replay.wait_with_output().unwrap()).expect(0);
+        let new = executions(&lake);
+        for (path, body) in old {
+            replaced += usize::from(new[&path] != body);
+            // Spark reads no further into an object than it was long when it listed it: what
+            // begins beyond that is left out, and nothing said.
+            assert!(new[&path].len() < 2 * body.len(), "{path} grew by too much");
+        }
+        reader.catch_up();
+        round += 1;
+    }
+    let meanwhile = reader.seen.len() - before;
+    assert!(rounds <= replaced, "{replaced} objects were replaced");
+
+    let seen = reader.finish();
+    let wrong: Vec<&Seen> = seen.iter().filter(|seen| !seen.wrong.is_empty()).collect();
+    assert!(wrong.is_empty(), "{engine}: {wrong:?}");
+    let failed = seen.iter().filter(|seen| seen.error.is_some()).count();
+    let in_vain = seen
+        .windows(TRIES)
+        .find(|seen| seen.iter().all(|seen| seen.error.is_some()));
+    assert_eq!(in_vain, None, "{engine}");
+    let counts: BTreeSet<usize> = seen.iter().filter_map(|seen| seen.count).collect();
+    let truth = sim.truth().executions.len();
+    assert_eq!(seen.last().unwrap().count, Some(truth));
+    assert!(1 < counts.len(), "{engine} saw nothing but {counts:?}");
+    println!(
+        "{engine}: {round} rounds replaced {replaced} objects of executions; of {} reads, \
+         {meanwhile} meanwhile, {failed} failed and none was wrong; {} counts were seen",
+        seen.len(),
+        counts.len()
+    );
+}
+
+fn executions(lake: &Lake) -> BTreeMap<String, Vec<u8>> {
+    let mut files = lake.files();
+    files.retain(|path, _| path.starts_with("executions/"));
+    files
+}
+
+/// What a reader tells of one read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Seen {
+    error: Option<String>,
+    wrong: Vec<String>,
+    count: Option<usize>,
+}
+
+/// A program that reads the executions of a lake again and again.
+struct Reader {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    told: Receiver<Seen>,
+    stderr: Option<JoinHandle<String>>,
+    seen: Vec<Seen>,
+    _scratch: TempDir,
+}
+
+impl Reader {
+    fn start(engine: &str, lake: &Lake) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let mut child = python(&["watch", engine, lake.path()], scratch.path());
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut errors = child.stderr.take().unwrap();
+        let (tell, told) = channel();
+        thread::spawn(move || {
+            for line in stdout.lines() {
+                let line = line.unwrap();
+                let seen = serde_json::from_str(&line).unwrap_or_else(|error| {
+                    panic!("{error}: {line}");
+                });
+                if tell.send(seen).is_err() {
+                    break;
+                }
+            }
+        });
+        let stderr = thread::spawn(move || {
+            let mut text = String::new();
+            errors.read_to_string(&mut text).unwrap();
+            text
+        });
+        Self {
+            child,
+            stdin,
+            told,
+            stderr: Some(stderr),
+            seen: Vec::new(),
+            _scratch: scratch,
+        }
+    }
+
+    fn await_read(&mut self) {
+        match self.told.recv_timeout(PATIENCE) {
+            Ok(seen) => self.seen.push(seen),
+            Err(error) => self.fail(&error.to_string()),
+        }
+    }
+
+    fn catch_up(&mut self) {
+        self.seen.extend(self.told.try_iter());
+        if let Some(status) = self.child.try_wait().unwrap() {
+            self.fail(&status.to_string());
+        }
+    }
+
+    /// Lets it read what is there at the end, too.
+    fn finish(mut self) -> Vec<Seen> {
+        self.stdin.take();
+        while let Ok(seen) = self.told.recv_timeout(PATIENCE) {
+            self.seen.push(seen);
+        }
+        let status = self.child.wait().unwrap();
+        if !status.success() {
+            self.fail(&status.to_string());
+        }
+        std::mem::take(&mut self.seen)
+    }
+
+    fn fail(&mut self, why: &str) -> ! {
+        self.end();
+        let said = self.stderr.take().map(|said| said.join().unwrap());
+        panic!("the reader: {why}\n{}", said.unwrap_or_default());
+    }
+
+    fn end(&mut self) {
+        self.stdin.take();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn python(arguments: &[&str], scratch: &Path) -> Child {
+    Command::new(interpreter())
+        .arg(SCRIPT)
+        .args(arguments)
+        .arg(scratch)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// A table as two engines see it.
+#[derive(Deserialize)]
+struct Table {
+    types: Vec<(String, String)>,
+    spark: BTreeMap<String, Value>,
+    duckdb: BTreeMap<String, Value>,
+}
+
+#[test]
+fn spark_reads_every_column_as_its_type_and_as_duckdb_does() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    let schemas = schemas();
+    let scratch = TempDir::new().unwrap();
+    let mut child = python(&["tables", lake.path()], scratch.path());
+    let mut stdin = child.stdin.take().unwrap();
+    stdin
+        .write_all(Value::from(schemas.clone()).to_string().as_bytes())
+        .unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let tables: BTreeMap<String, Table> = serde_json::from_slice(&output.stdout).unwrap();
+
+    assert_eq!(tables.len(), 8);
+    for schema in &schemas {
+        let name = schema["table"].as_str().unwrap();
+        let table = &tables[name];
+        assert_eq!(table.types, spark_types(schema), "{name}");
+        assert_eq!(table.spark, table.duckdb, "{name}");
+        assert_ne!(table.spark["rows"], 0, "{name} is empty");
+        assert!(table.types.len() < table.spark.len(), "{name}");
+    }
+    let truth = sim.truth().executions.len();
+    assert_eq!(tables["executions"].spark["rows"], truth);
+    assert_ne!(
+        tables["executions"].spark["sum of duration_ms"],
+        Value::Null
+    );
+}
+
+fn schemas() -> Vec<Value> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/v1");
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            serde_json::from_slice(&std::fs::read(entry.unwrap().path()).unwrap()).unwrap()
+        })
+        .collect()
+}
+
+/// The columns that Spark should find, the partition at the end.
+fn spark_types(schema: &Value) -> Vec<(String, String)> {
+    let columns = schema["columns"].as_array().unwrap().iter().map(|column| {
+        let kind = match column["type"].as_str().unwrap() {
+            "utf8" => "string",
+            "int64" => "bigint",
+            "list<utf8>" => "array<string>",
+            "map<utf8,utf8>" => "map<string,string>",
+            same @ ("timestamp" | "boolean" | "double") => same,
+            other => panic!("no type of Spark is known for {other}"),
+        };
+        (column["name"].as_str().unwrap(), kind)
+    });
+    let partition = schema["partitioned"].as_bool().unwrap();
+    columns
+        .chain(partition.then_some(("start_date", "date")))
+        .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+        .collect()
+}
