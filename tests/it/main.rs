@@ -22,6 +22,8 @@ mod lab;
 #[cfg(test)]
 mod overlap;
 #[cfg(test)]
+mod project;
+#[cfg(test)]
 mod protocol_model;
 #[cfg(test)]
 mod readers;
