@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::layout::Partition;
 use super::parquet::{FileError, Kind, ObjectWriter, Stamp, WRITER, read, stamp};
-use super::raw::{RawObject, each_row};
+use super::rows::{RawObject, each_row};
 use super::store::{Expected, Landing, Tag};
 use super::{Lake, LakeError, blocking, pause};
 use crate::drift::Drift;

@@ -14,6 +14,7 @@ pub mod merge;
 pub mod parquet;
 pub mod raw;
 pub mod replay;
+pub mod rows;
 pub mod store;
 pub mod verify;
 

@@ -1,37 +1,18 @@
 //! The raw partition of a date: the latest observation of each execution, merged under a
 //! compare-and-swap. Steps 1 to 3 of the protocol in `ARCHITECTURE.md`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, AsArray, BooleanArray, BooleanBuilder, Int64Array, Int64Builder, RecordBatch,
-    StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
-};
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use bytes::Bytes;
+use arrow::array::StringArray;
 use jiff::Timestamp;
 
 use super::layout::Partition;
 use super::merge::wins;
-use super::parquet::{FileError, Kind, ObjectWriter, Stamp, read};
+use super::parquet::{FileError, Kind, ObjectWriter, read};
+use super::rows::{KEY_COLUMNS, RawBuilders, RawColumns, RawObject, damaged, micros, summaries};
 use crate::extract::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
-use crate::schema::raw_schema;
-use crate::tables::RawRow;
-use crate::window::from_ms;
-
-/// A raw object in memory: one version of it, whole.
-#[derive(Clone, Debug)]
-pub struct RawObject {
-    /// The file.
-    pub bytes: Bytes,
-    /// Its revision: rises by one with each replacement.
-    pub revision: u64,
-    /// Its rows.
-    pub rows: u64,
-}
 
 /// What the raw partition says of an execution after a merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,38 +54,6 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// Rows of a batch that is written.
 const BATCH_ROWS: usize = 1_024;
-
-const KEY_COLUMNS: [&str; 7] = [
-    "plan_execution_id",
-    "org_id",
-    "project_id",
-    "start_ts",
-    "observed_ts",
-    "first_observed_ts",
-    "content_hash",
-];
-
-impl RawObject {
-    /// Takes an object as it was read.
-    ///
-    /// # Errors
-    ///
-    /// [`FileError`] where it is no raw object.
-    pub fn new(path: &str, bytes: Bytes) -> Result<Self, FileError> {
-        let stamp = Stamp::of(path, &bytes)?;
-        if stamp.table != Kind::Raw.name() {
-            return Err(FileError::Foreign {
-                path: path.to_owned(),
-                key: "harness_lake.table",
-            });
-        }
-        Ok(Self {
-            bytes,
-            revision: stamp.revision,
-            rows: stamp.rows,
-        })
-    }
-}
 
 /// Merges observations of one partition into its raw object, in memory that does not grow with it:
 /// the key columns decide, then old rows and winners are streamed in order into a new object.
@@ -239,8 +188,7 @@ fn find_stored(
     old: &RawObject,
     best: &mut HashMap<&PlanExecutionId, Candidate<'_>>,
 ) -> Result<(), FileError> {
-    let columns: Vec<&str> = KEY_COLUMNS.into_iter().chain(["is_terminal"]).collect();
-    for batch in read(path, old.bytes.clone(), &columns)? {
+    for batch in read(path, old.bytes.clone(), &KEY_COLUMNS)? {
         let batch = batch.map_err(|error| damaged(path, error))?;
         let rows = RawColumns::of(path, &batch)?;
         for at in 0..batch.num_rows() {
@@ -270,7 +218,7 @@ fn rewrite(
     scratch: &Path,
 ) -> Result<RawObject, FileError> {
     winners.sort_by(|a, b| a.order().cmp(&b.order()));
-    let replaced: std::collections::HashSet<&str> = winners
+    let replaced: HashSet<&str> = winners
         .iter()
         .filter(|winner| winner.stored.is_some())
         .map(|winner| winner.observation.id.as_str())
@@ -362,206 +310,4 @@ impl Sink {
     fn flush(&mut self) -> Result<(), FileError> {
         self.writer.write(&self.batch.finish())
     }
-}
-
-/// The builders of a batch of raw rows.
-struct RawBuilders {
-    /// Execution, organization, project, summary.
-    texts: [StringBuilder; 4],
-    /// Start, observed, first observed, in microseconds.
-    times: [TimestampMicrosecondBuilder; 3],
-    content_hash: Int64Builder,
-    is_terminal: BooleanBuilder,
-    rows: usize,
-    bytes: usize,
-}
-
-impl RawBuilders {
-    fn new() -> Self {
-        let time = || TimestampMicrosecondBuilder::new().with_timezone("UTC");
-        Self {
-            texts: std::array::from_fn(|_| StringBuilder::new()),
-            times: std::array::from_fn(|_| time()),
-            content_hash: Int64Builder::new(),
-            is_terminal: BooleanBuilder::new(),
-            rows: 0,
-            bytes: 0,
-        }
-    }
-
-    fn push(&mut self, texts: [&str; 4], times: [i64; 3], content_hash: i64, is_terminal: bool) {
-        self.rows += 1;
-        self.bytes += texts.iter().map(|text| text.len()).sum::<usize>();
-        self.texts
-            .iter_mut()
-            .zip(texts)
-            .for_each(|(column, text)| column.append_value(text));
-        self.times
-            .iter_mut()
-            .zip(times)
-            .for_each(|(column, time)| column.append_value(time));
-        self.content_hash.append_value(content_hash);
-        self.is_terminal.append_value(is_terminal);
-    }
-
-    fn finish(&mut self) -> RecordBatch {
-        (self.rows, self.bytes) = (0, 0);
-        let [id, org, project, summary] = self
-            .texts
-            .each_mut()
-            .map(|column| Arc::new(column.finish()) as ArrayRef);
-        let [start, observed, first_observed] = self
-            .times
-            .each_mut()
-            .map(|column| Arc::new(column.finish()) as ArrayRef);
-        let content_hash = Arc::new(self.content_hash.finish());
-        let is_terminal = Arc::new(self.is_terminal.finish());
-        let columns = vec![
-            id,
-            org,
-            project,
-            start,
-            observed,
-            first_observed,
-            content_hash,
-            is_terminal,
-            summary,
-        ];
-        RecordBatch::try_new(raw_schema().clone(), columns)
-            .expect("every push fills every column, and a test compares them with the schema")
-    }
-}
-
-/// The columns of a batch of raw rows, but for the summary.
-struct RawColumns<'a> {
-    id: &'a StringArray,
-    org: &'a StringArray,
-    project: &'a StringArray,
-    start: &'a TimestampMicrosecondArray,
-    observed: &'a TimestampMicrosecondArray,
-    first_observed: &'a TimestampMicrosecondArray,
-    content_hash: &'a Int64Array,
-    is_terminal: &'a BooleanArray,
-}
-
-impl<'a> RawColumns<'a> {
-    fn of(path: &str, batch: &'a RecordBatch) -> Result<Self, FileError> {
-        let foreign = |key| FileError::Foreign {
-            path: path.to_owned(),
-            key,
-        };
-        let column = |name| batch.column_by_name(name).ok_or_else(|| foreign(name));
-        let text = |name| {
-            column(name)?
-                .as_string_opt::<i32>()
-                .ok_or_else(|| foreign(name))
-        };
-        let time = |name| {
-            column(name)?
-                .as_primitive_opt::<TimestampMicrosecondType>()
-                .ok_or_else(|| foreign(name))
-        };
-        Ok(Self {
-            id: text("plan_execution_id")?,
-            org: text("org_id")?,
-            project: text("project_id")?,
-            start: time("start_ts")?,
-            observed: time("observed_ts")?,
-            first_observed: time("first_observed_ts")?,
-            content_hash: column("content_hash")?
-                .as_primitive_opt::<Int64Type>()
-                .ok_or_else(|| foreign("content_hash"))?,
-            is_terminal: column("is_terminal")?
-                .as_boolean_opt()
-                .ok_or_else(|| foreign("is_terminal"))?,
-        })
-    }
-
-    fn order(&self, at: usize) -> (&str, &str, i64, &str) {
-        (
-            self.org.value(at),
-            self.project.value(at),
-            self.start.value(at),
-            self.id.value(at),
-        )
-    }
-}
-
-fn summaries<'a>(path: &str, batch: &'a RecordBatch) -> Result<&'a StringArray, FileError> {
-    batch
-        .column_by_name("summary")
-        .and_then(|column| column.as_string_opt::<i32>())
-        .ok_or_else(|| FileError::Foreign {
-            path: path.to_owned(),
-            key: "summary",
-        })
-}
-
-/// Hands every row of a raw object to `take`, in the order of the object, and whether it is over.
-///
-/// # Errors
-///
-/// [`FileError`] where the object is damaged, and whatever `take` gives.
-pub fn each_row(
-    path: &str,
-    raw: &RawObject,
-    mut take: impl FnMut(&RawRow<'_>, bool) -> Result<(), FileError>,
-) -> Result<(), FileError> {
-    for batch in read(path, raw.bytes.clone(), &[])? {
-        let batch = batch.map_err(|error| damaged(path, error))?;
-        let rows = RawColumns::of(path, &batch)?;
-        let summaries = summaries(path, &batch)?;
-        for at in 0..batch.num_rows() {
-            let row = RawRow {
-                plan_execution_id: rows.id.value(at),
-                org_id: rows.org.value(at),
-                project_id: rows.project.value(at),
-                start_ms: rows.start.value(at) / 1_000,
-                observed_ms: rows.observed.value(at) / 1_000,
-                first_observed_ms: rows.first_observed.value(at) / 1_000,
-                summary: summaries.value(at),
-            };
-            take(&row, rows.is_terminal.value(at))?;
-        }
-    }
-    Ok(())
-}
-
-/// The executions of a raw object that are not over, with their `start_ts`.
-///
-/// # Errors
-///
-/// [`FileError`] where the object is damaged.
-pub fn open_rows(
-    path: &str,
-    raw: &RawObject,
-) -> Result<HashMap<PlanExecutionId, (Timestamp, Kept)>, FileError> {
-    let columns: Vec<&str> = KEY_COLUMNS.into_iter().chain(["is_terminal"]).collect();
-    let mut open = HashMap::new();
-    for batch in read(path, raw.bytes.clone(), &columns)? {
-        let batch = batch.map_err(|error| damaged(path, error))?;
-        let rows = RawColumns::of(path, &batch)?;
-        for at in (0..batch.num_rows()).filter(|at| !rows.is_terminal.value(*at)) {
-            let kept = Kept {
-                scope: Scope::new(rows.org.value(at), rows.project.value(at)),
-                observed: micros(rows.observed.value(at)),
-                is_terminal: false,
-                revision: raw.revision,
-            };
-            let id = PlanExecutionId::new(rows.id.value(at));
-            open.insert(id, (micros(rows.start.value(at)), kept));
-        }
-    }
-    Ok(open)
-}
-
-fn damaged(path: &str, error: arrow::error::ArrowError) -> FileError {
-    FileError::Parquet {
-        path: path.to_owned(),
-        source: error.into(),
-    }
-}
-
-fn micros(at: i64) -> Timestamp {
-    from_ms(at.div_euclid(1_000))
 }

@@ -6,7 +6,7 @@ use jiff::civil::Date;
 use super::derive::{Derived, Which};
 use super::layout::{self, Partition};
 use super::log::Record;
-use super::raw::RawObject;
+use super::rows::RawObject;
 use super::{LOCK_PATIENCE, Lake, LakeError};
 
 /// Dates, both ends possibly open.

@@ -9,7 +9,7 @@ use super::derive::{Expectation, expectation, same_rows};
 use super::layout::{self, Partition, date_of};
 use super::log::Record;
 use super::parquet::{Kind, Stamp, schema_of, stamp};
-use super::raw::{RawObject, each_row};
+use super::rows::{RawObject, each_row};
 use super::store::Found;
 use super::{Lake, LakeError, blocking};
 use crate::ids::PlanExecutionId;

@@ -21,7 +21,7 @@ use harness_lake::lake::derive::Which;
 use harness_lake::lake::land::fates;
 use harness_lake::lake::layout::{self, Partition};
 use harness_lake::lake::log::Record;
-use harness_lake::lake::raw::RawObject;
+use harness_lake::lake::rows::RawObject;
 use harness_lake::lake::store::Store;
 use harness_lake::lake::{Lake, LakeError};
 use harness_lake::schema::Table;

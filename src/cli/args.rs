@@ -1,0 +1,318 @@
+//! The arguments that commands share, and what they mean.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{self, ConfigError, SourceConfig, SyncConfig};
+use crate::error::Error;
+use crate::extract::discover::Filter;
+use crate::job::backfill::Range;
+use crate::lake::LakeError;
+use crate::lake::layout::date_of;
+use crate::lake::replay::Dates;
+use crate::lake::store::{Store, StoreError};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Source")]
+pub(super) struct SourceArgs {
+    /// File that holds the API key; without it the key is read from `HARNESS_API_KEY`, never from an argument
+    #[arg(long, env = "HARNESS_API_KEY_FILE", value_name = "FILE")]
+    pub(super) api_key_file: Option<PathBuf>,
+    /// The account; by default the one that the key holds (`pat.ACCOUNT.…`)
+    #[arg(long, env = "HARNESS_ACCOUNT_ID", value_name = "ID")]
+    pub(super) account_id: Option<String>,
+    /// Where the API is, with the path before `/v1`, if any
+    #[arg(
+        long,
+        env = "HARNESS_BASE_URL",
+        value_name = "URL",
+        default_value = "https://app.harness.io"
+    )]
+    pub(super) base_url: String,
+    /// Ceiling for the whole run, retries included; one key is one budget, whoever uses it [default: 360; backfill: 120]
+    #[arg(long, env = "HARNESS_LAKE_REQUESTS_PER_MINUTE", value_name = "N")]
+    pub(super) requests_per_minute: Option<NonZeroU32>,
+    /// Requests at once, at most
+    #[arg(
+        long,
+        env = "HARNESS_LAKE_CONCURRENCY",
+        value_name = "N",
+        default_value = "16"
+    )]
+    pub(super) concurrency: NonZeroU32,
+    /// Rows of a page, at most
+    #[arg(long, env = "HARNESS_LAKE_PAGE_SIZE", value_name = "N", default_value = "1000",
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) page_size: u32,
+    /// Allow a base URL without TLS that is not loopback: the key travels in the clear
+    #[arg(long)]
+    pub(super) insecure_http: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Scopes")]
+pub(super) struct ScopeArgs {
+    /// Read only these organizations (glob, repeatable)
+    #[arg(long, value_name = "GLOB")]
+    pub(super) org: Vec<String>,
+    /// Read only these projects (glob over `org/project`, repeatable)
+    #[arg(long, value_name = "GLOB")]
+    pub(super) project: Vec<String>,
+    /// Leave out organizations or projects (glob over `org` and `org/project`, repeatable)
+    #[arg(long, value_name = "GLOB")]
+    pub(super) exclude: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Lake")]
+pub(super) struct LakeArgs {
+    /// Where the lake is: a path, `file://` or `s3://bucket/prefix`
+    #[arg(long, env = "HARNESS_LAKE", value_name = "LAKE")]
+    pub(super) lake: String,
+    /// Folder for what memory cannot hold; by default the system's temporary folder
+    #[arg(long, env = "HARNESS_LAKE_SCRATCH", value_name = "DIR")]
+    pub(super) scratch: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) scopes: ScopeArgs,
+    /// Where the lake is or shall be; without it only the source is checked
+    #[arg(long, env = "HARNESS_LAKE", value_name = "LAKE", help_heading = "Lake")]
+    pub(super) lake: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SyncArgs {
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) scopes: ScopeArgs,
+    #[command(flatten)]
+    pub(super) lake: LakeArgs,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BackfillArgs {
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) scopes: ScopeArgs,
+    #[command(flatten)]
+    pub(super) lake: LakeArgs,
+    #[command(flatten)]
+    pub(super) range: RangeArgs,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Range")]
+pub(super) struct RangeArgs {
+    /// The first instant of the range (YYYY-MM-DD or RFC 3339)
+    #[arg(long, value_name = "D")]
+    pub(super) from: String,
+    /// The first instant after the range; what cannot be read whole yet is cut off and reported
+    #[arg(long, value_name = "D")]
+    pub(super) to: String,
+    /// Read what is covered, too
+    #[arg(long)]
+    pub(super) again: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Run")]
+pub(super) struct RunArgs {
+    /// Objects of a date: at the birth of a lake [default: 1], later for dates from the day after tomorrow on
+    #[arg(long, env = "HARNESS_LAKE_BUCKETS", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(super) buckets: Option<u32>,
+    /// Where the first `sync` of a new project begins (YYYY-MM-DD or RFC 3339) [default: 30 days ago]
+    #[arg(long, env = "HARNESS_LAKE_START_DATE", value_name = "D")]
+    pub(super) start_date: Option<String>,
+    /// How far before the watermark rows are read again, for late edits
+    #[arg(
+        long,
+        env = "HARNESS_LAKE_LOOKBACK",
+        value_name = "DURATION",
+        default_value = "24h"
+    )]
+    pub(super) lookback: String,
+    /// How long before now windows end, since the source's replicas lag
+    #[arg(
+        long,
+        env = "HARNESS_LAKE_WINDOW_LAG",
+        value_name = "DURATION",
+        default_value = "5m"
+    )]
+    pub(super) window_lag: String,
+    /// Exit status where some projects failed and the rest is committed
+    #[arg(
+        long,
+        env = "HARNESS_LAKE_PARTIAL_EXIT_CODE",
+        value_name = "N",
+        default_value = "3"
+    )]
+    pub(super) partial_exit_code: u8,
+    /// Write the run report, JSON, to this file
+    #[arg(long, env = "HARNESS_LAKE_REPORT", value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReplayArgs {
+    #[command(flatten)]
+    pub(super) lake: LakeArgs,
+    /// The first date (YYYY-MM-DD); by default the first of the lake
+    #[arg(long, value_name = "D")]
+    pub(super) from: Option<String>,
+    /// The first date after (YYYY-MM-DD); by default none
+    #[arg(long, value_name = "D")]
+    pub(super) to: Option<String>,
+    /// Derive every table, not only those that are behind or of another version of this program
+    #[arg(long)]
+    pub(super) again: bool,
+    /// Write the run report, JSON, to this file
+    #[arg(long, env = "HARNESS_LAKE_REPORT", value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    #[command(flatten)]
+    pub(super) lake: LakeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) lake: LakeArgs,
+}
+
+impl SourceArgs {
+    pub(super) fn config(&self, default_rate: NonZeroU32) -> Result<SourceConfig, ConfigError> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a key never stands on a command line, so clap has no argument for it"
+        )]
+        let variable = std::env::var("HARNESS_API_KEY").ok();
+        let api_key = config::api_key(variable, self.api_key_file.as_deref())?;
+        Ok(SourceConfig {
+            account: config::account(self.account_id.as_deref(), &api_key)?,
+            base_url: config::base_url(&self.base_url, self.insecure_http)?,
+            api_key,
+            requests_per_minute: self.requests_per_minute.unwrap_or(default_rate),
+            concurrency: self.concurrency,
+            page_size: self.page_size,
+        })
+    }
+}
+
+/// Requests a minute of a scheduled run: a tenth below what Harness allows a key.
+pub(super) const RATE: NonZeroU32 = NonZeroU32::new(360).expect("not zero");
+
+/// Requests a minute of a backfill, which leaves room for the scheduled run beside it.
+const BACKFILL_RATE: NonZeroU32 = NonZeroU32::new(120).expect("not zero");
+
+impl ScopeArgs {
+    pub(super) fn filter(&self) -> Result<Filter, ConfigError> {
+        Ok(Filter::new(&self.org, &self.project, &self.exclude)?)
+    }
+
+    pub(super) fn is_everything(&self) -> bool {
+        self.org.is_empty() && self.project.is_empty() && self.exclude.is_empty()
+    }
+}
+
+/// Opens the place that `--lake` names.
+pub(super) fn open_store(url: &str) -> Result<Store, Error> {
+    Store::open(url).map_err(|error| match error {
+        error @ StoreError::Url { .. } => Error::Config(ConfigError::Lake(error)),
+        error => Error::Lake(LakeError::from(error)),
+    })
+}
+
+impl LakeArgs {
+    pub(super) fn store(&self) -> Result<Store, Error> {
+        open_store(&self.lake)
+    }
+
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.scratch.clone().unwrap_or_else(std::env::temp_dir)
+    }
+}
+
+impl RunArgs {
+    pub(super) fn config(
+        &self,
+        source: SourceConfig,
+        scopes: &ScopeArgs,
+        lake: &LakeArgs,
+    ) -> Result<SyncConfig, Error> {
+        Ok(SyncConfig {
+            source,
+            filter: scopes.filter()?,
+            is_everything: scopes.is_everything(),
+            start_date: self
+                .start_date
+                .as_deref()
+                .map(config::instant)
+                .transpose()?,
+            lookback: config::duration(&self.lookback)?,
+            window_lag: config::duration(&self.window_lag)?,
+            partial_exit_code: self.partial_exit_code,
+            buckets: self.buckets,
+            scratch: lake.scratch(),
+            store: lake.store()?,
+        })
+    }
+}
+
+impl SyncArgs {
+    pub(super) fn config(&self) -> Result<SyncConfig, Error> {
+        self.run
+            .config(self.source.config(RATE)?, &self.scopes, &self.lake)
+    }
+}
+
+impl BackfillArgs {
+    pub(super) fn config(&self) -> Result<SyncConfig, Error> {
+        self.run
+            .config(self.source.config(BACKFILL_RATE)?, &self.scopes, &self.lake)
+    }
+}
+
+impl ReplayArgs {
+    pub(super) fn dates(&self) -> Result<Dates, ConfigError> {
+        let date = |text: &String| config::instant(text).map(date_of);
+        Ok(Dates {
+            from: self.from.as_ref().map(date).transpose()?,
+            to: self.to.as_ref().map(date).transpose()?,
+        })
+    }
+}
+
+impl RangeArgs {
+    pub(super) fn range(&self) -> Result<Range, ConfigError> {
+        let range = Range {
+            from: config::instant(&self.from)?,
+            to: config::instant(&self.to)?,
+            again: self.again,
+        };
+        if range.from < range.to {
+            Ok(range)
+        } else {
+            Err(ConfigError::Range(format!(
+                "--from {} is not before --to {}",
+                self.from, self.to
+            )))
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The rows of a raw object: written by the builders of a batch, read by column or one by one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, BooleanBuilder, Int64Array, Int64Builder, RecordBatch,
+    StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::parquet::{FileError, Kind, Stamp, read};
+use super::raw::Kept;
+use crate::ids::{PlanExecutionId, Scope};
+use crate::schema::raw_schema;
+use crate::tables::RawRow;
+use crate::window::from_ms;
+
+/// A raw object in memory: one version of it, whole.
+#[derive(Clone, Debug)]
+pub struct RawObject {
+    /// The file.
+    pub bytes: Bytes,
+    /// Its revision: rises by one with each replacement.
+    pub revision: u64,
+    /// Its rows.
+    pub rows: u64,
+}
+
+/// The columns that are read where no summary is needed.
+pub(super) const KEY_COLUMNS: [&str; 8] = [
+    "plan_execution_id",
+    "org_id",
+    "project_id",
+    "start_ts",
+    "observed_ts",
+    "first_observed_ts",
+    "content_hash",
+    "is_terminal",
+];
+
+impl RawObject {
+    /// Takes an object as it was read.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`] where it is no raw object.
+    pub fn new(path: &str, bytes: Bytes) -> Result<Self, FileError> {
+        let stamp = Stamp::of(path, &bytes)?;
+        if stamp.table != Kind::Raw.name() {
+            return Err(FileError::Foreign {
+                path: path.to_owned(),
+                key: "harness_lake.table",
+            });
+        }
+        Ok(Self {
+            bytes,
+            revision: stamp.revision,
+            rows: stamp.rows,
+        })
+    }
+}
+
+/// The builders of a batch of raw rows.
+pub(super) struct RawBuilders {
+    /// Execution, organization, project, summary.
+    texts: [StringBuilder; 4],
+    /// Start, observed, first observed, in microseconds.
+    times: [TimestampMicrosecondBuilder; 3],
+    content_hash: Int64Builder,
+    is_terminal: BooleanBuilder,
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
+}
+
+impl RawBuilders {
+    pub(super) fn new() -> Self {
+        let time = || TimestampMicrosecondBuilder::new().with_timezone("UTC");
+        Self {
+            texts: std::array::from_fn(|_| StringBuilder::new()),
+            times: std::array::from_fn(|_| time()),
+            content_hash: Int64Builder::new(),
+            is_terminal: BooleanBuilder::new(),
+            rows: 0,
+            bytes: 0,
+        }
+    }
+
+    pub(super) fn push(
+        &mut self,
+        texts: [&str; 4],
+        times: [i64; 3],
+        content_hash: i64,
+        is_terminal: bool,
+    ) {
+        self.rows += 1;
+        self.bytes += texts.iter().map(|text| text.len()).sum::<usize>();
+        self.texts
+            .iter_mut()
+            .zip(texts)
+            .for_each(|(column, text)| column.append_value(text));
+        self.times
+            .iter_mut()
+            .zip(times)
+            .for_each(|(column, time)| column.append_value(time));
+        self.content_hash.append_value(content_hash);
+        self.is_terminal.append_value(is_terminal);
+    }
+
+    pub(super) fn finish(&mut self) -> RecordBatch {
+        (self.rows, self.bytes) = (0, 0);
+        let [id, org, project, summary] = self
+            .texts
+            .each_mut()
+            .map(|column| Arc::new(column.finish()) as ArrayRef);
+        let [start, observed, first_observed] = self
+            .times
+            .each_mut()
+            .map(|column| Arc::new(column.finish()) as ArrayRef);
+        let content_hash = Arc::new(self.content_hash.finish());
+        let is_terminal = Arc::new(self.is_terminal.finish());
+        let columns = vec![
+            id,
+            org,
+            project,
+            start,
+            observed,
+            first_observed,
+            content_hash,
+            is_terminal,
+            summary,
+        ];
+        RecordBatch::try_new(raw_schema().clone(), columns)
+            .expect("every push fills every column, and a test compares them with the schema")
+    }
+}
+
+/// The columns of a batch of raw rows, but for the summary.
+pub(super) struct RawColumns<'a> {
+    pub(super) id: &'a StringArray,
+    pub(super) org: &'a StringArray,
+    pub(super) project: &'a StringArray,
+    pub(super) start: &'a TimestampMicrosecondArray,
+    pub(super) observed: &'a TimestampMicrosecondArray,
+    pub(super) first_observed: &'a TimestampMicrosecondArray,
+    pub(super) content_hash: &'a Int64Array,
+    pub(super) is_terminal: &'a BooleanArray,
+}
+
+impl<'a> RawColumns<'a> {
+    pub(super) fn of(path: &str, batch: &'a RecordBatch) -> Result<Self, FileError> {
+        let foreign = |key| FileError::Foreign {
+            path: path.to_owned(),
+            key,
+        };
+        let column = |name| batch.column_by_name(name).ok_or_else(|| foreign(name));
+        let text = |name| {
+            column(name)?
+                .as_string_opt::<i32>()
+                .ok_or_else(|| foreign(name))
+        };
+        let time = |name| {
+            column(name)?
+                .as_primitive_opt::<TimestampMicrosecondType>()
+                .ok_or_else(|| foreign(name))
+        };
+        Ok(Self {
+            id: text("plan_execution_id")?,
+            org: text("org_id")?,
+            project: text("project_id")?,
+            start: time("start_ts")?,
+            observed: time("observed_ts")?,
+            first_observed: time("first_observed_ts")?,
+            content_hash: column("content_hash")?
+                .as_primitive_opt::<Int64Type>()
+                .ok_or_else(|| foreign("content_hash"))?,
+            is_terminal: column("is_terminal")?
+                .as_boolean_opt()
+                .ok_or_else(|| foreign("is_terminal"))?,
+        })
+    }
+
+    pub(super) fn order(&self, at: usize) -> (&str, &str, i64, &str) {
+        (
+            self.org.value(at),
+            self.project.value(at),
+            self.start.value(at),
+            self.id.value(at),
+        )
+    }
+}
+
+pub(super) fn summaries<'a>(
+    path: &str,
+    batch: &'a RecordBatch,
+) -> Result<&'a StringArray, FileError> {
+    batch
+        .column_by_name("summary")
+        .and_then(|column| column.as_string_opt::<i32>())
+        .ok_or_else(|| FileError::Foreign {
+            path: path.to_owned(),
+            key: "summary",
+        })
+}
+
+/// Hands every row of a raw object to `take`, in the order of the object, and whether it is over.
+///
+/// # Errors
+///
+/// [`FileError`] where the object is damaged, and whatever `take` gives.
+pub fn each_row(
+    path: &str,
+    raw: &RawObject,
+    mut take: impl FnMut(&RawRow<'_>, bool) -> Result<(), FileError>,
+) -> Result<(), FileError> {
+    for batch in read(path, raw.bytes.clone(), &[])? {
+        let batch = batch.map_err(|error| damaged(path, error))?;
+        let rows = RawColumns::of(path, &batch)?;
+        let summaries = summaries(path, &batch)?;
+        for at in 0..batch.num_rows() {
+            let row = RawRow {
+                plan_execution_id: rows.id.value(at),
+                org_id: rows.org.value(at),
+                project_id: rows.project.value(at),
+                start_ms: rows.start.value(at) / 1_000,
+                observed_ms: rows.observed.value(at) / 1_000,
+                first_observed_ms: rows.first_observed.value(at) / 1_000,
+                summary: summaries.value(at),
+            };
+            take(&row, rows.is_terminal.value(at))?;
+        }
+    }
+    Ok(())
+}
+
+/// The executions of a raw object that are not over, with their `start_ts`.
+///
+/// # Errors
+///
+/// [`FileError`] where the object is damaged.
+pub fn open_rows(
+    path: &str,
+    raw: &RawObject,
+) -> Result<HashMap<PlanExecutionId, (Timestamp, Kept)>, FileError> {
+    let mut open = HashMap::new();
+    for batch in read(path, raw.bytes.clone(), &KEY_COLUMNS)? {
+        let batch = batch.map_err(|error| damaged(path, error))?;
+        let rows = RawColumns::of(path, &batch)?;
+        for at in (0..batch.num_rows()).filter(|at| !rows.is_terminal.value(*at)) {
+            let kept = Kept {
+                scope: Scope::new(rows.org.value(at), rows.project.value(at)),
+                observed: micros(rows.observed.value(at)),
+                is_terminal: false,
+                revision: raw.revision,
+            };
+            let id = PlanExecutionId::new(rows.id.value(at));
+            open.insert(id, (micros(rows.start.value(at)), kept));
+        }
+    }
+    Ok(open)
+}
+
+pub(super) fn damaged(path: &str, error: arrow::error::ArrowError) -> FileError {
+    FileError::Parquet {
+        path: path.to_owned(),
+        source: error.into(),
+    }
+}
+
+pub(super) fn micros(at: i64) -> Timestamp {
+    from_ms(at.div_euclid(1_000))
+}
