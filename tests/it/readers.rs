@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -176,8 +176,12 @@ impl Reader {
     /// Lets it read what is there at the end, too.
     fn finish(mut self) -> Vec<Seen> {
         self.stdin.take();
-        while let Ok(seen) = self.told.recv_timeout(PATIENCE) {
-            self.seen.push(seen);
+        loop {
+            match self.told.recv_timeout(PATIENCE) {
+                Ok(seen) => self.seen.push(seen),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => self.fail("it does not end"),
+            }
         }
         let status = self.child.wait().unwrap();
         if !status.success() {
