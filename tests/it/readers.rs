@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/read
 /// How long the start of a Java machine, or a read, may take on a machine that has much to do.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Reads in a row of which one is good. The second one should be; but objects are replaced
-/// during that one, too.
-const TRIES: usize = 5;
+/// Reads in a row of which one is good. `DuckDB` opens an object more than once, and fails when it
+/// was replaced in between; the next read may meet another replacement.
+const TRIES: usize = 3;
 
 #[test]
 fn duckdb_reads_nothing_wrong_while_objects_are_replaced() {
@@ -79,7 +79,10 @@ fn read_while_written(engine: &str, rounds: usize, reads: usize) {
     let seen = reader.finish();
     let wrong: Vec<&Seen> = seen.iter().filter(|seen| !seen.wrong.is_empty()).collect();
     assert!(wrong.is_empty(), "{engine}: {wrong:?}");
-    let failed = seen.iter().filter(|seen| seen.error.is_some()).count();
+    let failed: Vec<&str> = seen
+        .iter()
+        .filter_map(|seen| seen.error.as_deref())
+        .collect();
     let in_vain = seen
         .windows(TRIES)
         .find(|seen| seen.iter().all(|seen| seen.error.is_some()));
@@ -90,8 +93,9 @@ fn read_while_written(engine: &str, rounds: usize, reads: usize) {
     assert!(1 < counts.len(), "{engine} saw nothing but {counts:?}");
     println!(
         "{engine}: {round} rounds replaced {replaced} objects of executions; of {} reads, \
-         {meanwhile} meanwhile, {failed} failed and none was wrong; {} counts were seen",
+         {meanwhile} meanwhile, {} failed {failed:?} and none was wrong; {} counts were seen",
         seen.len(),
+        failed.len(),
         counts.len()
     );
 }
@@ -172,8 +176,12 @@ impl Reader {
     /// Lets it read what is there at the end, too.
     fn finish(mut self) -> Vec<Seen> {
         self.stdin.take();
-        while let Ok(seen) = self.told.recv_timeout(PATIENCE) {
-            self.seen.push(seen);
+        loop {
+            match self.told.recv_timeout(PATIENCE) {
+                Ok(seen) => self.seen.push(seen),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => self.fail("it does not end"),
+            }
         }
         let status = self.child.wait().unwrap();
         if !status.success() {
