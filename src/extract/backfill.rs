@@ -106,7 +106,7 @@ pub async fn measure(
     Ok(measured)
 }
 
-/// Cuts windows into slices of about [`SLICE_ROWS`] rows, on a grid of weeks that all scopes share,
+/// Cuts windows into slices of about 2,000 rows, on a grid of weeks that all scopes share,
 /// and orders them newest first over all scopes.
 pub fn slices(state: &State, busy: Vec<(Scope, Window, u64)>) -> Vec<(Scope, Ask)> {
     let mut slices: Vec<(Scope, Window)> = busy
