@@ -16,6 +16,8 @@ mod faulty_store;
 #[cfg(test)]
 mod full_run;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod incremental;
 #[cfg(test)]
 mod lab;

@@ -1,0 +1,193 @@
+//! `backfill`, `replay`, `verify` and `plan`: history, tables made again, and the audit.
+
+use std::fs;
+
+use harness_lake::window::from_ms;
+use serde_json::{Value, json};
+
+use crate::support::{Lake, Run, Sim, bare_command};
+
+/// Runs a command that needs no source.
+fn offline(arguments: &[&str]) -> Run {
+    Run::of(bare_command(arguments).output().unwrap())
+}
+
+fn verify(lake: &Lake) -> Run {
+    offline(&["verify", "--output", "json", "--lake", lake.path()])
+}
+
+fn kinds(audit: &Value) -> Vec<(String, String)> {
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    let findings = audit["findings"].as_array().unwrap().iter();
+    findings
+        .map(|finding| (text(finding, "kind"), text(finding, "path")))
+        .collect()
+}
+
+/// A date in the middle of the history, as its path spells it.
+fn a_date(sim: &Sim) -> String {
+    let middle = sim.now().as_millisecond() - 7 * 86_400_000;
+    from_ms(middle).strftime("start_date=%Y-%m-%d").to_string()
+}
+
+fn days_ago(sim: &Sim, days: i64) -> String {
+    from_ms(sim.now().as_millisecond() - days * 86_400_000)
+        .strftime("%Y-%m-%d")
+        .to_string()
+}
+
+fn backfill(sim: &Sim, lake: &Lake, more: &[&str]) -> Run {
+    let from = days_ago(sim, 40);
+    let to = days_ago(sim, -2);
+    let fixed = [
+        "backfill",
+        "--output",
+        "json",
+        "--lake",
+        lake.path(),
+        "--from",
+        &from,
+        "--to",
+        &to,
+    ];
+    sim.run(&[&fixed[..], &["--requests-per-minute", "60000"], more].concat())
+}
+
+#[test]
+fn a_backfill_reads_what_no_run_has_read_and_nothing_twice() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let start = days_ago(&sim, 3);
+    let recent = sim.sync(&lake, &["--start-date", &start]).expect(3).json();
+    let first = backfill(&sim, &lake, &[]).expect(3).json();
+    sim.assert_truth(&lake);
+    let observed = |report: &Value| report["executions"]["observed"].as_u64().unwrap();
+    let whole = sim.truth().executions.len() as u64;
+    assert_eq!(
+        observed(&recent) + observed(&first),
+        whole,
+        "nothing is read twice"
+    );
+    assert!(
+        first["covered_to"].as_str().unwrap() < days_ago(&sim, -1).as_str(),
+        "cut at now"
+    );
+
+    let before = lake.data_objects();
+    let second = backfill(&sim, &lake, &[]).expect(3).json();
+    assert_eq!(observed(&second), 0, "all of the range is covered");
+    let again = backfill(&sim, &lake, &["--again"]).expect(3).json();
+    assert_eq!(observed(&again), whole);
+    assert_eq!(
+        lake.data_objects(),
+        before,
+        "the same content replaces nothing"
+    );
+    verify(&lake).expect(0);
+}
+
+#[test]
+fn a_plan_tells_what_a_run_reads_and_changes_nothing() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let place = lake.beside("planned");
+    let plan = sim
+        .run(&["plan", "sync", "--output", "json", "--lake", &place])
+        .expect(0)
+        .json();
+    assert!(!fs::exists(&place).unwrap(), "a plan makes no lake");
+    assert_eq!(plan["executions"], json!(sim.truth().executions.len()));
+    let (from, to) = (days_ago(&sim, 9), days_ago(&sim, 0));
+    let units = [
+        "plan", "backfill", "--output", "json", "--lake", &place, "--units", "3",
+    ];
+    let plan = sim
+        .run(&[&units[..], &["--from", &from, "--to", &to]].concat())
+        .expect(0)
+        .json();
+    let ends: Vec<_> = plan["units"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|unit| unit["to"].clone())
+        .collect();
+    assert_eq!(ends.len(), 3);
+    assert_eq!(ends.last(), Some(&json!(to)));
+    sim.run(&[&units[..], &["--from", &to, "--to", &from]].concat())
+        .expect(2);
+}
+
+#[test]
+fn an_audit_tells_work_in_progress_foreign_files_and_damage_apart() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    let sound = verify(&lake).expect(0).json();
+    assert_eq!(sound["findings"], json!([]));
+    assert_eq!(sound["executions"], json!(sim.truth().executions.len()));
+
+    let path = |table: &str, name: &str| {
+        let inner = format!("{table}/v1/{}/{name}", a_date(&sim));
+        (format!("{}/{inner}", lake.path()), inner)
+    };
+    let (missing, missing_inner) = path("stages", "part-0-of-1.parquet");
+    fs::remove_file(missing).unwrap();
+    let ahead = verify(&lake).expect(0).json();
+    assert_eq!(kinds(&ahead), [("ahead".to_owned(), missing_inner.clone())]);
+
+    let (cut, cut_inner) = path("executions", "part-0-of-1.parquet");
+    let bytes = fs::read(&cut).unwrap();
+    fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    let (foreign, foreign_inner) = path("commits", "copy.parquet");
+    let (own, _) = path("commits", "part-0-of-1.parquet");
+    fs::copy(own, &foreign).unwrap();
+    let audit = verify(&lake).expect(7).json();
+    let expected = [
+        ("ahead", missing_inner),
+        ("foreign", foreign_inner),
+        ("damage", cut_inner),
+    ];
+    assert_eq!(
+        kinds(&audit),
+        expected.map(|(kind, path)| (kind.to_owned(), path))
+    );
+
+    fs::remove_file(foreign).unwrap();
+    let replayed = offline(&["replay", "--output", "json", "--lake", lake.path()])
+        .expect(0)
+        .json();
+    assert_eq!(
+        replayed["files"].as_array().unwrap().len(),
+        2,
+        "only what was missing or damaged"
+    );
+    verify(&lake).expect(0);
+    sim.assert_truth(&lake);
+}
+
+#[test]
+fn a_table_of_other_rows_is_found_and_made_again() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    let before = lake.data_objects();
+    // Rows of another date: a sound file in the wrong place.
+    let wrong = format!(
+        "{}/commits/v1/{}/part-0-of-1.parquet",
+        lake.path(),
+        a_date(&sim)
+    );
+    let other = days_ago(&sim, 5);
+    let other = format!(
+        "{}/commits/v1/start_date={other}/part-0-of-1.parquet",
+        lake.path()
+    );
+    fs::copy(other, &wrong).unwrap();
+    let audit = verify(&lake).expect(7).json();
+    assert_eq!(kinds(&audit).len(), 1, "{audit}");
+    assert_eq!(kinds(&audit)[0].0, "damage");
+    offline(&["replay", "--again", "--lake", lake.path()]).expect(0);
+    verify(&lake).expect(0);
+    assert_eq!(lake.data_objects().len(), before.len());
+    sim.assert_truth(&lake);
+}
