@@ -36,6 +36,8 @@ mod samples;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
+mod schemas;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod signals;
