@@ -244,13 +244,6 @@ impl Seen {
     }
 }
 
-impl Delta {
-    /// Whether nothing was learned.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

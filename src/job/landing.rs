@@ -41,6 +41,9 @@ pub(super) struct Landing<'a> {
     stop: Stop,
     now: Timestamp,
     outcomes: Outcomes,
+    /// Whether a signal cut a merge short: what was spooled then is lost to this run, so nothing that
+    /// it made whole may be claimed any more.
+    is_cut_short: bool,
 }
 
 impl<'a> Landing<'a> {
@@ -56,6 +59,7 @@ impl<'a> Landing<'a> {
             stop,
             now,
             outcomes: Outcomes::default(),
+            is_cut_short: false,
         }
     }
 
@@ -116,6 +120,9 @@ impl<'a> Landing<'a> {
     /// [`Error::Interrupted`] where a signal came and the time after it did not suffice: nothing of
     /// this spool is committed, and the next run reads it again.
     pub(super) async fn commit(&mut self) -> Result<Record, Error> {
+        if self.is_cut_short {
+            return Err(Error::Interrupted);
+        }
         let _lock = self.lock().await?;
         let run_id = &self.report.run_id;
         let may_go_on = may_go_on(self.stop.clone());
@@ -124,6 +131,7 @@ impl<'a> Landing<'a> {
             .land(run_id, self.part, &mut self.spool, may_go_on)
             .await?;
         let Some(landed) = landed else {
+            self.is_cut_short = true;
             return Err(Error::Interrupted);
         };
         self.delta.fates.extend(fates(&landed));
@@ -228,5 +236,40 @@ impl Outcomes {
             total,
             exit,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::ids::AccountId;
+    use crate::lake::store::Store;
+    use crate::window::{Window, from_ms};
+
+    #[tokio::test]
+    async fn a_merge_that_was_cut_short_is_not_committed_by_a_second_try() {
+        let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
+        let account = AccountId::new("account");
+        let scratch = std::env::temp_dir();
+        let lake = Lake::open(store, &account, from_ms(0), None, &scratch)
+            .await
+            .unwrap();
+        let mut report = Report::begin("run".to_owned(), "sync", account, from_ms(0));
+        let (_signal, stop) = watch::channel(true);
+        let mut landing = Landing::new(&lake, &mut report, stop, from_ms(0));
+        let window = Window::new(from_ms(0), from_ms(1)).unwrap();
+        let scope = Scope::new("org", "project");
+        landing.delta.covered.entry(scope).or_default().add(window);
+        landing.is_cut_short = true;
+        assert!(matches!(landing.commit().await, Err(Error::Interrupted)));
+        assert_eq!(Record::newest(lake.store()).await.unwrap().number, 0);
+        landing.is_cut_short = false;
+        landing.commit().await.unwrap();
+        assert_eq!(Record::newest(lake.store()).await.unwrap().number, 1);
     }
 }

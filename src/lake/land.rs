@@ -62,8 +62,7 @@ impl Lake {
     /// open executions among them are in no list but that.
     ///
     /// `may_go_on` is asked before each partition. `None` where it said no: what has landed is right,
-    /// but the rest is
-    /// missing, so nothing of this spool may be committed.
+    /// but the rest is missing, so nothing of this spool may be committed.
     ///
     /// # Errors
     ///
