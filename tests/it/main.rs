@@ -24,6 +24,8 @@ mod lab;
 #[cfg(test)]
 mod overlap;
 #[cfg(test)]
+mod personal;
+#[cfg(test)]
 mod project;
 #[cfg(test)]
 mod protocol_model;
