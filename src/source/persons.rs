@@ -481,6 +481,18 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_was_json_stays_json(value in marked(), key in "[ -~]{0,12}", hashes in any::<bool>()) {
+            let treatment = if hashes { hash() } else { Treatment::Drop };
+            let row = json!({ key: value }).to_string();
+            let after: Result<Value, _> = serde_json::from_str(&scrubbed(&row, &treatment));
+            prop_assert!(after.is_ok(), "{row}");
+            // Whatever came cut off: no panic.
+            for (end, _) in row.char_indices() {
+                scrubbed(&row[..end], &treatment);
+            }
+        }
+
+        #[test]
         fn no_person_survives_and_nothing_else_is_touched(
             summary in prop::sample::select(fixtures()),
             place in any::<prop::sample::Index>(),
