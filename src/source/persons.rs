@@ -63,9 +63,10 @@ fn folded<'a>(key: &str, buffer: &'a mut [u8; LONGEST]) -> Option<&'a str> {
     std::str::from_utf8(&buffer[..length]).ok()
 }
 
-/// Keys whose values are persons, or what persons are told by: `triggeredBy`, `approvers`, `email`.
+/// Keys whose values are persons, or what persons are told by: `triggeredBy`, `approvers`, `email`;
+/// and the payloads of webhooks, which are full of them.
 fn is_person(name: &str) -> bool {
-    const NAMES: [&str; 35] = [
+    const NAMES: [&str; 37] = [
         "admins",
         "approver",
         "approvers",
@@ -87,6 +88,7 @@ fn is_person(name: &str) -> bool {
         "firstname",
         "fullname",
         "gituser",
+        "jsonpayload",
         "lastname",
         "login",
         "manualissuer",
@@ -99,6 +101,7 @@ fn is_person(name: &str) -> bool {
         "reviewer",
         "reviewers",
         "sender",
+        "triggerpayload",
         "user",
         "users",
     ];
@@ -378,6 +381,10 @@ mod tests {
             (
                 r#"{"approvers":["Ada",{"user":{"bo@example.com":true}},null,true]}"#,
                 r#"{"approvers":[null,{"user":{"":true}},null,true]}"#,
+            ),
+            (
+                r#"{"parentStageInfo":{"triggerpayload":{"jsonPayload":"{\"by\":\"Ada\"}"}}}"#,
+                r#"{"parentStageInfo":{"triggerpayload":{"jsonPayload":null}}}"#,
             ),
             (r#"{"a\u0075thor":"\u0041da"}"#, r#"{"a\u0075thor":null}"#),
             (r#"{"author":"\ud800"}"#, r#"{"author":null}"#),
