@@ -9,3 +9,10 @@ test *ARGS:
 # A simulated account, synced into ./demo-lake.
 demo:
     cargo run --release -- demo
+
+# Random summaries into the tables, from the fixtures on; needs `cargo install cargo-fuzz`. The variable lets the
+# stable compiler take the flags of a fuzzer.
+fuzz SECONDS="300":
+    mkdir -p fuzz/corpus/summary
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none summary fuzz/corpus/summary fixtures/summaries -- \
+        -max_total_time={{SECONDS}} -max_len=20000 -timeout=20
