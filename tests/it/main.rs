@@ -22,6 +22,8 @@ mod incremental;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod overlap;
 #[cfg(test)]
 mod project;
