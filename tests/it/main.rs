@@ -45,3 +45,5 @@ mod secrets;
 mod signals;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod transport;
