@@ -20,6 +20,8 @@ mod history;
 #[cfg(test)]
 mod incremental;
 #[cfg(test)]
+mod kubernetes;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod metrics;
