@@ -26,6 +26,8 @@ mod lab;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod operations;
+#[cfg(test)]
 mod overlap;
 #[cfg(test)]
 mod project;
