@@ -18,6 +18,8 @@ mod full_run;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod iam;
+#[cfg(test)]
 mod incremental;
 #[cfg(test)]
 mod kubernetes;

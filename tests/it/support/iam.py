@@ -1,0 +1,34 @@
+"""An S3 server that checks policies, for as long as standard input stays open.
+
+Takes the policy of a user as its argument; prints where it is and the user's key as JSON.
+"""
+
+import json
+import os
+import sys
+
+# Whatever is asked before this many actions is granted: they make bucket and user.
+os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "4"
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+host, port = server.get_host_and_port()
+endpoint = f"http://{host}:{port}"
+connection = {
+    "endpoint_url": endpoint,
+    "region_name": "us-east-1",
+    "aws_access_key_id": "root",
+    "aws_secret_access_key": "root",
+}
+boto3.client("s3", **connection).create_bucket(Bucket="bucket")
+iam = boto3.client("iam", **connection)
+iam.create_user(UserName="lake")
+iam.put_user_policy(UserName="lake", PolicyName="lake", PolicyDocument=sys.argv[1])
+key = iam.create_access_key(UserName="lake")["AccessKey"]
+told = {"endpoint": endpoint, "id": key["AccessKeyId"], "secret": key["SecretAccessKey"]}
+print(json.dumps(told), flush=True)
+sys.stdin.read()
+server.stop()
