@@ -25,7 +25,7 @@ impl Guarded {
     fn with(policy: &str) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/iam.py");
         let mut child = Command::new(interpreter())
-            .args([script, policy])
+            .args([script, policy, &shipped("lifecycle.json")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -51,8 +51,8 @@ impl Guarded {
     }
 }
 
-/// A policy for the tests' bucket.
-fn policy(name: &str) -> String {
+/// A file of `deploy/aws` for the tests' bucket.
+fn shipped(name: &str) -> String {
     let path = format!("{}/deploy/aws/{name}", env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(path).unwrap();
     text.replace("BUCKET", "bucket").replace("PREFIX", "prefix")
@@ -68,7 +68,7 @@ fn as_moto_reads_it(policy: &str) -> String {
 #[test]
 fn the_policy_of_a_writer_is_enough_and_not_too_much() {
     let sim = Sim::small();
-    let whole = as_moto_reads_it(&policy("policy.json"));
+    let whole = as_moto_reads_it(&shipped("policy.json"));
     let server = Guarded::with(&whole);
     for command in ["check", "sync", "sync", "replay", "status", "verify"] {
         server.run(&sim, command).expect(0);
@@ -89,6 +89,6 @@ fn the_policy_of_a_writer_is_enough_and_not_too_much() {
 #[test]
 fn a_reader_cannot_write() {
     let sim = Sim::small();
-    let server = Guarded::with(&policy("reader-policy.json"));
+    let server = Guarded::with(&shipped("reader-policy.json"));
     server.run(&sim, "sync").expect(7);
 }

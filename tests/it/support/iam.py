@@ -1,6 +1,7 @@
 """An S3 server that checks policies, for as long as standard input stays open.
 
-Takes the policy of a user as its argument; prints where it is and the user's key as JSON.
+Takes the policy of a user and the lifecycle of the bucket as arguments; prints where it is and the
+user's key as JSON.
 """
 
 import json
@@ -8,7 +9,7 @@ import os
 import sys
 
 # Whatever is asked before this many actions is granted: they make bucket and user.
-os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "4"
+os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "5"
 
 import boto3
 from moto.server import ThreadedMotoServer
@@ -23,7 +24,11 @@ connection = {
     "aws_access_key_id": "root",
     "aws_secret_access_key": "root",
 }
-boto3.client("s3", **connection).create_bucket(Bucket="bucket")
+s3 = boto3.client("s3", **connection)
+s3.create_bucket(Bucket="bucket")
+s3.put_bucket_lifecycle_configuration(
+    Bucket="bucket", LifecycleConfiguration=json.loads(sys.argv[2])
+)
 iam = boto3.client("iam", **connection)
 iam.create_user(UserName="lake")
 iam.put_user_policy(UserName="lake", PolicyName="lake", PolicyDocument=sys.argv[1])
