@@ -1,6 +1,7 @@
 //! Newtypes for Harness identifiers, so that none can stand where another belongs.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,11 +10,11 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Wraps an identifier as the API spells it.
-            pub fn new(id: impl Into<String>) -> Self {
+            pub fn new(id: impl Into<Arc<str>>) -> Self {
                 Self(id.into())
             }
 
@@ -55,7 +56,7 @@ pub struct Scope {
 
 impl Scope {
     /// Names a project of an organization.
-    pub fn new(org: impl Into<String>, project: impl Into<String>) -> Self {
+    pub fn new(org: impl Into<Arc<str>>, project: impl Into<Arc<str>>) -> Self {
         Self {
             org: OrgId::new(org),
             project: ProjectId::new(project),

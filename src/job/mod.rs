@@ -17,7 +17,7 @@ use crate::extract::fanout::fan_out;
 use crate::extract::{Ask, SyncRules, plan_sync};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::identity::Identity;
-use crate::lake::land::{Landed, fates};
+use crate::lake::land::Landed;
 use crate::lake::layout;
 use crate::lake::log::Record;
 use crate::lake::store::Store;
@@ -110,8 +110,8 @@ impl<'a> Session<'a> {
         let lake = Lake::open(store, account, now, config.buckets, &config.scratch);
         // Another run may hold the lock for minutes.
         let lake = or_stop(&mut stop, lake).await??;
-        let recovered = recover(&lake, clock(), &mut stop).await?;
-        let recovered_fates = fates(&recovered).collect();
+        let mut recovered = recover(&lake, clock(), &mut stop).await?;
+        let recovered_fates = std::mem::take(&mut recovered.fates);
         report.add(recovered);
         let record = Record::newest(lake.store())
             .await
