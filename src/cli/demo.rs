@@ -141,6 +141,7 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
             requests_per_minute: FAST,
             concurrency: AT_ONCE,
             page_size: 1_000,
+            ca_certificate: None,
         },
         store: Store::open(&lake.display().to_string()).map_err(LakeError::from)?,
         buckets: None,

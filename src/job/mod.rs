@@ -302,7 +302,8 @@ pub(crate) async fn keep_report(store: &Store, report: &Report) {
     }
 }
 
-fn failure_of(error: &Error) -> Failure {
+/// The failure that ended a run.
+pub(crate) fn failure_of(error: &Error) -> Failure {
     let code = error.code().name().to_owned();
     Failure {
         org: String::new(),

@@ -18,9 +18,17 @@ mod full_run;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod iam;
+#[cfg(test)]
 mod incremental;
 #[cfg(test)]
+mod kubernetes;
+#[cfg(test)]
 mod lab;
+#[cfg(test)]
+mod metrics;
+#[cfg(test)]
+mod operations;
 #[cfg(test)]
 mod overlap;
 #[cfg(test)]
@@ -43,3 +51,5 @@ mod secrets;
 mod signals;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod transport;
