@@ -11,6 +11,7 @@ pub mod ids;
 pub mod job;
 pub mod lake;
 pub mod metrics;
+pub mod pii;
 pub mod progress;
 pub mod report;
 pub mod schema;

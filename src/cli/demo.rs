@@ -18,6 +18,7 @@ use crate::extract::discover::Filter;
 use crate::job;
 use crate::lake::store::Store;
 use crate::lake::{LakeError, layout};
+use crate::pii::Wish;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::sim::{Account, AccountSpec, Clock, Server, ServerOptions};
@@ -145,6 +146,7 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
         },
         store: Store::open(&lake.display().to_string()).map_err(LakeError::from)?,
         buckets: None,
+        pii: Wish::default(),
         scratch: std::env::temp_dir(),
         filter: Filter::default(),
         is_everything: true,

@@ -107,9 +107,12 @@ impl<'a> Session<'a> {
         found.refuse_nothing(&scopes)?;
         let store = config.store.clone();
         let account = &config.source.account;
-        let lake = Lake::open(store, account, now, config.buckets, &config.scratch);
+        let (buckets, pii) = (config.buckets, &config.pii);
+        let lake = Lake::open_for(store, account, now, buckets, pii, &config.scratch);
         // Another run may hold the lock for minutes.
         let lake = or_stop(&mut stop, lake).await??;
+        let treatment = lake.identity().treatment(lake.store(), pii)?;
+        let client = client.treating(treatment);
         let mut recovered = recover(&lake, clock(), &mut stop).await?;
         let recovered_fates = std::mem::take(&mut recovered.fates);
         report.add(recovered);

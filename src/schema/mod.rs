@@ -4,6 +4,8 @@
 //! is built, and by a test beside each table's builders.
 
 pub mod ddl;
+#[cfg(test)]
+mod frozen;
 
 use std::sync::{Arc, LazyLock};
 

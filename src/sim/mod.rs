@@ -48,6 +48,7 @@ pub use account::{Account, AccountSpec, Execution, RowSize};
 pub use call::Endpoint;
 pub use clock::Clock;
 pub use faults::{Fault, FaultKind, Faults, Match};
+pub use names::PEOPLE;
 pub use server::{LoggedRequest, Requests, Server, ServerOptions};
 pub use truth::Truth;
 

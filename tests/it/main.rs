@@ -20,6 +20,8 @@ mod history;
 #[cfg(test)]
 mod iam;
 #[cfg(test)]
+mod identifiers;
+#[cfg(test)]
 mod incremental;
 #[cfg(test)]
 mod kubernetes;
@@ -31,6 +33,8 @@ mod metrics;
 mod operations;
 #[cfg(test)]
 mod overlap;
+#[cfg(test)]
+mod personal;
 #[cfg(test)]
 mod project;
 #[cfg(test)]
