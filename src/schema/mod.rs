@@ -4,6 +4,7 @@
 //! is built, and by a test beside each table's builders.
 
 pub mod ddl;
+pub mod views;
 
 use std::sync::{Arc, LazyLock};
 
