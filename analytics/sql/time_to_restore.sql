@@ -16,18 +16,20 @@ WITH outcomes AS (
         environment_type,
         end_ts,
         status_category = 'success' AS went_well,
-        LAG(status_category = 'success') OVER line AS went_well_before,
-        MIN(CASE WHEN status_category = 'success' THEN end_ts END)
-            OVER (line ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS restored_ts
+        LAG(status_category = 'success') OVER (
+            PARTITION BY org_id, project_id, service_id, environment_id, strategy_instance
+            ORDER BY end_ts, plan_execution_id, stage_node_id
+        ) AS went_well_before,
+        MIN(CASE WHEN status_category = 'success' THEN end_ts END) OVER (
+            PARTITION BY org_id, project_id, service_id, environment_id, strategy_instance
+            ORDER BY end_ts, plan_execution_id, stage_node_id
+            ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+        ) AS restored_ts
     FROM deployments_once
     WHERE status_category IN ('success', 'failure', 'expired')
         AND end_ts IS NOT NULL
         AND service_id IS NOT NULL
         AND environment_id IS NOT NULL
-    WINDOW line AS (
-        PARTITION BY org_id, project_id, service_id, environment_id, strategy_instance
-        ORDER BY end_ts, plan_execution_id, stage_node_id
-    )
 ),
 outages AS (
     SELECT outcomes.*, {ms restored_ts} - {ms end_ts} AS restore_ms
