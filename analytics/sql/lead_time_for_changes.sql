@@ -1,5 +1,4 @@
--- From commit to successful deployment, by UTC day, service and environment, with the share of deployments that this
--- covers.
+-- From commit to successful deployment, by UTC day, service and environment, and for what share this is known.
 -- Counts: successful rows of deployments_once. The time runs from the commit that the same execution built (commit_sha)
 -- to the end of the deployment.
 -- Leaves out: of the times, deployments whose execution built no commit (pipelines that only deploy), whose commit has

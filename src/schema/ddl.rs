@@ -172,30 +172,6 @@ fn spark_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-/// The data dictionary of a table, as Markdown.
-pub fn dictionary(definition: &Definition) -> String {
-    let mut text = format!(
-        "## {}\n\n{}. Source: {}. Key: {}.\n\n| column | type | null | unit | meaning | source |\n|---|---|---|---|---|---|\n",
-        definition.table,
-        definition.description,
-        definition.source,
-        definition.key.join(", "),
-    );
-    for column in &definition.columns {
-        let cell = |text: &str| text.replace('|', "\\|");
-        let row = [
-            column.name.clone(),
-            cell(column.kind.name()),
-            if column.nullable { "yes" } else { "no" }.to_owned(),
-            column.unit.clone().unwrap_or_default(),
-            cell(&column.meaning),
-            cell(&column.source),
-        ];
-        text.push_str(&["| ", &row.join(" | "), " |\n"].concat());
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
