@@ -1,6 +1,8 @@
 //! The one integration-test binary: whole runs of the program against the simulated account.
 
 #[cfg(test)]
+mod analytics;
+#[cfg(test)]
 mod backoff;
 #[cfg(test)]
 mod check;
