@@ -10,6 +10,18 @@ test *ARGS:
 demo:
     cargo run --release -- demo
 
+# Every DAG of deploy/airflow on a real Airflow, against the simulated account.
+airflow-test:
+    ./scripts/airflow-test
+
+# The wheel that carries the binary, built and installed into an empty virtual environment.
+wheel PROFILE="release":
+    ./scripts/wheel {{PROFILE}}
+
+# Wheel, binary, SBOM and checksums, in target/release-files.
+release:
+    ./scripts/release
+
 # Random summaries into the tables, from the fixtures on; needs `cargo install cargo-fuzz`. The variable lets the
 # stable compiler take the flags of a fuzzer.
 fuzz SECONDS="300":

@@ -1,6 +1,8 @@
 //! What the arguments mean: validated settings, the key wrapped.
 
+use std::io::Read;
 use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +31,15 @@ pub enum ConfigError {
     /// The key's file cannot be read.
     #[error("read the key from `{path}`")]
     KeyFile {
+        /// The file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file of `--ca-file` cannot be read, or holds no certificate.
+    #[error("read certificates (PEM) from `{path}`")]
+    CaFile {
         /// The file.
         path: String,
         /// Why not.
@@ -86,6 +97,8 @@ pub struct SourceConfig {
     pub concurrency: NonZeroU32,
     /// The largest page.
     pub page_size: u32,
+    /// Certificates in PEM that are trusted besides those of the system.
+    pub ca_certificate: Option<Vec<u8>>,
 }
 
 /// What a `sync` does.
@@ -142,7 +155,7 @@ impl SourceConfig {
             concurrency: self.concurrency,
             retry: RetryPolicy::default(),
             request_timeout: Duration::from_secs(60),
-            ca_certificate: None,
+            ca_certificate: self.ca_certificate.clone(),
             clock,
         })
     }
@@ -169,6 +182,48 @@ pub fn api_key(variable: Option<String>, file: Option<&Path>) -> Result<SecretSt
     match text.trim() {
         "" => Err(ConfigError::NoKey),
         key => Ok(SecretString::from(key.to_owned())),
+    }
+}
+
+/// Reads a key's file, and warns where everyone on the machine can do so.
+fn read_key(path: &Path) -> Result<String, ConfigError> {
+    let failed = |source| ConfigError::KeyFile {
+        path: path.display().to_string(),
+        source,
+    };
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
+    if mode & 0o004 != 0 {
+        tracing::warn!(
+            file = %path.display(),
+            "every user of this machine can read the file of the key: chmod 400 it"
+        );
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+/// The certificates of a PEM file.
+///
+/// # Errors
+///
+/// [`ConfigError::CaFile`].
+pub fn ca_certificate(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let failed = |source| ConfigError::CaFile {
+        path: path.display().to_string(),
+        source,
+    };
+    let pem = std::fs::read(path).map_err(failed)?;
+    // Text without one would pass as a bundle of none, and the server be refused for another reason.
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if pem.windows(begin.len()).any(|bytes| bytes == begin) {
+        Ok(pem)
+    } else {
+        Err(failed(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            "there is no certificate in it",
+        )))
     }
 }
 
@@ -202,13 +257,6 @@ pub fn pii(
     };
     let key = text.map(key).transpose()?;
     Ok(Wish { mode, key })
-}
-
-fn read_key(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::KeyFile {
-        path: path.display().to_string(),
-        source,
-    })
 }
 
 /// The account: as given, else from the key (`pat.ACCOUNT.ID.SECRET`, `sat.…`).

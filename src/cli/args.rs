@@ -47,6 +47,9 @@ pub(super) struct SourceArgs {
     #[arg(long, env = "HARNESS_LAKE_PAGE_SIZE", value_name = "N", default_value = "1000",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) page_size: u32,
+    /// Certificates (PEM) to trust besides the system's, for a proxy or a server with a CA of its own
+    #[arg(long, env = "HARNESS_LAKE_CA_FILE", value_name = "FILE")]
+    pub(super) ca_file: Option<PathBuf>,
     /// Allow a base URL without TLS that is not loopback: the key travels in the clear
     #[arg(long)]
     pub(super) insecure_http: bool,
@@ -171,6 +174,9 @@ pub(super) struct RunArgs {
     /// Write the run report, JSON, to this file
     #[arg(long, env = "HARNESS_LAKE_REPORT", value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
+    /// Write the run's figures in Prometheus' text format to this file, whatever becomes of the run
+    #[arg(long, env = "HARNESS_LAKE_METRICS_FILE", value_name = "FILE")]
+    pub(super) metrics_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -189,6 +195,9 @@ pub(super) struct ReplayArgs {
     /// Write the run report, JSON, to this file
     #[arg(long, env = "HARNESS_LAKE_REPORT", value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
+    /// Write the run's figures in Prometheus' text format to this file, whatever becomes of the run
+    #[arg(long, env = "HARNESS_LAKE_METRICS_FILE", value_name = "FILE")]
+    pub(super) metrics_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -218,6 +227,11 @@ impl SourceArgs {
             requests_per_minute: self.requests_per_minute.unwrap_or(default_rate),
             concurrency: self.concurrency,
             page_size: self.page_size,
+            ca_certificate: self
+                .ca_file
+                .as_deref()
+                .map(config::ca_certificate)
+                .transpose()?,
         })
     }
 }

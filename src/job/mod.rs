@@ -21,6 +21,7 @@ use crate::lake::land::Landed;
 use crate::lake::layout;
 use crate::lake::log::Record;
 use crate::lake::store::Store;
+use crate::lake::views;
 use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
 use crate::progress::Progress;
 use crate::report::{Failure, Outcome, Report};
@@ -287,8 +288,8 @@ async fn prune(lake: &Lake, now: Timestamp) {
     }
 }
 
-/// Puts the report into the lake, where there is one and it is of the report's account; a failure
-/// is not the run's.
+/// Puts the report into the lake, and the statements that open it, where there is one and it is of
+/// the report's account; a failure is not the run's.
 pub(crate) async fn keep_report(store: &Store, report: &Report) {
     let body = serde_json::to_vec_pretty(report).expect("a report has text keys only");
     let kept = async {
@@ -297,15 +298,20 @@ pub(crate) async fn keep_report(store: &Store, report: &Report) {
             store
                 .overwrite(&layout::run_report(&report.run_id), body.into())
                 .await?;
+            views::keep(store).await?;
         }
         Ok::<_, LakeError>(())
     };
     if let Err(error) = kept.await {
-        tracing::warn!("the report is not in the lake: {}", chain(&error));
+        tracing::warn!(
+            "the report or the views are not in the lake: {}",
+            chain(&error)
+        );
     }
 }
 
-fn failure_of(error: &Error) -> Failure {
+/// The failure that ended a run.
+pub(crate) fn failure_of(error: &Error) -> Failure {
     let code = error.code().name().to_owned();
     Failure {
         org: String::new(),

@@ -17,6 +17,7 @@ pub mod replay;
 pub mod rows;
 pub mod store;
 pub mod verify;
+pub mod views;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

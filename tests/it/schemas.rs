@@ -21,6 +21,16 @@ fn says(arguments: &[&str]) -> Run {
 }
 
 #[test]
+fn the_data_dictionary_is_that_of_the_schemas() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/schema.md");
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        kept == says(&["schema", "docs"]).stdout,
+        "docs/schema.md is out of date: run `cargo run -- schema docs > docs/schema.md`"
+    );
+}
+
+#[test]
 fn the_statements_for_duckdb_open_every_table_by_its_name() {
     let sim = Sim::small();
     let lake = Lake::new();
