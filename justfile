@@ -9,3 +9,15 @@ test *ARGS:
 # A simulated account, synced into ./demo-lake.
 demo:
     cargo run --release -- demo
+
+# Every DAG of deploy/airflow on a real Airflow, against the simulated account.
+airflow-test:
+    ./scripts/airflow-test
+
+# The wheel that carries the binary, built and installed into an empty virtual environment.
+wheel PROFILE="release":
+    ./scripts/wheel {{PROFILE}}
+
+# Wheel, binary, SBOM and checksums, in target/release-files.
+release:
+    ./scripts/release

@@ -18,6 +18,7 @@ use crate::extract::discover::Filter;
 use crate::job;
 use crate::lake::store::Store;
 use crate::lake::{LakeError, layout};
+use crate::pii::Wish;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::schema::views::VIEWS;
@@ -142,9 +143,11 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
             requests_per_minute: FAST,
             concurrency: AT_ONCE,
             page_size: 1_000,
+            ca_certificate: None,
         },
         store: Store::open(&lake.display().to_string()).map_err(LakeError::from)?,
         buckets: None,
+        pii: Wish::default(),
         scratch: std::env::temp_dir(),
         filter: Filter::default(),
         is_everything: true,

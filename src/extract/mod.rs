@@ -21,7 +21,7 @@ use crate::ids::{PlanExecutionId, Scope};
 use crate::window::Window;
 
 /// A summary with the time at which the answer that held it was made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// The execution.
     pub id: PlanExecutionId,

@@ -17,7 +17,7 @@ use crate::extract::fanout::fan_out;
 use crate::extract::{Ask, SyncRules, plan_sync};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::identity::Identity;
-use crate::lake::land::{Landed, fates};
+use crate::lake::land::Landed;
 use crate::lake::layout;
 use crate::lake::log::Record;
 use crate::lake::store::Store;
@@ -108,11 +108,14 @@ impl<'a> Session<'a> {
         found.refuse_nothing(&scopes)?;
         let store = config.store.clone();
         let account = &config.source.account;
-        let lake = Lake::open(store, account, now, config.buckets, &config.scratch);
+        let (buckets, pii) = (config.buckets, &config.pii);
+        let lake = Lake::open_for(store, account, now, buckets, pii, &config.scratch);
         // Another run may hold the lock for minutes.
         let lake = or_stop(&mut stop, lake).await??;
-        let recovered = recover(&lake, clock(), &mut stop).await?;
-        let recovered_fates = fates(&recovered).collect();
+        let treatment = lake.identity().treatment(lake.store(), pii)?;
+        let client = client.treating(treatment);
+        let mut recovered = recover(&lake, clock(), &mut stop).await?;
+        let recovered_fates = std::mem::take(&mut recovered.fates);
         report.add(recovered);
         let record = Record::newest(lake.store())
             .await
@@ -307,7 +310,8 @@ pub(crate) async fn keep_report(store: &Store, report: &Report) {
     }
 }
 
-fn failure_of(error: &Error) -> Failure {
+/// The failure that ended a run.
+pub(crate) fn failure_of(error: &Error) -> Failure {
     let code = error.code().name().to_owned();
     Failure {
         org: String::new(),

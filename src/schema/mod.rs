@@ -5,6 +5,8 @@
 
 pub mod ddl;
 pub mod dictionary;
+#[cfg(test)]
+mod frozen;
 pub mod views;
 
 use std::sync::{Arc, LazyLock};

@@ -51,6 +51,7 @@ pub use answers::Answers;
 pub use call::Endpoint;
 pub use clock::Clock;
 pub use faults::{Fault, FaultKind, Faults, Match};
+pub use names::PEOPLE;
 pub use server::{LoggedRequest, Requests, Server, ServerOptions};
 pub use truth::Truth;
 

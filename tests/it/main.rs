@@ -20,11 +20,23 @@ mod full_run;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod iam;
+#[cfg(test)]
+mod identifiers;
+#[cfg(test)]
 mod incremental;
+#[cfg(test)]
+mod kubernetes;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
+mod operations;
+#[cfg(test)]
 mod overlap;
+#[cfg(test)]
+mod personal;
 #[cfg(test)]
 mod project;
 #[cfg(test)]
@@ -45,3 +57,5 @@ mod secrets;
 mod signals;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod transport;
