@@ -3,6 +3,7 @@
 FROM rust:1.95-slim-trixie AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock README.md LICENSE ./
+COPY analytics/sql analytics/sql
 COPY schemas schemas
 COPY src src
 RUN cargo build --release --locked --bin harness-lake

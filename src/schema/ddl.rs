@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_table_is_opened_by_its_name() {
+    fn every_table_and_view_is_opened_by_its_name() {
         for engine in [Engine::DuckDb, Engine::Spark, Engine::Trino] {
             let text = ddl(engine, "s3://bucket/it's/");
             for table in Table::ALL {
@@ -186,6 +186,12 @@ mod tests {
                     "{engine:?} {text}"
                 );
             }
+            for view in VIEWS {
+                let create = format!("CREATE OR REPLACE VIEW {} AS", view.name);
+                assert!(text.contains(&create), "{engine:?} {}", view.name);
+            }
+            let told = text.contains("REFRESH TABLE");
+            assert_eq!(told, engine == Engine::Spark, "{engine:?}");
             assert!(
                 !text.contains("it's"),
                 "{engine:?}: a quote within a text is escaped"

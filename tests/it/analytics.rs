@@ -171,28 +171,41 @@ fn a_local_lake_holds_the_statements_that_open_it_written_only_where_they_change
     let lake = Lake::new();
     let path = format!("{}/_views/duckdb.sql", lake.path());
     let inode = || fs::metadata(&path).unwrap().ino();
-    let replay = |lake: &Lake| {
-        Run::of(
-            sim.command(&["replay", "--lake", lake.path()])
-                .output()
-                .unwrap(),
-        )
+    let run = |arguments: &[&str]| {
+        let arguments = [arguments, &["--lake", lake.path()]].concat();
+        Run::of(sim.command(&arguments).output().unwrap())
     };
+    let replay = ["replay"].as_slice();
+    let backfill = ["backfill", "--from", "2026-11-23", "--to", "2026-11-24"].as_slice();
     sim.sync(&lake, &[]).expect(3);
     let statements = fs::read_to_string(&path).unwrap();
     assert_eq!(statements, ddl("duckdb", &lake));
 
     let before = inode();
-    sim.sync(&lake, &[]).expect(3);
-    replay(&lake).expect(0);
-    assert_eq!(inode(), before, "the same statements are not written again");
-
-    fs::write(&path, "of an older version").unwrap();
-    replay(&lake).expect(0);
-    assert_eq!(fs::read_to_string(&path).unwrap(), statements);
-    fs::remove_file(&path).unwrap();
-    sim.sync(&lake, &[]).expect(3);
-    assert_eq!(fs::read_to_string(&path).unwrap(), statements);
+    for (command, code) in [(["sync"].as_slice(), 3), (replay, 0), (backfill, 3)] {
+        run(command).expect(code);
+        assert_eq!(
+            inode(),
+            before,
+            "{command:?} writes the same statements again"
+        );
+    }
+    for (command, code) in [(["sync"].as_slice(), 3), (replay, 0), (backfill, 3)] {
+        fs::write(&path, "of an older version").unwrap();
+        run(command).expect(code);
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            statements,
+            "{command:?}"
+        );
+        fs::remove_file(&path).unwrap();
+        run(command).expect(code);
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            statements,
+            "{command:?}"
+        );
+    }
 
     let verify = bare_command(&["verify", "--lake", lake.path(), "--output", "json"]);
     let audit = Run::of({ verify }.output().unwrap()).expect(0).json();
