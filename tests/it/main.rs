@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod backoff;
 #[cfg(test)]
+mod calls;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod cli;
@@ -11,6 +13,8 @@ mod completeness;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod faulty_store;
 #[cfg(test)]
