@@ -1,6 +1,8 @@
 //! What the arguments mean: validated settings, the key wrapped.
 
+use std::io::Read;
 use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use url::Url;
 use crate::extract::discover::{Filter, GlobError};
 use crate::ids::AccountId;
 use crate::lake::store::{Store, StoreError};
+use crate::pii::{self, Key, Wish};
 use crate::report::Report;
 use crate::source::{Client, RetryPolicy, SourceSettings};
 
@@ -26,7 +29,7 @@ pub enum ConfigError {
     )]
     NoKey,
     /// The key's file cannot be read.
-    #[error("read the API key from `{path}`")]
+    #[error("read the key from `{path}`")]
     KeyFile {
         /// The file.
         path: String,
@@ -34,6 +37,18 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// The file of `--ca-file` cannot be read, or holds no certificate.
+    #[error("read certificates (PEM) from `{path}`")]
+    CaFile {
+        /// The file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The key for personal data cannot be used.
+    #[error("{0}")]
+    PiiKey(&'static str),
     /// No account is given and the key holds none.
     #[error("no account: set --account-id or HARNESS_ACCOUNT_ID (this key does not hold it)")]
     NoAccount,
@@ -82,6 +97,8 @@ pub struct SourceConfig {
     pub concurrency: NonZeroU32,
     /// The largest page.
     pub page_size: u32,
+    /// Certificates in PEM that are trusted besides those of the system.
+    pub ca_certificate: Option<Vec<u8>>,
 }
 
 /// What a `sync` does.
@@ -94,6 +111,8 @@ pub struct SyncConfig {
     pub buckets: Option<u32>,
     /// The folder for what memory cannot hold.
     pub scratch: PathBuf,
+    /// What is to be done with personal data.
+    pub pii: Wish,
     /// Scopes to read.
     pub filter: Filter,
     /// Whether the filter lets everything pass, so that listings are complete.
@@ -138,7 +157,7 @@ impl SourceConfig {
             concurrency: self.concurrency,
             retry: RetryPolicy::default(),
             request_timeout: Duration::from_secs(60),
-            ca_certificate: None,
+            ca_certificate: self.ca_certificate.clone(),
             clock,
         })
     }
@@ -159,18 +178,87 @@ impl SourceConfig {
 pub fn api_key(variable: Option<String>, file: Option<&Path>) -> Result<SecretString, ConfigError> {
     let text = match (variable.filter(|key| !key.trim().is_empty()), file) {
         (Some(key), _) => key,
-        (None, Some(path)) => {
-            std::fs::read_to_string(path).map_err(|source| ConfigError::KeyFile {
-                path: path.display().to_string(),
-                source,
-            })?
-        }
+        (None, Some(path)) => read_key(path)?,
         (None, None) => return Err(ConfigError::NoKey),
     };
     match text.trim() {
         "" => Err(ConfigError::NoKey),
         key => Ok(SecretString::from(key.to_owned())),
     }
+}
+
+/// Reads a key's file, and warns where everyone on the machine can do so.
+fn read_key(path: &Path) -> Result<String, ConfigError> {
+    let failed = |source| ConfigError::KeyFile {
+        path: path.display().to_string(),
+        source,
+    };
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
+    if mode & 0o004 != 0 {
+        tracing::warn!(
+            file = %path.display(),
+            "every user of this machine can read the file of the key: chmod 400 it"
+        );
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+/// The certificates of a PEM file.
+///
+/// # Errors
+///
+/// [`ConfigError::CaFile`].
+pub fn ca_certificate(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let failed = |source| ConfigError::CaFile {
+        path: path.display().to_string(),
+        source,
+    };
+    let pem = std::fs::read(path).map_err(failed)?;
+    // Text without one would pass as a bundle of none, and the server be refused for another reason.
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if pem.windows(begin.len()).any(|bytes| bytes == begin) {
+        Ok(pem)
+    } else {
+        Err(failed(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            "there is no certificate in it",
+        )))
+    }
+}
+
+/// What is to be done with personal data: the key is the variable's, else the file's.
+///
+/// # Errors
+///
+/// [`ConfigError::KeyFile`], [`ConfigError::PiiKey`].
+pub fn pii(
+    mode: Option<pii::Mode>,
+    variable: Option<String>,
+    file: Option<&Path>,
+) -> Result<Wish, ConfigError> {
+    if !matches!(mode, None | Some(pii::Mode::Hash)) {
+        return Ok(Wish { mode, key: None });
+    }
+    let text = match (variable.filter(|key| !key.trim().is_empty()), file) {
+        (Some(key), _) => Some(key),
+        (None, Some(path)) => Some(read_key(path)?),
+        (None, None) => None,
+    };
+    if text.is_none() && mode.is_some() {
+        return Err(ConfigError::PiiKey(
+            "--pii hash needs a key: set HARNESS_LAKE_PII_KEY, or --pii-key-file to a file that holds it",
+        ));
+    }
+    let key = |text: String| {
+        Key::new(&text).ok_or(ConfigError::PiiKey(
+            "the key for personal data has less than 16 characters, so it can be guessed: take a longer one",
+        ))
+    };
+    let key = text.map(key).transpose()?;
+    Ok(Wish { mode, key })
 }
 
 /// The account: as given, else from the key (`pat.ACCOUNT.ID.SECRET`, `sat.…`).

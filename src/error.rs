@@ -193,6 +193,9 @@ impl Error {
             Self::Lake(LakeError::OtherAccount { .. }) => {
                 "a lake holds one account: choose another --lake, or the key of the account that this one holds"
             }
+            Self::Lake(LakeError::Pii { .. }) => {
+                "a lake keeps the setting and the key that it was born with: leave out --pii, or name the same; for another setting choose another --lake and `backfill` it"
+            }
             Self::Lake(LakeError::Missing { .. }) => "`harness-lake sync` makes one",
             Self::Lake(LakeError::TooLarge { .. }) => {
                 "`--buckets N` splits new dates into N objects; a lake that exists keeps its old dates, so `backfill` into a new one"

@@ -10,6 +10,8 @@ mod failpoint;
 pub mod ids;
 pub mod job;
 pub mod lake;
+pub mod metrics;
+pub mod pii;
 pub mod progress;
 pub mod report;
 pub mod schema;

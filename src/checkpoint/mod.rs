@@ -119,7 +119,7 @@ pub struct Seen {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fate {
     /// It is open.
-    Open(OpenExecution),
+    Open(Box<OpenExecution>),
     /// It is over, or given up.
     Closed {
         /// When the source was last seen to say so.
@@ -163,7 +163,7 @@ impl State {
         let entry = self.open.get_mut(id);
         match (fate, entry) {
             (Fate::Open(open), None) => {
-                self.open.insert(id.clone(), open.clone());
+                self.open.insert(id.clone(), OpenExecution::clone(open));
             }
             (Fate::Open(open), Some(entry)) => {
                 let revision = entry.revision.max(open.revision);
@@ -172,7 +172,7 @@ impl State {
                     let missed = entry.missed.iter().copied().filter(later).collect();
                     *entry = OpenExecution {
                         missed,
-                        ..open.clone()
+                        ..OpenExecution::clone(open)
                     };
                 }
                 entry.revision = revision;
@@ -276,14 +276,14 @@ mod tests {
         (0_i64..12).prop_map(|at| {
             let observed = from_ms(at);
             match at % 3 {
-                0 => Fate::Open(OpenExecution {
+                0 => Fate::Open(Box::new(OpenExecution {
                     scope: Scope::new("org", "a"),
                     start: Some(from_ms(0)),
                     observed,
                     revision: 1,
                     missed: BTreeSet::new(),
                     summary: None,
-                }),
+                })),
                 1 => Fate::Closed {
                     observed,
                     revision: 1,
@@ -322,14 +322,14 @@ mod tests {
             fates: [(id.clone(), fate)].into(),
             ..Delta::default()
         };
-        let open = told(Fate::Open(OpenExecution {
+        let open = told(Fate::Open(Box::new(OpenExecution {
             scope: Scope::new("org", "a"),
             start: Some(from_ms(0)),
             observed: from_ms(16),
             revision: 2,
             missed: BTreeSet::new(),
             summary: None,
-        }));
+        })));
         let closed = |at, revision| {
             let observed = from_ms(at);
             told(Fate::Closed { observed, revision })

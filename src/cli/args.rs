@@ -14,6 +14,7 @@ use crate::lake::LakeError;
 use crate::lake::layout::date_of;
 use crate::lake::replay::Dates;
 use crate::lake::store::{Store, StoreError};
+use crate::pii::{Mode, Wish};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Source")]
@@ -47,6 +48,9 @@ pub(super) struct SourceArgs {
     #[arg(long, env = "HARNESS_LAKE_PAGE_SIZE", value_name = "N", default_value = "1000",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) page_size: u32,
+    /// Certificates (PEM) to trust besides the system's, for a proxy or a server with a CA of its own
+    #[arg(long, env = "HARNESS_LAKE_CA_FILE", value_name = "FILE")]
+    pub(super) ca_file: Option<PathBuf>,
     /// Allow a base URL without TLS that is not loopback: the key travels in the clear
     #[arg(long)]
     pub(super) insecure_http: bool,
@@ -135,6 +139,12 @@ pub(super) struct RunArgs {
     #[arg(long, env = "HARNESS_LAKE_BUCKETS", value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) buckets: Option<u32>,
+    /// What becomes of personal data, decided at the birth of a lake [default: keep, or as the lake was born]
+    #[arg(long, env = "HARNESS_LAKE_PII", value_name = "WHAT")]
+    pub(super) pii: Option<Mode>,
+    /// File that holds the key of `--pii hash`; without it the key is read from `HARNESS_LAKE_PII_KEY`
+    #[arg(long, value_name = "FILE")]
+    pub(super) pii_key_file: Option<PathBuf>,
     /// Where the first `sync` of a new project begins (YYYY-MM-DD or RFC 3339) [default: 30 days ago]
     #[arg(long, env = "HARNESS_LAKE_START_DATE", value_name = "D")]
     pub(super) start_date: Option<String>,
@@ -168,6 +178,9 @@ pub(super) struct RunArgs {
     /// Write the run report, JSON, to this file
     #[arg(long, env = "HARNESS_LAKE_REPORT", value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
+    /// Write the run's figures in Prometheus' text format to this file, whatever becomes of the run
+    #[arg(long, env = "HARNESS_LAKE_METRICS_FILE", value_name = "FILE")]
+    pub(super) metrics_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -186,6 +199,9 @@ pub(super) struct ReplayArgs {
     /// Write the run report, JSON, to this file
     #[arg(long, env = "HARNESS_LAKE_REPORT", value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
+    /// Write the run's figures in Prometheus' text format to this file, whatever becomes of the run
+    #[arg(long, env = "HARNESS_LAKE_METRICS_FILE", value_name = "FILE")]
+    pub(super) metrics_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -215,6 +231,11 @@ impl SourceArgs {
             requests_per_minute: self.requests_per_minute.unwrap_or(default_rate),
             concurrency: self.concurrency,
             page_size: self.page_size,
+            ca_certificate: self
+                .ca_file
+                .as_deref()
+                .map(config::ca_certificate)
+                .transpose()?,
         })
     }
 }
@@ -254,6 +275,15 @@ impl LakeArgs {
 }
 
 impl RunArgs {
+    fn pii(&self) -> Result<Wish, ConfigError> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a key never stands on a command line, so clap has no argument for it"
+        )]
+        let variable = std::env::var("HARNESS_LAKE_PII_KEY").ok();
+        config::pii(self.pii, variable, self.pii_key_file.as_deref())
+    }
+
     pub(super) fn config(
         &self,
         source: SourceConfig,
@@ -274,6 +304,7 @@ impl RunArgs {
             deadline: self.deadline.as_deref().map(deadline).transpose()?,
             partial_exit_code: self.partial_exit_code,
             buckets: self.buckets,
+            pii: self.pii()?,
             scratch: lake.scratch(),
             store: lake.store()?,
         })

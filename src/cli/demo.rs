@@ -18,8 +18,10 @@ use crate::extract::discover::Filter;
 use crate::job;
 use crate::lake::store::Store;
 use crate::lake::{LakeError, layout};
+use crate::pii::Wish;
 use crate::progress::Progress;
 use crate::report::Report;
+use crate::schema::views::VIEWS;
 use crate::sim::{Account, AccountSpec, Clock, Server, ServerOptions};
 
 #[derive(Debug, Args)]
@@ -141,9 +143,11 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
             requests_per_minute: FAST,
             concurrency: AT_ONCE,
             page_size: 1_000,
+            ca_certificate: None,
         },
         store: Store::open(&lake.display().to_string()).map_err(LakeError::from)?,
         buckets: None,
+        pii: Wish::default(),
         scratch: std::env::temp_dir(),
         filter: Filter::default(),
         is_everything: true,
@@ -175,30 +179,30 @@ fn indent(text: &str) -> String {
 
 fn queries(lake: &str) -> String {
     format!(
-        r"The lake is plain Parquet in {lake}. With DuckDB (`pip install duckdb-cli`, or any client):
+        r"The lake is plain Parquet in {lake}. DuckDB opens every table and view of it by name:
 
-  -- How do pipelines end, week by week?
-  SELECT date_trunc('week', start_date) AS week, status_category, count(*) AS executions
-  FROM read_parquet('{lake}/executions/v1/**/*.parquet', hive_partitioning = true)
-  GROUP BY ALL ORDER BY ALL;
+  duckdb -init {lake}/{}
 
-  -- Which services reach production most often, and how often does that fail?
-  SELECT service_id, count(*) AS deployments,
-         round(avg((status_category = 'failure')::int), 3) AS failure_rate
-  FROM read_parquet('{lake}/deployments/v1/**/*.parquet', hive_partitioning = true)
-  WHERE environment_type = 'Production' AND ran_in_this_execution AND NOT is_rollback
-  GROUP BY ALL ORDER BY deployments DESC LIMIT 10;
+  -- How many deployments to production fail, week by week?
+  SELECT date_trunc('week', start_date) AS week, sum(deployments) AS deployments,
+         sum(failed_deployments) / sum(deployments) AS failure_rate
+  FROM change_failure_rate WHERE environment_type = 'Production' GROUP BY ALL ORDER BY ALL;
 
-  -- Where do stages lose time?
-  SELECT stage_type, stage_name, count(*) AS runs,
-         median(duration_ms) / 60000 AS median_minutes, quantile_cont(duration_ms, 0.95) / 60000 AS p95_minutes
-  FROM read_parquet('{lake}/stages/v1/**/*.parquet', hive_partitioning = true)
-  WHERE duration_ms IS NOT NULL AND ran_in_this_execution
-  GROUP BY ALL ORDER BY sum(duration_ms) DESC LIMIT 10;
+  -- How long do services stay broken?
+  SELECT service_id, sum(outages) AS outages, sum(restored_outages) AS restored,
+         max(longest_restore_ms) / 3600000 AS longest_hours
+  FROM time_to_restore GROUP BY ALL ORDER BY outages DESC LIMIT 10;
+
+  -- Which stages fail most often?
+  SELECT pipeline_id, stage_id, sum(runs) AS runs, sum(failures) AS failures, any_value(example_error_message) AS example
+  FROM failed_stages GROUP BY ALL ORDER BY failures DESC LIMIT 10;
 
   -- What waits right now, and for how long?
   SELECT org_id, project_id, pipeline_name, status, start_ts
-  FROM read_parquet('{lake}/executions/v1/**/*.parquet', hive_partitioning = true)
-  WHERE NOT is_terminal ORDER BY start_ts;"
+  FROM executions WHERE NOT is_terminal ORDER BY start_ts;
+
+More views: {}",
+        layout::VIEWS,
+        VIEWS.map(|view| view.name).join(", "),
     )
 }

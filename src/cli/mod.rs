@@ -5,6 +5,7 @@ mod backfill;
 mod check;
 #[cfg(feature = "sim")]
 mod demo;
+mod metrics;
 mod output;
 mod plan;
 mod replay;

@@ -1,19 +1,20 @@
 //! `replay`: the tables again, from the raw partitions.
 
+use super::metrics::Measured;
 use super::output::{self, number};
 use super::{Context, ReplayArgs, sync};
 use crate::error::Error;
-use crate::job::keep_report;
+use crate::job::{failure_of, keep_report};
 use crate::lake::Lake;
 use crate::lake::derive::{Derived, Which};
 use crate::lake::layout::Partition;
 use crate::report::{Outcome, Report};
 
 pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Error> {
-    let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()).await?;
+    let measured = Measured::begin("replay", args.metrics_file.as_deref(), context);
+    let (lake, partitions) = measured.needs(open(args).await)?;
     let run_id = ulid::Ulid::generate().to_string();
     let mut report = Report::begin(run_id, "replay", lake.account().clone(), (context.clock)());
-    let partitions = lake.raw_partitions(args.dates()?).await?;
     let which = if args.again {
         Which::All
     } else {
@@ -21,10 +22,13 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
     };
     let ended = replay(&lake, &partitions, which, context, &mut report).await;
     report.finished_at = (context.clock)();
-    if ended.is_ok() {
-        report.outcome = Outcome::Success;
+    match &ended {
+        Ok(()) => report.outcome = Outcome::Success,
+        Err(Error::Interrupted) => {}
+        Err(error) => report.failures.push(failure_of(error)),
     }
     keep_report(lake.store(), &report).await;
+    measured.write(Some(&report), &ended)?;
     if let Some(path) = &args.report {
         sync::write(path, &report)?;
     }
@@ -34,6 +38,12 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
         })?;
     }
     ended
+}
+
+async fn open(args: &ReplayArgs) -> Result<(Lake, Vec<Partition>), Error> {
+    let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()).await?;
+    let partitions = lake.raw_partitions(args.dates()?).await?;
+    Ok((lake, partitions))
 }
 
 async fn replay(

@@ -8,7 +8,8 @@ use super::output::{self, table};
 use super::{Cli, Context};
 use crate::error::Error;
 use crate::schema::Table;
-use crate::schema::ddl::{Engine, ddl, dictionary};
+use crate::schema::ddl::{Engine, ddl};
+use crate::schema::dictionary::{dictionary, of_table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SchemaCommand {
@@ -20,7 +21,7 @@ pub(super) enum SchemaCommand {
         #[arg(value_parser = parse_table)]
         table: Table,
     },
-    /// Statements that open every table of a lake by its name
+    /// Statements that open every table and view of a lake by its name
     Ddl {
         /// The engine
         engine: EngineArg,
@@ -28,6 +29,9 @@ pub(super) enum SchemaCommand {
         #[arg(long, env = "HARNESS_LAKE", value_name = "LAKE")]
         lake: String,
     },
+    /// The data dictionary, which is `docs/schema.md`
+    #[command(hide = true)]
+    Docs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -57,8 +61,9 @@ pub(super) fn run(command: &SchemaCommand, context: &Context) -> Result<(), Erro
         }
         SchemaCommand::Show { table } => {
             let definition = table.definition();
-            output::result(context.output, definition, || dictionary(definition))
+            output::result(context.output, definition, || of_table(definition))
         }
+        SchemaCommand::Docs => output::print(&dictionary()),
         SchemaCommand::Ddl { engine, lake } => {
             let engine = match engine {
                 EngineArg::DuckDb => Engine::DuckDb,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::metrics::Measured;
 use super::output::{self, number};
 use super::{Context, SyncArgs};
 use crate::error::Error;
@@ -13,9 +14,11 @@ use crate::report::{Outcome, Report};
 const SKEW_SECONDS: i64 = 120;
 
 pub(super) async fn run(args: &SyncArgs, context: &Context) -> Result<(), Error> {
-    let config = args.config()?;
+    let measured = Measured::begin("sync", args.run.metrics_file.as_deref(), context);
+    let config = measured.needs(args.config())?;
     let progress = Progress::new(context.is_terminal);
     let (report, ended) = job::sync(&config, context.clock, &progress, context.stop.clone()).await;
+    measured.write(Some(&report), &ended)?;
     conclude(
         &report,
         args.run.report.as_deref(),

@@ -23,7 +23,7 @@ use crate::window::Window;
 use paging::Paging;
 
 /// A summary with the time at which the answer that held it was made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// The execution.
     pub id: PlanExecutionId,

@@ -1,43 +1,58 @@
-//! Observations on their way to the lake, grouped by partition; what memory cannot hold goes to scratch.
+//! Observations on their way to the lake, grouped by partition; what memory cannot hold goes to
+//! scratch, compressed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
-use super::Observation;
+use super::{Observation, Version};
+use crate::ids::{PlanExecutionId, Scope};
 
 /// Observations by partition `P`, in memory up to a limit, then in a file of `scratch`.
 #[derive(Debug)]
 pub struct Spool<P> {
-    entries: BTreeMap<P, Vec<Entry>>,
+    partitions: BTreeMap<P, Spooled>,
+    rows: usize,
     in_memory: usize,
-    bytes: u64,
+    on_disk: u64,
     file: Option<File>,
     scratch: PathBuf,
 }
 
-#[derive(Debug)]
-struct Entry {
-    /// The observation; its summary is empty once it is on disk.
-    observation: Observation,
-    /// Where the summary stands in the file.
-    on_disk: Option<(u64, usize)>,
+/// The observations of one partition.
+#[derive(Debug, Default)]
+struct Spooled {
+    in_memory: Vec<Observation>,
+    on_disk: Vec<Chunk>,
+}
+
+/// Observations in the file: one zstd frame.
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    at: u64,
+    bytes: u64,
+    rows: usize,
 }
 
 /// Bytes of summaries that stay in memory.
-const MEMORY: usize = 64 << 20;
+const MEMORY: usize = 32 << 20;
+
+/// Summaries shrink tenfold at the fastest level.
+const LEVEL: i32 = 1;
 
 impl<P: Ord + Copy> Spool<P> {
     /// An empty spool that may use the folder `scratch`.
     pub fn new(scratch: &Path) -> Self {
         let scratch = scratch.to_path_buf();
         Self {
-            entries: BTreeMap::new(),
+            partitions: BTreeMap::new(),
+            rows: 0,
             in_memory: 0,
-            bytes: 0,
+            on_disk: 0,
             file: None,
             scratch,
         }
@@ -49,13 +64,10 @@ impl<P: Ord + Copy> Spool<P> {
     ///
     /// [`io::Error`] where scratch cannot be written.
     pub fn push(&mut self, partition: P, observation: Observation) -> io::Result<()> {
-        let size = observation.summary.len();
-        self.in_memory += size;
-        self.bytes += size as u64;
-        self.entries.entry(partition).or_default().push(Entry {
-            observation,
-            on_disk: None,
-        });
+        self.rows += 1;
+        self.in_memory += observation.summary.len();
+        let spooled = self.partitions.entry(partition).or_default();
+        spooled.in_memory.push(observation);
         if MEMORY < self.in_memory {
             self.spill()
         } else {
@@ -63,14 +75,19 @@ impl<P: Ord + Copy> Spool<P> {
         }
     }
 
-    /// Bytes of summaries, in memory and on disk.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    /// Observations that were added since the spool was last empty.
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 
-    /// Whether nothing was added.
+    /// Bytes of scratch that are in use.
+    pub fn on_disk(&self) -> u64 {
+        self.on_disk
+    }
+
+    /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.partitions.is_empty()
     }
 
     fn spill(&mut self) -> io::Result<()> {
@@ -78,76 +95,154 @@ impl<P: Ord + Copy> Spool<P> {
             Some(file) => file,
             none => none.insert(tempfile::tempfile_in(&self.scratch)?),
         };
-        let mut at = file.seek(SeekFrom::End(0))?;
-        let mut out = io::BufWriter::new(file);
-        for entry in self
-            .entries
-            .values_mut()
-            .flatten()
-            .filter(|entry| entry.on_disk.is_none())
-        {
-            let summary = std::mem::take(&mut entry.observation.summary);
-            out.write_all(&summary)?;
-            entry.on_disk = Some((at, summary.len()));
-            at += summary.len() as u64;
+        let mut at = file.seek(SeekFrom::Start(self.on_disk))?;
+        for spooled in self.partitions.values_mut() {
+            let observations = std::mem::take(&mut spooled.in_memory);
+            if observations.is_empty() {
+                continue;
+            }
+            let mut frame = zstd::Encoder::new(&mut *file, LEVEL)?;
+            for observation in &observations {
+                write(&mut frame, observation)?;
+            }
+            frame.finish()?;
+            let end = file.stream_position()?;
+            spooled.on_disk.push(Chunk {
+                at,
+                bytes: end - at,
+                rows: observations.len(),
+            });
+            at = end;
         }
-        out.flush()?;
+        self.on_disk = at;
         self.in_memory = 0;
         Ok(())
     }
 
-    /// Takes the observations of the first partition, summaries back in memory; `None` at the end.
+    /// Takes the observations of the first partition; `None` at the end, with which scratch is free.
     ///
     /// # Errors
     ///
     /// [`io::Error`] where scratch cannot be read.
     pub fn pop(&mut self) -> io::Result<Option<(P, Vec<Observation>)>> {
-        let Some((partition, entries)) = self.entries.pop_first() else {
+        let Some((partition, spooled)) = self.partitions.pop_first() else {
+            *self = Self::new(&self.scratch);
             return Ok(None);
         };
-        let mut observations = Vec::with_capacity(entries.len());
-        for Entry {
-            mut observation,
-            on_disk,
-        } in entries
-        {
-            if let (Some((at, length)), Some(file)) = (on_disk, &mut self.file) {
-                observation.summary = read_at(file, at, length)?;
+        let rows = spooled
+            .on_disk
+            .iter()
+            .map(|chunk| chunk.rows)
+            .sum::<usize>();
+        let mut observations = Vec::with_capacity(rows + spooled.in_memory.len());
+        for chunk in spooled.on_disk {
+            let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
+            file.seek(SeekFrom::Start(chunk.at))?;
+            let mut frame = BufReader::new(zstd::Decoder::new(file.take(chunk.bytes))?);
+            for _ in 0..chunk.rows {
+                observations.push(read(&mut frame)?);
             }
-            observations.push(observation);
         }
+        observations.extend(spooled.in_memory);
         Ok(Some((partition, observations)))
     }
 
     /// The partitions that hold observations, in order.
     pub fn partitions(&self) -> impl Iterator<Item = P> + '_ {
-        self.entries.keys().copied()
+        self.partitions.keys().copied()
     }
 }
 
-fn read_at(file: &mut File, at: u64, length: usize) -> io::Result<Bytes> {
-    let mut bytes = vec![0; length];
-    file.seek(SeekFrom::Start(at))?;
-    io::Read::read_exact(file, &mut bytes)?;
-    Ok(bytes.into())
+/// Bytes of a record's numbers: two times in ns, the hash, the flag, four lengths.
+const HEAD: usize = 16 + 16 + 8 + 1 + 4 * 4;
+
+fn write(out: &mut impl Write, observation: &Observation) -> io::Result<()> {
+    let Observation {
+        id,
+        scope,
+        start,
+        version,
+        summary,
+    } = observation;
+    let texts = [
+        id.as_str().as_bytes(),
+        scope.org.as_str().as_bytes(),
+        scope.project.as_str().as_bytes(),
+        summary,
+    ];
+    let mut head = [0; HEAD];
+    let mut at = Cursor::new(&mut head[..]);
+    at.write_all(&start.as_nanosecond().to_le_bytes())?;
+    at.write_all(&version.observed.as_nanosecond().to_le_bytes())?;
+    at.write_all(&version.content_hash.to_le_bytes())?;
+    at.write_all(&[u8::from(version.is_terminal)])?;
+    for text in texts {
+        let length = u32::try_from(text.len()).map_err(io::Error::other)?;
+        at.write_all(&length.to_le_bytes())?;
+    }
+    out.write_all(&head)?;
+    texts.into_iter().try_for_each(|text| out.write_all(text))
+}
+
+fn read(from: &mut impl Read) -> io::Result<Observation> {
+    let start = time(from)?;
+    let observed = time(from)?;
+    let content_hash = i64::from_le_bytes(bytes(from)?);
+    let [is_terminal] = bytes(from)?;
+    let mut lengths = [0; 4];
+    for length in &mut lengths {
+        *length = u32::from_le_bytes(bytes(from)?) as usize;
+    }
+    let [id, org, project, summary] = lengths;
+    Ok(Observation {
+        id: PlanExecutionId::new(text(from, id)?),
+        scope: Scope::new(text(from, org)?, text(from, project)?),
+        start,
+        version: Version {
+            observed,
+            content_hash,
+            is_terminal: is_terminal == 1,
+        },
+        summary: Bytes::from(take(from, summary)?),
+    })
+}
+
+fn time(from: &mut impl Read) -> io::Result<Timestamp> {
+    Timestamp::from_nanosecond(i128::from_le_bytes(bytes(from)?)).map_err(io::Error::other)
+}
+
+fn text(from: &mut impl Read, length: usize) -> io::Result<String> {
+    String::from_utf8(take(from, length)?).map_err(io::Error::other)
+}
+
+fn take(from: &mut impl Read, length: usize) -> io::Result<Vec<u8>> {
+    let mut taken = vec![0; length];
+    from.read_exact(&mut taken)?;
+    Ok(taken)
+}
+
+fn bytes<const N: usize>(from: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    from.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Version;
     use super::*;
-    use crate::ids::{PlanExecutionId, Scope};
     use crate::window::from_ms;
 
     fn observation(n: usize, size: usize) -> Observation {
+        let n_ms = i64::try_from(n).unwrap();
         Observation {
             id: PlanExecutionId::new(n.to_string()),
-            scope: Scope::new("o", "p"),
-            start: from_ms(0),
+            scope: Scope::new("o", format!("p{n}")),
+            start: from_ms(n_ms),
             version: Version {
-                observed: from_ms(0),
-                content_hash: 0,
-                is_terminal: true,
+                observed: Timestamp::from_nanosecond(1_700_000_000_123_456_789 + i128::from(n_ms))
+                    .unwrap(),
+                content_hash: -n_ms,
+                is_terminal: n.is_multiple_of(3),
             },
             summary: vec![u8::try_from(n % 250).unwrap(); size].into(),
         }
@@ -158,20 +253,27 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let mut spool = Spool::new(scratch.path());
         let size = MEMORY / 5;
-        for n in 0..12 {
-            spool.push(n % 2, observation(n, size)).unwrap();
-        }
-        assert!(spool.in_memory <= MEMORY && spool.bytes() == 12 * size as u64);
-        for parity in 0..2 {
-            let (partition, rows) = spool.pop().unwrap().unwrap();
-            let ids: Vec<_> = rows.iter().map(|row| row.id.to_string()).collect();
-            let expected: Vec<_> = (0..6).map(|n| (2 * n + parity).to_string()).collect();
-            assert_eq!((partition, ids), (parity, expected));
-            for row in rows {
-                let n: u8 = row.id.as_str().parse().unwrap();
-                assert!(row.summary.len() == size && row.summary.iter().all(|byte| *byte == n));
+        // Twice: a spool that was emptied begins anew.
+        for _ in 0..2 {
+            assert!(spool.is_empty() && spool.rows() == 0 && spool.on_disk() == 0);
+            for n in 0..14 {
+                spool.push(n % 2, observation(n, size)).unwrap();
             }
+            assert!(spool.in_memory <= MEMORY && spool.rows() == 14);
+            let on_disk = spool.on_disk();
+            assert!(
+                0 < on_disk && on_disk < size as u64,
+                "compressed: {on_disk}"
+            );
+            for parity in 0..2 {
+                let (partition, rows) = spool.pop().unwrap().unwrap();
+                assert_eq!(partition, parity);
+                assert_eq!(rows.len(), 7);
+                for (at, row) in rows.into_iter().enumerate() {
+                    assert!(row == observation(2 * at + parity, size), "row {at}");
+                }
+            }
+            assert!(spool.pop().unwrap().is_none());
         }
-        assert!(spool.pop().unwrap().is_none());
     }
 }

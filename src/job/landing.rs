@@ -13,7 +13,6 @@ use crate::extract::Observation;
 use crate::extract::fanout::{Event, ScopeDone};
 use crate::extract::spool::Spool;
 use crate::ids::Scope;
-use crate::lake::land::fates;
 use crate::lake::layout::Partition;
 use crate::lake::log::Record;
 use crate::lake::store::LockGuard;
@@ -21,8 +20,11 @@ use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
 use crate::progress::Progress;
 use crate::report::{Failure, Report, SuspiciouslyEmpty};
 
-/// Bytes of summaries after which a spool is merged.
+/// Bytes of scratch after which a spool is merged.
 const SPOOL_BYTES: u64 = 512 << 20;
+
+/// Observations after which a spool is merged: what is told of each stays in memory until the commit.
+const SPOOL_ROWS: usize = 300_000;
 
 /// Time after which a spool is merged.
 const SPOOL_TIME: Duration = Duration::from_secs(300);
@@ -70,7 +72,7 @@ impl<'a> Landing<'a> {
                 progress.rows(rows.observations.len());
                 self.report.drift.add(rows.drift);
                 for (id, open) in rows.undated {
-                    self.delta.fates.insert(id, Fate::Open(open));
+                    self.delta.fates.insert(id, Fate::Open(Box::new(open)));
                 }
                 for observation in rows.observations {
                     self.push(observation)?;
@@ -86,7 +88,8 @@ impl<'a> Landing<'a> {
                 self.done(*done);
             }
         }
-        if SPOOL_BYTES <= self.spool.bytes() || SPOOL_TIME <= self.since.elapsed() {
+        let is_full = SPOOL_BYTES <= self.spool.on_disk() || SPOOL_ROWS <= self.spool.rows();
+        if is_full || SPOOL_TIME <= self.since.elapsed() {
             self.commit().await?;
         }
         Ok(())
@@ -149,11 +152,11 @@ impl<'a> Landing<'a> {
             .lake
             .land(run_id, self.part, &mut self.spool, may_go_on)
             .await?;
-        let Some(landed) = landed else {
+        let Some(mut landed) = landed else {
             self.is_cut_short = true;
             return Err(Error::Interrupted);
         };
-        self.delta.fates.extend(fates(&landed));
+        self.delta.fates.append(&mut landed.fates);
         let (record, files) = self.lake.commit(run_id, self.now, &self.delta).await?;
         self.report.add(landed);
         self.report.add_files(files);

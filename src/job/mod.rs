@@ -19,10 +19,11 @@ use crate::extract::fanout::fan_out;
 use crate::extract::{Ask, SyncRules, plan_sync};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::identity::Identity;
-use crate::lake::land::{Landed, fates};
+use crate::lake::land::Landed;
 use crate::lake::layout;
 use crate::lake::log::Record;
 use crate::lake::store::Store;
+use crate::lake::views;
 use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
 use crate::progress::Progress;
 use crate::report::{Failure, Outcome, Report};
@@ -112,11 +113,14 @@ impl<'a> Session<'a> {
         found.refuse_nothing(&scopes)?;
         let store = config.store.clone();
         let account = &config.source.account;
-        let lake = Lake::open(store, account, now, config.buckets, &config.scratch);
+        let (buckets, pii) = (config.buckets, &config.pii);
+        let lake = Lake::open_for(store, account, now, buckets, pii, &config.scratch);
         // Another run may hold the lock for minutes.
         let lake = or_stop(&mut stop, lake).await??;
-        let recovered = recover(&lake, clock(), &mut stop).await?;
-        let recovered_fates = fates(&recovered).collect();
+        let treatment = lake.identity().treatment(lake.store(), pii)?;
+        let client = client.treating(treatment);
+        let mut recovered = recover(&lake, clock(), &mut stop).await?;
+        let recovered_fates = std::mem::take(&mut recovered.fates);
         report.add(recovered);
         let record = Record::newest(lake.store())
             .await
@@ -316,8 +320,8 @@ async fn prune(lake: &Lake, now: Timestamp) {
     }
 }
 
-/// Puts the report into the lake, where there is one and it is of the report's account; a failure
-/// is not the run's.
+/// Puts the report into the lake, and the statements that open it, where there is one and it is of
+/// the report's account; a failure is not the run's.
 pub(crate) async fn keep_report(store: &Store, report: &Report) {
     let body = serde_json::to_vec_pretty(report).expect("a report has text keys only");
     let kept = async {
@@ -326,15 +330,20 @@ pub(crate) async fn keep_report(store: &Store, report: &Report) {
             store
                 .overwrite(&layout::run_report(&report.run_id), body.into())
                 .await?;
+            views::keep(store).await?;
         }
         Ok::<_, LakeError>(())
     };
     if let Err(error) = kept.await {
-        tracing::warn!("the report is not in the lake: {}", chain(&error));
+        tracing::warn!(
+            "the report or the views are not in the lake: {}",
+            chain(&error)
+        );
     }
 }
 
-fn failure_of(error: &Error) -> Failure {
+/// The failure that ended a run.
+pub(crate) fn failure_of(error: &Error) -> Failure {
     let code = error.code().name().to_owned();
     Failure {
         org: String::new(),

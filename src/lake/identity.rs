@@ -11,6 +11,7 @@ use super::layout::{self, Partition, date_of};
 use super::store::{Expected, Landing, Store, Tag};
 use super::{ATTEMPTS, LakeError, pause};
 use crate::ids::{AccountId, PlanExecutionId};
+use crate::pii::{Policy, Treatment, Wish};
 
 /// The version of the layout of a lake.
 pub const FORMAT: u32 = 1;
@@ -36,6 +37,9 @@ pub struct Identity {
     pub content_hash: String,
     /// The name of the bucket hash.
     pub bucket_hash: String,
+    /// What is done with personal data.
+    #[serde(default)]
+    pub pii: Policy,
     /// How many buckets the dates have, oldest rule first; the last rule that has begun counts.
     pub buckets: Vec<BucketRule>,
 }
@@ -50,7 +54,7 @@ pub struct BucketRule {
 }
 
 impl Identity {
-    fn new(account: &AccountId, now: Timestamp, buckets: u32) -> Self {
+    fn new(account: &AccountId, now: Timestamp, buckets: u32, pii: Policy) -> Self {
         Self {
             format: FORMAT,
             account_id: account.clone(),
@@ -58,6 +62,7 @@ impl Identity {
             write_id: Ulid::generate().to_string(),
             content_hash: CONTENT_HASH.to_owned(),
             bucket_hash: BUCKET_HASH.to_owned(),
+            pii,
             buckets: vec![BucketRule {
                 from: None,
                 count: buckets,
@@ -127,18 +132,20 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// [`LakeError::OtherAccount`] where the lake holds another account.
+    /// [`LakeError::OtherAccount`] where the lake holds another account, [`LakeError::Pii`] where it
+    /// treats personal data in another way than is asked for.
     pub async fn agree(
         store: &Store,
         account: &AccountId,
         now: Timestamp,
         buckets: Option<u32>,
+        pii: &Wish,
     ) -> Result<(Self, bool), LakeError> {
         let mut born = false;
         for attempt in 0..ATTEMPTS {
             pause(attempt).await;
             let Some((identity, tag)) = Self::read(store).await? else {
-                let identity = Self::new(account, now, buckets.unwrap_or(1));
+                let identity = Self::new(account, now, buckets.unwrap_or(1), pii.policy());
                 let put = store
                     .put(layout::LAKE, identity.encode(), &Expected::Absent)
                     .await?;
@@ -152,6 +159,7 @@ impl Identity {
                     ours: account.clone(),
                 });
             }
+            identity.treatment(store, pii)?;
             let Some(changed) = buckets.and_then(|count| identity.with_buckets(count, now)) else {
                 return Ok((identity, born));
             };
@@ -160,6 +168,18 @@ impl Identity {
         }
         Err(LakeError::Contended {
             what: layout::LAKE.to_owned(),
+        })
+    }
+
+    /// What becomes of personal data on its way into the lake in `store`.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Pii`] where the lake does something else than is asked for.
+    pub fn treatment(&self, store: &Store, wish: &Wish) -> Result<Treatment, LakeError> {
+        wish.agree(&self.pii).map_err(|source| LakeError::Pii {
+            store: store.shown().to_owned(),
+            source,
         })
     }
 
@@ -199,6 +219,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
+    use crate::pii::{Key, Mode};
 
     const NOW: &str = "2026-11-24T10:00:00Z";
 
@@ -212,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_bucket_of_an_execution_is_frozen() {
-        let identity = Identity::new(&AccountId::new("a"), now(), 8);
+        let identity = Identity::new(&AccountId::new("a"), now(), 8, Policy::Keep);
         let buckets = ["-Xy_0", "abc", "qBOjSRxth5iimR4S6NGvHg"]
             .map(|id| identity.partition(&PlanExecutionId::new(id), now()).bucket);
         assert_eq!(
@@ -226,13 +247,17 @@ mod tests {
     async fn a_lake_holds_one_account() {
         let store = store();
         let (ours, theirs) = (AccountId::new("ours"), AccountId::new("theirs"));
-        let (first, born) = Identity::agree(&store, &ours, now(), None).await.unwrap();
+        let (first, born) = Identity::agree(&store, &ours, now(), None, &Wish::default())
+            .await
+            .unwrap();
         assert!(born);
         assert_eq!(
-            Identity::agree(&store, &ours, now(), None).await.unwrap(),
+            Identity::agree(&store, &ours, now(), None, &Wish::default())
+                .await
+                .unwrap(),
             (first, false)
         );
-        let refused = Identity::agree(&store, &theirs, now(), None)
+        let refused = Identity::agree(&store, &theirs, now(), None, &Wish::default())
             .await
             .unwrap_err();
         assert!(
@@ -242,13 +267,50 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_lake_treats_personal_data_in_one_way() {
+        let store = store();
+        let account = AccountId::new("a");
+        let wish = |mode, key: Option<&str>| Wish {
+            mode,
+            key: key.and_then(Key::new),
+        };
+        let hash = wish(Some(Mode::Hash), Some("a key that is long enough"));
+        let (born, _) = Identity::agree(&store, &account, now(), None, &hash)
+            .await
+            .unwrap();
+        for wrong in [
+            wish(None, None),
+            wish(Some(Mode::Keep), None),
+            wish(Some(Mode::Drop), None),
+            wish(None, Some("another key, long enough")),
+        ] {
+            let refused = Identity::agree(&store, &account, now(), Some(2), &wrong).await;
+            assert!(matches!(refused, Err(LakeError::Pii { .. })), "{wrong:?}");
+        }
+        let again = wish(None, Some(" a key that is long enough\n"));
+        let (same, _) = Identity::agree(&store, &account, now(), None, &again)
+            .await
+            .unwrap();
+        assert_eq!(same, born);
+    }
+
+    #[tokio::test]
+    async fn a_lake_that_tells_nothing_of_personal_data_keeps_it() {
+        let identity = Identity::new(&AccountId::new("a"), now(), 1, Policy::Drop);
+        let mut json = serde_json::to_value(&identity).unwrap();
+        assert!(json.as_object_mut().unwrap().remove("pii").is_some());
+        let read: Identity = serde_json::from_value(json).unwrap();
+        assert_eq!(read.pii, Policy::Keep);
+    }
+
+    #[tokio::test]
     async fn new_buckets_hold_from_the_day_after_tomorrow_on() {
         let store = store();
         let account = AccountId::new("a");
-        Identity::agree(&store, &account, now(), Some(2))
+        Identity::agree(&store, &account, now(), Some(2), &Wish::default())
             .await
             .unwrap();
-        let (identity, _) = Identity::agree(&store, &account, now(), Some(4))
+        let (identity, _) = Identity::agree(&store, &account, now(), Some(4), &Wish::default())
             .await
             .unwrap();
         let buckets = ["2020-01-01", "2026-11-25", "2026-11-26", "2027-01-01"]

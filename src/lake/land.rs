@@ -1,6 +1,6 @@
 //! The protocol of a run: pending, merge, derive, commit. `ARCHITECTURE.md` says why it is right.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,8 +27,9 @@ use crate::ids::PlanExecutionId;
 pub struct Landed {
     /// What became of the executions.
     pub counts: MergeCounts,
-    /// What the raw partitions say of each now.
-    pub kept: HashMap<PlanExecutionId, (Timestamp, Kept)>,
+    /// The fate of each execution: open or closed as its raw partition says now, not as this run saw
+    /// it, since another run may have landed a later observation meanwhile.
+    pub fates: BTreeMap<PlanExecutionId, Fate>,
     /// The table objects that were replaced.
     pub files: Vec<WrittenFile>,
     /// The partitions whose raw object was replaced.
@@ -122,12 +123,11 @@ impl Lake {
         landed.counts.inserted += merged.counts.inserted;
         landed.counts.updated += merged.counts.updated;
         landed.counts.unchanged += merged.counts.unchanged;
-        landed
-            .kept
-            .extend(merged.kept.into_iter().map(|(id, kept)| {
-                let start = starts.get(&id).copied().unwrap_or_default();
-                (id, (start, kept))
-            }));
+        let fate = |(id, kept): (PlanExecutionId, Kept)| {
+            let start = starts.get(&id).copied().unwrap_or_default();
+            (id, fate(start, kept))
+        };
+        landed.fates.extend(merged.kept.into_iter().map(fate));
         Ok(())
     }
 
@@ -212,7 +212,10 @@ impl Lake {
             landed.files.extend(derived.files);
             landed.drift.add(derived.drift);
             let open = blocking(move || Ok(open_rows(&path, &raw)?)).await?;
-            landed.kept.extend(open);
+            let open = open.into_iter();
+            landed
+                .fates
+                .extend(open.map(|(id, (start, kept))| (id, fate(start, kept))));
         }
         Ok(())
     }
@@ -269,27 +272,22 @@ impl Lake {
     }
 }
 
-/// The fate of each execution that landed: open or closed as its raw partition says, not as this
-/// run saw it, since another run may have landed a later observation meanwhile.
-pub fn fates(landed: &Landed) -> impl Iterator<Item = (PlanExecutionId, Fate)> + '_ {
-    landed.kept.iter().map(|(id, (start, kept))| {
-        let fate = if kept.is_terminal {
-            Fate::Closed {
-                observed: kept.observed,
-                revision: kept.revision,
-            }
-        } else {
-            Fate::Open(OpenExecution {
-                scope: kept.scope.clone(),
-                start: Some(*start),
-                observed: kept.observed,
-                revision: kept.revision,
-                missed: std::collections::BTreeSet::new(),
-                summary: None,
-            })
+/// The fate of an execution that started at `start`, by what its raw partition says of it.
+pub fn fate(start: Timestamp, kept: Kept) -> Fate {
+    if kept.is_terminal {
+        return Fate::Closed {
+            observed: kept.observed,
+            revision: kept.revision,
         };
-        (id.clone(), fate)
-    })
+    }
+    Fate::Open(Box::new(OpenExecution {
+        scope: kept.scope,
+        start: Some(start),
+        observed: kept.observed,
+        revision: kept.revision,
+        missed: BTreeSet::new(),
+        summary: None,
+    }))
 }
 
 fn json(value: &impl Serialize) -> Bytes {

@@ -6,6 +6,7 @@
 //! _raw/v1/start_date=2026-11-24/part-0-of-1.parquet         the raw partition of a date
 //! _state/lake.json  _state/checkpoints/<20 digits>.json.zst  _state/pending/<run>-<n>.json
 //! _runs/<run_id>.json
+//! _views/duckdb.sql
 //! ```
 
 use std::fmt;
@@ -37,6 +38,9 @@ pub const DEMO: &str = "_state/demo";
 
 /// The folder of the run reports.
 pub const RUNS: &str = "_runs";
+
+/// Statements that open every table and view of a local lake.
+pub const VIEWS: &str = "_views/duckdb.sql";
 
 /// The folder of the raw partitions.
 pub const RAW: &str = "_raw/v1";

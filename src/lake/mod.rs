@@ -17,6 +17,7 @@ pub mod replay;
 pub mod rows;
 pub mod store;
 pub mod verify;
+pub mod views;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::ids::AccountId;
+use crate::pii::{Mismatch, Wish};
 use identity::Identity;
 use log::CheckpointError;
 use parquet::FileError;
@@ -89,6 +91,14 @@ pub enum LakeError {
         /// The account asked for.
         ours: AccountId,
     },
+    /// The lake treats personal data in another way than is asked for.
+    #[error("`{store}` treats personal data in another way")]
+    Pii {
+        /// The lake.
+        store: String,
+        /// How it differs.
+        source: Mismatch,
+    },
     /// An object would be too large to be put whole.
     #[error("`{path}` would have {megabytes} MB, more than is put in one piece")]
     TooLarge {
@@ -135,11 +145,27 @@ impl Lake {
         buckets: Option<u32>,
         scratch: &Path,
     ) -> Result<Self, LakeError> {
+        Self::open_for(store, account, now, buckets, &Wish::default(), scratch).await
+    }
+
+    /// The same, where something is asked for personal data.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Pii`] and those of [`Lake::open`].
+    pub async fn open_for(
+        store: Store,
+        account: &AccountId,
+        now: Timestamp,
+        buckets: Option<u32>,
+        pii: &Wish,
+        scratch: &Path,
+    ) -> Result<Self, LakeError> {
         if Identity::read(&store).await?.is_none() {
             store.probe().await?;
         }
         let _lock = store.lock(LOCK_PATIENCE).await?;
-        let (identity, born) = Identity::agree(&store, account, now, buckets).await?;
+        let (identity, born) = Identity::agree(&store, account, now, buckets, pii).await?;
         if born {
             tracing::info!(lake = store.shown(), account.id = %account, "a lake is born");
         }

@@ -1,5 +1,6 @@
-//! The tables as statements for DuckDB, Spark and Trino: absolute paths, comments. Pure.
+//! The tables and views as statements for DuckDB, Spark and Trino: absolute paths, comments. Pure.
 
+use super::views::VIEWS;
 use super::{Column, Definition, Kind, Table, VERSION};
 
 /// The engines whose statements are known.
@@ -13,10 +14,10 @@ pub enum Engine {
     Trino,
 }
 
-/// The statements that open every table of the lake at `lake` (a path or an object-store URL) by
-/// its name.
+/// The statements that open every table and view of the lake at `lake` (a path or an object-store
+/// URL) by its name.
 pub fn ddl(engine: Engine, lake: &str) -> String {
-    let statement = |table: &Table| {
+    let table = |table: &Table| {
         let definition = table.definition();
         let folder = format!("{}/{}/v{VERSION}", lake.trim_end_matches('/'), table.name());
         match engine {
@@ -25,16 +26,25 @@ pub fn ddl(engine: Engine, lake: &str) -> String {
             Engine::Trino => trino(definition, &folder),
         }
     };
-    let after = |engine| match engine {
+    let first = match engine {
+        Engine::DuckDb => "",
+        Engine::Spark => REFRESH,
         Engine::Trino => PARTITIONS,
-        Engine::DuckDb | Engine::Spark => "",
     };
-    let statements: Vec<String> = Table::ALL.iter().map(statement).collect();
-    format!("{}{}", statements.join("\n"), after(engine))
+    let tables = Table::ALL.iter().map(table);
+    let views = VIEWS.iter().map(|view| view.statement(engine));
+    let statements: Vec<String> = tables.chain(views).collect();
+    format!("{first}{}", statements.join("\n"))
 }
 
-const PARTITIONS: &str = "
--- New dates are found by: CALL system.sync_partition_metadata(CURRENT_SCHEMA, 'executions', 'ADD'); the same for stages, deployments and commits.
+const REFRESH: &str = "\
+-- A session remembers the files of a table, and how long they are. After each run of harness-lake, before the next query, say
+-- REFRESH TABLE for every table (read a DataFrame anew), and MSCK REPAIR TABLE for those with start_date, which finds new dates.
+";
+
+const PARTITIONS: &str = "\
+-- New dates are found by CALL system.sync_partition_metadata(CURRENT_SCHEMA, 'executions', 'ADD'), the same for stages, deployments
+-- and commits.
 ";
 
 fn duckdb(definition: &Definition, folder: &str) -> String {
@@ -160,30 +170,6 @@ fn quoted(text: &str) -> String {
 /// A text as Spark spells it, which knows backslashes.
 fn spark_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
-/// The data dictionary of a table, as Markdown.
-pub fn dictionary(definition: &Definition) -> String {
-    let mut text = format!(
-        "## {}\n\n{}. Source: {}. Key: {}.\n\n| column | type | null | unit | meaning | source |\n|---|---|---|---|---|---|\n",
-        definition.table,
-        definition.description,
-        definition.source,
-        definition.key.join(", "),
-    );
-    for column in &definition.columns {
-        let cell = |text: &str| text.replace('|', "\\|");
-        let row = [
-            column.name.clone(),
-            cell(column.kind.name()),
-            if column.nullable { "yes" } else { "no" }.to_owned(),
-            column.unit.clone().unwrap_or_default(),
-            cell(&column.meaning),
-            cell(&column.source),
-        ];
-        text.push_str(&["| ", &row.join(" | "), " |\n"].concat());
-    }
-    text
 }
 
 #[cfg(test)]

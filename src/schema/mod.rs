@@ -4,6 +4,10 @@
 //! is built, and by a test beside each table's builders.
 
 pub mod ddl;
+pub mod dictionary;
+#[cfg(test)]
+mod frozen;
+pub mod views;
 
 use std::sync::{Arc, LazyLock};
 
@@ -287,6 +291,23 @@ mod tests {
                 if matches!(column.kind, Kind::Utf8List | Kind::Utf8Map) {
                     assert!(!column.nullable, "{}.{}", definition.table, column.name);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn every_column_says_what_it_is() {
+        for definition in definitions() {
+            for column in &definition.columns {
+                let name = format!("{}.{}", definition.table, column.name);
+                assert!(!column.meaning.is_empty(), "{name} has no meaning");
+                let is_told = !["", "derived"].contains(&column.source.as_str());
+                assert!(is_told, "{name} has no source");
+                let is_number = matches!(
+                    column.kind,
+                    Kind::Int32 | Kind::Int64 | Kind::Double | Kind::Timestamp
+                );
+                assert_eq!(column.unit.is_some(), is_number, "the unit of {name}");
             }
         }
     }

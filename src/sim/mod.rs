@@ -17,6 +17,8 @@
 //! filters that it does not simulate. Unknown keys of the body are ignored, as there.
 
 mod account;
+mod answers;
+mod answers_deployments;
 mod call;
 mod clock;
 mod detail;
@@ -45,9 +47,11 @@ mod truth;
 mod truth_stages;
 
 pub use account::{Account, AccountSpec, Execution, RowSize};
+pub use answers::Answers;
 pub use call::Endpoint;
 pub use clock::Clock;
 pub use faults::{Fault, FaultKind, Faults, Match};
+pub use names::PEOPLE;
 pub use server::{LoggedRequest, Requests, Server, ServerOptions};
 pub use truth::Truth;
 

@@ -63,7 +63,7 @@ pub(super) const ENVIRONMENTS: &[(&str, &str, &str, &str, &str)] = &[
 ];
 
 /// People: name, e-mail.
-pub(super) const PEOPLE: &[(&str, &str)] = &[
+pub const PEOPLE: &[(&str, &str)] = &[
     ("Ada Nwosu", "ada.nwosu@example.com"),
     ("Jürgen Weiß", "juergen.weiss@example.com"),
     ("李 晓", "li.xiao@example.com"),

@@ -85,6 +85,7 @@ fn stage(scene: &Scene<'_>, place: usize, index: usize) -> Value {
         "parent_stage_node_id": group.map(|group| group.key.to_string()),
         "strategy_type": strategy.map(Strategy::node_type),
         "matrix": matrix(node, strategy),
+        "iteration": node.instance.as_ref().map(|instance| instance.place),
         "stage_index": index,
     })));
     Value::Object(row)

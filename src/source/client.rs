@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::drift::Drift;
 use crate::ids::{AccountId, OrgId};
+use crate::pii::Treatment;
 
 use super::canonical;
 use super::counts::{Counters, RequestCounts};
@@ -70,6 +71,7 @@ pub struct Client {
     http: Http,
     base_url: Url,
     retry: RetryPolicy,
+    treatment: Treatment,
     drift: Mutex<Drift>,
 }
 
@@ -115,8 +117,15 @@ impl Client {
             },
             base_url,
             retry: settings.retry,
+            treatment: Treatment::Keep,
             drift: Mutex::default(),
         })
+    }
+
+    /// The same client, which treats personal data in executions before anyone else sees them.
+    #[must_use]
+    pub fn treating(self, treatment: Treatment) -> Self {
+        Self { treatment, ..self }
     }
 
     /// Lists the organizations that the key may see, by identifier. An empty list may mean missing
@@ -173,7 +182,8 @@ impl Client {
             tried,
         };
         let scope = canonical::of_scope(query.scope);
-        let decode = move |answer: &_| Page::decode(answer, scope);
+        let treatment = self.treatment.clone();
+        let decode = move |answer: &_| Page::decode(answer, scope, &treatment);
         self.http.send(ask, decode).await
     }
 

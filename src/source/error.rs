@@ -191,7 +191,7 @@ fn hint(words: &str) -> &'static str {
         ),
         (
             "certificate",
-            "the certificate of the server, or of a proxy before it, is not trusted",
+            "the certificate of the server, or of a proxy before it, is not trusted; --ca-file trusts more",
         ),
         ("refused", "nothing listens at the base URL"),
         (

@@ -12,6 +12,7 @@ mod governor;
 mod http;
 mod listing;
 mod page;
+mod persons;
 mod retry;
 #[cfg(test)]
 mod tests;

@@ -7,11 +7,13 @@ use serde_json::value::RawValue;
 
 use crate::drift::Drift;
 use crate::ids::PlanExecutionId;
+use crate::pii::Treatment;
 use crate::status::categorize;
 use crate::window::from_ms;
 
 use super::canonical::ScopeHash;
 use super::http::{Answer, Unusable};
+use super::persons;
 use super::wire::{ErrorBody, integer, members, sane_ms, text};
 
 /// A page of `POST /pipeline/api/pipelines/execution/summary`, checked to be whole.
@@ -40,15 +42,20 @@ pub struct PageRow {
     pub start: Option<Timestamp>,
     /// Whether the execution is over, by its `status`; an unknown one is over if `endTs` is told.
     pub is_terminal: bool,
-    /// The JSON of the row as it came: a part of the answer, which it keeps in memory.
+    /// The JSON of the row as it came, but for personal data that is not kept: a part of the answer,
+    /// which it keeps in memory.
     pub summary: Bytes,
     /// The hash of the summary's canonical form: see [`content_hash`](super::content_hash).
     pub content_hash: i64,
 }
 
 impl Page {
-    /// Opens the envelope and splits the rows.
-    pub(super) fn decode(answer: &Answer, scope: ScopeHash) -> Result<Self, Unusable> {
+    /// Opens the envelope, splits the rows, and treats the personal data in them.
+    pub(super) fn decode(
+        answer: &Answer,
+        scope: ScopeHash,
+        treatment: &Treatment,
+    ) -> Result<Self, Unusable> {
         let body = &answer.body;
         let [status, data] = members(body, ["status", "data"])?;
         if text(status).is_some_and(|status| !status.eq_ignore_ascii_case("SUCCESS")) {
@@ -67,7 +74,8 @@ impl Page {
             drift: Drift::default(),
         };
         for row in content {
-            page.push(body.slice_ref(row.get().as_bytes()), scope);
+            let summary = body.slice_ref(row.get().as_bytes());
+            page.push(persons::scrub(summary, treatment), scope);
         }
         Ok(page)
     }
@@ -111,6 +119,10 @@ mod tests {
     use crate::ids::Scope;
 
     fn decode(json: &str) -> Result<Page, Unusable> {
+        decode_treating(json, &Treatment::Keep)
+    }
+
+    fn decode_treating(json: &str, treatment: &Treatment) -> Result<Page, Unusable> {
         let scope = Scope::new("default", "web");
         let answer = Answer {
             status: 200,
@@ -119,7 +131,7 @@ mod tests {
             observed: Timestamp::UNIX_EPOCH,
             retry_after: std::time::Duration::ZERO,
         };
-        Page::decode(&answer, of_scope(&scope))
+        Page::decode(&answer, of_scope(&scope), treatment)
     }
 
     #[test]
@@ -141,6 +153,21 @@ mod tests {
             content_hash(&scope, first.as_bytes())
         );
         assert!(page.drift.is_empty());
+    }
+
+    #[test]
+    fn personal_data_is_treated_before_the_content_is_hashed() {
+        let ada = r#"{"planExecutionId":"a","abortedBy":{"userName":"Ada"}}"#;
+        let bo = ada.replace("Ada", "Bo");
+        let nobody = ada.replace("\"Ada\"", "null");
+        let json = format!(r#"{{"data":{{"content":[{ada},{bo}]}}}}"#);
+        let page = decode_treating(&json, &Treatment::Drop).unwrap();
+        let hash = content_hash(&Scope::new("default", "web"), nobody.as_bytes());
+        for row in page.rows {
+            // Without a start, too: such rows are kept in the checkpoint.
+            assert_eq!((row.start, row.content_hash), (None, hash));
+            assert_eq!(row.summary, nobody);
+        }
     }
 
     #[test]

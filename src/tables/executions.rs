@@ -257,14 +257,14 @@ impl Executions {
         let is_marked = [Field::IsRetried, Field::Retried]
             .map(|field| fields.boolean(field, drift) == Some(true))
             .contains(&true);
-        let has_metadata = fields.peek(Field::RetryMetadata).is_some();
         let mut retry: RetryMetadata<'_> = fields.object(Field::RetryMetadata, drift);
         let another = |id: &Cow<'_, str>| id != head.row.plan_execution_id;
-        self.is_retry.set(is_marked || has_metadata);
-        self.retry_root_execution_id
-            .push(retry.text(RetryField::Root, drift).filter(another));
-        self.retry_parent_execution_id
-            .push(retry.text(RetryField::Parent, drift).filter(another));
+        let [root, parent] = [RetryField::Root, RetryField::Parent]
+            .map(|field| retry.text(field, drift).filter(another));
+        self.is_retry
+            .set(is_marked || root.is_some() || parent.is_some());
+        self.retry_root_execution_id.push(root);
+        self.retry_parent_execution_id.push(parent);
         fields.put_back(Field::RetryMetadata, retry);
     }
 

@@ -59,7 +59,7 @@ fn compact(json: &str) -> String {
 
 fn fixtures() -> Vec<(PathBuf, String)> {
     let files = files("fixtures/summaries");
-    assert!(files.len() >= 12);
+    assert!(files.len() >= 30);
     let compact = |(path, json): (PathBuf, String)| (path, compact(&json));
     files.into_iter().map(compact).collect()
 }

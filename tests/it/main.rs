@@ -1,6 +1,8 @@
 //! The one integration-test binary: whole runs of the program against the simulated account.
 
 #[cfg(test)]
+mod analytics;
+#[cfg(test)]
 mod backoff;
 #[cfg(test)]
 mod calls;
@@ -22,11 +24,23 @@ mod full_run;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod iam;
+#[cfg(test)]
+mod identifiers;
+#[cfg(test)]
 mod incremental;
+#[cfg(test)]
+mod kubernetes;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
+mod operations;
+#[cfg(test)]
 mod overlap;
+#[cfg(test)]
+mod personal;
 #[cfg(test)]
 mod project;
 #[cfg(test)]
@@ -47,3 +61,5 @@ mod secrets;
 mod signals;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod transport;

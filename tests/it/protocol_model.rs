@@ -4,7 +4,7 @@
 //! step of each run in every order, loses answers to puts that landed, fails puts that did not, and
 //! lets a put land after its run gave it up. A run that dies is one that takes no further step, so in
 //! every state all runs are taken for dead, and a clean run must make the lake right. What a run
-//! decides comes from `lake::raw::merge`, `lake::land::fates` and `checkpoint::State::apply`.
+//! decides comes from `lake::raw::merge`, `lake::land::fate` and `checkpoint::State::apply`.
 //!
 //! An execution was open at first, ended, and was opened again (a retry in place) or edited; runs
 //! see it as of different times, some through a replica that lags.
@@ -16,7 +16,7 @@ use std::hash::{Hash, Hasher};
 use harness_lake::checkpoint::{Delta, Fate, State};
 use harness_lake::extract::{Observation, Version};
 use harness_lake::ids::{PlanExecutionId, Scope};
-use harness_lake::lake::land::{Landed, fates};
+use harness_lake::lake::land::fate as fate_of;
 use harness_lake::lake::layout::Partition;
 use harness_lake::lake::merge::REOPEN_AFTER_MS;
 use harness_lake::lake::raw::{Kept, merge};
@@ -820,11 +820,7 @@ impl Run {
 /// What the checkpoint is told of the execution of a date.
 fn fate(date: usize, mut kept: Kept, revision: u8) -> Vec<(PlanExecutionId, Fate)> {
     kept.revision = revision.into();
-    let landed = Landed {
-        kept: [(id(date), (from_ms(0), kept))].into(),
-        ..Landed::default()
-    };
-    fates(&landed).collect()
+    vec![(id(date), fate_of(from_ms(0), kept))]
 }
 
 fn object(world: &World, place: Place) -> Option<Object> {

@@ -171,6 +171,10 @@ impl S3 {
             let mut lake = BTreeMap::new();
             for meta in metas {
                 let path = meta.location.as_ref().strip_prefix("some/lake/").unwrap();
+                assert!(
+                    !path.starts_with("_views"),
+                    "a bucket has no use for {path}"
+                );
                 if path.ends_with(".parquet") {
                     let object = objects.get(&meta.location).await.unwrap();
                     let rows = decode(object.bytes().await.unwrap());

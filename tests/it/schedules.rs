@@ -18,7 +18,6 @@ use harness_lake::extract::spool::Spool;
 use harness_lake::extract::{Observation, Version};
 use harness_lake::ids::{AccountId, PlanExecutionId, Scope};
 use harness_lake::lake::derive::Which;
-use harness_lake::lake::land::fates;
 use harness_lake::lake::layout::{self, Partition};
 use harness_lake::lake::log::Record;
 use harness_lake::lake::rows::RawObject;
@@ -159,7 +158,7 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
     let Job::Sync(spools) = job else {
         return replay(&lake).await;
     };
-    let mut recovered: BTreeMap<_, _> = fates(&lake.recover(clock).await?).collect();
+    let mut recovered = lake.recover(clock).await?.fates;
     let parts = spools.len();
     for (part, observations) in (0..).zip(spools) {
         let mut spool = Spool::new(&scratch);
@@ -170,12 +169,12 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
             spool.push(partition, observation).unwrap();
         }
         let run_id = format!("run{run}");
-        let landed = lake
+        let mut landed = lake
             .land(&run_id, part, &mut spool, || true)
             .await?
             .unwrap();
         let mut known = std::mem::take(&mut recovered);
-        known.extend(fates(&landed));
+        known.append(&mut landed.fates);
         let mut delta = Delta {
             fates: known,
             ..Delta::default()
@@ -465,7 +464,7 @@ async fn try_seed(seed: u64, is_told: bool) {
         let raw = raw_rows(&objects).await;
         let state = Record::newest(&store).await.unwrap().state;
         for (id, row) in &raw {
-            let listed = state.open.contains_key(&PlanExecutionId::new(id));
+            let listed = state.open.contains_key(&PlanExecutionId::new(id.as_str()));
             assert!(
                 row.is_terminal || listed,
                 "seed {seed}: {id} was lost though it is open"

@@ -24,14 +24,18 @@ fn a_lake_and_the_loudest_log_hold_no_secret() {
     sim.faults()
         .times(2, Match::executions(), FaultKind::Html200);
     let key = sim.server().api_key();
+    let metrics = lake.beside("run.prom");
     let sync = ["sync", "--lake", lake.path(), "--report", &report];
+    let sync = [&sync[..], &["--metrics-file", &metrics]].concat();
     let run = loud(&sim, key, &sync).expect(3);
     assert!(run.stderr.contains("TRACE"), "the log is loud");
     let check = ["check", "--lake", lake.path(), "--log-format", "json"];
     loud(&sim, key, &check).expect(0);
     loud(&sim, key, &["status", "--lake", lake.path()]).expect(0);
 
-    assert!(!std::fs::read_to_string(report).unwrap().contains(SECRET));
+    for file in [report, metrics] {
+        assert!(!std::fs::read_to_string(file).unwrap().contains(SECRET));
+    }
     for (path, bytes) in lake.files() {
         let text = if path.starts_with("_state/checkpoints/") {
             zstd::decode_all(bytes.as_slice()).unwrap()

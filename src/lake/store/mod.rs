@@ -296,7 +296,8 @@ impl Store {
         metas.into_iter().map(|meta| self.found(meta)).collect()
     }
 
-    /// Writes an object that no other run writes, whatever stands there: reports, lists of dates.
+    /// Writes an object that no other run writes, whatever stands there: reports, lists of
+    /// dates; or that all runs write alike.
     ///
     /// # Errors
     ///

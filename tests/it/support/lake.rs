@@ -59,7 +59,7 @@ impl Lake {
         let mut objects = BTreeMap::new();
         each_file(Path::new(&self.path), &mut |path| {
             let name = self.within(path);
-            let is_data = !["_state/", "_runs/", "scopes/"]
+            let is_data = !["_state/", "_runs/", "_views/", "scopes/"]
                 .iter()
                 .any(|folder| name.starts_with(folder));
             if is_data {

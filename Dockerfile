@@ -1,0 +1,18 @@
+# docker build --tag harness-lake .                     the program, and nothing else but libc and certificates
+# docker build --tag harness-lake-shell --target shell . the same with a shell, for deploy/kubernetes/replay
+FROM rust:1.95-slim-trixie AS build
+WORKDIR /src
+COPY Cargo.toml Cargo.lock README.md LICENSE ./
+COPY schemas schemas
+COPY src src
+RUN cargo build --release --locked --bin harness-lake
+
+FROM gcr.io/distroless/cc-debian13:debug-nonroot AS shell
+COPY --from=build /src/target/release/harness-lake /usr/local/bin/harness-lake
+ENV MALLOC_ARENA_MAX=1
+ENTRYPOINT ["/usr/local/bin/harness-lake"]
+
+FROM gcr.io/distroless/cc-debian13:nonroot
+COPY --from=build /src/target/release/harness-lake /usr/local/bin/harness-lake
+ENV MALLOC_ARENA_MAX=1
+ENTRYPOINT ["/usr/local/bin/harness-lake"]

@@ -1,0 +1,22 @@
+-- Which stages fail, by UTC day.
+-- Counts: stages that ran and succeeded, failed or expired. The instances of a matrix or loop count as runs of one
+-- stage. `example_error_message` is one of the day's messages, the first by alphabet.
+-- Leaves out: stages carried over by a retry, rollback stages, aborted, rejected and skipped ones, and those at work. A
+-- stage that did not fail has a row, too, with no failures.
+CREATE OR REPLACE VIEW failed_stages AS
+SELECT
+    start_date,
+    org_id,
+    project_id,
+    pipeline_id,
+    stage_id,
+    stage_type,
+    COUNT(*) AS runs,
+    COUNT(*) FILTER (WHERE status_category <> 'success') AS failures,
+    CAST(COUNT(*) FILTER (WHERE status_category <> 'success') AS DOUBLE) / COUNT(*) AS failure_rate,
+    MIN(CASE WHEN status_category <> 'success' THEN error_message END) AS example_error_message
+FROM stages
+WHERE ran_in_this_execution
+    AND NOT is_rollback
+    AND status_category IN ('success', 'failure', 'expired')
+GROUP BY start_date, org_id, project_id, pipeline_id, stage_id, stage_type;

@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Makes an overlay whose Job has one index for each unit of a plan.
+
+    harness-lake plan replay --units 16 --output json | units.py deploy/kubernetes/my-replay
+    kubectl kustomize deploy/kubernetes/my-replay
+
+The overlay names `../replay`, so it stands beside that folder; add namespace and image as in
+`example`, whose ConfigMap and ServiceAccount the Job uses.
+"""
+
+import json
+import pathlib
+import sys
+
+
+def overlay(units):
+    """The text of kustomization.yaml; JSON strings are YAML strings."""
+    literals = [f"unit-{at}={unit['from']} {unit['to']}" for at, unit in enumerate(units)]
+    lines = [
+        "apiVersion: kustomize.config.k8s.io/v1beta1",
+        "kind: Kustomization",
+        "resources:",
+        "  - ../replay",
+        "configMapGenerator:",
+        "  - name: harness-lake-units",
+        "    literals:",
+        *(f"      - {json.dumps(literal)}" for literal in literals),
+        "patches:",
+        "  - target: { kind: Job, name: harness-lake-replay }",
+        "    patch: |",
+        "      - op: replace",
+        "        path: /spec/completions",
+        f"        value: {len(units)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    units = json.load(sys.stdin)["units"]
+    if not units:
+        sys.exit("the plan has no units: plan with --units N, over a lake that holds something")
+    folder = pathlib.Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "kustomization.yaml").write_text(overlay(units), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+//! A released version of a table never changes: its columns are held to a checksum.
+//!
+//! Descriptions, units, sources and meanings are prose and may get better.
+
+use std::fmt::Write;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Definition, Table, raw_definition};
+
+/// The checksum of each table of version 1, by name. Never to be edited.
+const V1: [(&str, u64); 8] = [
+    ("executions", 6_672_676_666_097_792_817),
+    ("stages", 12_979_393_141_913_982_432),
+    ("deployments", 6_530_051_164_219_107_954),
+    ("commits", 10_772_200_618_520_011_205),
+    ("orgs", 15_949_412_785_120_026_465),
+    ("projects", 11_440_344_862_445_088_464),
+    ("scopes", 17_978_797_571_611_133_980),
+    ("_raw", 3_784_683_902_893_105_607),
+];
+
+/// All that a reader of the files relies on.
+fn promised(definition: &Definition) -> String {
+    let Definition {
+        table,
+        version,
+        partitioned,
+        key,
+        sort,
+        ..
+    } = definition;
+    let mut text = format!("{table} {version} {partitioned} {key:?} {sort:?}\n");
+    for column in &definition.columns {
+        let (name, kind, nullable) = (&column.name, column.kind.name(), column.nullable);
+        writeln!(text, "{name} {kind} {nullable}").unwrap();
+    }
+    text
+}
+
+#[test]
+fn version_1_is_frozen() {
+    let tables = Table::ALL.into_iter().map(Table::definition);
+    let found: Vec<(&str, u64)> = tables
+        .chain([raw_definition()])
+        .filter(|definition| definition.version == 1)
+        .map(|definition| {
+            let checksum = xxh3_64(promised(definition).as_bytes());
+            (definition.table.as_str(), checksum)
+        })
+        .collect();
+    for (found, frozen) in found.iter().zip(V1) {
+        assert_eq!(
+            *found, frozen,
+            "schemas/v1/{}.json has other columns, types, order or keys than lakes were written \
+             with. A version never changes: take this back, put the change into the next version \
+             beside it (schemas/v2/), and let `harness-lake replay` fill that from the raw \
+             partitions. schemas/README.md tells the steps",
+            frozen.0
+        );
+    }
+    assert_eq!(found.len(), V1.len());
+}
+
+#[test]
+fn prose_is_not_frozen_and_everything_else_is() {
+    let definition = Table::Commits.definition();
+    let before = promised(definition);
+    let changed = |change: fn(&mut Definition)| {
+        let mut definition = definition.clone();
+        change(&mut definition);
+        promised(&definition) != before
+    };
+    assert!(!changed(|it| it.columns[0].meaning.push_str(" and more")));
+    assert!(!changed(|it| it.description.clear()));
+    assert!(changed(|it| it.columns[0].nullable ^= true));
+    assert!(changed(|it| it.columns.swap(0, 1)));
+    assert!(changed(|it| it.columns[0].kind = super::Kind::Int32));
+    assert!(changed(|it| it.columns[1].name.push('x')));
+    assert!(changed(|it| it.columns.truncate(3)));
+    assert!(changed(|it| it.key.truncate(1)));
+}

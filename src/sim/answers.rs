@@ -1,0 +1,290 @@
+//! What the views over a lake must answer, from the account's own rows: loops, and no SQL.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::{Map, Value, json};
+
+use super::answers_deployments::{Attempt, counted_once, failure_rate, frequency, time_to_restore};
+use super::truth::{Truth, object};
+use crate::lake::layout::date_of;
+use crate::window::from_ms;
+
+/// The expected rows of each view, in no order that means anything.
+pub type Answers = BTreeMap<&'static str, Vec<Value>>;
+
+const BY_PIPELINE: [&str; 3] = ["org_id", "project_id", "pipeline_id"];
+const BY_STAGE: [&str; 5] = [
+    "org_id",
+    "project_id",
+    "pipeline_id",
+    "stage_id",
+    "stage_type",
+];
+
+impl Truth {
+    /// What each view of `analytics/sql/` must answer about a lake that holds these rows. Of views that
+    /// keep the rows of a table, only the key and what they add.
+    pub fn answers(&self) -> Answers {
+        let facts = Facts::of(self);
+        let attempts = facts.attempts();
+        let once = counted_once(&attempts);
+        let rows = |attempts: &[Attempt<'_>]| attempts.iter().map(Attempt::row).collect();
+        Answers::from([
+            ("executions_latest", facts.latest()),
+            ("deployment_attempts", rows(&attempts)),
+            ("deployments_once", rows(&once)),
+            ("deployment_frequency", frequency(&once)),
+            ("change_failure_rate", failure_rate(&once)),
+            ("time_to_restore", time_to_restore(&once)),
+            ("lead_time_for_changes", facts.lead_time(&once)),
+            ("build_durations", facts.build_durations()),
+            ("queue_and_approval_time", facts.waiting()),
+            ("failed_stages", facts.failed_stages()),
+            ("flakiest_pipelines", facts.flakiest()),
+            ("busiest_hours", facts.busiest_hours()),
+        ])
+    }
+}
+
+/// The rows of an account, found by their keys.
+pub(super) struct Facts<'a> {
+    pub(super) truth: &'a Truth,
+    pub(super) executions: HashMap<&'a str, &'a Value>,
+    pub(super) stages: HashMap<(&'a str, &'a str), &'a Value>,
+}
+
+impl<'a> Facts<'a> {
+    fn of(truth: &'a Truth) -> Self {
+        let executions = truth.executions.iter();
+        let stages = truth.stages.iter();
+        let node = |row: &'a Value| (text(row, "plan_execution_id"), text(row, "stage_node_id"));
+        Self {
+            truth,
+            executions: executions
+                .map(|row| (text(row, "plan_execution_id"), row))
+                .collect(),
+            stages: stages.map(|row| (node(row), row)).collect(),
+        }
+    }
+
+    pub(super) fn execution_of(&self, row: &Value) -> &'a Value {
+        self.executions[text(row, "plan_execution_id")]
+    }
+
+    fn latest(&self) -> Vec<Value> {
+        let mut last = HashMap::new();
+        for row in &self.truth.executions {
+            let order = (int(row, "created_ts"), text(row, "plan_execution_id"));
+            let so_far = last.entry(root(row)).or_insert(order);
+            *so_far = order.max(*so_far);
+        }
+        let executions = self.truth.executions.iter();
+        executions
+            .map(|row| {
+                json!({
+                    "start_date": day(row),
+                    "plan_execution_id": row["plan_execution_id"],
+                    "root_execution_id": root(row),
+                    "is_latest_attempt": last[root(row)].1 == row["plan_execution_id"],
+                })
+            })
+            .collect()
+    }
+
+    fn build_durations(&self) -> Vec<Value> {
+        let builds = self.ended_stages().filter(|row| row["stage_type"] == "CI");
+        let rows = builds.map(|row| (self.group(row, &BY_PIPELINE), row));
+        summed_up(rows, |builds| {
+            let succeeded = builds.iter().filter(|row| is(row, "success"));
+            let took: Vec<i64> = succeeded
+                .filter_map(|row| int(row, "duration_ms"))
+                .collect();
+            json!({
+                "builds": builds.len(),
+                "failed_builds": builds.iter().filter(|row| !is(row, "success")).count(),
+                "median_ms": percentile(&took, 0.5),
+                "p90_ms": percentile(&took, 0.9),
+                "p95_ms": percentile(&took, 0.95),
+                "longest_ms": took.iter().max(),
+            })
+        })
+    }
+
+    fn waiting(&self) -> Vec<Value> {
+        let mut approvals = HashMap::<&str, i64>::new();
+        for row in &self.truth.stages {
+            let answered = int(row, "duration_ms").filter(|_| row["stage_type"] == "Approval");
+            if let Some(took) = answered.filter(|_| row["ran_in_this_execution"] == true) {
+                *approvals.entry(text(row, "plan_execution_id")).or_default() += took;
+            }
+        }
+        let executions = self.truth.executions.iter();
+        summed_up(
+            executions.map(|row| (self.group(row, &BY_PIPELINE), row)),
+            |executions| {
+                let approval =
+                    |row: &&Value| approvals.get(text(row, "plan_execution_id")).copied();
+                let queued = executions.iter().filter_map(|row| int(row, "queued_ms"));
+                let queued: Vec<i64> = queued.collect();
+                let waited: Vec<i64> = executions.iter().filter_map(approval).collect();
+                json!({
+                    "executions": executions.len(),
+                    "started_executions": queued.len(),
+                    "median_queued_ms": percentile(&queued, 0.5),
+                    "p95_queued_ms": percentile(&queued, 0.95),
+                    "approved_executions": waited.len(),
+                    "median_approval_ms": percentile(&waited, 0.5),
+                    "p95_approval_ms": percentile(&waited, 0.95),
+                })
+            },
+        )
+    }
+
+    fn failed_stages(&self) -> Vec<Value> {
+        let stages = self
+            .ended_stages()
+            .filter(|row| row["is_rollback"] == false);
+        summed_up(
+            stages.map(|row| (self.group(row, &BY_STAGE), row)),
+            |stages| {
+                let failed: Vec<_> = stages.iter().filter(|row| !is(row, "success")).collect();
+                json!({
+                    "runs": stages.len(),
+                    "failures": failed.len(),
+                    "failure_rate": share(failed.len(), stages.len()),
+                    "example_error_message":
+                        failed.iter().filter_map(|row| row["error_message"].as_str()).min(),
+                })
+            },
+        )
+    }
+
+    fn flakiest(&self) -> Vec<Value> {
+        let mut commits = BTreeMap::<String, Vec<&Value>>::new();
+        let built = |row: &&Value| !row["commit_sha"].is_null() && has_outcome(row);
+        for row in self.truth.executions.iter().filter(built) {
+            let scope = BY_PIPELINE.iter().chain(&["repo_name", "commit_sha"]);
+            let key: Vec<&Value> = scope.map(|column| &row[*column]).collect();
+            commits.entry(json!(key).to_string()).or_default().push(row);
+        }
+        // Executions come oldest first, so the first run of a commit tells its day.
+        let rows = commits
+            .into_values()
+            .map(|runs| (self.group(runs[0], &BY_PIPELINE), runs));
+        summed_up(rows, |commits| {
+            let repeated = commits.iter().filter(|runs| 1 < runs.len()).count();
+            let outcome =
+                |runs: &Vec<&Value>, good| runs.iter().any(|row| is(row, "success") == good);
+            let is_flaky = |runs: &&Vec<&Value>| outcome(runs, true) && outcome(runs, false);
+            let flaky = commits.iter().filter(is_flaky).count();
+            json!({
+                "commits": commits.len(),
+                "repeated_commits": repeated,
+                "flaky_commits": flaky,
+                "flaky_share": (0 < repeated).then(|| share(flaky, repeated)),
+            })
+        })
+    }
+
+    fn busiest_hours(&self) -> Vec<Value> {
+        let executions = self.truth.executions.iter().map(|row| {
+            let mut group = self.group(row, &["org_id", "project_id"]);
+            let hour = int(row, "start_ts").unwrap_or(0) / 3_600_000_000 % 24;
+            group.insert("hour_utc".to_owned(), hour.into());
+            (group, row)
+        });
+        summed_up(executions, |executions| {
+            let known = executions.iter().filter_map(|row| int(row, "duration_ms"));
+            json!({
+                "executions": executions.len(),
+                "duration_ms": known.reduce(|sum, took| sum + took),
+            })
+        })
+    }
+
+    /// Stages that ran and ended by their own doing.
+    fn ended_stages(&self) -> impl Iterator<Item = &'a Value> {
+        let ran = |row: &&Value| row["ran_in_this_execution"] == true && has_outcome(row);
+        self.truth.stages.iter().filter(ran)
+    }
+
+    fn group(&self, row: &Value, by: &[&str]) -> Map<String, Value> {
+        group(self.execution_of(row), row, by)
+    }
+}
+
+/// Brings rows of the same group together; gives a row for each.
+pub(super) fn summed_up<T>(
+    rows: impl Iterator<Item = (Map<String, Value>, T)>,
+    sum_up: impl Fn(&[T]) -> Value,
+) -> Vec<Value> {
+    let mut groups = BTreeMap::<String, (Map<String, Value>, Vec<T>)>::new();
+    for (group, row) in rows {
+        let key = Value::Object(group.clone()).to_string();
+        let members = groups.entry(key).or_insert_with(|| (group, Vec::new()));
+        members.1.push(row);
+    }
+    let answer = |(mut group, rows): (Map<String, Value>, Vec<T>)| {
+        group.extend(object(sum_up(&rows)));
+        Value::Object(group)
+    };
+    groups.into_values().map(answer).collect()
+}
+
+/// The day of an execution, and columns of a row that is part of it.
+pub(super) fn group(execution: &Value, row: &Value, by: &[&str]) -> Map<String, Value> {
+    let columns = by
+        .iter()
+        .map(|column| ((*column).to_owned(), row[*column].clone()));
+    let day = ("start_date".to_owned(), day(execution).into());
+    columns.chain([day]).collect()
+}
+
+pub(super) fn day(execution: &Value) -> String {
+    let start = int(execution, "start_ts").unwrap_or(0);
+    date_of(from_ms(start / 1_000)).to_string()
+}
+
+pub(super) fn root(execution: &Value) -> &str {
+    let root = execution["retry_root_execution_id"].as_str();
+    root.unwrap_or_else(|| text(execution, "plan_execution_id"))
+}
+
+pub(super) fn is(row: &Value, category: &str) -> bool {
+    row["status_category"] == category
+}
+
+pub(super) fn has_outcome(row: &Value) -> bool {
+    ["success", "failure", "expired"]
+        .iter()
+        .any(|category| is(row, category))
+}
+
+pub(super) fn text<'a>(row: &'a Value, column: &str) -> &'a str {
+    row[column].as_str().unwrap_or_default()
+}
+
+pub(super) fn int(row: &Value, column: &str) -> Option<i64> {
+    row[column].as_i64()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a simulated account")]
+pub(super) fn share(part: usize, whole: usize) -> f64 {
+    part as f64 / whole as f64
+}
+
+/// The percentile, interpolated between its neighbours.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "durations of a simulated account"
+)]
+pub(super) fn percentile(values: &[i64], share: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let place = share * sorted.len().checked_sub(1)? as f64;
+    let (below, above) = (place.floor() as usize, place.ceil() as usize);
+    let (low, high) = (sorted[below] as f64, sorted[above] as f64);
+    Some(low + (high - low) * place.fract())
+}

@@ -1,0 +1,145 @@
+//! Which keys tell of persons, which do not, and which are no keys but names.
+
+/// The longest key that a rule knows, underscores left out.
+pub(super) const LONGEST: usize = 96;
+
+/// What the values of a key are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// Keys tell what values are.
+    Plain,
+    /// Every value tells of a person.
+    Person,
+    /// Keys are names of something, values are plain.
+    Named,
+}
+
+impl Meaning {
+    /// What the value of `key` means within an object of this meaning.
+    pub(super) fn of_member(self, key: &str) -> Self {
+        let mut buffer = [0; LONGEST];
+        let Some(name) = folded(key, &mut buffer) else {
+            return if self == Self::Person {
+                self
+            } else {
+                Self::Plain
+            };
+        };
+        match self {
+            Self::Person if !is_impersonal(name) => Self::Person,
+            Self::Plain if is_person(name) => Self::Person,
+            Self::Plain if has_names_for_keys(name) => Self::Named,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// A key in lower case without underscores; `None` where no rule can know it.
+pub(super) fn folded<'a>(key: &str, buffer: &'a mut [u8; LONGEST]) -> Option<&'a str> {
+    let mut length = 0;
+    for byte in key.bytes().filter(|byte| !matches!(byte, b'_' | b'-')) {
+        *buffer.get_mut(length)? = byte.to_ascii_lowercase();
+        length += 1;
+    }
+    std::str::from_utf8(&buffer[..length]).ok()
+}
+
+/// Keys whose values are persons, or what persons are told by: `triggeredBy`, `approvers`, `email`;
+/// and the payloads of webhooks, which are full of them.
+pub(super) fn is_person(name: &str) -> bool {
+    const NAMES: [&str; 37] = [
+        "admins",
+        "approver",
+        "approvers",
+        "assignee",
+        "assignees",
+        "author",
+        "authorid",
+        "authorname",
+        "authors",
+        "avatar",
+        "avatarurl",
+        "collaborators",
+        "committer",
+        "committername",
+        "committers",
+        "emailid",
+        "emails",
+        "emailaddress",
+        "firstname",
+        "fullname",
+        "gituser",
+        "jsonpayload",
+        "lastname",
+        "login",
+        "manualissuer",
+        "owner",
+        "ownerid",
+        "ownername",
+        "owners",
+        "pusher",
+        "requester",
+        "reviewer",
+        "reviewers",
+        "sender",
+        "triggerpayload",
+        "user",
+        "users",
+    ];
+    const ENDINGS: [&str; 4] = ["edby", "email", "userid", "username"];
+    NAMES.contains(&name) || ENDINGS.iter().any(|end| name.ends_with(end))
+}
+
+/// Keys beside a person that tell of no person: times, kinds, the trigger of a pipeline.
+fn is_impersonal(name: &str) -> bool {
+    const NAMES: [&str; 16] = [
+        "recast",
+        "action",
+        "approvedat",
+        "createdat",
+        "eventcorrelationid",
+        "executiontriggertagneededforabort",
+        "issuetime",
+        "lastupdatedat",
+        "status",
+        "timestamp",
+        "triggeredat",
+        "triggeridentifier",
+        "triggername",
+        "triggerref",
+        "type",
+        "updatedat",
+    ];
+    NAMES.contains(&name)
+}
+
+/// Keys whose objects have names for keys.
+pub(super) fn has_names_for_keys(name: &str) -> bool {
+    const NAMES: [&str; 6] = [
+        "dependencygraph",
+        "labels",
+        "layoutnodemap",
+        "matrixvalues",
+        "stagesexecutednames",
+        "tags",
+    ];
+    NAMES.contains(&name)
+}
+
+/// Whether a text is an e-mail address and nothing else.
+pub(super) fn is_email(text: &str) -> bool {
+    let Some((local, domain)) = text.trim().split_once('@') else {
+        return false;
+    };
+    let is_local = |c: char| c.is_alphanumeric() || "._%+-'".contains(c);
+    let is_label =
+        |label: &str| !label.is_empty() && label.chars().all(|c| c.is_alphanumeric() || c == '-');
+    let Some((rest, last)) = domain.rsplit_once('.') else {
+        return false;
+    };
+    !local.is_empty()
+        && local.chars().all(is_local)
+        && rest.split('.').all(is_label)
+        && 2 <= last.len()
+        && last.chars().all(char::is_alphabetic)
+}

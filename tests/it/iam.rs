@@ -1,0 +1,94 @@
+//! The policies of `deploy/aws`, on a server that checks them: enough for a run, and not too much.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{Run, Sim, interpreter};
+
+/// A server and its one user; it is killed when dropped.
+struct Guarded {
+    child: Child,
+    told: Value,
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Guarded {
+    fn with(policy: &str) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/iam.py");
+        let mut child = Command::new(interpreter())
+            .args([script, policy, &shipped("lifecycle.json")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
+        let told = serde_json::from_str(&line).expect("the server has started");
+        Self { child, told }
+    }
+
+    fn run(&self, sim: &Sim, command: &str) -> Run {
+        let mut run = sim.command(&[command, "--lake", "s3://bucket/prefix/lake"]);
+        let told = |key: &str| self.told[key].as_str().unwrap().to_owned();
+        run.env("AWS_ENDPOINT_URL", told("endpoint"))
+            .env("AWS_ALLOW_HTTP", "true")
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", told("id"))
+            .env("AWS_SECRET_ACCESS_KEY", told("secret"))
+            .env("HARNESS_LAKE_PARTIAL_EXIT_CODE", "0");
+        Run::of(run.output().unwrap())
+    }
+}
+
+/// A file of `deploy/aws` for the tests' bucket.
+fn shipped(name: &str) -> String {
+    let path = format!("{}/deploy/aws/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(path).unwrap();
+    text.replace("BUCKET", "bucket").replace("PREFIX", "prefix")
+}
+
+/// moto asks for the right to delete several objects on the bucket, where AWS asks on each object.
+fn as_moto_reads_it(policy: &str) -> String {
+    let objects = "\"arn:aws:s3:::bucket/prefix/*\"";
+    let both = format!("[{objects}, \"arn:aws:s3:::bucket\"]");
+    policy.replace(objects, &both)
+}
+
+#[test]
+fn the_policy_of_a_writer_is_enough_and_not_too_much() {
+    let sim = Sim::small();
+    let whole = as_moto_reads_it(&shipped("policy.json"));
+    let server = Guarded::with(&whole);
+    for command in ["check", "sync", "sync", "replay", "status", "verify"] {
+        server.run(&sim, command).expect(0);
+    }
+    for action in [
+        "s3:GetObject",
+        "s3:PutObject",
+        "s3:DeleteObject",
+        "s3:ListBucket",
+    ] {
+        let less = whole.replace(action, "s3:GetBucketLocation");
+        assert_ne!(less, whole);
+        let run = Guarded::with(&less).run(&sim, "sync");
+        assert_eq!(run.code, Some(7), "{action} is not needed: {run:?}");
+    }
+}
+
+#[test]
+fn a_reader_cannot_write() {
+    let sim = Sim::small();
+    let server = Guarded::with(&shipped("reader-policy.json"));
+    server.run(&sim, "sync").expect(7);
+}

@@ -1,0 +1,231 @@
+//! The manifests in `deploy/kubernetes`: valid by Kubernetes' own schemas, in step with the exit
+//! codes, and their commands do what they are for.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use harness_lake::error::Code;
+use serde_json::{Value, json};
+
+use crate::support::{Lake, Run, Sim, interpreter};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What a kustomization gives, or what is wrong with it.
+fn built(folder: &str) -> Result<Vec<Value>, String> {
+    let output = Command::new(interpreter())
+        .args([&format!("{ROOT}/tests/it/support/manifests.py"), folder])
+        .output()
+        .unwrap();
+    if output.status.success() {
+        Ok(serde_json::from_slice(&output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+#[track_caller]
+fn shipped(name: &str) -> Vec<Value> {
+    built(&format!("{ROOT}/deploy/kubernetes/{name}")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The specification of every Job, those that a `CronJob` makes included.
+fn jobs(manifests: &[Value]) -> Vec<&Value> {
+    let job = |manifest: &'_ Value| match manifest["kind"].as_str() {
+        Some("CronJob") => Some("/spec/jobTemplate/spec"),
+        Some("Job") => Some("/spec"),
+        _ => None,
+    };
+    manifests
+        .iter()
+        .filter_map(|manifest| manifest.pointer(job(manifest)?))
+        .collect()
+}
+
+fn container(job: &Value) -> &Value {
+    &job["template"]["spec"]["containers"][0]
+}
+
+fn settings(manifests: &[Value]) -> BTreeMap<String, String> {
+    let is_settings = |manifest: &&Value| {
+        manifest["kind"] == "ConfigMap" && manifest["metadata"]["name"] == "harness-lake"
+    };
+    let map = manifests.iter().find(is_settings).unwrap();
+    serde_json::from_value(map["data"].clone()).unwrap()
+}
+
+#[test]
+fn every_manifest_is_valid_and_a_typo_is_not() {
+    for name in ["base", "example", "replay"] {
+        assert!(!shipped(name).is_empty());
+    }
+    let copy = Lake::new();
+    fs::create_dir(copy.path()).unwrap();
+    let job = fs::read_to_string(format!("{ROOT}/deploy/kubernetes/replay/job.yaml")).unwrap();
+    let typo = job.replace("readOnlyRootFilesystem", "readOnlyRootFileSystem");
+    assert_ne!(job, typo);
+    fs::write(format!("{}/job.yaml", copy.path()), typo).unwrap();
+    let kustomization = json!({"resources": ["job.yaml"]}).to_string();
+    fs::write(format!("{}/kustomization.yaml", copy.path()), kustomization).unwrap();
+    let error = built(copy.path()).unwrap_err();
+    assert!(error.contains("readOnlyRootFileSystem"), "{error}");
+}
+
+#[test]
+fn jobs_fail_or_try_again_as_the_exit_codes_say() {
+    for name in ["example", "replay"] {
+        let manifests = shipped(name);
+        for job in jobs(&manifests) {
+            let mut actions = BTreeMap::new();
+            for rule in job["podFailurePolicy"]["rules"].as_array().unwrap() {
+                for code in rule["onExitCodes"]["values"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                {
+                    assert_eq!(rule["onExitCodes"]["containerName"], container(job)["name"]);
+                    actions.insert(code.as_u64().unwrap(), rule["action"].as_str().unwrap());
+                }
+            }
+            for code in Code::ALL {
+                let expected = match code {
+                    // Counted as whatever no rule names; never seen, since the settings make it 0.
+                    Code::Failure | Code::Partial => None,
+                    Code::Conflict | Code::SourceUnavailable | Code::Interrupted => Some("Count"),
+                    _ => Some("FailJob"),
+                };
+                assert_eq!(actions.get(&(code as u64)).copied(), expected, "{code:?}");
+            }
+        }
+    }
+    assert_eq!(
+        settings(&shipped("base"))["HARNESS_LAKE_PARTIAL_EXIT_CODE"],
+        "0"
+    );
+}
+
+#[test]
+fn no_container_has_more_rights_than_it_needs() {
+    for name in ["example", "replay"] {
+        let manifests = shipped(name);
+        for job in jobs(&manifests) {
+            let pod = &job["template"]["spec"];
+            assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+            assert_eq!(pod["automountServiceAccountToken"], false);
+            let context = &container(job)["securityContext"];
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert_eq!(context["capabilities"]["drop"], json!(["ALL"]));
+            for volume in pod["volumes"].as_array().unwrap() {
+                let mode = &volume["secret"]["defaultMode"];
+                assert!(mode.is_null() || *mode == 0o440, "{volume}");
+            }
+        }
+        for manifest in manifests.iter().filter(|one| one["kind"] == "CronJob") {
+            assert_eq!(manifest["spec"]["concurrencyPolicy"], "Forbid");
+        }
+    }
+}
+
+#[test]
+fn the_commands_of_the_cron_jobs_sync_a_lake() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let key = lake.beside("api-key");
+    fs::write(&key, sim.server().api_key()).unwrap();
+    let scratch = lake.beside("scratch");
+    fs::create_dir(&scratch).unwrap();
+    let manifests = shipped("base");
+    let places = [
+        ("HARNESS_LAKE", lake.path()),
+        ("HARNESS_API_KEY_FILE", &key),
+        ("HARNESS_LAKE_SCRATCH", &scratch),
+    ];
+    let mut ran = 0;
+    for job in jobs(&manifests) {
+        let args: Vec<String> = serde_json::from_value(container(job)["args"].clone()).unwrap();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut command = sim.command(&args);
+        command
+            .env_remove("HARNESS_API_KEY")
+            .envs(settings(&manifests));
+        for (name, place) in places {
+            assert!(settings(&manifests).contains_key(name), "{name} is set");
+            command.env(name, place);
+        }
+        let run = Run::of(command.output().unwrap()).expect(0);
+        assert!(run.stderr.starts_with('{'), "{}", run.stderr);
+        ran += 1;
+    }
+    assert_eq!(ran, 2);
+    sim.assert_truth(&lake);
+}
+
+#[test]
+fn the_indexes_of_a_replay_make_the_whole() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    let objects = lake.files();
+    for name in objects.keys().filter(|name| name.starts_with("stages/")) {
+        fs::remove_file(format!("{}/{name}", lake.path())).unwrap();
+    }
+    let plan = [
+        "plan", "replay", "--units", "3", "--output", "json", "--lake",
+    ];
+    let plan = sim.run(&[&plan[..], &[lake.path()]].concat()).expect(0);
+    let overlay = lake.beside("overlay");
+    let mut units = Command::new(interpreter())
+        .arg(format!("{ROOT}/deploy/kubernetes/replay/units.py"))
+        .arg(&overlay)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = units.stdin.take().unwrap();
+    input.write_all(plan.stdout.as_bytes()).unwrap();
+    drop(input);
+    assert!(units.wait().unwrap().success());
+    fs::create_dir(lake.beside("replay")).unwrap();
+    for file in ["job.yaml", "kustomization.yaml"] {
+        let from = format!("{ROOT}/deploy/kubernetes/replay/{file}");
+        fs::copy(from, lake.beside(&format!("replay/{file}"))).unwrap();
+    }
+    let manifests = built(&overlay).unwrap();
+
+    let [job] = jobs(&manifests)[..] else {
+        panic!("{manifests:?}");
+    };
+    let is_units = |manifest: &&Value| manifest["kind"] == "ConfigMap";
+    let map = manifests.iter().find(is_units).unwrap();
+    let volumes = job["template"]["spec"]["volumes"].as_array().unwrap();
+    let is_mounted = |volume: &Value| volume["configMap"]["name"] == map["metadata"]["name"];
+    assert!(
+        volumes.iter().any(is_mounted),
+        "the units are mounted: {job}"
+    );
+    let units: BTreeMap<String, String> = serde_json::from_value(map["data"].clone()).unwrap();
+    assert_eq!(job["completions"], units.len());
+
+    let mounted = lake.beside("units");
+    fs::create_dir(&mounted).unwrap();
+    let command: Vec<String> = serde_json::from_value(container(job)["command"].clone()).unwrap();
+    let binary = env!("CARGO_BIN_EXE_harness-lake");
+    let script = command[2]
+        .replace("/units/", &format!("{mounted}/"))
+        .replace("exec harness-lake", &format!("exec {binary}"));
+    for (index, unit) in &units {
+        fs::write(format!("{mounted}/{index}"), unit).unwrap();
+    }
+    for index in 0..units.len() {
+        let mut shell = Command::new(&command[0]);
+        shell
+            .args([&command[1], &script])
+            .env("HARNESS_LAKE", lake.path());
+        shell.env("JOB_COMPLETION_INDEX", index.to_string());
+        // The last line has no end: `read` tells so, and has read it all the same.
+        Run::of(shell.output().unwrap()).expect(0);
+    }
+    sim.assert_truth(&lake);
+}

@@ -1,0 +1,207 @@
+//! The procedures of `docs/operations.md`: each is taken from that page and run.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use harness_lake::ids::AccountId;
+use harness_lake::sim::{AccountSpec, Vintage};
+use jiff::SignedDuration;
+
+use crate::support::{Lake, Run, Sim, now, rows};
+
+const PAGE: &str = include_str!("../../docs/operations.md");
+
+/// The shell blocks under a heading.
+fn procedure(heading: &str) -> Vec<String> {
+    let head = format!("\n## {heading}\n");
+    let (_, rest) = PAGE.split_once(&head).expect("the page has this heading");
+    let section = rest.split("\n## ").next().unwrap();
+    let blocks = section.split("```sh\n").skip(1);
+    let block = |text: &str| text.split("```").next().unwrap().to_owned();
+    blocks.map(block).collect()
+}
+
+/// An account with a future, its server, and a lake with two runs behind it.
+struct Place {
+    sim: Sim,
+    lake: Lake,
+}
+
+impl Place {
+    fn new() -> Self {
+        let mut spec = AccountSpec::small(now());
+        spec.future_hours = 100;
+        let sim = Sim::start(&spec, |options| options.vintage = Vintage::Saas);
+        let lake = Lake::new();
+        sim.sync(&lake, &[]).expect(3);
+        sim.advance(SignedDuration::from_hours(2));
+        sim.sync(&lake, &[]).expect(3);
+        Self { sim, lake }
+    }
+
+    fn days_ago(&self, days: i64) -> String {
+        let at = self.sim.now() - SignedDuration::from_hours(24 * days);
+        at.strftime("%Y-%m-%d").to_string()
+    }
+
+    /// A day that has executions.
+    fn day(&self) -> String {
+        self.days_ago(7)
+    }
+
+    /// Runs a block as an operator would, with `harness-lake` on the path.
+    fn follow(&self, block: &str) -> Run {
+        let own = self.sim.command(&[]);
+        let binary = Path::new(own.get_program()).parent().unwrap();
+        let mut shell = Command::new("bash");
+        shell.args(["-euo", "pipefail", "-c", block]).env_clear();
+        shell
+            .envs(
+                own.get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
+            .env("PATH", format!("{}:/usr/bin:/bin", binary.display()))
+            .env("HARNESS_LAKE", self.lake.path())
+            // One project is forbidden, which is no concern here.
+            .env("HARNESS_LAKE_PARTIAL_EXIT_CODE", "0")
+            .env("LAKE", self.lake.path())
+            .env("NEW", self.lake.beside("new"))
+            .env("BACKUP", self.lake.beside("backup"))
+            .env("START", self.days_ago(40))
+            .env("DAY", self.day())
+            .env("NEXT_DAY", self.days_ago(6));
+        Run::of(shell.output().unwrap())
+    }
+
+    /// Follows the one block of a procedure to its end.
+    #[track_caller]
+    fn mend(&self, heading: &str) {
+        let [block] = <[_; 1]>::try_from(procedure(heading)).unwrap();
+        self.follow(&block).expect(0);
+    }
+}
+
+fn count(lake: &str) -> i64 {
+    let count = format!("SELECT count(*) FROM read_parquet('{lake}/executions/v1/**/*.parquet')");
+    rows(&[&count])[0][0][0].as_i64().unwrap()
+}
+
+#[test]
+fn tables_come_back_from_raw() {
+    let place = Place::new();
+    let day = format!("start_date={}", place.day());
+    fs::remove_dir_all(format!("{}/stages/v1/{day}", place.lake.path())).unwrap();
+    let object = format!(
+        "{}/executions/v1/{day}/part-0-of-1.parquet",
+        place.lake.path()
+    );
+    fs::write(object, "damage").unwrap();
+    place.mend("A table is lost or damaged");
+    place.sim.assert_truth(&place.lake);
+}
+
+#[test]
+fn a_raw_object_comes_back_from_the_source() {
+    let place = Place::new();
+    let day = place.day();
+    let object = format!(
+        "{}/_raw/v1/start_date={day}/part-0-of-1.parquet",
+        place.lake.path()
+    );
+    fs::write(object, "damage").unwrap();
+    place.mend("A raw object is lost or damaged");
+    place.sim.assert_truth(&place.lake);
+}
+
+#[test]
+fn the_record_before_a_damaged_one_serves() {
+    let place = Place::new();
+    let records = format!("{}/_state/checkpoints", place.lake.path());
+    let names = fs::read_dir(&records).unwrap();
+    let newest = names.map(|entry| entry.unwrap().path()).max().unwrap();
+    fs::write(&newest, "damage").unwrap();
+    let run = place.sim.sync(&place.lake, &[]).expect(7);
+    let name = newest.file_name().unwrap().to_str().unwrap();
+    assert!(run.stderr.contains(name), "{}", run.stderr);
+    place.mend("The newest record of the checkpoint is damaged");
+    place.sim.assert_truth(&place.lake);
+}
+
+#[test]
+fn a_lost_checkpoint_costs_requests_only() {
+    let place = Place::new();
+    let objects = |lake: &Lake| {
+        let mut objects = lake.data_objects();
+        // They follow from the checkpoint.
+        objects.retain(|name, _| !name.starts_with("orgs/") && !name.starts_with("projects/"));
+        objects
+    };
+    let before = objects(&place.lake);
+    place.mend("The checkpoint is lost");
+    assert!(
+        objects(&place.lake) == before,
+        "the same content is not written"
+    );
+    place.sim.assert_truth(&place.lake);
+}
+
+#[test]
+fn the_wrong_key_changes_nothing_and_the_right_one_goes_on() {
+    let place = Place::new();
+    let before = place.lake.data_objects();
+    let spec = AccountSpec {
+        account_id: AccountId::new("another"),
+        ..AccountSpec::small(now())
+    };
+    let another = Sim::start(&spec, |_| {});
+    another.sync(&place.lake, &[]).expect(7);
+    for (key, code) in [("norights", 6), ("forbidden", 5)] {
+        let mut sync = place.sim.command(&["sync", "--lake", place.lake.path()]);
+        let run = sync.env("HARNESS_API_KEY", place.sim.key_of(key)).output();
+        Run::of(run.unwrap()).expect(code);
+    }
+    assert!(place.lake.data_objects() == before, "nothing is changed");
+    place.sim.advance(SignedDuration::from_hours(3));
+    place.mend("The wrong key");
+    place.sim.assert_truth(&place.lake);
+}
+
+#[test]
+fn a_backup_that_was_made_beside_a_run_is_whole_after_the_next_one() {
+    let place = Place::new();
+    let blocks = procedure("A backup, and back from it");
+    let [backup, restore] = <[_; 2]>::try_from(blocks).unwrap();
+    // A run lands while the backup is half done: after the checkpoint.
+    let (state, rest) = backup.split_once("for folder").unwrap();
+    place.follow(state).expect(0);
+    place.sim.advance(SignedDuration::from_hours(5));
+    place.sim.sync(&place.lake, &[]).expect(3);
+    place.follow(&format!("for folder{rest}")).expect(0);
+
+    place.sim.advance(SignedDuration::from_hours(24));
+    place.sim.sync(&place.lake, &[]).expect(3);
+    place.follow(&restore).expect(0);
+    place.sim.assert_truth(&place.lake);
+}
+
+#[test]
+fn another_number_of_buckets_fills_a_new_lake() {
+    let place = Place::new();
+    place.mend("Another number of buckets");
+    let new = place.lake.beside("new");
+    let day = format!("{new}/executions/v1/start_date={}", place.day());
+    assert_eq!(fs::read_dir(day).unwrap().count(), 4);
+    assert_eq!(count(&new), count(place.lake.path()));
+}
+
+#[test]
+fn a_lake_that_was_moved_goes_on() {
+    let place = Place::new();
+    place.sim.advance(SignedDuration::from_hours(3));
+    place.mend("Moving a lake");
+    let new = place.lake.beside("new");
+    fs::remove_dir_all(place.lake.path()).unwrap();
+    fs::rename(&new, place.lake.path()).unwrap();
+    place.sim.assert_truth(&place.lake);
+}
