@@ -10,6 +10,10 @@ test *ARGS:
 demo:
     cargo run --release -- demo
 
+# How much of the rate budget a run uses when there is work and each answer takes 300 ms.
+budget *ARGS:
+    ./scripts/budget {{ARGS}}
+
 # Every DAG of deploy/airflow on a real Airflow, against the simulated account.
 airflow-test:
     ./scripts/airflow-test

@@ -123,6 +123,8 @@ pub struct SyncConfig {
     pub lookback: SignedDuration,
     /// How long before now windows end.
     pub window_lag: SignedDuration,
+    /// How long the run reads at most.
+    pub deadline: Option<Duration>,
     /// The exit status where some scopes failed.
     pub partial_exit_code: u8,
 }

@@ -51,6 +51,12 @@ pub enum Error {
     /// SIGTERM or SIGINT arrived.
     #[error("interrupted; what was whole is committed")]
     Interrupted,
+    /// The deadline that the user set has passed.
+    #[error("not done within --deadline {after:?}; what was whole is committed")]
+    Deadline {
+        /// What the user set.
+        after: std::time::Duration,
+    },
     /// A file that the user named cannot be written, or scratch.
     #[error("write `{path}`")]
     Output {
@@ -93,7 +99,7 @@ pub enum Code {
     Conflict = 8,
     /// The API is unavailable, after retries.
     SourceUnavailable = 9,
-    /// A signal ended the run.
+    /// A signal or the deadline ended the run.
     Interrupted = 10,
 }
 
@@ -168,7 +174,7 @@ impl Error {
             Self::Lake(lake) if lake.is_conflict() => Code::Conflict,
             Self::Lake(_) | Self::Unsound { .. } => Code::Lake,
             Self::Partial { .. } => Code::Partial,
-            Self::Interrupted => Code::Interrupted,
+            Self::Interrupted | Self::Deadline { .. } => Code::Interrupted,
             Self::Output { .. } | Self::System { .. } => Code::Failure,
         }
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
 
-use crate::checkpoint::State;
+use crate::checkpoint::{ScopeState, State};
 use crate::drift::Drift;
 use crate::ids::AccountId;
 use crate::lake::derive::WrittenFile;
@@ -53,6 +53,11 @@ pub struct Report {
     pub gaps: usize,
     /// Oldest and newest watermark of all scopes.
     pub watermark: Watermarks,
+    /// Scopes of the lake that were read whole and in which no row was ever seen.
+    pub empty_scopes: usize,
+    /// Scopes that answer as if they were empty, though a row was seen in them that should be there
+    /// still: a lost right looks like that on some servers, and so does a project that was emptied.
+    pub suspiciously_empty: Vec<SuspiciouslyEmpty>,
     /// What failed, a line a scope.
     pub failures: Vec<Failure>,
     /// What the source sent that this version does not know.
@@ -106,6 +111,17 @@ pub struct Watermarks {
     pub max: Option<Timestamp>,
 }
 
+/// A scope that had rows and shows none, not even the newest one that was ever seen in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SuspiciouslyEmpty {
+    /// The organization.
+    pub org: String,
+    /// The project.
+    pub project: String,
+    /// `start_ts` of the newest row that was ever seen.
+    pub last_row_start: Timestamp,
+}
+
 /// Why a scope was not read whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
@@ -146,6 +162,8 @@ impl Report {
             given_up: 0,
             gaps: 0,
             watermark: Watermarks::default(),
+            empty_scopes: 0,
+            suspiciously_empty: Vec::new(),
             failures: Vec::new(),
             drift: Drift::default(),
         }
@@ -175,6 +193,12 @@ impl Report {
         self.watermark = Watermarks { min, max };
         self.open_executions = state.open.len();
         self.gaps = state.gap_count();
+        let is_empty = |scope: &&ScopeState| {
+            scope.last_row_start.is_none()
+                && scope.last_success.is_some()
+                && scope.last_error.is_none()
+        };
+        self.empty_scopes = state.scopes.values().filter(is_empty).count();
     }
 
     /// Adds objects that were replaced; of one object replaced twice the last counts.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{PlanExecutionId, Scope};
-use crate::window::Coverage;
+use crate::window::{Coverage, Window};
 
 pub use listing::{Listed, Listing};
 
@@ -209,6 +209,13 @@ impl State {
 }
 
 impl ScopeState {
+    /// The newest row ever seen, where the source keeps it still and `asked` holds it: then an answer
+    /// of no row at all contradicts it. A project that is merely quiet shows this row.
+    pub fn row_to_expect(&self, asked: Window, retained_from: Timestamp) -> Option<Timestamp> {
+        self.last_row_start
+            .filter(|start| asked.contains(*start) && retained_from <= *start)
+    }
+
     fn see(&mut self, seen: &Seen) {
         self.last_row_start = self.last_row_start.max(seen.last_row_start);
         self.last_success = self.last_success.max(seen.success);
@@ -249,7 +256,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::window::{Window, from_ms};
+    use crate::window::from_ms;
 
     fn any_window() -> impl Strategy<Value = Window> {
         (0_i64..50, 1_i64..20)

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -163,6 +164,9 @@ pub(super) struct RunArgs {
         default_value = "5m"
     )]
     pub(super) window_lag: String,
+    /// How long to read at most; what was whole by then is committed, and the exit status is 10 [default: no end]
+    #[arg(long, env = "HARNESS_LAKE_DEADLINE", value_name = "DURATION")]
+    pub(super) deadline: Option<String>,
     /// Exit status where some projects failed and the rest is committed
     #[arg(
         long,
@@ -297,6 +301,7 @@ impl RunArgs {
                 .transpose()?,
             lookback: config::duration(&self.lookback)?,
             window_lag: config::duration(&self.window_lag)?,
+            deadline: self.deadline.as_deref().map(deadline).transpose()?,
             partial_exit_code: self.partial_exit_code,
             buckets: self.buckets,
             pii: self.pii()?,
@@ -304,6 +309,11 @@ impl RunArgs {
             store: lake.store()?,
         })
     }
+}
+
+fn deadline(text: &str) -> Result<Duration, ConfigError> {
+    let too_large = |_| ConfigError::Range(format!("--deadline {text} is too long"));
+    Duration::try_from(config::duration(text)?).map_err(too_large)
 }
 
 impl SyncArgs {

@@ -6,12 +6,15 @@ use serde::Serialize;
 
 use super::output::{self, table};
 use super::{CheckArgs, Context, Format, open_store};
+use crate::checkpoint::State;
 use crate::config::SourceConfig;
 use crate::error::{Code, Error, chain, code_of_source};
 use crate::extract::discover::discover;
 use crate::ids::{AccountId, Scope};
+use crate::job::retained_from;
 use crate::lake::LakeError;
 use crate::lake::identity::Identity;
+use crate::lake::log::Record;
 use crate::source::{Client, ExecutionsQuery, SourceError};
 use crate::window::Window;
 
@@ -28,7 +31,7 @@ struct Checked {
 struct ScopeCheck {
     scope: Scope,
     state: ScopeState,
-    /// Executions of the last 30 days.
+    /// Executions of the last 30 days, or since the newest that the lake knows.
     executions: Option<u64>,
     message: Option<String>,
 }
@@ -38,6 +41,8 @@ struct ScopeCheck {
 enum ScopeState {
     Ok,
     Empty,
+    /// A row was seen that should be there still, and none is.
+    SuspiciouslyEmpty,
     Forbidden,
     Failed,
 }
@@ -57,11 +62,19 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
     let now = client.now().unwrap_or_else(context.clock);
     let scopes = found.scopes(&filter);
     found.refuse_nothing(&scopes)?;
-    let scopes = check_scopes(&client, &source, scopes, now).await?;
-    let lake = match &args.lake {
-        Some(url) => Some(check_lake(url, &source.account).await?),
-        None => None,
+    let (lake, known) = match &args.lake {
+        Some(url) => {
+            let (lake, known) = check_lake(url, &source.account).await?;
+            (Some(lake), known)
+        }
+        None => (None, State::default()),
     };
+    let retained_from = retained_from(client.retention_months().await?, now);
+    let asks = scopes
+        .into_iter()
+        .map(|scope| Question::new(scope, &known, now, retained_from))
+        .collect();
+    let scopes = check_scopes(&client, &source, asks).await?;
     let checked = Checked {
         account_id: source.account,
         orgs: found.orgs.len(),
@@ -77,17 +90,46 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
     verdict
 }
 
+/// What is asked of one scope.
+struct Question {
+    scope: Scope,
+    window: Window,
+    /// `start_ts` of a row that the answer counts unless something is wrong.
+    row_to_expect: Option<Timestamp>,
+}
+
+impl Question {
+    /// Asks for 30 days, or from the newest row on that any run has seen.
+    fn new(scope: Scope, known: &State, now: Timestamp, retained_from: Timestamp) -> Self {
+        let month = now - SignedDuration::from_hours(30 * 24);
+        let known = known.scopes.get(&scope);
+        let last_row = known
+            .and_then(|known| known.last_row_start)
+            .filter(|start| retained_from <= *start);
+        let from = last_row.map_or(month, |start| start.min(month));
+        let window = Window::new(from, now).expect("a month is no empty window");
+        let row_to_expect = known.and_then(|known| known.row_to_expect(window, retained_from));
+        Self {
+            scope,
+            window,
+            row_to_expect,
+        }
+    }
+}
+
 /// One small question to each scope.
 async fn check_scopes(
     client: &Client,
     source: &SourceConfig,
-    scopes: Vec<Scope>,
-    now: Timestamp,
+    asks: Vec<Question>,
 ) -> Result<Vec<ScopeCheck>, Error> {
-    let month = now - SignedDuration::from_hours(30 * 24);
-    let window = Window::new(month, now).expect("a month is no empty window");
-    let mut answers = futures::stream::iter(scopes)
-        .map(|scope| async move {
+    let mut answers = futures::stream::iter(asks)
+        .map(|ask| async move {
+            let Question {
+                scope,
+                window,
+                row_to_expect,
+            } = ask;
             let query = ExecutionsQuery {
                 scope: &scope,
                 window,
@@ -96,13 +138,19 @@ async fn check_scopes(
                 size: 1,
             };
             let answer = client.executions(&query).await;
-            (scope, answer)
+            (scope, row_to_expect, answer)
         })
         .buffered(source.concurrency.get() as usize);
     let mut checks = Vec::new();
-    while let Some((scope, answer)) = answers.next().await {
+    while let Some((scope, row_to_expect, answer)) = answers.next().await {
         let (state, executions, message) = match answer {
-            Ok(page) if page.rows.is_empty() => (ScopeState::Empty, Some(0), None),
+            Ok(page) if page.rows.is_empty() => match row_to_expect {
+                None => (ScopeState::Empty, Some(0), None),
+                Some(at) => {
+                    let message = format!("not even the execution of {at} is shown any more");
+                    (ScopeState::SuspiciouslyEmpty, Some(0), Some(message))
+                }
+            },
             Ok(page) => (ScopeState::Ok, page.total, None),
             Err(error) if error.is_unauthorized() => return Err(error.into()),
             Err(error @ SourceError::Forbidden { .. }) => {
@@ -123,7 +171,8 @@ async fn check_scopes(
     Ok(checks)
 }
 
-async fn check_lake(url: &str, account: &AccountId) -> Result<LakeCheck, Error> {
+/// Whether the lake can be written, and what it knows.
+async fn check_lake(url: &str, account: &AccountId) -> Result<(LakeCheck, State), Error> {
     let store = open_store(url)?;
     store.probe().await.map_err(LakeError::from)?;
     let identity = Identity::read(&store).await?;
@@ -136,16 +185,28 @@ async fn check_lake(url: &str, account: &AccountId) -> Result<LakeCheck, Error> 
                 ours: account.clone(),
             }))
         }
-        found => Ok(LakeCheck {
-            lake: shown,
-            is_new: found.is_none(),
-        }),
+        Some(_) => {
+            let record = Record::newest(&store).await.map_err(LakeError::from)?;
+            let lake = shown;
+            Ok((
+                LakeCheck {
+                    lake,
+                    is_new: false,
+                },
+                record.state,
+            ))
+        }
+        None => {
+            let lake = shown;
+            Ok((LakeCheck { lake, is_new: true }, State::default()))
+        }
     }
 }
 
 /// Good where some scope answers: a single forbidden one is that scope's matter.
 fn verdict(scopes: &[ScopeCheck]) -> Result<(), Error> {
-    let answers = |check: &ScopeCheck| matches!(check.state, ScopeState::Ok | ScopeState::Empty);
+    use ScopeState::{Empty, Ok as Good, SuspiciouslyEmpty};
+    let answers = |check: &ScopeCheck| matches!(check.state, Good | Empty | SuspiciouslyEmpty);
     let is_forbidden = |check: &ScopeCheck| check.state == ScopeState::Forbidden;
     let code = match () {
         () if scopes.iter().any(answers) => return Ok(()),
@@ -168,12 +229,13 @@ fn text(checked: &Checked) -> String {
     };
     let mut text = format!(
         "account {}: the key is valid and sees {} organizations and {} projects\n\
-         {} projects with executions in the last 30 days, {} empty, {} forbidden, {} failed\n\n",
+         {} projects with executions, {} empty, {} suspiciously empty, {} forbidden, {} failed\n\n",
         checked.account_id,
         checked.orgs,
         checked.projects,
         count(ScopeState::Ok),
         count(ScopeState::Empty),
+        count(ScopeState::SuspiciouslyEmpty),
         count(ScopeState::Forbidden),
         count(ScopeState::Failed),
     );
@@ -186,6 +248,7 @@ fn text(checked: &Checked) -> String {
         let state = match check.state {
             ScopeState::Ok => "ok",
             ScopeState::Empty => "empty",
+            ScopeState::SuspiciouslyEmpty => "suspiciously empty",
             ScopeState::Forbidden => "forbidden",
             ScopeState::Failed => "failed",
         };

@@ -154,6 +154,7 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
         start_date: None,
         lookback: SignedDuration::from_hours(24),
         window_lag: SignedDuration::from_mins(5),
+        deadline: None,
         partial_exit_code: 3,
     })
 }

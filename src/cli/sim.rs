@@ -1,5 +1,7 @@
 //! `sim`: the simulated account as a server.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 
@@ -33,6 +35,9 @@ pub(super) struct SimArgs {
     /// Requests a minute above which it answers 429
     #[arg(long)]
     rate_limit: Option<u32>,
+    /// Milliseconds that each answer takes
+    #[arg(long, default_value = "0")]
+    latency_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -62,6 +67,7 @@ pub(super) async fn run(args: &SimArgs, context: &Context) -> Result<(), Error> 
     let mut options = ServerOptions::new(&account);
     options.clock = Clock::running(now);
     options.requests_per_minute = args.rate_limit;
+    options.latency = Duration::from_millis(args.latency_ms);
     options.vintage = match args.vintage {
         VintageArg::Saas => Vintage::Saas,
         VintageArg::Older => Vintage::Older,

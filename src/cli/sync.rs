@@ -111,6 +111,12 @@ pub(super) fn summary(report: &Report, lake: &str) -> String {
             ));
         }
     }
+    for scope in &report.suspiciously_empty {
+        let (org, project, at) = (&scope.org, &scope.project, scope.last_row_start);
+        lines.push(format!(
+            "suspiciously empty: {org}/{project}: not even the execution of {at} is shown any more"
+        ));
+    }
     for failure in &report.failures {
         let (org, project) = (&failure.org, &failure.project);
         lines.push(format!(

@@ -1,5 +1,7 @@
 //! What of history to read: uncovered parts, measured by one small question each, then sliced.
 
+use std::collections::BTreeMap;
+
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 
@@ -17,6 +19,8 @@ pub struct Measured {
     pub idle: Vec<(Scope, Window)>,
     /// Windows with rows, and how many.
     pub busy: Vec<(Scope, Window, u64)>,
+    /// Bytes of a row of a scope, by its first one.
+    pub row_bytes: BTreeMap<Scope, u32>,
     /// Scopes that did not answer.
     pub failed: Vec<ScopeDone>,
 }
@@ -97,6 +101,8 @@ pub async fn measure(
             }
             Ok(page) => {
                 let rows = page.total.unwrap_or(SLICE_ROWS).max(1);
+                let bytes = u32::try_from(page.bytes).unwrap_or(u32::MAX);
+                measured.row_bytes.insert(scope.clone(), bytes);
                 measured.busy.push((scope, window, rows));
             }
             Err(error) if error.is_unauthorized() => return Err(error),
@@ -119,13 +125,7 @@ pub fn slices(state: &State, busy: Vec<(Scope, Window, u64)>) -> Vec<(Scope, Ask
         .collect();
     slices.sort_by(|(a, x), (b, y)| y.to().cmp(&x.to()).then_with(|| a.cmp(b)));
     let ask = |(scope, window): (Scope, Window)| {
-        let pages = state
-            .scopes
-            .get(&scope)
-            .map_or_else(PageHints::default, |known| PageHints {
-                row_bytes: known.row_bytes,
-                page_limit: known.page_limit,
-            });
+        let pages = PageHints::of(state, &scope);
         (
             scope,
             Ask {

@@ -2,17 +2,18 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use futures::StreamExt;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::paging::Paging;
 use super::{Ask, Observation, PageHints, Version};
 use crate::checkpoint::{OpenExecution, ScopeError};
 use crate::drift::Drift;
 use crate::ids::{PlanExecutionId, Scope};
-use crate::source::{Client, ExecutionsQuery, Page, SourceError};
+use crate::source::{Client, ExecutionsQuery, Page, SourceError, Tried};
 use crate::window::Window;
 
 /// What reading tells, in the order in which it happened within a scope.
@@ -57,6 +58,8 @@ pub struct ScopeDone {
     pub gaps: u32,
     /// What was learned of its pages.
     pub pages: PageHints,
+    /// `start_ts` of a row that should have been among them, where none came at all.
+    pub missing_row: Option<Timestamp>,
     /// Why it was not read to its end.
     pub failure: Option<SourceError>,
 }
@@ -78,6 +81,10 @@ pub(super) struct Run<'a> {
     budget: Arc<Semaphore>,
     /// Whether the server acts on lists of ids, until it shows otherwise.
     pub(super) ids_are_honoured: AtomicBool,
+    /// Rows that the server gives in a page at most, whatever it is asked for.
+    page_cap: AtomicU32,
+    /// The largest average row of any scope so far, 0 before: what a scope has that no run has seen.
+    row_bytes: AtomicU32,
 }
 
 /// Reads one scope.
@@ -85,8 +92,10 @@ pub(super) struct ScopeReader<'a> {
     pub(super) scope: Scope,
     pub(super) run: &'a Run<'a>,
     pub(super) suspicions: u32,
+    pub(super) paging: Paging,
+    /// What the window that is read has cost in vain so far: all its pages share one patience.
+    pub(super) tried: Tried,
     events: mpsc::Sender<Event>,
-    pages: PageHints,
     done: ScopeDone,
     seen: HashSet<PlanExecutionId>,
     watched: HashSet<PlanExecutionId>,
@@ -96,12 +105,6 @@ pub(super) struct ScopeReader<'a> {
 
 /// Kilobytes of pages in flight.
 const BUDGET_KB: u32 = 48 << 10;
-
-/// Bytes that a page should have at most.
-const PAGE_BYTES: u32 = 4 << 20;
-
-/// Rows of the first page of a scope that nothing is known of.
-const FIRST_PAGE: u32 = 100;
 
 /// Reads every ask, `concurrency` scopes at a time, and tells what happens to `events`.
 ///
@@ -123,6 +126,8 @@ pub async fn fan_out(
         largest_page,
         budget: Arc::new(Semaphore::new(BUDGET_KB as usize)),
         ids_are_honoured: AtomicBool::new(true),
+        page_cap: AtomicU32::new(u32::MAX),
+        row_bytes: AtomicU32::new(0),
     };
     let mut scopes = futures::stream::iter(asks)
         .map(|(scope, ask)| read_scope(&run, scope, ask, events.clone()))
@@ -145,8 +150,9 @@ async fn read_scope(
         scope,
         run,
         suspicions: 0,
+        paging: Paging::new(ask.pages, run.largest_page),
+        tried: Tried::default(),
         events,
-        pages: ask.pages,
         seen: HashSet::new(),
         watched: HashSet::new(),
         share: None,
@@ -160,12 +166,14 @@ async fn read_scope(
     let ScopeReader {
         done,
         events,
-        pages,
+        paging,
         ..
     } = reader;
+    let is_bare = done.rows == 0 && done.gaps == 0 && failure.is_none();
     let done = ScopeDone {
         failure,
-        pages,
+        missing_row: ask.row_to_expect.filter(|_| is_bare),
+        pages: paging.hints(),
         ..done
     };
     tracing::debug!(rows = done.rows, gaps = done.gaps, "read a scope");
@@ -224,10 +232,9 @@ impl ScopeReader<'_> {
         page: u32,
         size: u32,
     ) -> Result<Page, SourceError> {
-        let row = self.pages.row_bytes.unwrap_or(PAGE_BYTES / FIRST_PAGE);
         // The share of an earlier page goes with its rows, or ends here.
         self.share = None;
-        self.share = self.take_share(row.saturating_mul(size)).await;
+        self.share = self.take_share(self.paging.bytes(size)).await;
         let query = ExecutionsQuery {
             scope: &self.scope,
             window,
@@ -235,11 +242,16 @@ impl ScopeReader<'_> {
             page,
             size,
         };
-        let page = self.run.client.executions(&query).await?;
+        let asked = self.run.client.executions_after(&query, self.tried).await;
+        let page = asked.inspect_err(|error| {
+            if let SourceError::Unavailable { so_far, .. } = error {
+                self.tried = **so_far;
+            }
+        })?;
         self.done.observed = self.done.observed.max(Some(page.observed));
-        if let Some(rows) = u32::try_from(page.rows.len()).ok().filter(|rows| 0 < *rows) {
-            let average = u32::try_from(page.bytes).unwrap_or(u32::MAX) / rows;
-            self.pages.row_bytes = Some(average.max(1));
+        self.paging.came(size, page.rows.len(), page.bytes);
+        if let Some(row_bytes) = self.paging.hints().row_bytes {
+            self.run.row_bytes.fetch_max(row_bytes, Ordering::Relaxed);
         }
         Ok(page)
     }
@@ -305,25 +317,39 @@ impl ScopeReader<'_> {
             .ok()
     }
 
-    /// Rows of a page: as many as the user allows, as give a page of the wanted size, and as ever
-    /// came without trouble.
-    pub(super) fn page_size(&self) -> u32 {
-        let by_size = self
-            .pages
-            .row_bytes
-            .map_or(FIRST_PAGE, |bytes| PAGE_BYTES / bytes.max(1));
-        let limit = self
-            .pages
-            .page_limit
-            .unwrap_or(u32::MAX)
-            .min(self.run.largest_page);
-        by_size.min(limit).max(1)
+    /// Rows of the first page of a window.
+    pub(super) fn page_size(&mut self) -> u32 {
+        let row_bytes = self.run.row_bytes.load(Ordering::Relaxed);
+        if 0 < row_bytes {
+            self.paging.suppose(row_bytes);
+        }
+        let cap = self.run.page_cap.load(Ordering::Relaxed);
+        self.paging.size().min(cap)
     }
 
-    /// Remembers that pages of `size` rows do not come. False where they cannot be smaller.
-    pub(super) fn halve(&mut self, size: u32) -> bool {
-        self.pages.page_limit = Some((size / 2).max(1));
-        1 < size
+    /// Offset and size of the next page of a window.
+    pub(super) fn next_page(&self, size: u32, offset: u32, rest: u64) -> (u32, u32) {
+        let next = self.paging.next(size, offset, rest);
+        if next.1 <= self.run.page_cap.load(Ordering::Relaxed) {
+            next
+        } else {
+            (offset, size)
+        }
+    }
+
+    /// Remembers, for all scopes, that the server gives no more than `rows` rows a page.
+    pub(super) fn capped(&mut self, rows: u32) {
+        self.paging.capped(rows);
+        if rows < self.run.page_cap.fetch_min(rows, Ordering::Relaxed) {
+            tracing::info!(rows, "this server gives smaller pages than it is asked for");
+        }
+    }
+
+    /// Whether a page of `size` rows that failed this way is to be asked for again in a smaller size.
+    pub(super) fn shrinks(&mut self, error: &SourceError, size: u32) -> bool {
+        let is_sure = matches!(error, SourceError::Rejected { .. });
+        let is_affordable = is_sure || self.run.client.has_patience(self.tried);
+        error.wants_smaller_page() && is_affordable && self.paging.too_large(size, is_sure)
     }
 }
 
@@ -344,6 +370,7 @@ impl ScopeDone {
             rows: 0,
             gaps: 0,
             pages,
+            missing_row: None,
             failure: None,
         }
     }

@@ -8,6 +8,7 @@ pub mod backfill;
 pub mod discover;
 pub mod fanout;
 mod open;
+mod paging;
 pub mod spool;
 mod windows;
 
@@ -19,6 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::checkpoint::{Fate, OpenExecution, ScopeState, State};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::window::Window;
+use paging::Paging;
 
 /// A summary with the time at which the answer that held it was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub struct Ask {
     pub expected: Vec<(PlanExecutionId, Timestamp)>,
     /// What is known of the pages of the scope.
     pub pages: PageHints,
+    /// `start_ts` of a row that the windows show unless something is wrong.
+    pub row_to_expect: Option<Timestamp>,
 }
 
 /// What earlier runs learned of the pages of a scope.
@@ -66,6 +70,29 @@ pub struct PageHints {
     pub row_bytes: Option<u32>,
     /// The largest page without trouble.
     pub page_limit: Option<u32>,
+}
+
+impl PageHints {
+    /// What earlier runs learned of a scope.
+    pub fn of(state: &State, scope: &Scope) -> Self {
+        state
+            .scopes
+            .get(scope)
+            .map_or_else(Self::default, |known| Self {
+                row_bytes: known.row_bytes,
+                page_limit: known.page_limit,
+            })
+    }
+
+    /// Requests that read a window of `rows` rows whole, if nothing goes wrong; `row_bytes` is what a
+    /// row has where no run has seen one.
+    pub fn calls(self, rows: u64, row_bytes: Option<u32>, largest_page: u32) -> u64 {
+        let mut paging = Paging::new(self, largest_page);
+        if let Some(bytes) = row_bytes {
+            paging.suppose(bytes);
+        }
+        paging.calls(rows)
+    }
 }
 
 /// What all asks of a `sync` follow from, besides the checkpoint.
@@ -101,15 +128,14 @@ pub fn plan_sync(
         .iter()
         .map(|scope| {
             let known = state.scopes.get(scope).unwrap_or(&unknown);
-            let pages = PageHints {
-                row_bytes: known.row_bytes,
-                page_limit: known.page_limit,
-            };
+            let windows = windows_of(known, rules);
+            let expected = |window: &Window| known.row_to_expect(*window, rules.retained_from);
             (
                 scope.clone(),
                 Ask {
-                    windows: windows_of(known, rules),
-                    pages,
+                    row_to_expect: windows.iter().find_map(expected),
+                    windows,
+                    pages: PageHints::of(state, scope),
                     ..Ask::default()
                 },
             )

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::fanout::{Event, ScopeReader, Stop};
 use crate::ids::PlanExecutionId;
-use crate::source::SourceError;
+use crate::source::{SourceError, Tried};
 use crate::window::{Window, from_ms};
 
 /// Ids of a batch.
@@ -41,12 +41,13 @@ impl ScopeReader<'_> {
             let page = match self.ask(window, &ids, 0, size).await {
                 Ok(page) => page,
                 Err(SourceError::PageGone { .. }) => continue,
-                Err(error) if error.wants_smaller_page() && self.halve(size) => {
+                Err(error) if self.shrinks(&error, size) => {
                     rest.extend(now);
                     continue;
                 }
                 Err(error) => return Err(Stop::Source(error)),
             };
+            self.tried = Tried::default();
             let asked: HashSet<_> = ids.iter().collect();
             let is_honoured = page.rows.iter().all(|row| asked.contains(&row.id));
             let observed = page.observed;
@@ -57,6 +58,9 @@ impl ScopeReader<'_> {
                 tracing::info!("this server ignores lists of ids; polling by narrow windows");
                 self.run.ids_are_honoured.store(false, Ordering::Relaxed);
                 rest.extend(now);
+            } else if !is_whole && !shown.is_empty() {
+                // A server that gives smaller pages than it is asked for: the others come next.
+                rest.extend(now.into_iter().filter(|(id, _)| !shown.contains(id)));
             } else if is_whole {
                 for id in ids.iter().filter(|id| !shown.contains(id)) {
                     self.tell(Event::Missed(id.clone(), observed)).await?;

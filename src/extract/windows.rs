@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::fanout::{Event, ScopeReader, Stop};
 use crate::ids::PlanExecutionId;
-use crate::source::SourceError;
+use crate::source::{SourceError, Tried};
 use crate::window::Window;
 
 /// Windows that are not halved any more, in milliseconds.
@@ -55,7 +55,11 @@ impl ScopeReader<'_> {
                 }
             };
             match reading {
-                Reading::Whole => self.tell(Event::Whole(self.scope.clone(), window)).await?,
+                Reading::Whole => {
+                    self.tried = Tried::default();
+                    self.paging.whole();
+                    self.tell(Event::Whole(self.scope.clone(), window)).await?;
+                }
                 Reading::PageTooLarge => rest.push((window, readings)),
                 Reading::NotWhole if readings == 0 && self.suspicions < SUSPICIONS => {
                     self.suspicions += 1;
@@ -81,14 +85,14 @@ impl ScopeReader<'_> {
         let mut unidentified = 0;
         let mut first_total = None;
         let (mut offset, mut size) = (0_u32, self.page_size());
+        // Whether the server seems to give smaller pages than it is asked for.
+        let mut is_capped = false;
         for _ in 0..PAGES {
             let page = match self.ask(window, &[], offset / size, size).await {
                 Ok(page) => page,
                 Err(SourceError::TooDeep { .. }) => return Ok(Reading::TooMany),
                 Err(SourceError::PageGone { .. }) => return Ok(Reading::NotWhole),
-                Err(error) if error.wants_smaller_page() && self.halve(size) => {
-                    return Ok(Reading::PageTooLarge);
-                }
+                Err(error) if self.shrinks(&error, size) => return Ok(Reading::PageTooLarge),
                 Err(error) => return Err(Stop::Source(error)),
             };
             let total = page.total;
@@ -97,13 +101,21 @@ impl ScopeReader<'_> {
                 self.tell_rows(page, window).await?;
                 return Ok(Reading::TooMany);
             }
-            let rows = page.rows.len() + usize::try_from(page.unidentified).unwrap_or_default();
+            let rows = page.rows.len() as u64 + page.unidentified;
             unidentified += page.unidentified;
             let before = seen.len();
             seen.extend(page.rows.iter().map(|row| row.id.clone()));
             self.tell_rows(page, window).await?;
             let distinct = seen.len() as u64 + unidentified;
-            let is_short = rows < size as usize;
+            let is_short = rows < u64::from(size);
+            if is_short && 0 < rows && total.is_some_and(|total| distinct < total) {
+                // More are announced: the server may give smaller pages than it is asked for. Its
+                // pages are then numbered by what it gives, so this one may have been another.
+                size = u32::try_from(rows).unwrap_or(size);
+                offset = u32::try_from(distinct).unwrap_or(u32::MAX) / size * size;
+                is_capped = true;
+                continue;
+            }
             let is_last = is_short || total.is_some_and(|total| total <= distinct);
             if is_last {
                 // Without a total the short page is all there is to go by.
@@ -119,19 +131,15 @@ impl ScopeReader<'_> {
                 return Ok(Reading::NotWhole);
             }
             offset += size;
-            size = self.grown(size, offset);
+            if is_capped {
+                // A full page of that size: so it is.
+                self.capped(size);
+            } else {
+                let rest = total.map_or(u64::from(u32::MAX), |total| total - distinct);
+                (offset, size) = self.next_page(size, offset, rest);
+            }
         }
         Ok(Reading::TooMany)
-    }
-
-    /// The size of the next page: twice as large where rows are small and the offset allows it.
-    fn grown(&self, size: u32, offset: u32) -> u32 {
-        let twice = size * 2;
-        if twice <= self.page_size() && offset.is_multiple_of(twice) {
-            twice
-        } else {
-            size
-        }
     }
 
     /// Reads narrow windows around executions: what a server gives that ignores lists of ids. Those
@@ -155,6 +163,7 @@ impl ScopeReader<'_> {
                 }
             };
             if matches!(reading, Reading::Whole) {
+                self.tried = Tried::default();
                 let inside = open.iter().filter(|(_, start)| window.contains(*start));
                 self.tell_missed(inside.map(|(id, _)| id)).await?;
             }

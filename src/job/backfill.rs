@@ -59,7 +59,9 @@ async fn run(
     let measured = session
         .or_stop(measure(&session.client, wanted, config.concurrency()))
         .await??;
-    let Measured { idle, busy, failed } = measured;
+    let Measured {
+        idle, busy, failed, ..
+    } = measured;
     let asks = slices(&session.record.state, busy);
     let mut landing = session.landing(report);
     for (scope, window) in idle {

@@ -18,7 +18,7 @@ use crate::lake::log::Record;
 use crate::lake::store::LockGuard;
 use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
 use crate::progress::Progress;
-use crate::report::{Failure, Report};
+use crate::report::{Failure, Report, SuspiciouslyEmpty};
 
 /// Bytes of scratch after which a spool is merged.
 const SPOOL_BYTES: u64 = 512 << 20;
@@ -113,7 +113,26 @@ impl<'a> Landing<'a> {
             page_limit: done.pages.page_limit,
         };
         self.outcomes.note(&done, self.report);
+        if let Some(last_row_start) = done.missing_row {
+            self.suspect(&done.scope, last_row_start);
+        }
         self.delta.seen.entry(done.scope).or_default().add(seen);
+    }
+
+    /// Tells of a scope that had rows and shows none.
+    fn suspect(&mut self, scope: &Scope, last_row_start: Timestamp) {
+        let (org, project) = (scope.org.to_string(), scope.project.to_string());
+        tracing::warn!(
+            org.id = org,
+            project.id = project,
+            "suspiciously empty: not even the execution of {last_row_start} is shown any more; does \
+             the key still have the right to view pipelines there?"
+        );
+        self.report.suspiciously_empty.push(SuspiciouslyEmpty {
+            org,
+            project,
+            last_row_start,
+        });
     }
 
     /// Merges and derives what is spooled, then commits it: tables first, checkpoint last.

@@ -5,9 +5,11 @@ mod landing;
 pub mod plan;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::checkpoint::{Fate, Listing};
 use crate::config::SyncConfig;
@@ -87,6 +89,7 @@ struct Session<'a> {
     /// What runs that died had found open, and may not have committed.
     recovered: BTreeMap<PlanExecutionId, Fate>,
     stop: Stop,
+    deadline: Deadline,
 }
 
 impl<'a> Session<'a> {
@@ -97,10 +100,12 @@ impl<'a> Session<'a> {
         mut stop: Stop,
         report: &mut Report,
     ) -> Result<Self, Error> {
+        let deadline = Deadline::begin(config.deadline);
         let client = config.source.client(clock)?;
-        let found = or_stop(&mut stop, discover(&client, config.concurrency())).await;
+        let found = deadline.or(discover(&client, config.concurrency()));
+        let found = or_stop(&mut stop, found).await;
         report.count(&client);
-        let found = found??;
+        let found = found???;
         let now = client.now().unwrap_or_else(clock);
         report.clock_skew_seconds = Some(now.duration_since(clock()).as_secs());
         let scopes = found.scopes(&config.filter);
@@ -130,6 +135,7 @@ impl<'a> Session<'a> {
             record,
             recovered: recovered_fates,
             stop,
+            deadline,
         })
     }
 
@@ -166,7 +172,7 @@ impl<'a> Session<'a> {
         let reading = fan_out(&self.client, asks, concurrency, size, events);
         let mut stop = self.stop.clone();
         let taking = async {
-            while let Some(event) = or_stop(&mut stop, told.recv()).await? {
+            while let Some(event) = or_stop(&mut stop, self.deadline.or(told.recv())).await?? {
                 landing.take(event, progress).await?;
             }
             Ok::<_, Error>(())
@@ -174,8 +180,8 @@ impl<'a> Session<'a> {
         // Where taking fails, reading is dropped with all its requests.
         let read = match tokio::try_join!(taking, async { Ok(reading.await) }) {
             Ok(((), read)) => read.map_err(Error::from),
-            // What came whole before the signal is committed still.
-            Err(Error::Interrupted) => Err(Error::Interrupted),
+            // What came whole before the signal or the deadline is committed still.
+            Err(end @ (Error::Interrupted | Error::Deadline { .. })) => Err(end),
             Err(error) => return Err(error),
         };
         let committed = landing.commit().await;
@@ -188,7 +194,7 @@ impl<'a> Session<'a> {
     }
 
     async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
-        or_stop(&mut self.stop.clone(), work).await
+        or_stop(&mut self.stop.clone(), self.deadline.or(work)).await?
     }
 }
 
@@ -198,19 +204,22 @@ async fn sync_rules(
     client: &Client,
     now: Timestamp,
 ) -> Result<SyncRules, Error> {
-    // Months are at most 31 days: asking for a little more than is kept costs nothing.
-    let months = client.retention_months().await?.unwrap_or(6);
-    let retained = SignedDuration::from_hours(24 * 31 * i64::from(months.min(600)));
     let thirty_days = now - SignedDuration::from_hours(24 * START_DAYS);
     Ok(SyncRules {
         now,
         window_lag: config.window_lag,
         lookback: config.lookback,
         start_date: config.start_date.unwrap_or(thirty_days),
-        retained_from: now
-            .saturating_sub(retained)
-            .unwrap_or(Timestamp::UNIX_EPOCH),
+        retained_from: retained_from(client.retention_months().await?, now),
     })
+}
+
+/// Before this the source keeps nothing, by the months that it tells.
+pub(crate) fn retained_from(months: Option<u32>, now: Timestamp) -> Timestamp {
+    // Months are at most 31 days: asking for a little more than is kept costs nothing.
+    let months = i64::from(months.unwrap_or(6).min(600));
+    now.saturating_sub(SignedDuration::from_hours(24 * 31 * months))
+        .unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// Fills in how the run ended, and keeps the report in the lake.
@@ -226,7 +235,7 @@ async fn conclude(
     report.outcome = match result {
         Ok(()) => Outcome::Success,
         Err(Error::Partial { .. }) => Outcome::Partial,
-        Err(Error::Interrupted) => {
+        Err(Error::Interrupted | Error::Deadline { .. }) => {
             // Not to its end; the watermarks say how far.
             report.covered_to = None;
             Outcome::Interrupted
@@ -246,6 +255,29 @@ pub(crate) async fn or_stop<T>(stop: &mut Stop, work: impl Future<Output = T>) -
         // A sender that is gone cannot signal any more: the work goes on.
         Ok(_) = stop.wait_for(|stopped| *stopped) => Err(Error::Interrupted),
         done = work => Ok(done),
+    }
+}
+
+/// When reading ends, whole or not; what was read is landed and committed in any case.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    after: Option<Duration>,
+    at: Option<Instant>,
+}
+
+impl Deadline {
+    fn begin(after: Option<Duration>) -> Self {
+        let at = after.and_then(|after| Instant::now().checked_add(after));
+        Self { after, at }
+    }
+
+    /// Waits for `work`, unless the deadline comes first.
+    async fn or<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        let (Some(at), Some(after)) = (self.at, self.after) else {
+            return Ok(work.await);
+        };
+        let late = |_| Error::Deadline { after };
+        tokio::time::timeout_at(at, work).await.map_err(late)
     }
 }
 

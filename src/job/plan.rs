@@ -8,13 +8,13 @@ use crate::checkpoint::State;
 use crate::config::SyncConfig;
 use crate::error::Error;
 use crate::extract::backfill::{Measured, measure, slices, uncovered};
-use crate::extract::discover::discover;
-use crate::extract::{SyncRules, plan_sync};
+use crate::extract::discover::{Discovery, discover};
+use crate::extract::{PageHints, SyncRules, plan_sync};
 use crate::ids::Scope;
 use crate::lake::LakeError;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
-use crate::source::Client;
+use crate::source::{Client, OrgEntry};
 use crate::window::Window;
 
 /// What a run would read.
@@ -33,8 +33,8 @@ pub struct Plan {
 /// Ids in a poll of open executions.
 const BATCH: usize = 100;
 
-/// Rows of a page, where nothing better is known.
-const PAGE_ROWS: u64 = 200;
+/// Elements of a page of a list.
+const LIST_PAGE: usize = 100;
 
 /// Plans a `sync`.
 ///
@@ -42,7 +42,13 @@ const PAGE_ROWS: u64 = 200;
 ///
 /// Those of connecting, listing, and reading the checkpoint.
 pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Plan, Error> {
-    let (client, state, scopes, rules) = look(config, clock).await?;
+    let Seen {
+        client,
+        found,
+        state,
+        scopes,
+        rules,
+    } = look(config, clock).await?;
     let (asks, _) = plan_sync(&state, &scopes, &rules);
     let polls: usize = asks
         .values()
@@ -56,13 +62,11 @@ pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Resu
     });
     let measured = measure(&client, windows.collect(), config.concurrency()).await?;
     let calls = measured.idle.len() as u64
-        + measured
-            .busy
-            .iter()
-            .map(|(_, _, rows)| rows.div_ceil(PAGE_ROWS))
-            .sum::<u64>()
+        // They are asked once more, and may answer then.
+        + measured.failed.len() as u64
+        + pages(&measured, &state, config)
         + polls as u64
-        + listing_calls(&scopes);
+        + listing_calls(&found);
     Ok(Plan {
         scopes: scopes.len(),
         windows: counted(measured),
@@ -81,18 +85,20 @@ pub async fn plan_of_backfill(
     range: Range,
     clock: fn() -> Timestamp,
 ) -> Result<Plan, Error> {
-    let (client, state, scopes, rules) = look(config, clock).await?;
+    let Seen {
+        client,
+        found,
+        state,
+        scopes,
+        rules,
+    } = look(config, clock).await?;
     let to = range.to.min(rules.now - rules.window_lag);
     let wanted = uncovered(&state, &scopes, range.from, to, &rules, range.again);
     let counts = wanted.len() as u64;
     let measured = measure(&client, wanted, config.concurrency()).await?;
-    let pages = measured
-        .busy
-        .iter()
-        .map(|(_, _, rows)| rows.div_ceil(PAGE_ROWS))
-        .sum::<u64>();
+    let pages = pages(&measured, &state, config);
     let slices = slices(&state, measured.busy.clone()).len() as u64;
-    let calls = counts + pages.max(slices) + listing_calls(&scopes);
+    let calls = counts + pages.max(slices) + listing_calls(&found);
     Ok(Plan {
         scopes: scopes.len(),
         windows: counted(measured),
@@ -101,10 +107,7 @@ pub async fn plan_of_backfill(
     })
 }
 
-async fn look(
-    config: &SyncConfig,
-    clock: fn() -> Timestamp,
-) -> Result<(Client, State, Vec<Scope>, SyncRules), Error> {
+async fn look(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Seen, Error> {
     let client = config.source.client(clock)?;
     let found = discover(&client, config.concurrency()).await?;
     let now = client.now().unwrap_or_else(clock);
@@ -127,14 +130,41 @@ async fn look(
         None => State::default(),
     };
     let rules = sync_rules(config, &client, now).await?;
-    Ok((client, state, scopes, rules))
+    Ok(Seen {
+        client,
+        found,
+        state,
+        scopes,
+        rules,
+    })
 }
 
-/// One listing of organizations, one of projects for each, one question for the retention.
-fn listing_calls(scopes: &[Scope]) -> u64 {
-    let mut orgs: Vec<_> = scopes.iter().map(|scope| &scope.org).collect();
-    orgs.dedup();
-    2 + orgs.len() as u64
+/// What a plan looks at.
+struct Seen {
+    client: Client,
+    found: Discovery,
+    state: State,
+    scopes: Vec<Scope>,
+    rules: SyncRules,
+}
+
+/// Requests that read the windows that hold something.
+fn pages(measured: &Measured, state: &State, config: &SyncConfig) -> u64 {
+    let calls = |(scope, _, rows): &(Scope, Window, u64)| {
+        let row_bytes = measured.row_bytes.get(scope).copied();
+        PageHints::of(state, scope).calls(*rows, row_bytes, config.source.page_size)
+    };
+    measured.busy.iter().map(calls).sum()
+}
+
+/// The listing of organizations, one of projects for each, one question for the retention.
+fn listing_calls(found: &Discovery) -> u64 {
+    let pages = |elements: usize| elements.div_ceil(LIST_PAGE).max(1) as u64;
+    let of_org = |org: &OrgEntry| {
+        let projects = found.projects.iter();
+        pages(projects.filter(|project| project.org == org.id).count())
+    };
+    1 + pages(found.orgs.len()) + found.orgs.iter().map(of_org).sum::<u64>()
 }
 
 fn counted(measured: Measured) -> Vec<(Scope, Window, Option<u64>)> {

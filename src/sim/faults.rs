@@ -77,6 +77,14 @@ pub enum FaultKind {
     StaleAnswer(Duration),
     /// Every third row is missing, and not counted either.
     RowsVanish,
+    /// The compressed answer ends before its end; no length is announced.
+    TruncatedGzip,
+    /// Pages have no more rows than this, whatever is asked for; total and number of pages say so.
+    CappedPage(usize),
+    /// No row at all, and a total of none: what some servers answer a key without the right.
+    NoRows,
+    /// The simulated clock goes on by so much before the answer is made.
+    TimePasses(Duration),
 }
 
 /// The faults in force. The first that matches a request strikes.
@@ -185,6 +193,8 @@ impl FaultKind {
             Self::RepeatPage => Twist::FirstPage,
             Self::ShiftedPage => Twist::OneRowEarly,
             Self::RowsVanish => Twist::ThirdsMissing,
+            Self::CappedPage(rows) => Twist::SmallPages(*rows),
+            Self::NoRows => Twist::NoRows,
             _ => Twist::None,
         }
     }

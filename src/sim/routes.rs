@@ -37,6 +37,10 @@ pub(super) enum Twist {
     OneRowEarly,
     /// Every third row is not there, nor counted.
     ThirdsMissing,
+    /// Pages have no more rows than this.
+    SmallPages(usize),
+    /// There is no row.
+    NoRows,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -207,7 +211,10 @@ impl World<'_> {
     }
 
     fn executions(&self, call: &Call, role: Role) -> Result<Answer, Refusal> {
-        let filter = Filter::parse(call, self.vintage, self.now)?;
+        let mut filter = Filter::parse(call, self.vintage, self.now)?;
+        if let Twist::SmallPages(rows) = self.twist {
+            filter.size = filter.size.min(rows);
+        }
         if role != Role::Full || self.forbidden.contains(&filter.scope) {
             return Err(Refusal::forbidden());
         }
@@ -295,6 +302,7 @@ impl World<'_> {
             && listed(execution, self.vintage)
             && mode
             && (filter.superseded || !superseded)
+            && self.twist != Twist::NoRows
             && !(self.twist == Twist::ThirdsMissing && execution.id.0.is_multiple_of(3))
             && filter
                 .ids

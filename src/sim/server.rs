@@ -269,6 +269,9 @@ impl Inner {
             Some(FaultKind::StaleAnswer(lag)) => SignedDuration::try_from(lag).unwrap_or_default(),
             _ => SignedDuration::ZERO,
         };
+        if let Some(FaultKind::TimePasses(time)) = &fault {
+            clock.advance(SignedDuration::try_from(*time).unwrap_or_default());
+        }
         let now = clock.now();
         let forbidden = lock(&self.forbidden).clone();
         let world = World {

@@ -78,6 +78,14 @@ pub(super) fn send(answer: Answer, fault: Option<&FaultKind>, clock: &Clock) -> 
                 .insert(header::CONTENT_LENGTH, body.len().into());
             plain(response)
         }
+        Some(FaultKind::TruncatedGzip) => {
+            let mut response = response(200, json, Body::from(unfinished_gzip(&first)), clock);
+            let gzip = header::HeaderValue::from_static("gzip");
+            response
+                .headers_mut()
+                .insert(header::CONTENT_ENCODING, gzip);
+            response
+        }
         Some(FaultKind::ResetMidBody) => plain(response(
             200,
             json,
@@ -118,6 +126,21 @@ fn slow(first: String, second: String, pause: Duration) -> impl futures::Stream<
         tokio::time::sleep(pause).await;
         Ok(Bytes::from(second))
     }))
+}
+
+/// A gzip stream of stored blocks, of which none is the last.
+fn unfinished_gzip(text: &str) -> Vec<u8> {
+    const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    const BLOCK: usize = 0x4000;
+    let mut stream = HEADER.to_vec();
+    for block in text.as_bytes().chunks(BLOCK) {
+        let length = u16::try_from(block.len()).unwrap_or_default();
+        stream.push(0);
+        stream.extend(length.to_le_bytes());
+        stream.extend((!length).to_le_bytes());
+        stream.extend(block);
+    }
+    stream
 }
 
 /// Uncompressed: what compresses would hide how a body breaks.

@@ -26,7 +26,7 @@ use super::governor::Governor;
 use super::http::{Ask, Http};
 use super::listing::{Element, ListPage, OrgEntry, ProjectEntry};
 use super::page::Page;
-use super::retry::RetryPolicy;
+use super::retry::{RetryPolicy, Tried};
 use super::wire::{ExecutionsQuery, integer, members};
 
 /// Elements asked for in one page of a list: what every server allows, whichever text is right.
@@ -37,9 +37,6 @@ const LIST_PAGES: usize = 1_000;
 
 /// Times that a list is read, where fewer elements came than were announced.
 const LIST_READS: usize = 2;
-
-/// A page of no more rows is not given back for being slow or too large, but tried with patience.
-const SMALL_PAGE: u32 = 50;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -157,6 +154,20 @@ impl Client {
     /// [`SourceError::TooDeep`] beyond 10,000 rows of a window, [`SourceError::PageGone`] where
     /// rows vanished meanwhile; see also [`SourceError::wants_smaller_page`].
     pub async fn executions(&self, query: &ExecutionsQuery<'_>) -> Result<Page, SourceError> {
+        self.executions_after(query, Tried::default()).await
+    }
+
+    /// The same after requests that failed, and that count as attempts at this one: pages of one
+    /// window that are asked for in ever smaller sizes share one patience.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::executions`].
+    pub async fn executions_after(
+        &self,
+        query: &ExecutionsQuery<'_>,
+        tried: Tried,
+    ) -> Result<Page, SourceError> {
         let mut url = self.url(&["pipeline", "api", "pipelines", "execution", "summary"]);
         url.query_pairs_mut()
             .append_pair("accountIdentifier", self.http.account.as_str())
@@ -167,12 +178,18 @@ impl Client {
             url,
             body: Some(Bytes::from(query.body().to_string())),
             retry: self.retry,
-            can_shrink: SMALL_PAGE < query.size,
+            can_shrink: 1 < query.size,
+            tried,
         };
         let scope = canonical::of_scope(query.scope);
         let treatment = self.treatment.clone();
         let decode = move |answer: &_| Page::decode(answer, scope, &treatment);
         self.http.send(ask, decode).await
+    }
+
+    /// Whether a further request may follow those that failed.
+    pub fn has_patience(&self, tried: Tried) -> bool {
+        self.retry.allows(tried)
     }
 
     /// Asks for how many months executions are kept. `None` where the server does not tell.
@@ -293,6 +310,7 @@ impl Client {
             body: None,
             retry: self.retry,
             can_shrink: false,
+            tried: Tried::default(),
         }
     }
 

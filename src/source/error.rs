@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::retry::Tried;
+
 /// The endpoints that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -103,6 +105,8 @@ pub enum SourceError {
         /// How the last attempt failed.
         #[source]
         cause: Cause,
+        /// What a further request for the same purpose begins with.
+        so_far: Box<Tried>,
     },
     /// The key holds characters that no header can carry, such as a line break, or is empty.
     #[error("the API key is empty or holds characters that no header can carry")]
@@ -151,9 +155,54 @@ pub enum Cause {
         /// The most that is read.
         limit: usize,
     },
-    /// The connection failed, broke or timed out.
+    /// There is no connection.
+    #[error("cannot connect: {hint}")]
+    Unreachable {
+        /// What is wrong, or what to look at.
+        hint: &'static str,
+        /// What the network said.
+        #[source]
+        error: reqwest::Error,
+    },
+    /// The connection broke, or was silent for too long.
     #[error("no whole answer")]
     Transport(#[source] reqwest::Error),
+}
+
+impl From<reqwest::Error> for Cause {
+    /// The place of an error names the endpoint; the URL would only repeat it, account included.
+    fn from(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        if !error.is_connect() {
+            return Self::Transport(error);
+        }
+        let hint = hint(&chain(&error));
+        Self::Unreachable { hint, error }
+    }
+}
+
+/// What to look at, by the words of the libraries below: their errors have no kinds.
+fn hint(words: &str) -> &'static str {
+    const HINTS: [(&str, &str); 5] = [
+        ("dns error", "the host of the base URL is not found"),
+        (
+            "corrupt message",
+            "the server does not speak TLS; is the port of the base URL right?",
+        ),
+        (
+            "certificate",
+            "the certificate of the server, or of a proxy before it, is not trusted; --ca-file trusts more",
+        ),
+        ("refused", "nothing listens at the base URL"),
+        (
+            "timed out",
+            "the host does not answer; is there a firewall or a proxy?",
+        ),
+    ];
+    HINTS
+        .iter()
+        .find(|(word, _)| words.contains(word))
+        .map_or("is the network there?", |(_, hint)| hint)
 }
 
 impl Cause {
@@ -171,7 +220,7 @@ impl Cause {
             Self::Status { status, .. } | Self::NotJson { status, .. } => {
                 matches!(status, 408 | 504 | 524)
             }
-            Self::RateLimited(_) | Self::Malformed(_) => false,
+            Self::RateLimited(_) | Self::Malformed(_) | Self::Unreachable { .. } => false,
         }
     }
 }

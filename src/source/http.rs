@@ -17,7 +17,7 @@ use crate::ids::AccountId;
 use super::counts::Counters;
 use super::error::{Cause, Place, SourceError, chain};
 use super::governor::{Governor, Pass};
-use super::retry::{Refusal, RetryPolicy, Tries, Verdict, classify, http_date, retry_after};
+use super::retry::{Refusal, RetryPolicy, Tried, Tries, Verdict, classify, http_date, retry_after};
 use super::wire::ErrorBody;
 
 /// The most that is read of one answer. Pages shrink when theirs is larger.
@@ -55,6 +55,8 @@ pub(super) struct Ask {
     pub(super) retry: RetryPolicy,
     /// Whether the reader can ask for a smaller page instead.
     pub(super) can_shrink: bool,
+    /// What was tried in vain before, for the same purpose.
+    pub(super) tried: Tried,
 }
 
 /// An answer that came whole.
@@ -91,11 +93,13 @@ impl Http {
         T: Send + 'static,
         D: Fn(&Answer) -> Result<T, Unusable> + Clone + Send + 'static,
     {
-        let mut tries = Tries::new(ask.retry, ask.can_shrink);
+        let mut tries = Tries::new(ask.retry, ask.can_shrink, ask.tried);
         let mut was_refused = false;
+        tokio::time::sleep(ask.tried.wait()).await;
         loop {
             let pass = self.governor.pass().await;
-            self.counters.count(ask.place.endpoint, tries.made());
+            self.counters
+                .count(ask.place.endpoint, tries.tried().attempts());
             let began = Instant::now();
             let (cause, at_least) = match self.attempt(&ask, decode.clone()).await {
                 Ok(value) => {
@@ -118,11 +122,12 @@ impl Http {
             // Given back before waiting: a sleeper holds up nobody.
             drop(pass);
             if !goes_on {
-                let (place, attempts) = (ask.place, tries.made());
+                let so_far = tries.tried();
                 return Err(SourceError::Unavailable {
-                    place,
-                    attempts,
+                    place: ask.place,
+                    attempts: so_far.attempts(),
                     cause,
+                    so_far: Box::new(so_far),
                 });
             }
             tokio::time::sleep(wait).await;
@@ -162,7 +167,7 @@ impl Http {
         if let Some(body) = &ask.body {
             request = request.body(body.clone());
         }
-        let mut response = request.send().await.map_err(without_url)?;
+        let mut response = request.send().await?;
         let status = response.status().as_u16();
         let date = header(response.headers(), &DATE).and_then(http_date);
         if let Some(date) = date {
@@ -173,7 +178,7 @@ impl Http {
         let total = header(response.headers(), &TOTAL).and_then(|text| text.trim().parse().ok());
         let retry_after = retry_after(header(response.headers(), &RETRY_AFTER), observed);
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(without_url)? {
+        while let Some(chunk) = response.chunk().await? {
             if BODY_LIMIT < body.len() + chunk.len() {
                 return Err(Cause::TooLarge { limit: BODY_LIMIT });
             }
@@ -263,11 +268,6 @@ fn unauthorized(message: String) -> Cause {
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
-}
-
-/// The place of an error names the endpoint; the URL would only repeat it, account included.
-fn without_url(error: reqwest::Error) -> Cause {
-    Cause::Transport(error.without_url())
 }
 
 /// A number of `[0, 1)`, for jitter: a fresh hasher has random keys.

@@ -24,5 +24,5 @@ pub use counts::{EndpointCounts, RequestCounts};
 pub use error::{Cause, Endpoint, Place, SourceError};
 pub use listing::{OrgEntry, ProjectEntry};
 pub use page::{Page, PageRow};
-pub use retry::RetryPolicy;
+pub use retry::{RetryPolicy, Tried};
 pub use wire::ExecutionsQuery;

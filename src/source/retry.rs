@@ -41,6 +41,16 @@ impl Default for RetryPolicy {
     }
 }
 
+/// What was tried in vain for one purpose so far: requests that share it share one patience.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    failed: u32,
+    rate_limited: u32,
+    spent: Duration,
+    /// The wait that is due before the next attempt.
+    wait: Duration,
+}
+
 /// What decides about an answer that is not what was asked for.
 #[derive(Debug, Default)]
 pub(super) struct Refusal {
@@ -163,25 +173,29 @@ pub(super) struct Tries {
     policy: RetryPolicy,
     /// Whether the reader can ask for a smaller page instead.
     can_shrink: bool,
-    failed: u32,
-    rate_limited: u32,
-    spent: Duration,
+    /// Failures before this request that count as its own.
+    earlier: Tried,
+    now: Tried,
 }
 
 impl Tries {
-    pub(super) fn new(policy: RetryPolicy, can_shrink: bool) -> Self {
+    pub(super) fn new(policy: RetryPolicy, can_shrink: bool, earlier: Tried) -> Self {
         Self {
             policy,
             can_shrink,
-            failed: 0,
-            rate_limited: 0,
-            spent: Duration::ZERO,
+            earlier,
+            now: earlier,
         }
     }
 
-    /// Attempts that failed.
+    /// Attempts of this request that failed.
     pub(super) fn made(&self) -> u32 {
-        self.failed + self.rate_limited
+        self.now.attempts() - self.earlier.attempts()
+    }
+
+    /// What was tried so far, earlier requests included.
+    pub(super) fn tried(&self) -> Tried {
+        self.now
     }
 
     /// Counts a failed attempt that took `took`; gives the wait before the next.
@@ -197,9 +211,9 @@ impl Tries {
     ) -> Duration {
         let random = random.clamp(0.0, 1.0);
         let (count, share) = if cause.is_rate_limit() {
-            (&mut self.rate_limited, 0.5 + random / 2.0)
+            (&mut self.now.rate_limited, 0.5 + random / 2.0)
         } else {
-            (&mut self.failed, random)
+            (&mut self.now.failed, random)
         };
         *count += 1;
         let bound = 2_u32
@@ -209,7 +223,8 @@ impl Tries {
                 delay.min(self.policy.longest_delay)
             });
         let wait = bound.mul_f64(share).max(at_least);
-        self.spent += took + wait;
+        self.now.spent += took + wait;
+        self.now.wait = wait;
         wait
     }
 
@@ -220,14 +235,35 @@ impl Tries {
 
     /// Whether another attempt may follow a failure of this `cause`.
     pub(super) fn go_on(&self, cause: &Cause) -> bool {
-        let attempts = if self.can_shrink && cause.wants_smaller_page() {
-            self.policy.attempts.min(ATTEMPTS_AT_A_LARGE_PAGE)
-        } else {
-            self.policy.attempts
+        let failed_here = self.now.failed - self.earlier.failed;
+        let at_this_size = match self.earlier.failed {
+            0 => ATTEMPTS_AT_A_LARGE_PAGE,
+            _ => 1,
         };
-        self.failed < attempts
-            && self.rate_limited < self.policy.rate_limited_attempts
-            && self.spent < self.policy.patience
+        let is_to_shrink =
+            self.can_shrink && cause.wants_smaller_page() && at_this_size <= failed_here;
+        !is_to_shrink && self.policy.allows(self.now)
+    }
+}
+
+impl RetryPolicy {
+    /// Whether one more attempt may follow those that failed.
+    pub(super) fn allows(&self, tried: Tried) -> bool {
+        tried.failed < self.attempts
+            && tried.rate_limited < self.rate_limited_attempts
+            && tried.spent < self.patience
+    }
+}
+
+impl Tried {
+    /// Attempts, those that were rate limited included.
+    pub(super) fn attempts(self) -> u32 {
+        self.failed + self.rate_limited
+    }
+
+    /// The wait that is due before the next attempt.
+    pub(super) fn wait(self) -> Duration {
+        self.wait
     }
 }
 
@@ -339,7 +375,7 @@ mod tests {
             first_delay: Duration::from_millis(1),
             ..RetryPolicy::default()
         };
-        let mut tries = Tries::new(policy, false);
+        let mut tries = Tries::new(policy, false, Tried::default());
         for _ in 0..10 {
             tries.fail(&rate_limit(), Duration::ZERO, Duration::ZERO, 0.0);
             assert!(tries.go_on(&rate_limit()));
@@ -357,7 +393,7 @@ mod tests {
     fn a_page_that_may_be_too_large_is_given_back_soon() {
         let cause = Cause::TooLarge { limit: 1 };
         for (can_shrink, attempts) in [(true, 2), (false, 6)] {
-            let mut tries = Tries::new(RetryPolicy::default(), can_shrink);
+            let mut tries = Tries::new(RetryPolicy::default(), can_shrink, Tried::default());
             let mut count = 0;
             while tries.go_on(&cause) {
                 tries.fail(&cause, Duration::ZERO, Duration::ZERO, 0.0);
@@ -367,13 +403,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn pages_of_ever_smaller_sizes_share_one_patience() {
+        let cause = Cause::TooLarge { limit: 1 };
+        let policy = RetryPolicy::default();
+        let (mut so_far, mut attempts, mut waited) = (Tried::default(), Vec::new(), Duration::ZERO);
+        while policy.allows(so_far) {
+            let mut tries = Tries::new(policy, true, so_far);
+            while tries.go_on(&cause) {
+                waited += tries.fail(&cause, Duration::ZERO, Duration::ZERO, 1.0);
+            }
+            attempts.push(tries.made());
+            so_far = tries.tried();
+        }
+        assert_eq!(attempts, [2, 1, 1, 1, 1]);
+        assert!(waited <= so_far.wait() + Duration::from_secs(31));
+    }
+
     proptest! {
         #[test]
         fn tries_end_and_waits_keep_their_bounds(
             steps in prop::collection::vec((any::<bool>(), 0_u64..200, 0.0..1.0_f64), 0..60)
         ) {
             let policy = RetryPolicy::default();
-            let mut tries = Tries::new(policy, false);
+            let mut tries = Tries::new(policy, false, Tried::default());
             let mut spent = Duration::ZERO;
             for (is_rate_limit, floor, random) in steps {
                 let cause = if is_rate_limit { rate_limit() } else { broken() };

@@ -5,6 +5,8 @@ mod analytics;
 #[cfg(test)]
 mod backoff;
 #[cfg(test)]
+mod calls;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod cli;
@@ -13,6 +15,8 @@ mod completeness;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod faulty_store;
 #[cfg(test)]

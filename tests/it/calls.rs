@@ -1,0 +1,136 @@
+//! How many requests a run takes: hardly more than the least possible, and as many as was planned.
+
+use std::collections::HashMap;
+
+use harness_lake::sim::{AccountSpec, FaultKind, Match};
+use jiff::SignedDuration;
+use serde_json::Value;
+
+use crate::support::{Lake, Sim, now};
+
+fn of_executions(report: &Value) -> u64 {
+    report["requests"]["by_endpoint"]["executions"]
+        .as_u64()
+        .unwrap()
+}
+
+fn account(orgs: usize, projects: usize, executions: usize) -> Sim {
+    let spec = AccountSpec {
+        orgs,
+        projects_per_org: projects,
+        executions,
+        forbidden_project: false,
+        ..AccountSpec::small(now())
+    };
+    Sim::start(&spec, |_| {})
+}
+
+/// The calls that a plan of the same instant tells, by the same settings.
+fn planned(sim: &Sim, lake: &Lake, more: &[&str]) -> u64 {
+    let plan = ["plan", "sync", "--output", "json", "--lake", lake.path()];
+    let plan = sim.run(&[&plan[..], more].concat()).expect(0).json();
+    plan["calls"].as_u64().unwrap()
+}
+
+/// The fewest calls that read every project from its beginning with pages of `page` rows.
+fn least(sim: &Sim, page: usize) -> u64 {
+    let mut rows: HashMap<String, usize> = HashMap::new();
+    for row in sim.truth().executions {
+        *rows
+            .entry(format!("{}/{}", row["org_id"], row["project_id"]))
+            .or_default() += 1;
+    }
+    let further: usize = rows.values().map(|rows| rows.div_ceil(page) - 1).sum();
+    (sim.readable().len() + further) as u64
+}
+
+#[test]
+fn a_large_account_takes_hardly_more_calls_than_the_least_possible() {
+    let sim = account(4, 40, 12_000);
+    let lake = Lake::new();
+    let arguments = ["--page-size", "50", "--lookback", "37d"];
+    for run in ["first", "second"] {
+        let least = least(&sim, 50);
+        let report = sim.sync(&lake, &arguments).expect(0).json();
+        let calls = of_executions(&report);
+        assert!(300 < least && least <= calls, "{run}: {calls} of {least}");
+        assert!(calls * 100 <= least * 102, "{run}: {calls} of {least}");
+        sim.advance(SignedDuration::from_hours(2));
+    }
+}
+
+#[test]
+fn a_run_makes_the_calls_that_were_planned() {
+    let sim = account(2, 3, 3_000);
+    let lake = Lake::new();
+    let first = ["--page-size", "100"];
+    for (more, hours) in [
+        (&first[..], 1),
+        (&first[..], 30),
+        (&["--lookback", "37d"][..], 2),
+        (&[][..], 200),
+        (&[][..], 1),
+    ] {
+        let planned = planned(&sim, &lake, more);
+        let report = sim.sync(&lake, more).expect(0).json();
+        assert_eq!(
+            report["requests"]["total"].as_u64(),
+            Some(planned),
+            "{more:?}"
+        );
+        sim.advance(SignedDuration::from_hours(hours));
+    }
+}
+
+#[test]
+fn five_thousand_idle_projects_cost_one_call_each() {
+    let sim = account(10, 500, 40);
+    let lake = Lake::new();
+    let report = sim.sync(&lake, &[]).expect(0).json();
+    let projects = sim.readable().len() as u64;
+    assert!(4_990 < projects, "{projects}");
+    assert_eq!(of_executions(&report), projects);
+    // Organizations, the projects of each by hundreds (one organization has none), the retention.
+    assert_eq!(report["requests"]["total"], projects + 1 + 10 * 5 + 1 + 1);
+    assert_eq!(planned(&sim, &lake, &[]), projects + 53);
+}
+
+#[test]
+fn pages_smaller_than_asked_for_cost_no_call_that_is_not_needed() {
+    let spec = AccountSpec {
+        orgs: 1,
+        projects_per_org: 1,
+        executions: 2_000,
+        ..AccountSpec::small(now())
+    };
+    let sim = Sim::start(&spec, |_| {});
+    let lake = Lake::new();
+    sim.faults()
+        .always(Match::executions(), FaultKind::CappedPage(100));
+    let arguments = ["--lookback", "37d"];
+    for run in ["first", "second"] {
+        let least = least(&sim, 100);
+        let report = sim.sync(&lake, &arguments).expect(0).json();
+        assert_eq!(report["gaps"], 0);
+        let wasted = of_executions(&report) - least;
+        // A first run may ask once for more than it gets, before it knows.
+        assert!(wasted <= u64::from(run == "first"), "{run}: {wasted}");
+        sim.assert_truth(&lake);
+        assert_eq!(planned(&sim, &lake, &arguments), least + 4, "{run}");
+    }
+}
+
+#[test]
+fn a_deadline_ends_a_run_and_the_next_goes_on() {
+    let sim = account(1, 1, 400);
+    let lake = Lake::new();
+    let never = FaultKind::SlowBody(std::time::Duration::from_secs(3_600));
+    sim.faults().always(Match::executions().page(2), never);
+    let run = sim.sync(&lake, &["--page-size", "10", "--deadline", "3s"]);
+    let report = run.expect(10).json();
+    assert_eq!(report["outcome"], "interrupted");
+    assert!(20 <= report["executions"]["inserted"].as_u64().unwrap());
+    sim.faults().clear();
+    sim.sync(&lake, &[]).expect(0);
+    sim.assert_truth(&lake);
+}

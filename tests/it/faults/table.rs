@@ -1,0 +1,147 @@
+//! The faults, one row each.
+
+use std::time::Duration;
+
+use harness_lake::sim::FaultKind::{self, *};
+
+/// One fault: what goes wrong, where, how often, and how the run ends.
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    pub(super) kind: Option<FaultKind>,
+    pub(super) place: Place,
+    /// How often; none for ever.
+    pub(super) times: Option<u32>,
+    pub(super) arguments: &'static [&'static str],
+    pub(super) ends: Ends,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    Anywhere,
+    SecondPages,
+    OneProject,
+}
+
+/// How the run ends that meets the fault.
+pub(super) enum Ends {
+    /// As if nothing had been: the truth, exit 0.
+    Right,
+    /// One project is not read whole, for this reason, told in these words; the others are right.
+    Partial(&'static str, &'static str),
+    /// The same, though every row came.
+    PartialButAllRows(&'static str, &'static str),
+    /// The run ends with this exit status and code.
+    Fails(i32, &'static str),
+}
+
+pub(super) const TENS: &[&str] = &["--page-size", "10"];
+const ONES: &[&str] = &["--page-size", "1"];
+const NOT_WHOLE: &str = "did not come whole";
+
+pub(super) fn rows() -> Vec<Row> {
+    [passing(), lasting()].into_iter().flatten().collect()
+}
+
+/// What passes leaves no trace.
+fn passing() -> Vec<Row> {
+    let throttled = TooManyRequests { retry_after: None };
+    vec![
+        passes("slow bodies", SlowBody(Duration::from_secs(1)), 6),
+        passes("truncated gzip", TruncatedGzip, 4),
+        passes("HTML with 200", Html200, 4),
+        passes("429 storm", throttled, 12),
+        passes("429 in the guise of 400", TooManyRequestsAs400, 6),
+        passes("burst of 502", Status(502), 5),
+        passes("burst of 500", Status(500), 5),
+        passes("resets mid-body", ResetMidBody, 5),
+        passes("bodies cut short", TruncatedBody, 5),
+        passes("totals that lie", WrongTotal(2), 3),
+        in_tens(passes("totals that lie, too small", WrongTotal(-1), 3)),
+        between_pages("pages that shift", ShiftedPage, 9),
+        between_pages("a page that repeats", RepeatPage, 2),
+        between_pages("rows that vanish between pages", RowsVanish, 2),
+    ]
+}
+
+/// What stays costs one project at most.
+fn lasting() -> Vec<Row> {
+    let equal_starts = Row {
+        kind: None,
+        arguments: ONES,
+        ..harmless("equal starts across a page border", EmptyBody)
+    };
+    let lies = Row {
+        ends: Ends::PartialButAllRows("partial", NOT_WHOLE),
+        ..stays("totals that lie for ever", WrongTotal(3), NOT_WHOLE)
+    };
+    let deleted = Row {
+        ends: Ends::Partial("failure", "404"),
+        ..stays("a project that is deleted", Status(404), "404")
+    };
+    let revoked = Row {
+        ends: Ends::Fails(4, "invalid_credentials"),
+        ..stays("a key that is revoked", Unauthorized, "")
+    };
+    let repeats = Row {
+        place: Place::OneProject,
+        ..in_tens(harmless("a page that repeats for ever", RepeatPage))
+    };
+    vec![
+        stays("truncated gzip for ever", TruncatedGzip, "no whole answer"),
+        stays("HTML with 200 for ever", Html200, "is the base URL right?"),
+        stays("504 for ever", Status(504), "504"),
+        stays("resets for ever", ResetMidBody, "no whole answer"),
+        in_tens(harmless("pages that shift for ever", ShiftedPage)),
+        in_tens(harmless("ids doubled across pages", DuplicateLastRow)),
+        harmless("pages smaller than asked for", CappedPage(10)),
+        equal_starts,
+        repeats,
+        lies,
+        deleted,
+        revoked,
+    ]
+}
+
+/// Some answers about executions are bad, then all are good.
+fn passes(name: &'static str, kind: FaultKind, times: u32) -> Row {
+    Row {
+        times: Some(times),
+        ..harmless(name, kind)
+    }
+}
+
+/// Some second pages do not fit their first.
+fn between_pages(name: &'static str, kind: FaultKind, times: u32) -> Row {
+    Row {
+        place: Place::SecondPages,
+        ..in_tens(passes(name, kind, times))
+    }
+}
+
+/// Every answer is odd, and yet the run is right.
+fn harmless(name: &'static str, kind: FaultKind) -> Row {
+    Row {
+        name,
+        kind: Some(kind),
+        place: Place::Anywhere,
+        times: None,
+        arguments: &[],
+        ends: Ends::Right,
+    }
+}
+
+/// Every answer about one project is bad: it is unavailable.
+fn stays(name: &'static str, kind: FaultKind, words: &'static str) -> Row {
+    Row {
+        place: Place::OneProject,
+        ends: Ends::Partial("source_unavailable", words),
+        ..harmless(name, kind)
+    }
+}
+
+fn in_tens(row: Row) -> Row {
+    Row {
+        arguments: TENS,
+        ..row
+    }
+}
