@@ -17,7 +17,7 @@ use serde::de::IgnoredAny;
 const EXECUTIONS: usize = 4_000;
 
 /// Executions of a batch, as `replay` makes them.
-const BATCH: usize = 1_024;
+const BATCH: usize = 256;
 
 struct Row {
     id: String,

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use super::scan::Value;
+use super::scan::{Slots, Value};
 
 use super::leaf;
 use super::members::write_object;
@@ -67,7 +67,7 @@ pub(super) use object;
 
 /// One JSON object: `N` slots for the fields of `F`, and the rest.
 pub(super) struct Object<'a, F, const N: usize> {
-    slots: [Option<Value<'a>>; N],
+    slots: Slots<'a, N>,
     /// The slots whose names came in another casing, with those.
     spelled: Vec<(usize, Cow<'a, str>)>,
     /// Names and JSON texts, in the order in which they came.
@@ -79,7 +79,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     /// An object without fields.
     pub(super) fn empty() -> Self {
         Self {
-            slots: [None; N],
+            slots: Slots::empty(),
             spelled: Vec::new(),
             rest: Vec::new(),
             fields: std::marker::PhantomData,
@@ -96,10 +96,12 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         let (mut slot, mut other) = (0, 0);
         value.each_member(|name, value| {
             if let Some(at) = find(F::NAMES, &name, &mut slot) {
-                if let Some(before) = object.slots[at].take() {
+                if let Some(before) = object.slots.take(at) {
                     object.odd(at, before, drift);
                 }
-                object.slots[at] = (!value.is_null()).then_some(value);
+                if !value.is_null() {
+                    object.slots.set(at, value);
+                }
                 object.spelled.retain(|(other, _)| *other != at);
                 if name != F::NAMES[at] {
                     object.spelled.push((at, name));
@@ -123,18 +125,20 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
 
     /// Looks at a value and leaves it, so that it ends in `extra`.
     pub(super) fn peek(&self, field: F) -> Option<Value<'a>> {
-        self.slots[field.at()]
+        self.slots.get(field.at())
     }
 
     /// Takes a value whole.
     pub(super) fn take(&mut self, field: F) -> Option<Value<'a>> {
-        self.slots[field.at()].take()
+        self.slots.take(field.at())
     }
 
     /// Takes a value that says nothing: the empty text, zero, the empty list.
     pub(super) fn take_if_empty(&mut self, field: F) {
         let is_empty = |raw: &Value<'_>| matches!(raw.json(), r#""""# | "0" | "[]");
-        self.slots[field.at()] = self.slots[field.at()].filter(|raw| !is_empty(raw));
+        if self.peek(field).as_ref().is_some_and(is_empty) {
+            self.slots.take(field.at());
+        }
     }
 
     /// Takes text.
@@ -240,7 +244,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
 
     /// Whether nothing is left.
     pub(super) fn is_empty(&self) -> bool {
-        self.rest.is_empty() && self.slots.iter().all(Option::is_none)
+        self.rest.is_empty() && self.slots.is_empty()
     }
 
     /// What nobody took, as the text of a JSON object; `None` where all was taken.
@@ -249,8 +253,8 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
             return None;
         }
         let mut members = Vec::with_capacity(N + self.rest.len());
-        for (at, raw) in self.slots.iter().enumerate() {
-            members.extend(raw.map(|raw| (self.name(at), Cow::Borrowed(raw.json()))));
+        for (at, raw) in self.slots.iter() {
+            members.push((self.name(at), Cow::Borrowed(raw.json())));
         }
         members.append(&mut self.rest);
         Some(write_object(members))

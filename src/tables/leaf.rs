@@ -20,11 +20,9 @@ const FEW: usize = 32;
 
 /// Text; a number or a boolean gives its spelling.
 pub(super) fn text(raw: Value<'_>) -> Option<Cow<'_, str>> {
-    let json = raw.json();
-    match json.as_bytes().first()? {
-        b'"' => raw.string(),
-        b'{' | b'[' | b'n' => None,
-        _ => Some(Cow::Borrowed(json)),
+    match raw.scalar() {
+        Some(spelling) => Some(Cow::Borrowed(spelling)),
+        None => raw.string(),
     }
 }
 
@@ -72,14 +70,13 @@ pub(super) fn list(raw: Value<'_>) -> Option<Vec<Value<'_>>> {
 
 /// The distinct texts of a list, in its order, without nulls and empty ones.
 pub(super) fn texts(raw: Value<'_>) -> Option<Vec<Cow<'_, str>>> {
-    let items = list(raw)?;
-    let mut texts = Vec::with_capacity(items.len());
-    for item in items {
-        if item.json() != "null" {
-            texts.push(text(item)?);
+    let mut texts = Vec::new();
+    for item in raw.items()?.filter(|item| !item.is_null()) {
+        let text = text(item)?;
+        if !text.is_empty() {
+            texts.push(text);
         }
     }
-    texts.retain(|text| !text.is_empty());
     first_of_each(&mut texts, |text| text);
     Some(texts)
 }

@@ -21,7 +21,19 @@ struct Span {
     end: u32,
     /// The span behind this one and all that it holds.
     next: u32,
-    has_escapes: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Null,
+    /// A string that says what stands between its quotes.
+    Plain,
+    Escaped,
+    Object,
+    List,
+    /// A number or a boolean.
+    Other,
 }
 
 /// A text that is JSON, with its spans.
@@ -35,6 +47,13 @@ pub(super) struct Document<'a> {
 pub(super) struct Value<'a> {
     document: &'a Document<'a>,
     at: u32,
+}
+
+/// Values of one document, or none, each in the place of a field: a quarter of the size of values.
+pub(super) struct Slots<'a, const N: usize> {
+    document: Option<&'a Document<'a>>,
+    /// Zero, the place of the whole text, stands for none.
+    at: [u32; N],
 }
 
 impl Scanner {
@@ -67,6 +86,42 @@ impl Document<'_> {
     }
 }
 
+impl<'a, const N: usize> Slots<'a, N> {
+    pub(super) fn empty() -> Self {
+        Self {
+            document: None,
+            at: [0; N],
+        }
+    }
+
+    pub(super) fn get(&self, slot: usize) -> Option<Value<'a>> {
+        let document = self.document?;
+        let at = self.at[slot];
+        (at != 0).then_some(Value { document, at })
+    }
+
+    pub(super) fn take(&mut self, slot: usize) -> Option<Value<'a>> {
+        let value = self.get(slot);
+        self.at[slot] = 0;
+        value
+    }
+
+    /// Sets a slot to a value that an object or a list of the document holds.
+    pub(super) fn set(&mut self, slot: usize, value: Value<'a>) {
+        self.document = Some(value.document);
+        self.at[slot] = value.at;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.at.iter().all(|at| *at == 0)
+    }
+
+    /// The values that are there, with their slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, Value<'a>)> {
+        (0..N).filter_map(|slot| Some((slot, self.get(slot)?)))
+    }
+}
+
 impl<'a> Value<'a> {
     fn span(self) -> Span {
         self.document.spans[self.at as usize]
@@ -83,27 +138,37 @@ impl<'a> Value<'a> {
     }
 
     pub(super) fn is_null(self) -> bool {
-        self.json() == "null"
+        self.span().kind == Kind::Null
     }
 
     /// What a string says; `None` for any other value, and for half of a surrogate pair.
     pub(super) fn string(self) -> Option<Cow<'a, str>> {
-        let json = self.json();
-        let inner = json.strip_prefix('"')?.strip_suffix('"')?;
-        if self.span().has_escapes {
-            return serde_json::from_str(json).ok().map(Cow::Owned);
+        let Span {
+            start, end, kind, ..
+        } = self.span();
+        match kind {
+            Kind::Plain => {
+                let inner = start as usize + 1..end as usize - 1;
+                Some(Cow::Borrowed(&self.document.json[inner]))
+            }
+            Kind::Escaped => serde_json::from_str(self.json()).ok().map(Cow::Owned),
+            _ => None,
         }
-        Some(Cow::Borrowed(inner))
+    }
+
+    /// The spelling of a number or a boolean.
+    pub(super) fn scalar(self) -> Option<&'a str> {
+        (self.span().kind == Kind::Other).then(|| self.json())
     }
 
     /// The items of a list.
     pub(super) fn items(self) -> Option<impl Iterator<Item = Value<'a>>> {
-        self.json().starts_with('[').then(|| self.held())
+        (self.span().kind == Kind::List).then(|| self.held())
     }
 
     /// Names and values of an object in turn.
     fn names_and_values(self) -> Option<impl Iterator<Item = Value<'a>>> {
-        self.json().starts_with('{').then(|| self.held())
+        (self.span().kind == Kind::Object).then(|| self.held())
     }
 
     fn held(self) -> impl Iterator<Item = Value<'a>> {
@@ -149,7 +214,7 @@ impl Cursor<'_> {
                     self.space();
                     return (self.at == self.bytes.len()).then_some(());
                 };
-                let is_object = self.bytes[self.spans[*around as usize].start as usize] == b'{';
+                let is_object = self.spans[*around as usize].kind == Kind::Object;
                 match self.after_space()? {
                     b',' if is_object => {
                         self.at += 1;
@@ -173,7 +238,7 @@ impl Cursor<'_> {
         match self.after_space()? {
             b'"' => self.string()?,
             b'{' => {
-                self.open();
+                self.open(Kind::Object);
                 if self.after_space()? != b'}' {
                     self.name()?;
                     return Some(true);
@@ -181,15 +246,15 @@ impl Cursor<'_> {
                 self.close();
             }
             b'[' => {
-                self.open();
+                self.open(Kind::List);
                 if self.after_space()? != b']' {
                     return Some(true);
                 }
                 self.close();
             }
-            b't' => self.word(b"true")?,
-            b'f' => self.word(b"false")?,
-            b'n' => self.word(b"null")?,
+            b't' => self.word(b"true", Kind::Other)?,
+            b'f' => self.word(b"false", Kind::Other)?,
+            b'n' => self.word(b"null", Kind::Null)?,
             _ => self.number()?,
         }
         Some(false)
@@ -205,9 +270,9 @@ impl Cursor<'_> {
         is_colon.then_some(())
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, kind: Kind) {
         self.open.push(offset(self.spans.len()));
-        self.push(self.at, false);
+        self.push(self.at, kind);
         self.at += 1;
     }
 
@@ -221,33 +286,33 @@ impl Cursor<'_> {
     }
 
     /// Adds what stands between `start` and here.
-    fn push(&mut self, start: usize, has_escapes: bool) {
+    fn push(&mut self, start: usize, kind: Kind) {
         let next = offset(self.spans.len() + 1);
         self.spans.push(Span {
             start: offset(start),
             end: offset(self.at),
             next,
-            has_escapes,
+            kind,
         });
     }
 
     fn string(&mut self) -> Option<()> {
         let start = self.at;
-        let mut has_escapes = false;
+        let mut kind = Kind::Plain;
         self.at += 1;
         loop {
             self.at = end_of_plain(self.bytes, self.at);
             match self.bytes.get(self.at)? {
                 b'"' => break,
                 b'\\' => {
-                    has_escapes = true;
+                    kind = Kind::Escaped;
                     self.at += escape_len(&self.bytes[self.at + 1..])? + 1;
                 }
                 _ => return None,
             }
         }
         self.at += 1;
-        self.push(start, has_escapes);
+        self.push(start, kind);
         Some(())
     }
 
@@ -264,17 +329,17 @@ impl Cursor<'_> {
             self.skip(b"+-");
             self.digits()?;
         }
-        self.push(start, false);
+        self.push(start, Kind::Other);
         Some(())
     }
 
-    fn word(&mut self, word: &[u8]) -> Option<()> {
+    fn word(&mut self, word: &[u8], kind: Kind) -> Option<()> {
         let start = self.at;
         if !self.bytes[start..].starts_with(word) {
             return None;
         }
         self.at += word.len();
-        self.push(start, false);
+        self.push(start, kind);
         Some(())
     }
 
