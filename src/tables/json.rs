@@ -68,9 +68,9 @@ pub(super) use object;
 /// One JSON object: `N` slots for the fields of `F`, and the rest.
 pub(super) struct Object<'a, F, const N: usize> {
     slots: Slots<'a, N>,
-    /// The slots whose names came in another casing, with those.
-    spelled: Vec<(usize, Cow<'a, str>)>,
-    /// Names and JSON texts, in the order in which they came.
+    /// The values that have no slot or lost it to one of the same name, in the order in which they came.
+    others: Vec<Value<'a>>,
+    /// What was put back: names and JSON texts.
     rest: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     fields: std::marker::PhantomData<F>,
 }
@@ -80,7 +80,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     pub(super) fn empty() -> Self {
         Self {
             slots: Slots::empty(),
-            spelled: Vec::new(),
+            others: Vec::new(),
             rest: Vec::new(),
             fields: std::marker::PhantomData,
         }
@@ -95,32 +95,40 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         // Servers send fields in a steady order: the next one is looked for where the last was found.
         let (mut slot, mut other) = (0, 0);
         value.each_member(|name, value| {
-            if let Some(at) = find(F::NAMES, &name, &mut slot) {
+            let is_other =
+                matches!(F::OTHERS, Others::Known(names) if is_at(names, &name, &mut other));
+            debug_assert!(!is_other || find(F::NAMES, &name, &mut 0).is_none());
+            if !is_other && let Some(at) = find(F::NAMES, &name, &mut slot) {
                 if let Some(before) = object.slots.take(at) {
-                    object.odd(at, before, drift);
+                    drift.odd_value(&format!("{}{}", F::PATH, F::NAMES[at]), before.json());
+                    object.leave(before);
                 }
                 if !value.is_null() {
                     object.slots.set(at, value);
-                }
-                object.spelled.retain(|(other, _)| *other != at);
-                if name != F::NAMES[at] {
-                    object.spelled.push((at, name));
                 }
                 return;
             }
             if value.is_null() || name == NOISE {
                 return;
             }
-            match F::OTHERS {
-                Others::Held => return,
-                Others::Known(names) if find(names, &name, &mut other).is_none() => {
-                    drift.unknown_field(&format!("{}{name}", F::PATH), value.json());
-                }
-                Others::Known(_) | Others::Kept => {}
+            if let Others::Known(names) = F::OTHERS
+                && !is_other
+                && find(names, &name, &mut other).is_none()
+            {
+                drift.unknown_field(&format!("{}{name}", F::PATH), value.json());
             }
-            object.rest.push((name, Cow::Borrowed(value.json())));
+            object.leave(value);
         })?;
         Some(object)
+    }
+
+    fn leave(&mut self, value: Value<'a>) {
+        match F::OTHERS {
+            Others::Held => return,
+            Others::Known(names) if self.others.is_empty() => self.others.reserve(names.len()),
+            Others::Known(_) | Others::Kept => {}
+        }
+        self.others.push(value);
     }
 
     /// Looks at a value and leaves it, so that it ends in `extra`.
@@ -210,13 +218,14 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
 
     fn odd(&mut self, at: usize, raw: Value<'a>, drift: &mut Drift) {
         drift.odd_value(&format!("{}{}", F::PATH, F::NAMES[at]), raw.json());
-        self.keep_json(self.name(at), Cow::Borrowed(raw.json()));
+        let name = raw.name().unwrap_or(Cow::Borrowed(F::NAMES[at]));
+        self.keep_json(name, Cow::Borrowed(raw.json()));
     }
 
     /// The name of a slot as it came.
     fn name(&self, at: usize) -> Cow<'a, str> {
-        let spelled = self.spelled.iter().find(|(other, _)| *other == at);
-        spelled.map_or(Cow::Borrowed(F::NAMES[at]), |(_, name)| name.clone())
+        let name = self.slots.name(at);
+        name.unwrap_or(Cow::Borrowed(F::NAMES[at]))
     }
 
     /// Leaves a value to the rest, uncounted.
@@ -244,7 +253,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
 
     /// Whether nothing is left.
     pub(super) fn is_empty(&self) -> bool {
-        self.rest.is_empty() && self.slots.is_empty()
+        self.rest.is_empty() && self.others.is_empty() && self.slots.is_empty()
     }
 
     /// What nobody took, as the text of a JSON object; `None` where all was taken.
@@ -252,13 +261,21 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         if self.is_empty() {
             return None;
         }
-        let mut members = Vec::with_capacity(N + self.rest.len());
-        for (at, raw) in self.slots.iter() {
-            members.push((self.name(at), Cow::Borrowed(raw.json())));
+        let mut members = Vec::with_capacity(N + self.others.len() + self.rest.len());
+        for value in self.slots.iter().chain(self.others.iter().copied()) {
+            let name = value.name().unwrap_or_default();
+            members.push((name, Cow::Borrowed(value.json())));
         }
         members.append(&mut self.rest);
         Some(write_object(members))
     }
+}
+
+/// Whether a name is the one at `cursor`, which then moves on.
+fn is_at(names: &[&str], name: &str, cursor: &mut usize) -> bool {
+    let is_at = names.get(*cursor).is_some_and(|known| *known == name);
+    *cursor += usize::from(is_at);
+    is_at
 }
 
 /// Where a name stands among `names`: looked for from `cursor` on, then in any casing. `cursor`

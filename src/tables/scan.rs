@@ -49,6 +49,9 @@ pub(super) struct Value<'a> {
     at: u32,
 }
 
+/// Marks a slot whose value was taken; the place is kept for the name.
+const TAKEN: u32 = 1 << 31;
+
 /// Values of one document, or none, each in the place of a field: a quarter of the size of values.
 pub(super) struct Slots<'a, const N: usize> {
     document: Option<&'a Document<'a>>,
@@ -59,16 +62,12 @@ pub(super) struct Slots<'a, const N: usize> {
 impl Scanner {
     /// Reads a text; `None` unless it is one JSON value.
     pub(super) fn scan<'a>(&'a mut self, json: &'a str) -> Option<Document<'a>> {
-        u32::try_from(json.len()).ok()?;
+        if u64::from(TAKEN) <= json.len() as u64 {
+            return None;
+        }
         self.spans.clear();
         self.open.clear();
-        let mut cursor = Cursor {
-            bytes: json.as_bytes(),
-            at: 0,
-            spans: &mut self.spans,
-            open: &mut self.open,
-        };
-        cursor.document()?;
+        read(json.as_bytes(), &mut self.spans, &mut self.open)?;
         Some(Document {
             json,
             spans: &self.spans,
@@ -95,15 +94,24 @@ impl<'a, const N: usize> Slots<'a, N> {
     }
 
     pub(super) fn get(&self, slot: usize) -> Option<Value<'a>> {
-        let document = self.document?;
         let at = self.at[slot];
-        (at != 0).then_some(Value { document, at })
+        (at & TAKEN == 0).then(|| self.value(at))?
     }
 
     pub(super) fn take(&mut self, slot: usize) -> Option<Value<'a>> {
         let value = self.get(slot);
-        self.at[slot] = 0;
+        self.at[slot] |= TAKEN;
         value
+    }
+
+    /// The name of the value that is or was in a slot.
+    pub(super) fn name(&self, slot: usize) -> Option<Cow<'a, str>> {
+        self.value(self.at[slot] & !TAKEN)?.name()
+    }
+
+    fn value(&self, at: u32) -> Option<Value<'a>> {
+        let document = self.document?;
+        (at != 0).then_some(Value { document, at })
     }
 
     /// Sets a slot to a value that an object or a list of the document holds.
@@ -113,12 +121,12 @@ impl<'a, const N: usize> Slots<'a, N> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.at.iter().all(|at| *at == 0)
+        self.at.iter().all(|at| *at == 0 || at & TAKEN != 0)
     }
 
-    /// The values that are there, with their slots.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, Value<'a>)> {
-        (0..N).filter_map(|slot| Some((slot, self.get(slot)?)))
+    /// The values that are there.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Value<'a>> {
+        (0..N).filter_map(|slot| self.get(slot))
     }
 }
 
@@ -154,6 +162,11 @@ impl<'a> Value<'a> {
             Kind::Escaped => serde_json::from_str(self.json()).ok().map(Cow::Owned),
             _ => None,
         }
+    }
+
+    /// The name of a value that is a member of an object.
+    pub(super) fn name(self) -> Option<Cow<'a, str>> {
+        self.sibling(self.at.checked_sub(1)?).string()
     }
 
     /// The spelling of a number or a boolean.
@@ -195,182 +208,103 @@ impl<'a> Value<'a> {
     }
 }
 
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    spans: &'a mut Vec<Span>,
-    /// The objects and lists around `at`, the innermost last.
-    open: &'a mut Vec<u32>,
-}
-
-impl Cursor<'_> {
-    fn document(&mut self) -> Option<()> {
+/// Adds the spans of the one value that `bytes` are. `open` holds the objects and lists around the
+/// place that is read, the innermost last.
+fn read(bytes: &[u8], spans: &mut Vec<Span>, open: &mut Vec<u32>) -> Option<()> {
+    let mut at = 0;
+    loop {
+        at = after_space(bytes, at);
+        let start = at;
+        let kind;
+        (at, kind) = match *bytes.get(at)? {
+            b'"' => string(bytes, at)?,
+            b'{' => (at + 1, Kind::Object),
+            b'[' => (at + 1, Kind::List),
+            b't' => (word(bytes, at, b"true")?, Kind::Other),
+            b'f' => (word(bytes, at, b"false")?, Kind::Other),
+            b'n' => (word(bytes, at, b"null")?, Kind::Null),
+            _ => (number(bytes, at)?, Kind::Other),
+        };
+        push(spans, start, at, kind);
+        if matches!(kind, Kind::Object | Kind::List) {
+            open.push(offset(spans.len() - 1));
+            at = after_space(bytes, at);
+            match (*bytes.get(at)?, kind) {
+                (b'}', Kind::Object) | (b']', Kind::List) => {}
+                (_, Kind::Object) => {
+                    at = name(bytes, at, spans)?;
+                    continue;
+                }
+                _ => continue,
+            }
+        }
         loop {
-            if self.value()? {
-                continue;
-            }
-            loop {
-                let Some(around) = self.open.last() else {
-                    self.space();
-                    return (self.at == self.bytes.len()).then_some(());
-                };
-                let is_object = self.spans[*around as usize].kind == Kind::Object;
-                match self.after_space()? {
-                    b',' if is_object => {
-                        self.at += 1;
-                        self.name()?;
-                        break;
-                    }
-                    b',' => {
-                        self.at += 1;
-                        break;
-                    }
-                    b'}' if is_object => self.close(),
-                    b']' if !is_object => self.close(),
-                    _ => return None,
+            at = after_space(bytes, at);
+            let Some(around) = open.last() else {
+                return (at == bytes.len()).then_some(());
+            };
+            let next = offset(spans.len());
+            let around = &mut spans[*around as usize];
+            let byte = *bytes.get(at)?;
+            at += 1;
+            match (byte, around.kind) {
+                (b',', Kind::Object) => {
+                    at = name(bytes, after_space(bytes, at), spans)?;
+                    break;
                 }
-            }
-        }
-    }
-
-    /// Reads a value, of an object or a list the beginning; whether a value must follow.
-    fn value(&mut self) -> Option<bool> {
-        match self.after_space()? {
-            b'"' => self.string()?,
-            b'{' => {
-                self.open(Kind::Object);
-                if self.after_space()? != b'}' {
-                    self.name()?;
-                    return Some(true);
-                }
-                self.close();
-            }
-            b'[' => {
-                self.open(Kind::List);
-                if self.after_space()? != b']' {
-                    return Some(true);
-                }
-                self.close();
-            }
-            b't' => self.word(b"true", Kind::Other)?,
-            b'f' => self.word(b"false", Kind::Other)?,
-            b'n' => self.word(b"null", Kind::Null)?,
-            _ => self.number()?,
-        }
-        Some(false)
-    }
-
-    fn name(&mut self) -> Option<()> {
-        if self.after_space()? != b'"' {
-            return None;
-        }
-        self.string()?;
-        let is_colon = self.after_space()? == b':';
-        self.at += 1;
-        is_colon.then_some(())
-    }
-
-    fn open(&mut self, kind: Kind) {
-        self.open.push(offset(self.spans.len()));
-        self.push(self.at, kind);
-        self.at += 1;
-    }
-
-    fn close(&mut self) {
-        self.at += 1;
-        let next = offset(self.spans.len());
-        if let Some(around) = self.open.pop() {
-            let span = &mut self.spans[around as usize];
-            (span.end, span.next) = (offset(self.at), next);
-        }
-    }
-
-    /// Adds what stands between `start` and here.
-    fn push(&mut self, start: usize, kind: Kind) {
-        let next = offset(self.spans.len() + 1);
-        self.spans.push(Span {
-            start: offset(start),
-            end: offset(self.at),
-            next,
-            kind,
-        });
-    }
-
-    fn string(&mut self) -> Option<()> {
-        let start = self.at;
-        let mut kind = Kind::Plain;
-        self.at += 1;
-        loop {
-            self.at = end_of_plain(self.bytes, self.at);
-            match self.bytes.get(self.at)? {
-                b'"' => break,
-                b'\\' => {
-                    kind = Kind::Escaped;
-                    self.at += escape_len(&self.bytes[self.at + 1..])? + 1;
+                (b',', _) => break,
+                (b'}', Kind::Object) | (b']', Kind::List) => {
+                    (around.end, around.next) = (offset(at), next);
+                    open.pop();
                 }
                 _ => return None,
             }
         }
-        self.at += 1;
-        self.push(start, kind);
-        Some(())
-    }
-
-    fn number(&mut self) -> Option<()> {
-        let start = self.at;
-        self.skip(b"-");
-        if !self.skip(b"0") {
-            self.digits()?;
-        }
-        if self.skip(b".") {
-            self.digits()?;
-        }
-        if self.skip(b"eE") {
-            self.skip(b"+-");
-            self.digits()?;
-        }
-        self.push(start, Kind::Other);
-        Some(())
-    }
-
-    fn word(&mut self, word: &[u8], kind: Kind) -> Option<()> {
-        let start = self.at;
-        if !self.bytes[start..].starts_with(word) {
-            return None;
-        }
-        self.at += word.len();
-        self.push(start, kind);
-        Some(())
-    }
-
-    fn digits(&mut self) -> Option<()> {
-        let rest = &self.bytes[self.at..];
-        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.at += digits;
-        (0 < digits).then_some(())
-    }
-
-    fn skip(&mut self, any_of: &[u8]) -> bool {
-        let is_one = matches!(self.bytes.get(self.at), Some(byte) if any_of.contains(byte));
-        self.at += usize::from(is_one);
-        is_one
-    }
-
-    fn space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.bytes.get(self.at) {
-            self.at += 1;
-        }
-    }
-
-    fn after_space(&mut self) -> Option<u8> {
-        self.space();
-        self.bytes.get(self.at).copied()
     }
 }
 
-/// An offset or a count of spans: no more than the text has bytes, which was compared with `u32`.
+/// Adds what stands between `start` and `end`.
+fn push(spans: &mut Vec<Span>, start: usize, end: usize, kind: Kind) {
+    spans.push(Span {
+        start: offset(start),
+        end: offset(end),
+        next: offset(spans.len() + 1),
+        kind,
+    });
+}
+
+/// An offset or a count of spans: no more than the text has bytes, which are less than `TAKEN`.
+#[expect(clippy::cast_possible_truncation, reason = "see above")]
 fn offset(at: usize) -> u32 {
-    u32::try_from(at).unwrap_or(u32::MAX)
+    at as u32
+}
+
+/// Adds the name at `at`; gives where its value can begin.
+fn name(bytes: &[u8], at: usize, spans: &mut Vec<Span>) -> Option<usize> {
+    if *bytes.get(at)? != b'"' {
+        return None;
+    }
+    let (end, kind) = string(bytes, at)?;
+    push(spans, at, end, kind);
+    let at = after_space(bytes, end);
+    (*bytes.get(at)? == b':').then_some(at + 1)
+}
+
+/// The end of the string at `at`.
+fn string(bytes: &[u8], at: usize) -> Option<(usize, Kind)> {
+    let mut kind = Kind::Plain;
+    let mut at = at + 1;
+    loop {
+        at = end_of_plain(bytes, at);
+        match *bytes.get(at)? {
+            b'"' => return Some((at + 1, kind)),
+            b'\\' => {
+                kind = Kind::Escaped;
+                at += 1 + escape_len(&bytes[at + 1..])?;
+            }
+            _ => return None,
+        }
+    }
 }
 
 /// The length of what follows a backslash.
@@ -383,6 +317,44 @@ fn escape_len(rest: &[u8]) -> Option<usize> {
         }
         _ => None,
     }
+}
+
+/// The end of the number at `at`.
+fn number(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut at = skip(bytes, at, b"-");
+    at = match bytes.get(at)? {
+        b'0' => at + 1,
+        _ => digits(bytes, at)?,
+    };
+    if let Some(b'.') = bytes.get(at) {
+        at = digits(bytes, at + 1)?;
+    }
+    if let Some(b'e' | b'E') = bytes.get(at) {
+        at = digits(bytes, skip(bytes, at + 1, b"+-"))?;
+    }
+    Some(at)
+}
+
+fn digits(bytes: &[u8], at: usize) -> Option<usize> {
+    let rest = bytes.get(at..)?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (0 < digits).then_some(at + digits)
+}
+
+fn skip(bytes: &[u8], at: usize, any_of: &[u8]) -> usize {
+    let is_one = matches!(bytes.get(at), Some(byte) if any_of.contains(byte));
+    at + usize::from(is_one)
+}
+
+fn word(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
+    bytes[at..].starts_with(word).then_some(at + word.len())
+}
+
+fn after_space(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(at) {
+        at += 1;
+    }
+    at
 }
 
 /// The first byte from `at` on that ends a string, escapes or is a control character, eight bytes at
