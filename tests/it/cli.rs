@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -284,9 +284,9 @@ fn the_demo_runs_and_so_do_its_queries() {
     assert_eq!(foreign.files().len(), 1);
 }
 
-#[test]
-fn the_simulated_server_can_be_synced_from_and_ends_on_a_signal() {
-    let mut server = bare_command(&["sim", "--port", "0", "--executions", "200"])
+/// The simulated account as a server, and what it tells to export.
+fn served(more: &[&str]) -> (Child, BTreeMap<String, String>) {
+    let mut server = bare_command(&[&["sim", "--port", "0", "--executions", "200"], more].concat())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -302,12 +302,40 @@ fn the_simulated_server_can_be_synced_from_and_ends_on_a_signal() {
             exports.insert(name.to_owned(), value.to_owned());
         }
     }
-    let lake = Lake::new();
+    (server, exports)
+}
+
+/// The report of a `sync` from a server, which then ends on a signal.
+fn synced_from(more: &[&str], lake: &Lake) -> Value {
+    let (mut server, exports) = served(more);
     let mut sync: Command = bare_command(&["sync", "--output", "json", "--lake", lake.path()]);
     sync.envs(exports)
         .env("HARNESS_LAKE_REQUESTS_PER_MINUTE", "6000");
     let report = Run::of(sync.output().unwrap()).expect(0).json();
-    assert!(100 < report["executions"]["inserted"].as_u64().unwrap());
     signal(&server, "TERM");
     assert_eq!(server.wait().unwrap().code(), Some(0));
+    report
+}
+
+#[test]
+fn the_simulated_server_can_be_synced_from_and_ends_on_a_signal() {
+    let report = synced_from(&[], &Lake::new());
+    assert!(100 < report["executions"]["inserted"].as_u64().unwrap());
+}
+
+#[test]
+fn the_simulated_account_can_be_served_at_another_time() {
+    let lake = Lake::new();
+    let [earlier, later] = ["2026-11-20T15:00:00Z", "2026-11-20T16:00:00Z"].map(|now| {
+        let times = ["--history-until", "2026-11-24", "--now", now];
+        synced_from(&times, &lake)
+    });
+    for (report, minute) in [(&earlier, "2026-11-20T14:55"), (&later, "2026-11-20T15:55")] {
+        let covered_to = report["covered_to"].as_str().unwrap();
+        assert!(covered_to.starts_with(minute), "{covered_to}");
+    }
+    // The account is the same, so an hour brings few executions.
+    let [before, added] =
+        [earlier, later].map(|report| report["executions"]["inserted"].as_u64().unwrap());
+    assert!(100 < before && added < before / 10, "{before}, {added}");
 }
