@@ -2,6 +2,7 @@
 """harness-lake beside general tools, at the same work on the same data: see README.md here.
 
     peers.py replay     raw summaries to `executions` and `stages`: DuckDB, Polars
+    peers.py sync       the API to Parquet: dlt
     peers.py startup    `--version`, `status` of a small lake, the size of the binary
 """
 
@@ -14,6 +15,7 @@ import shutil
 import statistics
 import subprocess
 import time
+from datetime import datetime
 from pathlib import Path
 
 import measure
@@ -23,6 +25,10 @@ PACKAGES = ["duckdb", "polars", "dlt", "pyarrow"]
 
 # One account, on every machine and every day.
 NOW = "2026-11-24T15:00:00Z"
+
+# A range that holds its whole history of 30 days, to the end that `sync` reads it to.
+FROM = "2026-10-24T00:00:00Z"
+TO = "2026-11-24T14:55:00Z"
 
 # The simulated server has no limit; what it asks of a real one is another matter.
 FAST = {"HARNESS_LAKE_REQUESTS_PER_MINUTE": "1000000"}
@@ -133,6 +139,48 @@ class Bench:
                 raise measure.Failed(f"{form} does not give the same `{name}`: {json.dumps(of)}")
         return found
 
+    def sync(self) -> None:
+        outs = {OURS: self.work / "synced"}
+        for workers in (1, 2):
+            outs[f"dlt, {workers} to normalize"] = self.work / f"dlt-{workers}"
+        end = milliseconds(TO)
+        with self.sim(SYNC_EXECUTIONS[self.setting]) as sim:
+            commands = {
+                name: interpreter("dlt_sync.py", milliseconds(FROM), end, name.split()[1], out)
+                for name, out in outs.items()
+                if name != OURS
+            }
+            commands[OURS] = self.command("sync", "--lake", outs[OURS], "--start-date", FROM)
+
+            def contender(name: str):
+                def measured() -> Sample:
+                    shutil.rmtree(outs[name], ignore_errors=True)
+                    return run(commands[name], env=sim.env | FAST, whole_tree=name != OURS)
+
+                return measured
+
+            costs = measure.interleave({name: contender(name) for name in outs}, self.repeat)
+        checks = {}
+        for name, out in outs.items():
+            if name != OURS:
+                checks[name] = found = measure.answer("count.py", outs[OURS], out, end)
+                if found["only_ours"] or found["only_theirs"] or not found["ours"]:
+                    raise measure.Failed(f"{name} did not read the same executions: {found}")
+        rows = next(iter(checks.values()))["ours"]
+        sizes = {name: measure.size(out, "**/*.parquet") for name, out in outs.items()}
+        text = "\n\n".join(
+            [
+                f"## `sync` of {rows:,} executions from one simulated server; "
+                f"median of {self.repeat}",
+                f"Multiples of {OURS}, which writes raw partitions and all tables; dlt writes one "
+                "table with nested values as JSON text. The same executions, compared by id.",
+                ratios(costs, OURS, rows, sizes),
+            ]
+        )
+        self.results.add(
+            "sync", text, {"rows": rows, "costs": plain(costs), "sizes": sizes, "same": checks}
+        )
+
     def startup(self) -> None:
         lake = self.work / "small-lake"
         with measure.once(lake) as is_new:
@@ -164,6 +212,10 @@ class Bench:
         self.results.add("startup", text, {"ms": samples, "stripped_bytes": size})
 
 
+def milliseconds(instant: str) -> int:
+    return int(datetime.fromisoformat(instant).timestamp() * 1000)
+
+
 def spawn_ms(command: list[str]) -> float:
     """From the spawn to the end of a process."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -190,7 +242,7 @@ def stripped(binary: Path, work: Path) -> int:
 
 def main() -> None:
     parser = measure.options(__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["replay", "startup"])
+    parser.add_argument("part", choices=["replay", "sync", "startup"])
     parser.add_argument(
         "--forms",
         nargs="*",
