@@ -37,3 +37,7 @@ fuzz SECONDS="300":
 bench-peers *ARGS:
     ./benches/run peers.py {{ARGS}}
 
+
+# How time, memory and requests grow with executions and with the age of a lake.
+bench-growth *ARGS:
+    ./benches/run growth.py {{ARGS}}

@@ -141,12 +141,12 @@ class Bench:
 
     def sync(self) -> None:
         outs = {OURS: self.work / "synced"}
-        for workers in (1, 2):
-            outs[f"dlt, {workers} to normalize"] = self.work / f"dlt-{workers}"
+        for form in ("one 1", "one 2", "stages 1", "stages 2"):
+            outs[f"dlt {form}"] = self.work / "dlt" / form.replace(" ", "-")
         end = milliseconds(TO)
         with self.sim(SYNC_EXECUTIONS[self.setting]) as sim:
             commands = {
-                name: interpreter("dlt_sync.py", milliseconds(FROM), end, name.split()[1], out)
+                name: interpreter("dlt_sync.py", milliseconds(FROM), end, *name.split()[1:], out)
                 for name, out in outs.items()
                 if name != OURS
             }
@@ -172,8 +172,9 @@ class Bench:
             [
                 f"## `sync` of {rows:,} executions from one simulated server; "
                 f"median of {self.repeat}",
-                f"Multiples of {OURS}, which writes raw partitions and all tables; dlt writes one "
-                "table with nested values as JSON text. The same executions, compared by id.",
+                f"Multiples of {OURS}, which writes raw partitions and all tables. dlt writes one "
+                "table with what is nested as JSON text, or executions in columns and a table of "
+                "stages, with one or two processes to normalize. The same executions, by id.",
                 ratios(costs, OURS, rows, sizes),
             ]
         )
