@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """How the cost of harness-lake grows, with executions and with the age of a lake: see README.md.
 
-    growth.py size      `sync` and `replay` of more and more executions
-    growth.py age       an hourly `sync` of a lake that is a month old, a year, three years
+growth.py size      `sync` and `replay` of more and more executions
+growth.py age       an hourly `sync` of a lake that is a month old, a year, three years
 """
 
 from __future__ import annotations
@@ -182,9 +182,7 @@ class Bench:
         # More executions come from more projects, as in life.
         projects = max(3, count // 10_000)
         with Sim(self.binary, *arguments, "--projects", projects) as sim:
-            sync = run(
-                self.command("sync", "--lake", lake, "--report", report), env=sim.env | FAST
-            )
+            sync = run(self.command("sync", "--lake", lake, "--report", report), env=sim.env | FAST)
         told = json.loads(report.read_text())
         replay = run(self.command("replay", "--again", "--lake", lake))
         found = {
@@ -235,7 +233,7 @@ class Bench:
 
     @property
     def hours(self) -> int:
-        return self.options.repeat or (2 if self.options.quick else 5)
+        return self.options.repeat or (2 if self.options.quick else 12)
 
     def measure_ages(self, store: Folder | Moto) -> dict:
         found: dict[str, dict] = {}
@@ -271,9 +269,7 @@ class Bench:
                 "wall_s": statistics.median(of.wall_s for of in samples),
                 "cpu_s": statistics.median(of.cpu_s for of in samples),
                 "peak_bytes": statistics.median(of.peak_bytes for of in samples),
-                "store": {
-                    kind: statistics.median(of[kind] for of in asked) for kind in set().union(*asked)
-                },
+                "store": {kind: statistics.median(of[kind] for of in asked) for kind in set().union(*asked)},
             }
             say(f"{age}: {found[age]}")
         return found

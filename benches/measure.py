@@ -246,19 +246,21 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def ratios(costs: Mapping[str, Cost], ours: str, units: int, sizes: Mapping[str, int]) -> str:
-    """Each contender's costs as multiples of ours; ours in absolute terms as well."""
+    """Each contender's costs as multiples of ours, and in absolute terms. A multiple is the median
+    over the rounds, each compared with ours of the same round: the load of a machine drifts."""
     base = costs[ours]
 
-    def times(value: float, of: float) -> str:
-        return f"{value / of:.2f}" if of else "-"
+    def times(name: str, cost: Cost) -> str:
+        pairs = zip(cost.samples, base.samples, strict=True)
+        return f"{statistics.median(getattr(one, name) / getattr(our, name) for one, our in pairs):.2f}"
 
     rows = [
         [
             name,
-            times(cost.wall_s, base.wall_s),
-            times(cost.cpu_s, base.cpu_s),
-            times(cost.peak_bytes, base.peak_bytes),
-            times(sizes.get(name, 0), sizes.get(ours, 0)),
+            times("wall_s", cost),
+            times("cpu_s", cost),
+            times("peak_bytes", cost),
+            f"{sizes[name] / sizes[ours]:.2f}",
             f"{units / cost.wall_s:,.0f}",
             f"{cost.cpu_s / units * 1e6:,.0f}",
             f"{cost.peak_bytes / MIB:,.0f}",

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """harness-lake beside general tools, at the same work on the same data: see README.md here.
 
-    peers.py replay     raw summaries to `executions` and `stages`: DuckDB, Polars
-    peers.py sync       the API to Parquet: dlt
-    peers.py startup    `--version`, `status` of a small lake, the size of the binary
+peers.py replay     raw summaries to `executions` and `stages`: DuckDB, Polars
+peers.py sync       the API to Parquet: dlt
+peers.py startup    `--version`, `status` of a small lake, the size of the binary
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 import measure
-from measure import MIB, Cost, Results, Sample, Sim, interpreter, plain, ratios, run, say, table
+from measure import MIB, Results, Sample, Sim, interpreter, plain, ratios, run, say, table
 
 PACKAGES = ["duckdb", "polars", "dlt", "pyarrow"]
 
@@ -66,9 +66,7 @@ class Bench:
         self.work = options.work.resolve() / self.setting
         self.work.mkdir(parents=True, exist_ok=True)
         self.forms = options.forms
-        self.results = Results(
-            f"peers-{options.part}", self.work, measure.machine(self.binary, PACKAGES)
-        )
+        self.results = Results(f"peers-{options.part}", self.work, measure.machine(self.binary, PACKAGES))
 
     def command(self, *arguments: object) -> list[str]:
         return [str(self.binary), *map(str, arguments)]
@@ -114,8 +112,7 @@ class Bench:
         whole = sum(measure.size(lake / name) for name in tables)
         any_check = next(iter(checks.values()), {})
         compared = ", ".join(
-            f"{of['columns']} columns of {of['rows']:,} rows of `{name}`"
-            for name, of in any_check.items()
+            f"{of['columns']} columns of {of['rows']:,} rows of `{name}`" for name, of in any_check.items()
         )
         text = "\n\n".join(
             [
@@ -141,7 +138,7 @@ class Bench:
 
     def sync(self) -> None:
         outs = {OURS: self.work / "synced"}
-        for form in ("one 1", "one 2", "stages 1", "stages 2"):
+        for form in ("one gc", "one no-gc", "stages gc", "stages no-gc"):
             outs[f"dlt {form}"] = self.work / "dlt" / form.replace(" ", "-")
         end = milliseconds(TO)
         with self.sim(SYNC_EXECUTIONS[self.setting]) as sim:
@@ -170,17 +167,14 @@ class Bench:
         sizes = {name: measure.size(out, "**/*.parquet") for name, out in outs.items()}
         text = "\n\n".join(
             [
-                f"## `sync` of {rows:,} executions from one simulated server; "
-                f"median of {self.repeat}",
+                f"## `sync` of {rows:,} executions from one simulated server; median of {self.repeat}",
                 f"Multiples of {OURS}, which writes raw partitions and all tables. dlt writes one "
                 "table with what is nested as JSON text, or executions in columns and a table of "
-                "stages, with one or two processes to normalize. The same executions, by id.",
+                "stages, with Python's collector or without. The same executions, by id.",
                 ratios(costs, OURS, rows, sizes),
             ]
         )
-        self.results.add(
-            "sync", text, {"rows": rows, "costs": plain(costs), "sizes": sizes, "same": checks}
-        )
+        self.results.add("sync", text, {"rows": rows, "costs": plain(costs), "sizes": sizes, "same": checks})
 
     def startup(self) -> None:
         lake = self.work / "small-lake"

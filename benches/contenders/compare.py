@@ -1,6 +1,6 @@
 """Says whether a contender wrote the same rows as harness-lake: `EXCEPT ALL`, both ways.
 
-    compare.py LAKE OUT [COLUMN ...]    columns that the contender cannot write
+compare.py LAKE OUT [COLUMN ...]    columns that the contender cannot write
 """
 
 import json

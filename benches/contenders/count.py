@@ -1,6 +1,6 @@
 """Says whether dlt read the same executions as harness-lake.
 
-    count.py LAKE DLT_FOLDER TO_MS
+count.py LAKE DLT_FOLDER TO_MS
 """
 
 import json
@@ -24,9 +24,7 @@ def main(lake: Path, out: Path, to_ms: int) -> None:
     def count(query: str) -> int:
         return connection.execute(f"SELECT count(*) FROM ({query})").fetchone()[0]
 
-    compression = {
-        pq.ParquetFile(path).metadata.row_group(0).column(0).compression for path in files
-    }
+    compression = {pq.ParquetFile(path).metadata.row_group(0).column(0).compression for path in files}
     found = {
         "ours": count(ours),
         "theirs": count(theirs),

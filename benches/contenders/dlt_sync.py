@@ -1,36 +1,39 @@
 """dlt reads every execution of an account into Parquet in a folder.
 
-    dlt_sync.py FROM_MS TO_MS TABLES NORMALIZE_WORKERS FOLDER
+    dlt_sync.py FROM_MS TO_MS TABLES COLLECTOR FOLDER
 
-one      one table; what is nested stays JSON text, which is the least work that there is
-stages   executions in columns and a table of stages, as people ask of them: objects in columns,
-         lists in tables of their own, `moduleInfo` as JSON text
+TABLES: `one`, where what is nested stays JSON text, which is the least work that there is; or
+`stages`, executions in columns and a table of stages, as people ask of them: objects in columns,
+lists in tables of their own, `moduleInfo` as JSON text.
 
-Set for speed: projects in parallel, the largest pages, no compression between steps, nothing sent
-home.
+COLLECTOR: `gc`, or `no-gc`: Python's collector of cycles walks through all these rows again and
+again, and there is nothing to collect.
+
+Set for speed and memory: projects in parallel, small pages and buffers, no compression between
+steps, nothing sent home. A second process to normalize cost more than it brought.
 """
 
+import gc
 import os
 import sys
 from pathlib import Path
 
-FROM_MS, TO_MS, TABLES, WORKERS = sys.argv[1:5]
+FROM_MS, TO_MS, TABLES, COLLECTOR = sys.argv[1:5]
 FOLDER = Path(sys.argv[5]).resolve()
+
+if COLLECTOR == "no-gc":
+    gc.disable()
 
 os.environ |= {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "RUNTIME__LOG_LEVEL": "ERROR",
     "DATA_WRITER__DISABLE_COMPRESSION": "true",
-    "EXTRACT__WORKERS": "16",
-    "NORMALIZE__WORKERS": WORKERS,
-    "LOAD__WORKERS": "4",
+    "DATA_WRITER__BUFFER_MAX_ITEMS": "250",
+    "EXTRACT__WORKERS": "4",
     # Without a level here the writer takes zstd's least.
     "NORMALIZE__DATA_WRITER__COMPRESSION": "zstd",
     "DESTINATION__FILESYSTEM__BUCKET_URL": (FOLDER / "lake").as_uri(),
 }
-if int(WORKERS) > 1:
-    # Something for each worker: by default there is one file a table.
-    os.environ["SOURCES__DATA_WRITER__FILE_MAX_ITEMS"] = "2500"
 
 import dlt  # noqa: E402
 from dlt.sources.helpers.rest_client import RESTClient  # noqa: E402
@@ -41,13 +44,16 @@ from dlt.sources.rest_api import rest_api_source  # noqa: E402
 BASE = os.environ["HARNESS_BASE_URL"]
 KEY = os.environ["HARNESS_API_KEY"]
 ACCOUNT = KEY.split(".")[1]
-PAGE = 1000
+PAGE = 100
+
+# A page of a listing, at most.
+ALL = 1000
 
 
 def listed(path: str, name: str) -> list[str]:
     """The identifiers of a list that fits one page."""
     client = RESTClient(BASE, headers={"Harness-Account": ACCOUNT}, auth=APIKeyAuth("x-api-key", KEY))
-    rows = client.get(path, params={"page": 0, "limit": PAGE}).json()
+    rows = client.get(path, params={"page": 0, "limit": ALL}).json()
     return [row[name]["identifier"] for row in rows]
 
 

@@ -110,8 +110,7 @@ def word(status: str) -> str:
 
 def category(status: str) -> str:
     cases = " ".join(
-        f"WHEN w IN ({', '.join(map(repr, words))}) THEN '{name}'"
-        for name, words in CATEGORIES.items()
+        f"WHEN w IN ({', '.join(map(repr, words))}) THEN '{name}'" for name, words in CATEGORIES.items()
     ).replace("w IN", f"{word(status)} IN")
     return f"CASE {cases} ELSE 'unknown' END"
 

@@ -19,7 +19,7 @@ def main(lake: Path, out: Path) -> None:
                     batch.column(name).cast("int64") if name.endswith("_ts") else batch.column(name)
                     for name in COLUMNS
                 ]
-                for org, project, first, last, summary in zip(*(c.to_pylist() for c in columns)):
+                for org, project, first, last, summary in zip(*(c.to_pylist() for c in columns), strict=True):
                     file.write(
                         f'{{"org_id":{json.dumps(org)},"project_id":{json.dumps(project)},'
                         f'"first_observed_us":{first},"observed_us":{last},"summary":{summary}}}\n'

@@ -77,9 +77,7 @@ def texts(*paths: str) -> pl.Expr:
 
 def failure_types(info: str) -> pl.Expr:
     nothing = pl.lit([], dtype=pl.List(pl.String))
-    responses = at(f"{info}.responseMessages").list.eval(
-        pl.element().struct.field("failureTypes").explode()
-    )
+    responses = at(f"{info}.responseMessages").list.eval(pl.element().struct.field("failureTypes").explode())
     listed = at(f"{info}.failureTypeList")
     return distinct(pl.concat_list(listed.fill_null(nothing), responses.fill_null(nothing)))
 
@@ -179,9 +177,9 @@ def executions(rows: pl.LazyFrame) -> pl.LazyFrame:
             branch=pl.coalesce(
                 text(f"{ci}.branch"), text(f"{ci}.ciExecutionInfoDTO.pullRequest.sourceBranch")
             ),
-            pr_number=pl.coalesce(
-                at(f"{ci}.prNumber"), at(f"{ci}.ciExecutionInfoDTO.pullRequest.id")
-            ).cast(pl.Int64),
+            pr_number=pl.coalesce(at(f"{ci}.prNumber"), at(f"{ci}.ciExecutionInfoDTO.pullRequest.id")).cast(
+                pl.Int64
+            ),
             ci_event=text(f"{ci}.ciExecutionInfoDTO.event"),
             services=cd("serviceIdentifiers"),
             environments=cd("envIdentifiers"),
