@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Int64Builder, ListBuilder, MapBuilder, MapFieldNames, StringBuilder,
+    ArrayBuilder, ArrayRef, BooleanBuilder, Int64Builder, ListBuilder, MapBuilder, MapFieldNames, StringBuilder,
     TimestampMicrosecondBuilder,
 };
 
@@ -74,7 +74,9 @@ impl Text {
 
 impl Column for Text {
     fn finish(&mut self) -> ArrayRef {
-        Arc::new(self.0.finish())
+        // The next batch is much like this one: growing step by step would copy it twice.
+        let next = StringBuilder::with_capacity(self.0.len(), self.0.values_slice().len());
+        Arc::new(std::mem::replace(&mut self.0, next).finish())
     }
 }
 

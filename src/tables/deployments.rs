@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
+use super::scan::Value;
 
 use super::columns::{columns, set_head};
 use super::json::{Others, object};
@@ -109,14 +109,14 @@ impl Deployments {
         &mut self,
         head: &Head<'_>,
         stage: &StageFacts<'_>,
-        module_info: Option<&RawValue>,
+        module_info: Option<Value<'_>>,
         n_deployments: &mut usize,
         drift: &mut Drift,
     ) {
         let modules = module_info.and_then(|raw| {
-            let modules = StageModules::read(raw.get(), drift);
+            let modules = StageModules::read(raw, drift);
             if modules.is_none() {
-                drift.odd_value("layoutNodeMap.*.moduleInfo", raw.get());
+                drift.odd_value("layoutNodeMap.*.moduleInfo", raw.json());
             }
             modules
         });
@@ -163,7 +163,7 @@ fn environments<'a>(cd: &mut StageCd<'a>, drift: &mut Drift) -> Vec<Environment<
     let mut gitops: Gitops<'a> = cd.object(StageCdField::Gitops, drift);
     let many = gitops.list(GitopsField::Environments, drift);
     let many: Vec<_> = (many.into_iter())
-        .filter_map(|raw| EnvironmentFields::read(raw.get(), drift))
+        .filter_map(|raw| EnvironmentFields::read(raw, drift))
         .collect();
     let mut environments: Vec<_> = std::iter::once(infra)
         .chain(many)
@@ -197,7 +197,7 @@ fn artifact<'a>(service: &mut Service<'a>, drift: &mut Drift) -> Option<Cow<'a, 
     let primary = artifacts.take(ArtifactsField::Primary);
     name.or_else(|| {
         let raw = primary?;
-        let Some(mut artifact) = Artifact::read(raw.get(), drift) else {
+        let Some(mut artifact) = Artifact::read(raw, drift) else {
             return leaf::text(raw).filter(|text| !text.is_empty());
         };
         let name = artifact.text(ArtifactField::DisplayName, drift);

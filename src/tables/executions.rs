@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
+use super::scan::Value;
 
 use super::columns::{columns, set_head};
 use super::json::{Others, object};
@@ -173,7 +173,7 @@ impl Executions {
         self.store_type.push(fields.text(Field::StoreType, drift));
         self.modules.push(&fields.texts(Field::Modules, drift));
         self.module_info
-            .push(fields.take(Field::ModuleInfo).map(RawValue::get));
+            .push(fields.take(Field::ModuleInfo).map(Value::json));
         self.push_progress(head, fields, drift);
         self.push_trigger(fields, drift);
         self.push_retry(head, fields, drift);

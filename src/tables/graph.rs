@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
+use super::scan::Value;
 
 use super::json::{Others, object};
 use super::leaf;
@@ -73,7 +73,7 @@ pub(super) struct Stage<'a> {
 
 struct Node<'a> {
     id: Cow<'a, str>,
-    raw: &'a RawValue,
+    raw: Value<'a>,
     fields: NodeFields<'a>,
     /// `nodeType`.
     kind: Option<Cow<'a, str>>,
@@ -88,23 +88,23 @@ impl<'a> Graph<'a> {
         let Some(map) = summary.fields.take(Field::LayoutNodeMap) else {
             return Self::default();
         };
-        let Some(mut members) = members::members(map.get()) else {
+        let Some(mut members) = map.members() else {
             summary.fields.refuse(Field::LayoutNodeMap, map, drift);
             return Self::default();
         };
         let mut no_rows = Vec::new();
-        let mut lose = |id, raw: &'a RawValue| no_rows.push((id, Cow::Borrowed(raw.get())));
+        let mut lose = |id, raw: Value<'a>| no_rows.push((id, Cow::Borrowed(raw.json())));
         leaf::last_of_each(&mut members, |id, raw| {
             drift.odd_value("layoutNodeMap.*", &id);
             lose(id, raw);
         });
         let mut nodes = Nodes(Vec::with_capacity(members.len()));
         for (id, raw) in members {
-            match NodeFields::read(raw.get(), drift) {
+            match NodeFields::read(raw, drift) {
                 Some(fields) => nodes.0.push(Node::read(id, raw, fields, drift)),
-                None if raw.get() == "null" => {}
+                None if raw.is_null() => {}
                 None => {
-                    drift.odd_value("layoutNodeMap.*", raw.get());
+                    drift.odd_value("layoutNodeMap.*", raw.json());
                     lose(id, raw);
                 }
             }
@@ -225,7 +225,7 @@ impl<'a> Nodes<'a> {
 impl<'a> Node<'a> {
     fn read(
         id: Cow<'a, str>,
-        raw: &'a RawValue,
+        raw: Value<'a>,
         mut fields: NodeFields<'a>,
         drift: &mut Drift,
     ) -> Self {

@@ -7,10 +7,10 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
+use super::scan::{Slots, Value};
 
 use super::leaf;
-use super::members::{each_member, write_object};
+use super::members::write_object;
 use crate::drift::Drift;
 
 /// Storage class names that the server's database leaks into its answers.
@@ -67,7 +67,7 @@ pub(super) use object;
 
 /// One JSON object: `N` slots for the fields of `F`, and the rest.
 pub(super) struct Object<'a, F, const N: usize> {
-    slots: [Option<&'a RawValue>; N],
+    slots: Slots<'a, N>,
     /// The slots whose names came in another casing, with those.
     spelled: Vec<(usize, Cow<'a, str>)>,
     /// Names and JSON texts, in the order in which they came.
@@ -79,62 +79,66 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     /// An object without fields.
     pub(super) fn empty() -> Self {
         Self {
-            slots: [None; N],
+            slots: Slots::empty(),
             spelled: Vec::new(),
             rest: Vec::new(),
             fields: std::marker::PhantomData,
         }
     }
 
-    /// Reads an object; `None` where the text is no JSON object.
+    /// Reads an object; `None` for a value that is none.
     ///
     /// Names are found in any casing. Null means absent. Of a repeated name the last value counts
     /// and is counted; the one before goes to the rest.
-    pub(super) fn read(json: &'a str, drift: &mut Drift) -> Option<Self> {
+    pub(super) fn read(value: Value<'a>, drift: &mut Drift) -> Option<Self> {
         let mut object = Self::empty();
         // Servers send fields in a steady order: the next one is looked for where the last was found.
         let (mut slot, mut other) = (0, 0);
-        each_member(json, |name, value| {
+        value.each_member(|name, value| {
             if let Some(at) = find(F::NAMES, &name, &mut slot) {
-                if let Some(before) = object.slots[at].take() {
+                if let Some(before) = object.slots.take(at) {
                     object.odd(at, before, drift);
                 }
-                object.slots[at] = (value.get() != "null").then_some(value);
+                if !value.is_null() {
+                    object.slots.set(at, value);
+                }
                 object.spelled.retain(|(other, _)| *other != at);
                 if name != F::NAMES[at] {
                     object.spelled.push((at, name));
                 }
                 return;
             }
-            if value.get() == "null" || name == NOISE {
+            if value.is_null() || name == NOISE {
                 return;
             }
             match F::OTHERS {
                 Others::Held => return,
                 Others::Known(names) if find(names, &name, &mut other).is_none() => {
-                    drift.unknown_field(&format!("{}{name}", F::PATH), value.get());
+                    drift.unknown_field(&format!("{}{name}", F::PATH), value.json());
                 }
                 Others::Known(_) | Others::Kept => {}
             }
-            object.rest.push((name, Cow::Borrowed(value.get())));
+            object.rest.push((name, Cow::Borrowed(value.json())));
         })?;
         Some(object)
     }
 
     /// Looks at a value and leaves it, so that it ends in `extra`.
-    pub(super) fn peek(&self, field: F) -> Option<&'a RawValue> {
-        self.slots[field.at()]
+    pub(super) fn peek(&self, field: F) -> Option<Value<'a>> {
+        self.slots.get(field.at())
     }
 
     /// Takes a value whole.
-    pub(super) fn take(&mut self, field: F) -> Option<&'a RawValue> {
-        self.slots[field.at()].take()
+    pub(super) fn take(&mut self, field: F) -> Option<Value<'a>> {
+        self.slots.take(field.at())
     }
 
     /// Takes a value that says nothing: the empty text, zero, the empty list.
     pub(super) fn take_if_empty(&mut self, field: F) {
-        let is_empty = |raw: &&RawValue| matches!(raw.get(), r#""""# | "0" | "[]");
-        self.slots[field.at()] = self.slots[field.at()].filter(|raw| !is_empty(raw));
+        let is_empty = |raw: &Value<'_>| matches!(raw.json(), r#""""# | "0" | "[]");
+        if self.peek(field).as_ref().is_some_and(is_empty) {
+            self.slots.take(field.at());
+        }
     }
 
     /// Takes text.
@@ -164,7 +168,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     }
 
     /// Takes a list.
-    pub(super) fn list(&mut self, field: F, drift: &mut Drift) -> Vec<&'a RawValue> {
+    pub(super) fn list(&mut self, field: F, drift: &mut Drift) -> Vec<Value<'a>> {
         self.read_with(field, leaf::list, drift).unwrap_or_default()
     }
 
@@ -177,7 +181,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         let Some(raw) = self.take(field) else {
             return Object::empty();
         };
-        Object::read(raw.get(), drift).unwrap_or_else(|| {
+        Object::read(raw, drift).unwrap_or_else(|| {
             self.odd(field.at(), raw, drift);
             Object::empty()
         })
@@ -188,10 +192,10 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     pub(super) fn read_with<T>(
         &mut self,
         field: F,
-        read: impl FnOnce(&'a RawValue) -> Option<T>,
+        read: impl FnOnce(Value<'a>) -> Option<T>,
         drift: &mut Drift,
     ) -> Option<T> {
-        let raw = self.take(field).filter(|raw| raw.get() != r#""""#)?;
+        let raw = self.take(field).filter(|raw| raw.json() != r#""""#)?;
         let value = read(raw);
         if value.is_none() {
             self.odd(field.at(), raw, drift);
@@ -200,13 +204,13 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     }
 
     /// Counts a value as odd and sends it to the rest.
-    pub(super) fn refuse(&mut self, field: F, raw: &'a RawValue, drift: &mut Drift) {
+    pub(super) fn refuse(&mut self, field: F, raw: Value<'a>, drift: &mut Drift) {
         self.odd(field.at(), raw, drift);
     }
 
-    fn odd(&mut self, at: usize, raw: &'a RawValue, drift: &mut Drift) {
-        drift.odd_value(&format!("{}{}", F::PATH, F::NAMES[at]), raw.get());
-        self.keep_json(self.name(at), Cow::Borrowed(raw.get()));
+    fn odd(&mut self, at: usize, raw: Value<'a>, drift: &mut Drift) {
+        drift.odd_value(&format!("{}{}", F::PATH, F::NAMES[at]), raw.json());
+        self.keep_json(self.name(at), Cow::Borrowed(raw.json()));
     }
 
     /// The name of a slot as it came.
@@ -216,8 +220,8 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     }
 
     /// Leaves a value to the rest, uncounted.
-    pub(super) fn keep(&mut self, field: F, raw: &'a RawValue) {
-        self.keep_json(self.name(field.at()), Cow::Borrowed(raw.get()));
+    pub(super) fn keep(&mut self, field: F, raw: Value<'a>) {
+        self.keep_json(self.name(field.at()), Cow::Borrowed(raw.json()));
     }
 
     /// Puts back what is left of an object that was taken; nothing left leaves nothing.
@@ -240,7 +244,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
 
     /// Whether nothing is left.
     pub(super) fn is_empty(&self) -> bool {
-        self.rest.is_empty() && self.slots.iter().all(Option::is_none)
+        self.rest.is_empty() && self.slots.is_empty()
     }
 
     /// What nobody took, as the text of a JSON object; `None` where all was taken.
@@ -249,8 +253,8 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
             return None;
         }
         let mut members = Vec::with_capacity(N + self.rest.len());
-        for (at, raw) in self.slots.iter().enumerate() {
-            members.extend(raw.map(|raw| (self.name(at), Cow::Borrowed(raw.get()))));
+        for (at, raw) in self.slots.iter() {
+            members.push((self.name(at), Cow::Borrowed(raw.json())));
         }
         members.append(&mut self.rest);
         Some(write_object(members))
@@ -276,6 +280,7 @@ fn find(names: &[&str], name: &str, cursor: &mut usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::scan;
 
     object! {
         Thing of ThingField at "thing." {
@@ -285,9 +290,10 @@ mod tests {
         } others Others::Known(&["colour"])
     }
 
-    fn thing(json: &str) -> (Thing<'_>, Drift) {
+    fn thing(json: &str) -> (Thing<'static>, Drift) {
         let mut drift = Drift::default();
-        (Thing::read(json, &mut drift).unwrap(), drift)
+        let value = scan::leaked(json).unwrap();
+        (Thing::read(value, &mut drift).unwrap(), drift)
     }
 
     #[test]
@@ -348,17 +354,13 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_objects() {
-        for json in [
-            "",
-            "null",
-            "[]",
-            "{",
-            "{} {}",
-            r#"{"a":01}"#,
-            r#"{"\ud800":1}"#,
-        ] {
-            assert!(Thing::read(json, &mut Drift::default()).is_none(), "{json}");
+    fn other_values_are_no_objects() {
+        for json in ["null", "[]", "7", r#""{}""#, r#"{"\ud800":1}"#] {
+            let value = scan::leaked(json).unwrap();
+            assert!(
+                Thing::read(value, &mut Drift::default()).is_none(),
+                "{json}"
+            );
         }
     }
 }

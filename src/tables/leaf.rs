@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
-use serde_json::value::RawValue;
+use super::scan::{Scanner, Value};
 
 /// The times that are believed: the years 2000 to 2100, in ms since the epoch, UTC.
 const SOUND_MS: Range<i64> = 946_684_800_000..4_133_980_800_000;
@@ -19,25 +19,15 @@ const SECONDS_BELOW: i64 = 100_000_000_000;
 const FEW: usize = 32;
 
 /// Text; a number or a boolean gives its spelling.
-pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let json = raw.get();
-    match json.as_bytes().first()? {
-        b'"' => string(json),
-        b'{' | b'[' | b'n' => None,
-        _ => Some(Cow::Borrowed(json)),
+pub(super) fn text(raw: Value<'_>) -> Option<Cow<'_, str>> {
+    match raw.scalar() {
+        Some(spelling) => Some(Cow::Borrowed(spelling)),
+        None => raw.string(),
     }
-}
-
-fn string(json: &str) -> Option<Cow<'_, str>> {
-    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.as_bytes().contains(&b'\\') {
-        return serde_json::from_str(json).ok().map(Cow::Owned);
-    }
-    Some(Cow::Borrowed(inner))
 }
 
 /// A whole number, also one that comes as text or with a fraction of zero.
-pub(super) fn integer(raw: &RawValue) -> Option<i64> {
+pub(super) fn integer(raw: Value<'_>) -> Option<i64> {
     let text = text(raw)?;
     let text = text.trim();
     text.parse().ok().or_else(|| {
@@ -49,7 +39,7 @@ pub(super) fn integer(raw: &RawValue) -> Option<i64> {
 }
 
 /// A boolean, also one that comes as text.
-pub(super) fn boolean(raw: &RawValue) -> Option<bool> {
+pub(super) fn boolean(raw: Value<'_>) -> Option<bool> {
     match text(raw)?.trim() {
         word if word.eq_ignore_ascii_case("true") => Some(true),
         word if word.eq_ignore_ascii_case("false") => Some(false),
@@ -58,12 +48,12 @@ pub(super) fn boolean(raw: &RawValue) -> Option<bool> {
 }
 
 /// A time in ms since the epoch.
-pub(super) fn time_ms(raw: &RawValue) -> Option<i64> {
+pub(super) fn time_ms(raw: Value<'_>) -> Option<i64> {
     integer(raw).filter(|ms| SOUND_MS.contains(ms))
 }
 
 /// A time of a commit, which comes in seconds or in ms; in ms since the epoch.
-pub(super) fn commit_time_ms(raw: &RawValue) -> Option<i64> {
+pub(super) fn commit_time_ms(raw: Value<'_>) -> Option<i64> {
     let time = integer(raw)?;
     let ms = if (0..SECONDS_BELOW).contains(&time) {
         time * 1000
@@ -74,31 +64,26 @@ pub(super) fn commit_time_ms(raw: &RawValue) -> Option<i64> {
 }
 
 /// The elements of a list.
-pub(super) fn list(raw: &RawValue) -> Option<Vec<&RawValue>> {
-    match raw.get() {
-        "[]" => Some(Vec::new()),
-        json if json.starts_with('[') => serde_json::from_str(json).ok(),
-        _ => None,
-    }
+pub(super) fn list(raw: Value<'_>) -> Option<Vec<Value<'_>>> {
+    Some(raw.items()?.collect())
 }
 
 /// The distinct texts of a list, in its order, without nulls and empty ones.
-pub(super) fn texts(raw: &RawValue) -> Option<Vec<Cow<'_, str>>> {
-    let items = list(raw)?;
-    let mut texts = Vec::with_capacity(items.len());
-    for item in items {
-        if item.get() != "null" {
-            texts.push(text(item)?);
+pub(super) fn texts(raw: Value<'_>) -> Option<Vec<Cow<'_, str>>> {
+    let mut texts = Vec::new();
+    for item in raw.items()?.filter(|item| !item.is_null()) {
+        let text = text(item)?;
+        if !text.is_empty() {
+            texts.push(text);
         }
     }
-    texts.retain(|text| !text.is_empty());
     first_of_each(&mut texts, |text| text);
     Some(texts)
 }
 
 /// The value as plain text: a text as it stands, an object or a list as JSON, null as none.
-pub(super) fn plain(raw: &RawValue) -> Option<Cow<'_, str>> {
-    match raw.get() {
+pub(super) fn plain(raw: Value<'_>) -> Option<Cow<'_, str>> {
+    match raw.json() {
         "null" => None,
         json => Some(text(raw).unwrap_or(Cow::Borrowed(json))),
     }
@@ -106,14 +91,14 @@ pub(super) fn plain(raw: &RawValue) -> Option<Cow<'_, str>> {
 
 /// The plain value of JSON within a text: `"\"eu\""` is `eu`, `"8"` is `8`, `"[1]"` is `[1]`. Text
 /// that is no JSON stands for itself.
-pub(super) fn plain_within_text(raw: &RawValue) -> Option<Cow<'_, str>> {
+pub(super) fn plain_within_text(raw: Value<'_>) -> Option<Cow<'_, str>> {
     let outer = plain(raw)?;
-    if !raw.get().starts_with('"') {
+    if !raw.json().starts_with('"') {
         return Some(outer);
     }
-    match serde_json::from_str::<&RawValue>(&outer) {
-        Ok(inner) => plain(inner).map(|plain| Cow::Owned(plain.into_owned())),
-        Err(_) => Some(outer),
+    match Scanner::default().scan(&outer) {
+        Some(inner) => plain(inner.root()).map(|plain| Cow::Owned(plain.into_owned())),
+        None => Some(outer),
     }
 }
 
@@ -159,9 +144,10 @@ fn has_repeats<T>(items: &[T], key: impl Fn(&T) -> &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::scan;
 
-    fn raw(json: &str) -> &RawValue {
-        serde_json::from_str(json).unwrap()
+    fn raw(json: &str) -> Value<'static> {
+        scan::leaked(json).unwrap()
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod json;
 mod leaf;
 mod members;
 mod modules;
+mod scan;
 mod stages;
 mod summary;
 #[cfg(test)]
@@ -58,6 +59,7 @@ pub struct RawRow<'a> {
 /// The four tables that are derived from raw rows, under construction.
 pub struct ExecutionTables {
     account: AccountId,
+    scanner: scan::Scanner,
     stages: stages::Stages,
     deployments: deployments::Deployments,
     commits: commits::Commits,
@@ -72,6 +74,7 @@ impl ExecutionTables {
     pub fn new(account: &AccountId) -> Self {
         Self {
             account: account.clone(),
+            scanner: scan::Scanner::default(),
             stages: stages::Stages::default(),
             deployments: deployments::Deployments::default(),
             commits: commits::Commits::default(),
@@ -88,7 +91,9 @@ impl ExecutionTables {
     /// Rows keep the order of the calls; child rows follow their execution's.
     pub fn push(&mut self, row: &RawRow<'_>) {
         let drift = &mut self.drift;
-        let mut summary = summary::Summary::read(row, drift);
+        let document = self.scanner.scan(row.summary);
+        let json = document.as_ref().map(scan::Document::root);
+        let mut summary = summary::Summary::read(row, json, drift);
         let head = summary::Head {
             account: self.account.as_str(),
             row,

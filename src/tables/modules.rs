@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
+use super::scan::Value;
 
 use super::json::{Others, object};
 use super::leaf;
@@ -96,12 +96,12 @@ pub(super) struct Commit<'a> {
 
 impl<'a> Modules<'a> {
     /// Reads `moduleInfo`.
-    pub(super) fn read(raw: Option<&'a RawValue>, drift: &mut Drift) -> Self {
+    pub(super) fn read(raw: Option<Value<'a>>, drift: &mut Drift) -> Self {
         let Some(raw) = raw else {
             return Self::default();
         };
-        let Some(mut modules) = ModuleInfo::read(raw.get(), drift) else {
-            drift.odd_value("moduleInfo", raw.get());
+        let Some(mut modules) = ModuleInfo::read(raw, drift) else {
+            drift.odd_value("moduleInfo", raw.json());
             return Self::default();
         };
         let mut cd: Cd<'a> = modules.object(ModuleField::Cd, drift);
@@ -143,8 +143,8 @@ impl<'a> Build<'a> {
 
 impl<'a> Commit<'a> {
     /// Reads a commit; one without a sha is none, and stands in `module_info` alone.
-    fn read(raw: &'a RawValue, drift: &mut Drift) -> Option<Self> {
-        let mut commit = CommitFields::read(raw.get(), drift)?;
+    fn read(raw: Value<'a>, drift: &mut Drift) -> Option<Self> {
+        let mut commit = CommitFields::read(raw, drift)?;
         Some(Self {
             sha: commit.text(CommitField::Id, drift)?,
             author_name: commit.text(CommitField::OwnerName, drift),

@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
+use super::scan::Value;
 
 use super::columns::{Entries, columns, set_head};
 use super::deployments::Deployments;
 use super::graph::{Graph, NodeField, Stage};
 use super::json::{Object, Others, object};
 use super::leaf;
-use super::members;
 use super::summary::{self, Head};
 use crate::drift::Drift;
 use crate::schema::Table;
@@ -202,7 +201,7 @@ impl Stages {
         self.stage_index.count(totals.stages - 1);
         self.is_rollback.set(is_rollback);
         self.ran_in_this_execution.set(ran_here);
-        self.module_info.push(module_info.map(RawValue::get));
+        self.module_info.push(module_info.map(Value::json));
         self.extra.push(fields.into_json());
 
         if is_deployment && stage.start_ms.is_some() {
@@ -218,11 +217,7 @@ impl Stages {
         let mut strategy: Strategy<'_> = fields.object(NodeField::StrategyMetadata, drift);
         let mut matrix: Matrix<'_> = strategy.object(StrategyField::Matrix, drift);
         let values = matrix.peek(MatrixField::Values);
-        let axes = matrix.read_with(
-            MatrixField::Values,
-            |raw| members::members(raw.get()),
-            drift,
-        );
+        let axes = matrix.read_with(MatrixField::Values, Value::members, drift);
         let plain = |(axis, raw)| (axis, leaf::plain_within_text(raw));
         let mut axes: Entries<'_> = axes.into_iter().flatten().map(plain).collect();
         let path = "layoutNodeMap.*.strategyMetadata.matrixvalues";

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
+use super::scan::Value;
 
 use super::RawRow;
 use super::columns::Entries;
@@ -114,14 +114,15 @@ pub(super) struct Summary<'a> {
 }
 
 impl<'a> Summary<'a> {
-    /// Reads a summary; one that is no JSON object has no fields.
-    pub(super) fn read(row: &'a RawRow<'a>, drift: &mut Drift) -> Self {
-        let decoded = Fieldset::read(row.summary, drift);
+    /// Reads the summary of a row, which is `json` if it is JSON at all; one that is no object has
+    /// no fields.
+    pub(super) fn read(row: &'a RawRow<'a>, json: Option<Value<'a>>, drift: &mut Drift) -> Self {
+        let decoded = json.and_then(|json| Fieldset::read(json, drift));
         let undecoded = decoded.is_none().then(|| {
             drift.odd_value("(summary)", row.summary);
-            match serde_json::from_str::<&RawValue>(row.summary) {
-                Ok(json) => Cow::Borrowed(json.get()),
-                Err(_) => Cow::Owned(members::string(row.summary)),
+            match json {
+                Some(json) => Cow::Borrowed(json.json()),
+                None => Cow::Owned(members::string(row.summary)),
             }
         });
         let mut fields = decoded.unwrap_or_else(Object::empty);
@@ -151,7 +152,7 @@ impl<'a> Summary<'a> {
         let Some(raw) = self.fields.take(Field::Tags) else {
             return Vec::new();
         };
-        let read = if raw.get().starts_with('{') {
+        let read = if raw.json().starts_with('{') {
             tag_map(raw)
         } else {
             tag_list(raw, drift)
@@ -183,12 +184,12 @@ pub(super) fn drop_if_same<F: Fields, const N: usize>(
 }
 
 /// The entries of a list of tags, and whether they hold all that the list held.
-fn tag_list<'a>(raw: &'a RawValue, drift: &mut Drift) -> Option<(Entries<'a>, bool)> {
+fn tag_list<'a>(raw: Value<'a>, drift: &mut Drift) -> Option<(Entries<'a>, bool)> {
     let mut tags = Vec::new();
     let mut is_whole = true;
     for item in leaf::list(raw)? {
-        let Some(mut tag) = Tag::read(item.get(), drift) else {
-            is_whole &= item.get() == "null";
+        let Some(mut tag) = Tag::read(item, drift) else {
+            is_whole &= item.is_null();
             continue;
         };
         let value = tag.take(TagField::Value);
@@ -204,12 +205,12 @@ fn tag_list<'a>(raw: &'a RawValue, drift: &mut Drift) -> Option<(Entries<'a>, bo
 }
 
 /// The entries of an object of texts, and whether they hold all that the object held.
-fn tag_map(raw: &RawValue) -> Option<(Entries<'_>, bool)> {
+fn tag_map(raw: Value<'_>) -> Option<(Entries<'_>, bool)> {
     let mut tags = Vec::new();
     let mut is_whole = true;
-    for (key, value) in members::members(raw.get())? {
+    for (key, value) in raw.members()? {
         let text = leaf::text(value);
-        is_whole &= text.is_some() || value.get() == "null";
+        is_whole &= text.is_some() || value.is_null();
         tags.push((key, text));
     }
     Some((tags, is_whole))
@@ -242,7 +243,7 @@ pub(super) fn failure<'a, F: Fields, const N: usize>(
     info.take_if_empty(FailingField::Responses);
     if let Some(raw) = info.peek(FailingField::Responses) {
         for response in leaf::list(raw).unwrap_or_default() {
-            if let Some(mut response) = FailureResponse::read(response.get(), drift) {
+            if let Some(mut response) = FailureResponse::read(response, drift) {
                 types.append(&mut response.texts(ResponseField::Types, drift));
             }
         }
@@ -267,6 +268,7 @@ pub(super) fn failure<'a, F: Fields, const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::scan::Scanner;
 
     fn tags(json: &str) -> (Entries<'static>, Option<String>, Drift) {
         let summary = format!(r#"{{"tags":{json}}}"#);
@@ -280,7 +282,9 @@ mod tests {
             summary: &summary,
         };
         let mut drift = Drift::default();
-        let mut summary = Summary::read(&row, &mut drift);
+        let mut scanner = Scanner::default();
+        let document = scanner.scan(row.summary).unwrap();
+        let mut summary = Summary::read(&row, Some(document.root()), &mut drift);
         let owned = |(key, value): (Cow<'_, str>, Option<Cow<'_, str>>)| {
             let value = value.map(|value| Cow::Owned(value.into_owned()));
             (Cow::Owned(key.into_owned()), value)

@@ -1,0 +1,104 @@
+//! The parts of `replay`, one core: summaries of a simulated account through the parser alone, the
+//! tables alone, Parquet alone, and a raw object read alone. `benches/README.md` has the figures.
+
+use std::hint::black_box;
+
+use arrow::record_batch::RecordBatch;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use harness_lake::ids::AccountId;
+use harness_lake::lake::parquet::{Kind, ObjectWriter};
+use harness_lake::schema::Table;
+use harness_lake::sim::{Account, AccountSpec, RowSize, Vintage};
+use harness_lake::tables::{ExecutionTables, RawRow};
+use jiff::Timestamp;
+use serde::de::IgnoredAny;
+
+/// Executions of one measurement.
+const EXECUTIONS: usize = 4_000;
+
+/// Executions of a batch, as `replay` makes them.
+const BATCH: usize = 256;
+
+struct Row {
+    id: String,
+    start_ms: i64,
+    summary: String,
+}
+
+fn rows(now: Timestamp) -> Vec<Row> {
+    let account = Account::generate(&AccountSpec {
+        executions: EXECUTIONS,
+        size: RowSize::Realistic,
+        ..AccountSpec::demo(now)
+    });
+    let row = |execution: &harness_lake::sim::Execution| Row {
+        id: execution.id(),
+        start_ms: execution.start_ms(),
+        summary: account.render(execution, now, Vintage::Saas),
+    };
+    account.executions_at(now).map(row).collect()
+}
+
+fn tables(account: &AccountId, rows: &[Row]) -> Vec<(Table, RecordBatch)> {
+    let mut tables = ExecutionTables::new(account);
+    let mut batches = Vec::new();
+    for rows in rows.chunks(BATCH) {
+        for row in rows {
+            tables.push(&RawRow {
+                plan_execution_id: &row.id,
+                org_id: "default",
+                project_id: "web",
+                start_ms: row.start_ms,
+                observed_ms: row.start_ms,
+                first_observed_ms: row.start_ms,
+                summary: &row.summary,
+            });
+        }
+        batches.extend(tables.finish());
+    }
+    batches
+}
+
+fn encode(batches: &[(Table, RecordBatch)], table: Table) -> usize {
+    let scratch = std::env::temp_dir();
+    let mut writer = ObjectWriter::new(Kind::Table(table), "bench", 1, EXECUTIONS as u64, &scratch)
+        .expect("a writer begins");
+    for (_, batch) in batches.iter().filter(|(of, _)| *of == table) {
+        writer.write(batch).expect("a batch is written");
+    }
+    writer.finish().expect("the object ends").0.len()
+}
+
+fn parts(bench: &mut Criterion) {
+    let now = "2026-06-01T00:00:00Z".parse().expect("a time");
+    let account = AccountId::new("bench");
+    let rows = rows(now);
+    let bytes: usize = rows.iter().map(|row| row.summary.len()).sum();
+    let batches = tables(&account, &rows);
+    let mut group = bench.benchmark_group("parts");
+    group.throughput(Throughput::Bytes(bytes as u64));
+    group.bench_function("parse", |bench| {
+        bench.iter(|| {
+            for row in &rows {
+                let any: IgnoredAny = serde_json::from_str(&row.summary).expect("JSON");
+                black_box(any);
+            }
+        });
+    });
+    group.bench_function("tables", |bench| {
+        bench.iter(|| black_box(tables(&account, &rows)).len());
+    });
+    for table in Table::PARTITIONED {
+        group.bench_function(format!("parquet {}", table.name()), |bench| {
+            bench.iter(|| encode(&batches, table));
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(10);
+    targets = parts
+}
+criterion_main!(benches);
