@@ -141,53 +141,64 @@ class Bench:
         return [str(self.binary), *map(str, arguments)]
 
     def remembered(self, name: str) -> dict:
-        """What was measured before; it is measured again where it was asked for."""
+        """What was measured of this binary before; it is measured again where it was asked for."""
         path = self.work / name
-        return json.loads(path.read_text()) if path.exists() and not self.options.again else {}
+        if self.options.again or not path.exists():
+            return {}
+        kept = json.loads(path.read_text())
+        return kept["found"] if kept.get("binary") == measure.digest(self.binary) else {}
 
     def remember(self, name: str, found: dict) -> None:
-        (self.work / name).write_text(json.dumps(found, indent=1))
+        kept = {"binary": measure.digest(self.binary), "found": found}
+        (self.work / name).write_text(json.dumps(kept, indent=1))
 
     def size(self) -> None:
         counts = self.options.executions or ([1_000, 3_000] if self.options.quick else [10_000, 100_000])
         found = self.remembered("size.json")
-        for count in sorted(counts):
-            if str(count) not in found:
-                found[str(count)] = self.measure_size(count)
+        for count in counts:
+            key = f"{count:,} in {self.options.days} days"
+            if key not in found:
+                found[key] = self.measure_size(count)
                 self.remember("size.json", found)
-        rows = []
-        for of in (found[key] for key in sorted(found, key=int)):
-            for what in ("sync", "replay"):
-                cost = of[what]
-                rows.append(
-                    [
-                        f"{what} of {of['rows']:,}",
-                        f"{cost['wall_s'] / of['rows'] * 1e6:,.0f}",
-                        f"{cost['cpu_s'] / of['rows'] * 1e6:,.0f}",
-                        f"{cost['peak_bytes'] / MIB:,.0f}",
-                        f"{of['lake_bytes'] / of['rows']:,.0f}",
-                    ]
-                )
-        rows.sort(key=lambda row: row[0].split()[0] != "sync")
-        header = ["", "µs/row", "CPU µs/row", "peak MiB", "lake bytes/row"]
-        text = "## More executions, in 30 days\n\n" + table(header, rows)
-        self.results.add("size", text, found)
+        ordered = sorted(found.values(), key=lambda of: (of["days"], of["rows"]))
+        rows = [
+            [
+                f"{what} of {of['rows']:,} in {of['days']} days",
+                f"{of[what]['wall_s'] / of['rows'] * 1e6:,.0f}",
+                f"{of[what]['cpu_s'] / of['rows'] * 1e6:,.0f}",
+                f"{of[what]['peak_bytes'] / MIB:,.0f}",
+                f"{of['lake_bytes'] / of['rows']:,.0f}",
+                f"{of['commits']}" if what == "sync" else "-",
+            ]
+            for what in ("sync", "replay")
+            for of in ordered
+        ]
+        header = ["", "µs/row", "CPU µs/row", "peak MiB", "lake bytes/row", "commits"]
+        self.results.add("size", "## More executions\n\n" + table(header, rows), found)
 
     def measure_size(self, count: int) -> dict:
-        say(f"{count:,} executions")
+        days = self.options.days
+        say(f"{count:,} executions in {days} days")
         lake = self.work / "size-lake"
         shutil.rmtree(lake, ignore_errors=True)
-        arguments = ["--executions", count, "--rows", "realistic", "--now", NOW]
+        arguments = ["--executions", count, "--days", days, "--rows", "realistic", "--now", NOW]
         report = self.work / "report.json"
+        start = instant(datetime.fromisoformat(NOW) - timedelta(days=days + 1))
         # More executions come from more projects, as in life.
         projects = max(3, count // 10_000)
         with Sim(self.binary, *arguments, "--projects", projects) as sim:
-            sync = run(self.command("sync", "--lake", lake, "--report", report), env=sim.env | FAST)
+            sync = run(
+                self.command("sync", "--lake", lake, "--report", report, "--start-date", start),
+                env=sim.env | FAST,
+            )
         told = json.loads(report.read_text())
+        commits = sum(1 for _ in (lake / "_state/checkpoints").iterdir())
         replay = run(self.command("replay", "--again", "--lake", lake))
         found = {
             "rows": told["executions"]["inserted"],
+            "days": days,
             "requests": told["requests"]["total"],
+            "commits": commits,
             "lake_bytes": measure.size(lake),
             "sync": vars(sync),
             "replay": vars(replay),
@@ -204,7 +215,7 @@ class Bench:
                     found[name] = self.measure_ages(store)
                 self.remember("age.json", found)
         kinds = ["LIST", "HEAD", "GET", "PUT", "POST", "DELETE"]
-        header = ["", "executions", "objects of dates", "new", "s", "CPU s", "peak MiB", "API calls", *kinds]
+        header = ["", "executions", "objects", "new", "s", "CPU s", "peak MiB", "API calls", *kinds]
         parts = [
             "## An hourly `sync` as the lake grows\n\n"
             f"{self.per_day} executions a day; medians of {self.hours} runs, each an hour after the other."
@@ -297,6 +308,7 @@ def main() -> None:
     parser = measure.options(__doc__.splitlines()[0])
     parser.add_argument("part", choices=["size", "age"])
     parser.add_argument("--executions", nargs="*", type=int, help="sizes; those of before are kept")
+    parser.add_argument("--days", type=int, default=30, help="days of history of a size, 180 at most")
     parser.add_argument("--per-day", type=int, help="executions a day")
     parser.add_argument("--store", nargs="*", default=["folder", "s3"], choices=["folder", "s3"])
     parser.add_argument("--again", action="store_true", help="measure what was measured before, too")

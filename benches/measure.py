@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import signal
 import statistics
 import subprocess
@@ -299,8 +301,17 @@ def plain(costs: Mapping[str, Cost]) -> dict[str, dict]:
 
 @contextlib.contextmanager
 def once(folder: Path) -> Iterator[bool]:
-    """Whether a folder of data is to be made; marked as made when the block ends well."""
+    """Whether a folder of data is to be made; marked as made when the block ends well, and what is
+    left of one that did not is removed."""
     mark = folder / ".made"
-    yield not mark.exists()
+    is_new = not mark.exists()
+    if is_new:
+        shutil.rmtree(folder, ignore_errors=True)
+    yield is_new
     folder.mkdir(parents=True, exist_ok=True)
     mark.touch()
+
+
+def digest(binary: Path) -> str:
+    """What tells one build from another."""
+    return hashlib.sha256(binary.read_bytes()).hexdigest()
