@@ -32,3 +32,12 @@ fuzz SECONDS="300":
     mkdir -p fuzz/corpus/summary
     RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none summary fuzz/corpus/summary fixtures/summaries -- \
         -max_total_time={{SECONDS}} -max_len=20000 -timeout=20
+
+# Beside DuckDB, Polars and dlt; start-up. Parts and flags: benches/README.md.
+bench-peers *ARGS:
+    ./benches/run peers.py {{ARGS}}
+
+
+# How time, memory and requests grow with executions and with the age of a lake.
+bench-growth *ARGS:
+    ./benches/run growth.py {{ARGS}}

@@ -6,8 +6,9 @@ use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 
 use super::{Context, output};
+use crate::config;
 use crate::error::Error;
-use crate::sim::{Account, AccountSpec, Clock, Server, ServerOptions, Vintage};
+use crate::sim::{Account, AccountSpec, Clock, RowSize, Server, ServerOptions, Vintage};
 
 #[derive(Debug, Args)]
 pub(super) struct SimArgs {
@@ -29,6 +30,16 @@ pub(super) struct SimArgs {
     /// Days of history
     #[arg(long, default_value = "30")]
     days: u32,
+    /// How large summaries are
+    #[arg(long, value_enum, default_value_t)]
+    rows: RowsArg,
+    /// What its clock shows at first (YYYY-MM-DD or RFC 3339); by default the time that it is
+    #[arg(long, value_name = "D")]
+    now: Option<String>,
+    /// When the history of `--days` ends (YYYY-MM-DD or RFC 3339), by default at `--now`: servers of
+    /// one account at different times have it in common
+    #[arg(long, value_name = "D")]
+    history_until: Option<String>,
     /// Which server is simulated
     #[arg(long, value_enum, default_value_t)]
     vintage: VintageArg,
@@ -49,11 +60,22 @@ enum VintageArg {
     Older,
 }
 
-/// Hours after now in which executions still start.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum RowsArg {
+    /// 3 to 8 kB
+    #[default]
+    Small,
+    /// 3 to 26 kB with a long tail
+    Realistic,
+}
+
+/// Hours after the history in which executions still start.
 const FUTURE_HOURS: u32 = 14 * 24;
 
 pub(super) async fn run(args: &SimArgs, context: &Context) -> Result<(), Error> {
-    let now = (context.clock)();
+    let instant = |text: &Option<String>| text.as_deref().map(config::instant).transpose();
+    let now = instant(&args.now)?.unwrap_or_else(context.clock);
+    let history_until = instant(&args.history_until)?.unwrap_or(now);
     let spec = AccountSpec {
         seed: args.seed,
         orgs: args.orgs,
@@ -61,7 +83,11 @@ pub(super) async fn run(args: &SimArgs, context: &Context) -> Result<(), Error> 
         executions: args.executions,
         days: args.days,
         future_hours: FUTURE_HOURS,
-        ..AccountSpec::demo(now)
+        size: match args.rows {
+            RowsArg::Small => RowSize::Small,
+            RowsArg::Realistic => RowSize::Realistic,
+        },
+        ..AccountSpec::demo(history_until)
     };
     let account = Account::generate(&spec);
     let mut options = ServerOptions::new(&account);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -284,9 +284,9 @@ fn the_demo_runs_and_so_do_its_queries() {
     assert_eq!(foreign.files().len(), 1);
 }
 
-#[test]
-fn the_simulated_server_can_be_synced_from_and_ends_on_a_signal() {
-    let mut server = bare_command(&["sim", "--port", "0", "--executions", "200"])
+/// The simulated account as a server, and what it tells to export.
+fn served(more: &[&str]) -> (Child, BTreeMap<String, String>) {
+    let mut server = bare_command(&[&["sim", "--port", "0", "--executions", "200"], more].concat())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -302,12 +302,45 @@ fn the_simulated_server_can_be_synced_from_and_ends_on_a_signal() {
             exports.insert(name.to_owned(), value.to_owned());
         }
     }
-    let lake = Lake::new();
+    (server, exports)
+}
+
+/// The report of a `sync` from a server, which then ends on a signal.
+fn synced_from(more: &[&str], lake: &Lake) -> Value {
+    let (mut server, exports) = served(more);
     let mut sync: Command = bare_command(&["sync", "--output", "json", "--lake", lake.path()]);
     sync.envs(exports)
         .env("HARNESS_LAKE_REQUESTS_PER_MINUTE", "6000");
     let report = Run::of(sync.output().unwrap()).expect(0).json();
-    assert!(100 < report["executions"]["inserted"].as_u64().unwrap());
     signal(&server, "TERM");
     assert_eq!(server.wait().unwrap().code(), Some(0));
+    report
+}
+
+#[test]
+fn the_simulated_server_can_be_synced_from_and_ends_on_a_signal() {
+    let report = synced_from(&[], &Lake::new());
+    assert!(100 < report["executions"]["inserted"].as_u64().unwrap());
+}
+
+#[test]
+fn the_simulated_account_can_be_served_at_another_time() {
+    let lakes = ["2026-11-20T15:00:00Z", "2026-11-20T16:00:00Z"].map(|now| {
+        let lake = Lake::new();
+        let report = synced_from(&["--history-until", "2026-11-24", "--now", now], &lake);
+        (lake, report["covered_to"].clone())
+    });
+    for ((_, covered_to), minute) in lakes.iter().zip(["2026-11-20T14:55", "2026-11-20T15:55"]) {
+        assert!(covered_to.as_str().unwrap().starts_with(minute));
+    }
+    // One account, so every execution of the earlier time is there later, at its place.
+    let [earlier, later] = lakes.map(|(lake, _)| rows(&[&starts(&lake)]).remove(0));
+    assert!(100 < earlier.len() && earlier.len() <= later.len());
+    assert!(earlier.iter().all(|row| later.contains(row)));
+}
+
+/// The query for every execution and its start.
+fn starts(lake: &Lake) -> String {
+    let table = lake.table("executions");
+    format!("SELECT plan_execution_id, epoch_ms(start_ts) FROM {table}")
 }

@@ -1,0 +1,68 @@
+"""Says whether a contender wrote the same rows as harness-lake: `EXCEPT ALL`, both ways.
+
+compare.py LAKE OUT [COLUMN ...]    columns that the contender cannot write
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import duckdb
+from shape import EXECUTIONS, SETS, STAGES
+
+
+def plain(column: str, kind: str) -> str:
+    """A column in the form in which both are compared."""
+    if column in SETS:
+        return f"list_sort({column})"
+    if column == "tags":
+        # A contender without maps in Parquet writes a list of entries.
+        entries = f"map_entries({column})" if kind.startswith("MAP") else column
+        return f"list_sort(list_transform({entries}, lambda e: {{'key': e.key, 'value': e.value}}))"
+    if column.endswith("_ts"):
+        # Microseconds since the epoch, whatever says of a zone.
+        return f"epoch_us({column})"
+    return column
+
+
+def main(lake: Path, out: Path, but: list[str]) -> None:
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    found = {}
+    for table, columns in (("executions", EXECUTIONS), ("stages", STAGES)):
+        columns = [name for name in columns if name not in but]
+        sides = {}
+        for side, files in (("ours", lake / table / "v1"), ("theirs", out / table)):
+            read = f"read_parquet('{files}/**/*.parquet', hive_partitioning = false)"
+            kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE FROM {read}").fetchall()}
+            selected = ", ".join(f"{plain(name, kinds[name])} AS {name}" for name in columns)
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE {side} AS SELECT {selected} FROM {read}")
+            sides[side] = connection.execute(f"SELECT count(*) FROM {side}").fetchone()[0]
+        key = "plan_execution_id" if table == "executions" else "stage_node_id, plan_execution_id"
+        lost = "SELECT count(*) FROM (FROM {} EXCEPT ALL FROM {})"
+        differing = {}
+        counts = [
+            connection.execute(lost.format(*pair)).fetchone()[0]
+            for pair in (("ours", "theirs"), ("theirs", "ours"))
+        ]
+        if any(counts):
+            for name in columns:
+                query = (
+                    f"SELECT o.{name}, t.{name} FROM ours o JOIN theirs t USING ({key})"
+                    f" WHERE o.{name} IS DISTINCT FROM t.{name}"
+                )
+                rows = connection.execute(query).fetchall()
+                if rows:
+                    differing[name] = [len(rows), *map(str, rows[0])]
+        found[table] = {
+            "rows": sides["ours"],
+            "columns": len(columns),
+            "rows_theirs": sides["theirs"],
+            "only_ours": counts[0],
+            "only_theirs": counts[1],
+            "differing": differing,
+        }
+    json.dump(found, sys.stdout)
+
+
+main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
