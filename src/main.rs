@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    share_one_arena();
     let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(exit) => return exit,
@@ -42,9 +43,21 @@ fn main() -> ExitCode {
 /// Threads that wait for the network.
 const WORKERS: usize = 2;
 
-/// Threads that encode, decode and use the disk. The allocator keeps an arena for each thread that
-/// ever allocated, so more of them cost memory and gain little.
+/// Threads that encode, decode and use the disk: more of them cost memory and gain little.
 const BLOCKING: usize = 4;
+
+/// Lets all threads allocate from one arena of glibc. Batches are made on whichever thread is free,
+/// and an arena per thread keeps what that thread once needed: 315 MB instead of 104 MB for the first
+/// `sync` of 97,000 executions, at the same speed. `MALLOC_ARENA_MAX` has no effect then.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "the one call of the C library that has no safe wrapper")]
+fn share_one_arena() {
+    // SAFETY: called before any other thread is started; it sets a number.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn share_one_arena() {}
 
 async fn run(cli: Cli) -> ExitCode {
     let (stop, stopped) = watch::channel(false);
