@@ -50,7 +50,10 @@ const BLOCKING: usize = 4;
 /// and an arena per thread keeps what that thread once needed: 315 MB instead of 104 MB for the first
 /// `sync` of 97,000 executions, at the same speed. `MALLOC_ARENA_MAX` has no effect then.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "the one call of the C library that has no safe wrapper")]
+#[expect(
+    unsafe_code,
+    reason = "the one call of the C library that has no safe wrapper"
+)]
 fn share_one_arena() {
     // SAFETY: called before any other thread is started; it sets a number.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };

@@ -21,6 +21,19 @@ pub struct Spool<P> {
     on_disk: u64,
     file: Option<File>,
     scratch: PathBuf,
+    /// Bytes of summaries that stay in memory; twice as many are taken at a time.
+    memory: usize,
+}
+
+/// Observations of one partition, taken from a spool.
+#[derive(Debug)]
+pub struct Piece<P> {
+    /// The partition.
+    pub partition: P,
+    /// Some of its observations.
+    pub observations: Vec<Observation>,
+    /// Whether the spool holds no more of the partition.
+    pub is_last: bool,
 }
 
 /// The observations of one partition.
@@ -38,7 +51,7 @@ struct Chunk {
     rows: usize,
 }
 
-/// Bytes of summaries that stay in memory.
+/// Bytes of summaries that a spool keeps in memory.
 const MEMORY: usize = 32 << 20;
 
 /// Summaries shrink tenfold at the fastest level.
@@ -47,6 +60,11 @@ const LEVEL: i32 = 1;
 impl<P: Ord + Copy> Spool<P> {
     /// An empty spool that may use the folder `scratch`.
     pub fn new(scratch: &Path) -> Self {
+        Self::holding(MEMORY, scratch)
+    }
+
+    /// An empty spool that keeps `memory` bytes of summaries in memory, the rest in `scratch`.
+    pub fn holding(memory: usize, scratch: &Path) -> Self {
         let scratch = scratch.to_path_buf();
         Self {
             partitions: BTreeMap::new(),
@@ -55,6 +73,7 @@ impl<P: Ord + Copy> Spool<P> {
             on_disk: 0,
             file: None,
             scratch,
+            memory,
         }
     }
 
@@ -68,7 +87,7 @@ impl<P: Ord + Copy> Spool<P> {
         self.in_memory += observation.summary.len();
         let spooled = self.partitions.entry(partition).or_default();
         spooled.in_memory.push(observation);
-        if MEMORY < self.in_memory {
+        if self.memory < self.in_memory {
             self.spill()
         } else {
             Ok(())
@@ -119,32 +138,50 @@ impl<P: Ord + Copy> Spool<P> {
         Ok(())
     }
 
-    /// Takes the observations of the first partition; `None` at the end, with which scratch is free.
+    /// Takes observations of the first partition, no more than memory bears; `None` at the end, with
+    /// which scratch is free.
     ///
     /// # Errors
     ///
     /// [`io::Error`] where scratch cannot be read.
-    pub fn pop(&mut self) -> io::Result<Option<(P, Vec<Observation>)>> {
-        let Some((partition, spooled)) = self.partitions.pop_first() else {
-            *self = Self::new(&self.scratch);
+    pub fn pop(&mut self) -> io::Result<Option<Piece<P>>> {
+        let Some(mut first) = self.partitions.first_entry() else {
+            *self = Self::holding(self.memory, &self.scratch);
             return Ok(None);
         };
-        let rows = spooled
-            .on_disk
-            .iter()
-            .map(|chunk| chunk.rows)
-            .sum::<usize>();
-        let mut observations = Vec::with_capacity(rows + spooled.in_memory.len());
-        for chunk in spooled.on_disk {
+        let spooled = first.get_mut();
+        let mut observations = Vec::new();
+        let piece = 2 * self.memory;
+        let (mut chunks, mut bytes) = (0, 0);
+        for chunk in &spooled.on_disk {
+            if piece <= bytes {
+                break;
+            }
             let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
             file.seek(SeekFrom::Start(chunk.at))?;
             let mut frame = BufReader::new(zstd::Decoder::new(file.take(chunk.bytes))?);
+            observations.reserve(chunk.rows);
             for _ in 0..chunk.rows {
-                observations.push(read(&mut frame)?);
+                let observation = read(&mut frame)?;
+                bytes += observation.summary.len();
+                observations.push(observation);
             }
+            chunks += 1;
         }
-        observations.extend(spooled.in_memory);
-        Ok(Some((partition, observations)))
+        spooled.on_disk.drain(..chunks);
+        if bytes < piece {
+            observations.append(&mut spooled.in_memory);
+        }
+        let is_last = spooled.on_disk.is_empty() && spooled.in_memory.is_empty();
+        let partition = *first.key();
+        if is_last {
+            first.remove();
+        }
+        Ok(Some(Piece {
+            partition,
+            observations,
+            is_last,
+        }))
     }
 
     /// The partitions that hold observations, in order.
@@ -251,24 +288,35 @@ mod tests {
     #[test]
     fn what_went_to_disk_comes_back() {
         let scratch = tempfile::tempdir().unwrap();
-        let mut spool = Spool::new(scratch.path());
-        let size = MEMORY / 5;
+        let memory = 1 << 20;
+        let mut spool = Spool::holding(memory, scratch.path());
+        let size = memory / 5;
         // Twice: a spool that was emptied begins anew.
         for _ in 0..2 {
             assert!(spool.is_empty() && spool.rows() == 0 && spool.on_disk() == 0);
-            for n in 0..14 {
+            for n in 0..50 {
                 spool.push(n % 2, observation(n, size)).unwrap();
             }
-            assert!(spool.in_memory <= MEMORY && spool.rows() == 14);
+            assert!(spool.in_memory <= memory && spool.rows() == 50);
             let on_disk = spool.on_disk();
             assert!(
                 0 < on_disk && on_disk < size as u64,
                 "compressed: {on_disk}"
             );
             for parity in 0..2 {
-                let (partition, rows) = spool.pop().unwrap().unwrap();
-                assert_eq!(partition, parity);
-                assert_eq!(rows.len(), 7);
+                let mut rows = Vec::new();
+                let mut pieces = 0;
+                loop {
+                    let piece = spool.pop().unwrap().unwrap();
+                    assert_eq!(piece.partition, parity);
+                    assert!(piece.observations.len() * size < 3 * memory);
+                    rows.extend(piece.observations);
+                    pieces += 1;
+                    if piece.is_last {
+                        break;
+                    }
+                }
+                assert_eq!((rows.len(), pieces), (25, 3));
                 for (at, row) in rows.into_iter().enumerate() {
                     assert!(row == observation(2 * at + parity, size), "row {at}");
                 }

@@ -18,7 +18,7 @@ use super::{Lake, LakeError, blocking, check_size, pause};
 use crate::checkpoint::{Delta, Fate, OpenExecution};
 use crate::drift::Drift;
 use crate::extract::Observation;
-use crate::extract::spool::Spool;
+use crate::extract::spool::{Piece, Spool};
 use crate::failpoint::hit;
 use crate::ids::PlanExecutionId;
 
@@ -88,46 +88,51 @@ impl Lake {
         hit("before-pending");
         self.store.overwrite(&pending, json(&list)).await?;
         hit("after-pending");
-        while let Some((partition, observations)) =
-            spool.pop().map_err(|error| self.scratch_error(error))?
-        {
-            if !may_go_on() {
+        let mut is_begun = false;
+        while let Some(piece) = spool.pop().map_err(|error| self.scratch_error(error))? {
+            // A partition that was begun is ended, so that its tables are not left behind.
+            if !is_begun && !may_go_on() {
                 return Ok(None);
             }
-            self.land_partition(partition, observations.into(), &mut landed)
-                .await?;
+            is_begun = !piece.is_last;
+            self.land_piece(piece, &mut landed).await?;
             hit("after-date");
         }
         Ok(Some(landed))
     }
 
-    async fn land_partition(
+    /// Merges a piece of a partition; after the last one its tables are derived.
+    async fn land_piece(
         &self,
-        partition: Partition,
-        observations: Arc<[Observation]>,
+        piece: Piece<Partition>,
         landed: &mut Landed,
     ) -> Result<(), LakeError> {
+        let Piece {
+            partition, is_last, ..
+        } = piece;
+        let observations: Arc<[Observation]> = piece.observations.into();
         let starts: HashMap<PlanExecutionId, Timestamp> = observations
             .iter()
             .map(|seen| (seen.id.clone(), seen.start))
             .collect();
         let (raw, merged) = self.merge_partition(partition, observations).await?;
-        if let Some(raw) = raw {
+        if let Some(raw) = raw
+            && is_last
+        {
             let derived = self.derive(partition, &raw, Which::Behind).await?;
             landed.files.extend(derived.files);
             landed.drift.add(derived.drift);
         }
-        if merged.counts.inserted + merged.counts.updated > 0 {
+        if merged.has_winners && landed.changed.last() != Some(&partition) {
             landed.changed.push(partition);
         }
-        landed.counts.inserted += merged.counts.inserted;
-        landed.counts.updated += merged.counts.updated;
-        landed.counts.unchanged += merged.counts.unchanged;
-        let fate = |(id, kept): (PlanExecutionId, Kept)| {
+        for (id, (outcome, kept)) in merged.kept {
             let start = starts.get(&id).copied().unwrap_or_default();
-            (id, fate(start, kept))
-        };
-        landed.fates.extend(merged.kept.into_iter().map(fate));
+            // An execution that was in a piece before is counted already.
+            if landed.fates.insert(id, fate(start, kept)).is_none() {
+                landed.counts.add(outcome);
+            }
+        }
         Ok(())
     }
 
@@ -294,4 +299,65 @@ fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value)
         .expect("the value has text keys only")
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::extract::Version;
+    use crate::ids::{AccountId, Scope};
+    use crate::lake::parquet::Stamp;
+    use crate::lake::store::Store;
+    use crate::schema::Table;
+    use crate::window::from_ms;
+
+    #[tokio::test]
+    async fn a_partition_in_pieces_is_derived_once_and_counts_each_execution_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
+        let account = AccountId::new("account");
+        let lake = Lake::open(store, &account, from_ms(0), None, scratch.path())
+            .await
+            .unwrap();
+        let mut spool = Spool::holding(2_000, scratch.path());
+        let start = from_ms(1_763_971_200_000);
+        let observation = |n: i64, id: i64| Observation {
+            id: PlanExecutionId::new(format!("e{id}")),
+            scope: Scope::new("org", "project"),
+            start,
+            version: Version {
+                observed: from_ms(1_763_971_300_000 + n),
+                content_hash: n,
+                is_terminal: true,
+            },
+            summary: format!(r#"{{"name":"{n:1000}"}}"#).into(),
+        };
+        let partition = lake
+            .identity()
+            .partition(&PlanExecutionId::new("e0"), start);
+        // The last ones are executions of the first piece, seen again.
+        for (n, id) in (0..12).chain([0, 1]).enumerate() {
+            let n = i64::try_from(n).unwrap();
+            spool.push(partition, observation(n, id)).unwrap();
+        }
+        let landed = lake.land("run", 0, &mut spool, || true).await.unwrap();
+        let landed = landed.unwrap();
+        let counts = MergeCounts {
+            inserted: 12,
+            ..MergeCounts::default()
+        };
+        assert_eq!(landed.counts, counts);
+        assert_eq!(landed.fates.len(), 12);
+        assert_eq!(landed.changed, [partition]);
+        assert_eq!(landed.files.len(), Table::PARTITIONED.len());
+        let (raw, _) = lake.store().get(&partition.raw()).await.unwrap().unwrap();
+        let path = partition.table(Table::Executions);
+        let (table, _) = lake.store().get(&path).await.unwrap().unwrap();
+        let [raw, table] = [raw, table].map(|bytes| Stamp::of(&path, &bytes).unwrap());
+        assert_eq!((raw.rows, table.rows), (12, 12));
+        assert!(1 < raw.revision, "it came in one piece");
+        assert_eq!(table.revision, raw.revision);
+    }
 }

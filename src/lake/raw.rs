@@ -32,10 +32,21 @@ pub struct Kept {
 pub struct Merge {
     /// The new object; `None` where no observation won.
     pub replacement: Option<RawObject>,
-    /// What is kept of each execution observed.
-    pub kept: HashMap<PlanExecutionId, Kept>,
-    /// What became of the observations, each execution counted once.
-    pub counts: MergeCounts,
+    /// Whether an observation won.
+    pub has_winners: bool,
+    /// What became of each execution observed, and what is kept of it.
+    pub kept: HashMap<PlanExecutionId, (Outcome, Kept)>,
+}
+
+/// What became of an execution observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Seen for the first time.
+    Inserted,
+    /// Seen with other content.
+    Updated,
+    /// Seen with the content that is stored, or later than which something is stored.
+    Unchanged,
 }
 
 /// What became of the executions observed.
@@ -47,6 +58,17 @@ pub struct MergeCounts {
     pub updated: u64,
     /// Seen with the content that is stored, or later than which something is stored.
     pub unchanged: u64,
+}
+
+impl MergeCounts {
+    /// Counts an execution.
+    pub fn add(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Inserted => self.inserted += 1,
+            Outcome::Updated => self.updated += 1,
+            Outcome::Unchanged => self.unchanged += 1,
+        }
+    }
 }
 
 /// Bytes of summaries in a batch that is written.
@@ -82,21 +104,16 @@ pub fn merge(
     if let Some(old) = old {
         find_stored(&path, old, &mut best)?;
     }
-    let mut counts = MergeCounts::default();
     let mut kept = HashMap::with_capacity(best.len());
     let mut winners = Vec::new();
     for (id, candidate) in best {
         let outcome = candidate.outcome();
-        match outcome {
-            Outcome::Inserted => counts.inserted += 1,
-            Outcome::Updated => counts.updated += 1,
-            Outcome::Unchanged => counts.unchanged += 1,
-        }
-        kept.insert(id.clone(), candidate.kept(outcome));
+        kept.insert(id.clone(), (outcome, candidate.kept(outcome)));
         if outcome != Outcome::Unchanged {
             winners.push(candidate);
         }
     }
+    let has_winners = !winners.is_empty();
     let replacement = if winners.is_empty() {
         None
     } else {
@@ -104,13 +121,13 @@ pub fn merge(
     };
     let said_by = replacement.as_ref().or(old);
     let revision = said_by.map_or(0, |raw| raw.revision);
-    for kept in kept.values_mut() {
+    for (_, kept) in kept.values_mut() {
         kept.revision = revision;
     }
     Ok(Merge {
         replacement,
+        has_winners,
         kept,
-        counts,
     })
 }
 
@@ -124,13 +141,6 @@ struct Candidate<'a> {
 struct Stored {
     version: Version,
     scope: Scope,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Inserted,
-    Updated,
-    Unchanged,
 }
 
 impl<'a> Candidate<'a> {

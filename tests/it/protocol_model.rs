@@ -239,7 +239,7 @@ impl Rules {
                     merge(partition, old.as_ref(), &[observation(seen)], &scratch).unwrap();
                 (
                     merged.replacement.is_some(),
-                    merged.kept.remove(&id(0)).unwrap(),
+                    merged.kept.remove(&id(0)).unwrap().1,
                 )
             })
             .clone()
