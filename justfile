@@ -33,10 +33,13 @@ fuzz SECONDS="300":
     RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none summary fuzz/corpus/summary fixtures/summaries -- \
         -max_total_time={{SECONDS}} -max_len=20000 -timeout=20
 
+# The parts of `replay`, one core: the parser alone, the tables, Parquet.
+bench *ARGS:
+    cargo bench --bench parts -- {{ARGS}}
+
 # Beside DuckDB, Polars and dlt; start-up. Parts and flags: benches/README.md.
 bench-peers *ARGS:
     ./benches/run peers.py {{ARGS}}
-
 
 # How time, memory and requests grow with executions and with the age of a lake.
 bench-growth *ARGS:
