@@ -10,10 +10,8 @@ RUN cargo build --release --locked --bin harness-lake
 
 FROM gcr.io/distroless/cc-debian13:debug-nonroot AS shell
 COPY --from=build /src/target/release/harness-lake /usr/local/bin/harness-lake
-ENV MALLOC_ARENA_MAX=1
 ENTRYPOINT ["/usr/local/bin/harness-lake"]
 
 FROM gcr.io/distroless/cc-debian13:nonroot
 COPY --from=build /src/target/release/harness-lake /usr/local/bin/harness-lake
-ENV MALLOC_ARENA_MAX=1
 ENTRYPOINT ["/usr/local/bin/harness-lake"]
