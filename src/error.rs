@@ -48,6 +48,14 @@ pub enum Error {
         /// The lake.
         lake: String,
     },
+    /// Some scopes did not answer an audit.
+    #[error("{failed} projects could not be compared with the source, or not whole")]
+    NotCompared {
+        /// Scopes that did not answer.
+        failed: usize,
+        /// `Partial` where others did.
+        code: Code,
+    },
     /// SIGTERM or SIGINT arrived.
     #[error("interrupted; what was whole is committed")]
     Interrupted,
@@ -169,7 +177,7 @@ impl Error {
         match self {
             Self::Config(_) => Code::Usage,
             Self::Source(source) => code_of_source(source),
-            Self::NoneRead { code, .. } => *code,
+            Self::NoneRead { code, .. } | Self::NotCompared { code, .. } => *code,
             Self::NoResources(_) => Code::NoResources,
             Self::Lake(lake) if lake.is_conflict() => Code::Conflict,
             Self::Lake(_) | Self::Unsound { .. } => Code::Lake,
@@ -199,6 +207,9 @@ impl Error {
             Self::Lake(LakeError::Missing { .. }) => "`harness-lake sync` makes one",
             Self::Lake(LakeError::TooLarge { .. }) => {
                 "`--buckets N` splits new dates into N objects; a lake that exists keeps its old dates, so `backfill` into a new one"
+            }
+            Self::NotCompared { .. } => {
+                "read `source.not_compared` of `--output json`; the others are compared"
             }
             Self::Unsound { .. } => "each finding names the command that repairs it",
             other => other.code().hint(),

@@ -90,6 +90,8 @@ pub(super) struct CheckArgs {
     /// Where the lake is or shall be; without it only the source is checked
     #[arg(long, env = "HARNESS_LAKE", value_name = "LAKE", help_heading = "Lake")]
     pub(super) lake: Option<String>,
+    #[command(flatten)]
+    pub(super) pii: PiiArgs,
 }
 
 #[derive(Debug, Args)]
@@ -139,12 +141,8 @@ pub(super) struct RunArgs {
     #[arg(long, env = "HARNESS_LAKE_BUCKETS", value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) buckets: Option<u32>,
-    /// What becomes of personal data, decided at the birth of a lake [default: keep, or as the lake was born]
-    #[arg(long, env = "HARNESS_LAKE_PII", value_name = "WHAT")]
-    pub(super) pii: Option<Mode>,
-    /// File that holds the key of `--pii hash`; without it the key is read from `HARNESS_LAKE_PII_KEY`
-    #[arg(long, value_name = "FILE")]
-    pub(super) pii_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pii: PiiArgs,
     /// Where the first `sync` of a new project begins (YYYY-MM-DD or RFC 3339) [default: 30 days ago]
     #[arg(long, env = "HARNESS_LAKE_START_DATE", value_name = "D")]
     pub(super) start_date: Option<String>,
@@ -184,6 +182,16 @@ pub(super) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct PiiArgs {
+    /// What becomes of personal data, decided at the birth of a lake [default: keep, or as the lake was born]
+    #[arg(long, env = "HARNESS_LAKE_PII", value_name = "WHAT")]
+    pub(super) pii: Option<Mode>,
+    /// File that holds the key of `--pii hash`; without it the key is read from `HARNESS_LAKE_PII_KEY`
+    #[arg(long, value_name = "FILE")]
+    pub(super) pii_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
     #[command(flatten)]
     pub(super) lake: LakeArgs,
@@ -202,12 +210,6 @@ pub(super) struct ReplayArgs {
     /// Write the run's figures in Prometheus' text format to this file, whatever becomes of the run
     #[arg(long, env = "HARNESS_LAKE_METRICS_FILE", value_name = "FILE")]
     pub(super) metrics_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct VerifyArgs {
-    #[command(flatten)]
-    pub(super) lake: LakeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -274,8 +276,8 @@ impl LakeArgs {
     }
 }
 
-impl RunArgs {
-    fn pii(&self) -> Result<Wish, ConfigError> {
+impl PiiArgs {
+    pub(super) fn wish(&self) -> Result<Wish, ConfigError> {
         #[expect(
             clippy::disallowed_methods,
             reason = "a key never stands on a command line, so clap has no argument for it"
@@ -283,7 +285,9 @@ impl RunArgs {
         let variable = std::env::var("HARNESS_LAKE_PII_KEY").ok();
         config::pii(self.pii, variable, self.pii_key_file.as_deref())
     }
+}
 
+impl RunArgs {
     pub(super) fn config(
         &self,
         source: SourceConfig,
@@ -304,7 +308,7 @@ impl RunArgs {
             deadline: self.deadline.as_deref().map(deadline).transpose()?,
             partial_exit_code: self.partial_exit_code,
             buckets: self.buckets,
-            pii: self.pii()?,
+            pii: self.pii.wish()?,
             scratch: lake.scratch(),
             store: lake.store()?,
         })

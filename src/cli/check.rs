@@ -15,6 +15,7 @@ use crate::job::retained_from;
 use crate::lake::LakeError;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
+use crate::pii::Wish;
 use crate::source::{Client, ExecutionsQuery, SourceError};
 use crate::window::Window;
 
@@ -64,7 +65,7 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
     found.refuse_nothing(&scopes)?;
     let (lake, known) = match &args.lake {
         Some(url) => {
-            let (lake, known) = check_lake(url, &source.account).await?;
+            let (lake, known) = check_lake(url, &source.account, &args.pii.wish()?).await?;
             (Some(lake), known)
         }
         None => (None, State::default()),
@@ -172,7 +173,11 @@ async fn check_scopes(
 }
 
 /// Whether the lake can be written, and what it knows.
-async fn check_lake(url: &str, account: &AccountId) -> Result<(LakeCheck, State), Error> {
+async fn check_lake(
+    url: &str,
+    account: &AccountId,
+    pii: &Wish,
+) -> Result<(LakeCheck, State), Error> {
     let store = open_store(url)?;
     store.probe().await.map_err(LakeError::from)?;
     let identity = Identity::read(&store).await?;
@@ -185,7 +190,8 @@ async fn check_lake(url: &str, account: &AccountId) -> Result<(LakeCheck, State)
                 ours: account.clone(),
             }))
         }
-        Some(_) => {
+        Some((identity, _)) => {
+            identity.treatment(&store, pii)?;
             let record = Record::newest(&store).await.map_err(LakeError::from)?;
             let lake = shown;
             Ok((

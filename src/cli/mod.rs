@@ -23,9 +23,7 @@ use jiff::Timestamp;
 
 use crate::error::Error;
 use crate::job::{Stop, or_stop};
-use args::{
-    BackfillArgs, CheckArgs, RATE, ReplayArgs, StatusArgs, SyncArgs, VerifyArgs, open_store,
-};
+use args::{BackfillArgs, CheckArgs, RATE, ReplayArgs, StatusArgs, SyncArgs, open_store};
 
 /// Extracts every pipeline execution of a Harness account into a lake of Parquet.
 #[derive(Debug, Parser)]
@@ -60,7 +58,7 @@ enum Command {
     /// Coverage, lag, gaps and open executions per project
     Status(StatusArgs),
     /// Audit a lake: every file, each execution once, tables against raw partitions, the checkpoint
-    Verify(VerifyArgs),
+    Verify(verify::VerifyArgs),
     /// The tables: their columns, and statements that open them
     #[command(subcommand)]
     Schema(schema::SchemaCommand),

@@ -50,7 +50,11 @@ pub(super) fn failure(error: &Error, format: Format) -> ExitCode {
     // A run that went on to its end has printed its report, which names what failed.
     let has_report = matches!(
         error,
-        Error::Partial { .. } | Error::Interrupted | Error::Deadline { .. } | Error::Unsound { .. }
+        Error::Partial { .. }
+            | Error::Interrupted
+            | Error::Deadline { .. }
+            | Error::Unsound { .. }
+            | Error::NotCompared { .. }
     );
     if !has_report {
         error_document(error, format);

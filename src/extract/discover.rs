@@ -105,7 +105,8 @@ impl Filter {
         })
     }
 
-    fn passes(&self, scope: &Scope) -> bool {
+    /// Whether a scope is to be read.
+    pub fn passes(&self, scope: &Scope) -> bool {
         let whole = scope.to_string();
         let within =
             |set: &Option<GlobSet>, text: &str| set.as_ref().is_none_or(|set| set.is_match(text));

@@ -1,5 +1,6 @@
 //! The run on one screen: discover, ask, spool, merge, derive, commit, sum up.
 
+pub mod audit;
 pub mod backfill;
 mod landing;
 pub mod plan;

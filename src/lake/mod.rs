@@ -7,6 +7,7 @@
 pub mod derive;
 pub mod dimensions;
 pub mod identity;
+pub mod inventory;
 pub mod land;
 pub mod layout;
 pub mod log;

@@ -1,5 +1,6 @@
 //! An audit of a lake: every file, every execution, tables against raw, checkpoint against both.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
@@ -32,12 +33,12 @@ pub struct Audit {
 pub struct Finding {
     /// How bad it is.
     pub kind: FindingKind,
-    /// The object.
+    /// The object; of what the source says otherwise: the project and the day.
     pub path: String,
     /// What is wrong with it.
     pub what: String,
     /// The command that repairs it.
-    pub repair: &'static str,
+    pub repair: Cow<'static, str>,
 }
 
 /// How bad a finding is.
@@ -52,7 +53,8 @@ pub enum FindingKind {
     Damage,
 }
 
-const BY_SYNC: &str = "harness-lake sync";
+/// The command for what the next run finds by itself.
+pub const BY_SYNC: &str = "harness-lake sync";
 const BY_EITHER: &str = "harness-lake sync (where a run died) or replay";
 const BY_REPLAY: &str = "harness-lake replay --again";
 const BY_BACKFILL: &str =
@@ -60,18 +62,19 @@ const BY_BACKFILL: &str =
 const BY_HAND: &str = "move the object away";
 
 impl Audit {
-    fn add(
+    /// Adds a finding.
+    pub fn add(
         &mut self,
         kind: FindingKind,
         path: &str,
         what: impl Into<String>,
-        repair: &'static str,
+        repair: impl Into<Cow<'static, str>>,
     ) {
         self.findings.push(Finding {
             kind,
             path: path.to_owned(),
             what: what.into(),
-            repair,
+            repair: repair.into(),
         });
     }
 

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod analytics;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod backoff;
 #[cfg(test)]
 mod calls;

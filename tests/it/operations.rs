@@ -88,6 +88,21 @@ fn count(lake: &str) -> i64 {
 }
 
 #[test]
+fn a_lake_is_compared_with_the_source() {
+    let place = Place::new();
+    let [block] = <[_; 1]>::try_from(procedure("Does the lake hold what Harness shows?")).unwrap();
+    let compared = place.follow(&block);
+    // The project that moved meanwhile is not seen under its old name.
+    assert!(compared.stdout.contains("0 missing here"), "{compared:?}");
+    let day = format!("start_date={}", place.day());
+    for table in ["_raw", "executions", "stages", "deployments", "commits"] {
+        fs::remove_dir_all(format!("{}/{table}/v1/{day}", place.lake.path())).unwrap();
+    }
+    let found = place.follow(&block).expect(7);
+    assert!(found.stdout.contains("backfill --again"), "{found:?}");
+}
+
+#[test]
 fn tables_come_back_from_raw() {
     let place = Place::new();
     let day = format!("start_date={}", place.day());

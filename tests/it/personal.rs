@@ -120,6 +120,14 @@ fn sync(sim: &Sim, lake: &Lake, more: &[&str], key: Option<&str>) -> Run {
     run
 }
 
+/// Whether a `sync` with these settings would be refused, before any is scheduled.
+fn check(sim: &Sim, lake: &Lake, more: &[&str], key: Option<&str>) -> Run {
+    let check = ["check", "--output", "json", "--lake", lake.path()];
+    let mut command = sim.command(&[&check, more].concat());
+    command.envs(key.map(|key| ("HARNESS_LAKE_PII_KEY", key)));
+    Run::of(command.output().unwrap())
+}
+
 /// A run, a later one, and a replay without any key; in the end the lake holds the truth but for
 /// the persons, and none of them is anywhere.
 fn run_without_persons(vintage: Vintage, mode: &str, key: Option<&str>, treat: fn(&str) -> Value) {
@@ -223,7 +231,10 @@ fn another_setting_or_key_than_the_lakes_is_refused() {
         assert_eq!(run.error_code(), "lake", "{more:?}");
         let said = run.json()["error"].to_string();
         assert!(said.contains("--pii") && !said.contains(other), "{said}");
+        assert_eq!(check(&sim, &lake, more, key).code, Some(7), "{more:?}");
     }
+    check(&sim, &lake, &["--pii", "hash"], Some(KEY)).expect(0);
+    check(&sim, &lake, &[], Some(KEY)).expect(0);
     assert_eq!(lake.data_objects(), before);
 
     let file = lake.beside("pii.key");
