@@ -204,9 +204,12 @@ impl Error {
             Self::Lake(LakeError::Pii { .. }) => {
                 "a lake keeps the setting and the key that it was born with: leave out --pii, or name the same; for another setting choose another --lake and `backfill` it"
             }
+            Self::Lake(LakeError::OtherPii { .. }) => {
+                "what is stored cannot be treated again: choose another --into, or fill that lake by `backfill`"
+            }
             Self::Lake(LakeError::Missing { .. }) => "`harness-lake sync` makes one",
             Self::Lake(LakeError::TooLarge { .. }) => {
-                "`--buckets N` splits new dates into N objects; a lake that exists keeps its old dates, so `backfill` into a new one"
+                "`--buckets N` splits new dates into N objects; the dates that are there are split by `replay --into` another lake with `--buckets N`"
             }
             Self::NotCompared { .. } => {
                 "read `source.not_compared` of `--output json`; the others are compared"

@@ -103,11 +103,9 @@ impl From<Window> for (Timestamp, Timestamp) {
 
 /// An instant `ms` milliseconds after the epoch, cut to what a timestamp can hold.
 pub fn from_ms(ms: i64) -> Timestamp {
-    let (least, most) = (
-        Timestamp::MIN.as_millisecond() + 1,
-        Timestamp::MAX.as_millisecond() - 1,
-    );
-    Timestamp::from_millisecond(ms.clamp(least, most)).unwrap_or(Timestamp::UNIX_EPOCH)
+    let (least, most) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+    Timestamp::from_millisecond(ms.clamp(least * 1_000, most * 1_000))
+        .unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn whole_ms(at: Timestamp) -> Timestamp {
@@ -231,6 +229,14 @@ mod tests {
             serde_json::from_str::<Window>(r#"["2026-01-02T00:00:00Z","2026-01-01T00:00:00Z"]"#)
                 .is_err()
         );
+    }
+
+    #[test]
+    fn what_no_timestamp_can_hold_is_cut() {
+        assert!(from_ms(i64::MIN).as_second() < -300_000_000_000);
+        assert!(250_000_000_000 < from_ms(i64::MAX).as_second());
+        let all = Window::new(Timestamp::MIN, Timestamp::MAX).unwrap();
+        assert!(all.contains(from_ms(1_763_971_200_000)));
     }
 
     #[test]

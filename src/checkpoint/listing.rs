@@ -64,7 +64,7 @@ impl Listing {
         }
     }
 
-    /// Takes in a newer listing; an older one says nothing new.
+    /// Takes in a newer listing, or that of another lake; an older one says nothing new.
     pub fn absorb(&mut self, newer: &Self) {
         let Some(at) = newer.listed_at.filter(|at| self.listed_at < Some(*at)) else {
             return;
@@ -138,7 +138,7 @@ fn merge<K: Ord + Clone, T: Clone>(
         }
     }
     for (key, listed) in seen {
-        known.insert(key.clone(), Listed::new(listed.row.clone()));
+        known.insert(key.clone(), listed.clone());
     }
 }
 

@@ -204,6 +204,14 @@ pub(super) struct ReplayArgs {
     /// Derive every table, not only those that are behind or of another version of this program
     #[arg(long)]
     pub(super) again: bool,
+    /// Another lake, made where there is none: raw partitions and what the checkpoint claims of them are
+    /// merged into it, and its tables are derived; this lake stays as it is
+    #[arg(long, value_name = "LAKE")]
+    pub(super) into: Option<String>,
+    /// Objects of a date of the other lake, at its birth [default: as in this lake]
+    #[arg(long, value_name = "N", requires = "into",
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(super) buckets: Option<u32>,
     /// Write the run report, JSON, to this file
     #[arg(long, env = "HARNESS_LAKE_REPORT", value_name = "FILE")]
     pub(super) report: Option<PathBuf>,

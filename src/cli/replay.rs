@@ -2,17 +2,25 @@
 
 use super::metrics::Measured;
 use super::output::{self, number};
-use super::{Context, ReplayArgs, sync};
+use super::{Context, ReplayArgs, open_store, sync};
+use crate::config::ConfigError;
 use crate::error::Error;
+use crate::job::copy::copy;
 use crate::job::{failure_of, keep_report};
 use crate::lake::Lake;
 use crate::lake::derive::{Derived, Which};
 use crate::lake::layout::Partition;
+use crate::lake::replay::Dates;
+use crate::progress::Progress;
 use crate::report::{Outcome, Report};
 
 pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Error> {
     let measured = Measured::begin("replay", args.metrics_file.as_deref(), context);
-    let (lake, partitions) = measured.needs(open(args).await)?;
+    let Opened {
+        source,
+        lake,
+        dates,
+    } = measured.needs(open(args, context).await)?;
     let run_id = ulid::Ulid::generate().to_string();
     let mut report = Report::begin(run_id, "replay", lake.account().clone(), (context.clock)());
     let which = if args.again {
@@ -20,11 +28,19 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
     } else {
         Which::Outdated
     };
-    let ended = replay(&lake, &partitions, which, context, &mut report).await;
+    let ended = match &source {
+        Some(source) => fill(source, &lake, dates, context, &mut report).await,
+        None => Ok(()),
+    };
+    let mut looked_at = 0;
+    let ended = match ended {
+        Ok(()) => replay(&lake, dates, which, context, &mut report, &mut looked_at).await,
+        ended => ended,
+    };
     report.finished_at = (context.clock)();
     match &ended {
         Ok(()) => report.outcome = Outcome::Success,
-        Err(Error::Interrupted) => {}
+        Err(Error::Interrupted) => report.outcome = Outcome::Interrupted,
         Err(error) => report.failures.push(failure_of(error)),
     }
     keep_report(lake.store(), &report).await;
@@ -34,28 +50,70 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
     }
     if ended.is_ok() || matches!(ended, Err(Error::Interrupted)) {
         output::result(context.output, &report, || {
-            summary(&report, partitions.len(), &lake)
+            summary(&report, looked_at, &lake, source.as_ref())
         })?;
     }
     ended
 }
 
-async fn open(args: &ReplayArgs) -> Result<(Lake, Vec<Partition>), Error> {
+/// What a replay works on.
+struct Opened {
+    /// The lake that is read, where it is another one.
+    source: Option<Lake>,
+    /// The lake whose tables are derived.
+    lake: Lake,
+    dates: Dates,
+}
+
+async fn open(args: &ReplayArgs, context: &Context) -> Result<Opened, Error> {
+    let dates = args.dates()?;
+    let into = args.into.as_deref().map(open_store).transpose()?;
     let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()).await?;
-    let partitions = lake.raw_partitions(args.dates()?).await?;
-    Ok((lake, partitions))
+    let Some(into) = into else {
+        return Ok(Opened {
+            source: None,
+            lake,
+            dates,
+        });
+    };
+    if into.shown() == lake.store().shown() {
+        let same = "--into names the lake that is read: leave it out to derive its tables again";
+        return Err(ConfigError::Range(same.to_owned()).into());
+    }
+    let now = (context.clock)();
+    Ok(Opened {
+        lake: lake.open_like(into, now, args.buckets).await?,
+        source: Some(lake),
+        dates,
+    })
+}
+
+/// Merges what one lake holds into another.
+async fn fill(
+    source: &Lake,
+    lake: &Lake,
+    dates: Dates,
+    context: &Context,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let progress = Progress::new(false);
+    let (now, stop) = ((context.clock)(), context.stop.clone());
+    copy(source, lake, dates, now, &progress, stop, report).await
 }
 
 async fn replay(
     lake: &Lake,
-    partitions: &[Partition],
+    dates: Dates,
     which: Which,
     context: &Context,
     report: &mut Report,
+    looked_at: &mut u64,
 ) -> Result<(), Error> {
+    let partitions = lake.raw_partitions(dates).await?;
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let mut stop = context.stop.clone();
     let told = |partition: Partition, derived: Derived| {
+        *looked_at += 1;
         if !derived.files.is_empty() {
             report.dates_changed.insert(partition.date);
         }
@@ -65,28 +123,39 @@ async fn replay(
     let interrupted = tokio::select! {
         biased;
         Ok(_) = stop.wait_for(|stopped| *stopped) => true,
-        done = lake.replay(partitions, which, at_once, told) => {
+        done = lake.replay(&partitions, which, at_once, told) => {
             done?;
             false
         }
     };
     if interrupted {
-        report.outcome = Outcome::Interrupted;
         return Err(Error::Interrupted);
     }
     Ok(())
 }
 
-fn summary(report: &Report, partitions: usize, lake: &Lake) -> String {
+fn summary(report: &Report, looked_at: u64, lake: &Lake, source: Option<&Lake>) -> String {
     let took_ms = report
         .finished_at
         .duration_since(report.started_at)
         .as_millis();
-    format!(
+    let replayed = format!(
         "{} partitions of {} looked at in {took_ms} ms, {} objects written, {} dates changed",
-        number(partitions as u64),
+        number(looked_at),
         lake.store().shown(),
         number(report.files.len() as u64),
         report.dates_changed.len(),
+    );
+    let Some(source) = source else {
+        return replayed;
+    };
+    let executions = &report.executions;
+    format!(
+        "{} executions of {}: {} new, {} newer, {} there already\n{replayed}",
+        number(executions.observed),
+        source.store().shown(),
+        number(executions.inserted),
+        number(executions.updated),
+        number(executions.unchanged),
     )
 }

@@ -43,6 +43,18 @@ pub struct Rows {
     _share: Option<OwnedSemaphorePermit>,
 }
 
+impl Rows {
+    /// Rows that no page of now holds: what was observed earlier and kept.
+    pub fn of(observations: Vec<Observation>) -> Self {
+        Self {
+            observations,
+            undated: Vec::new(),
+            drift: Drift::default(),
+            _share: None,
+        }
+    }
+}
+
 /// How the reading of a scope ended.
 #[derive(Debug)]
 pub struct ScopeDone {
@@ -295,6 +307,7 @@ impl ScopeReader<'_> {
                     content_hash: row.content_hash,
                     is_terminal: row.is_terminal,
                 },
+                first_observed: page.observed,
                 summary: row.summary,
             });
         }

@@ -33,6 +33,9 @@ pub struct Observation {
     pub start: Timestamp,
     /// What decides whether it replaces what is stored.
     pub version: Version,
+    /// When the execution was first seen, with whatever content, as far as this tells: not after
+    /// `version.observed`.
+    pub first_observed: Timestamp,
     /// The summary as it came: one JSON object.
     pub summary: Bytes,
 }

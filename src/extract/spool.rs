@@ -190,8 +190,8 @@ impl<P: Ord + Copy> Spool<P> {
     }
 }
 
-/// Bytes of a record's numbers: two times in ns, the hash, the flag, four lengths.
-const HEAD: usize = 16 + 16 + 8 + 1 + 4 * 4;
+/// Bytes of a record's numbers: three times in ns, the hash, the flag, four lengths.
+const HEAD: usize = 16 + 16 + 16 + 8 + 1 + 4 * 4;
 
 fn write(out: &mut impl Write, observation: &Observation) -> io::Result<()> {
     let Observation {
@@ -199,6 +199,7 @@ fn write(out: &mut impl Write, observation: &Observation) -> io::Result<()> {
         scope,
         start,
         version,
+        first_observed,
         summary,
     } = observation;
     let texts = [
@@ -211,6 +212,7 @@ fn write(out: &mut impl Write, observation: &Observation) -> io::Result<()> {
     let mut at = Cursor::new(&mut head[..]);
     at.write_all(&start.as_nanosecond().to_le_bytes())?;
     at.write_all(&version.observed.as_nanosecond().to_le_bytes())?;
+    at.write_all(&first_observed.as_nanosecond().to_le_bytes())?;
     at.write_all(&version.content_hash.to_le_bytes())?;
     at.write_all(&[u8::from(version.is_terminal)])?;
     for text in texts {
@@ -224,6 +226,7 @@ fn write(out: &mut impl Write, observation: &Observation) -> io::Result<()> {
 fn read(from: &mut impl Read) -> io::Result<Observation> {
     let start = time(from)?;
     let observed = time(from)?;
+    let first_observed = time(from)?;
     let content_hash = i64::from_le_bytes(bytes(from)?);
     let [is_terminal] = bytes(from)?;
     let mut lengths = [0; 4];
@@ -240,6 +243,7 @@ fn read(from: &mut impl Read) -> io::Result<Observation> {
             content_hash,
             is_terminal: is_terminal == 1,
         },
+        first_observed,
         summary: Bytes::from(take(from, summary)?),
     })
 }
@@ -281,6 +285,7 @@ mod tests {
                 content_hash: -n_ms,
                 is_terminal: n.is_multiple_of(3),
             },
+            first_observed: from_ms(1_600_000_000_000 + n_ms),
             summary: vec![u8::try_from(n % 250).unwrap(); size].into(),
         }
     }

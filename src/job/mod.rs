@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod backfill;
+pub mod copy;
 mod landing;
 pub mod plan;
 

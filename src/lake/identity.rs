@@ -171,6 +171,50 @@ impl Identity {
         })
     }
 
+    /// Reads the identity of a lake that is to take in rows of a lake of the identity `like`, or gives
+    /// birth to it: of the same account and treatment of personal data, which is in the rows already.
+    /// `buckets` is how many all of its dates shall have; by default they are as in `like`.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::OtherAccount`], [`LakeError::OtherPii`].
+    pub async fn adopt(
+        store: &Store,
+        like: &Self,
+        now: Timestamp,
+        buckets: Option<u32>,
+    ) -> Result<Self, LakeError> {
+        for attempt in 0..ATTEMPTS {
+            pause(attempt).await;
+            let Some((identity, _)) = Self::read(store).await? else {
+                let born = Self::new(&like.account_id, now, 1, like.pii.clone());
+                let rules = buckets.map(|count| vec![BucketRule { from: None, count }]);
+                let born = Self {
+                    buckets: rules.unwrap_or_else(|| like.buckets.clone()),
+                    ..born
+                };
+                let put = store.put(layout::LAKE, born.encode(), &Expected::Absent);
+                put.await?;
+                continue;
+            };
+            let shown = || store.shown().to_owned();
+            if identity.account_id != like.account_id {
+                return Err(LakeError::OtherAccount {
+                    store: shown(),
+                    theirs: identity.account_id,
+                    ours: like.account_id.clone(),
+                });
+            }
+            if identity.pii != like.pii {
+                return Err(LakeError::OtherPii { store: shown() });
+            }
+            return Ok(identity);
+        }
+        Err(LakeError::Contended {
+            what: layout::LAKE.to_owned(),
+        })
+    }
+
     /// What becomes of personal data on its way into the lake in `store`.
     ///
     /// # Errors

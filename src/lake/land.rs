@@ -332,6 +332,7 @@ mod tests {
                 content_hash: n,
                 is_terminal: true,
             },
+            first_observed: from_ms(1_763_971_300_000 + n),
             summary: format!(r#"{{"name":"{n:1000}"}}"#).into(),
         };
         let partition = lake

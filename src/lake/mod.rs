@@ -100,6 +100,14 @@ pub enum LakeError {
         /// How it differs.
         source: Mismatch,
     },
+    /// Two lakes treat personal data in different ways.
+    #[error(
+        "`{store}` treats personal data in another way, or with another key, than the lake that is read"
+    )]
+    OtherPii {
+        /// The lake that was to take in rows.
+        store: String,
+    },
     /// An object would be too large to be put whole.
     #[error("`{path}` would have {megabytes} MB, more than is put in one piece")]
     TooLarge {
@@ -174,6 +182,30 @@ impl Lake {
             store,
             identity,
             scratch: scratch.to_path_buf(),
+        })
+    }
+
+    /// Opens a lake that is to take in rows of this one, and gives birth to it where there is none.
+    /// `buckets` is how many its dates shall have at its birth; by default they are as here.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::OtherAccount`], [`LakeError::OtherPii`], [`LakeError::Probe`].
+    pub async fn open_like(
+        &self,
+        store: Store,
+        now: Timestamp,
+        buckets: Option<u32>,
+    ) -> Result<Self, LakeError> {
+        if Identity::read(&store).await?.is_none() {
+            store.probe().await?;
+        }
+        let _lock = store.lock(LOCK_PATIENCE).await?;
+        let identity = Identity::adopt(&store, &self.identity, now, buckets).await?;
+        Ok(Self {
+            store,
+            identity,
+            scratch: self.scratch.clone(),
         })
     }
 

@@ -92,12 +92,11 @@ pub fn merge(
     let path = partition.raw();
     let mut best: HashMap<&PlanExecutionId, Candidate<'_>> = HashMap::new();
     for observation in observations {
-        let first = observation.version.observed;
         best.entry(&observation.id)
             .and_modify(|candidate| candidate.meet(observation))
             .or_insert(Candidate {
                 observation,
-                first_observed: first,
+                first_observed: observation.first_observed,
                 stored: None,
             });
     }
@@ -145,7 +144,7 @@ struct Stored {
 
 impl<'a> Candidate<'a> {
     fn meet(&mut self, other: &'a Observation) {
-        self.first_observed = self.first_observed.min(other.version.observed);
+        self.first_observed = self.first_observed.min(other.first_observed);
         if wins(&other.version, &self.observation.version) {
             self.observation = other;
         }
@@ -206,11 +205,7 @@ fn find_stored(
             let Some(candidate) = best.get_mut(&id) else {
                 continue;
             };
-            let version = Version {
-                observed: micros(rows.observed.value(at)),
-                content_hash: rows.content_hash.value(at),
-                is_terminal: rows.is_terminal.value(at),
-            };
+            let version = rows.version(at);
             let scope = Scope::new(rows.org.value(at), rows.project.value(at));
             let first = micros(rows.first_observed.value(at));
             candidate.first_observed = candidate.first_observed.min(first);
@@ -279,6 +274,7 @@ impl Sink {
             start,
             version,
             summary,
+            ..
         } = winner.observation;
         let text = String::from_utf8_lossy(summary);
         self.batch.push(

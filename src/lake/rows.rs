@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use super::parquet::{FileError, Kind, Stamp, read};
 use super::raw::Kept;
+use crate::extract::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::schema::raw_schema;
 use crate::tables::RawRow;
@@ -182,6 +183,14 @@ impl<'a> RawColumns<'a> {
         })
     }
 
+    pub(super) fn version(&self, at: usize) -> Version {
+        Version {
+            observed: micros(self.observed.value(at)),
+            content_hash: self.content_hash.value(at),
+            is_terminal: self.is_terminal.value(at),
+        }
+    }
+
     pub(super) fn order(&self, at: usize) -> (&str, &str, i64, &str) {
         (
             self.org.value(at),
@@ -230,6 +239,35 @@ pub fn each_row(
                 summary: summaries.value(at),
             };
             take(&row, rows.is_terminal.value(at))?;
+        }
+    }
+    Ok(())
+}
+
+/// Hands the rows of a raw object to `take`, a batch at a time, as what they once were: observations.
+///
+/// # Errors
+///
+/// [`FileError`] where the object is damaged. Ends early, without one, where `take` says no.
+pub fn each_batch(
+    path: &str,
+    raw: &RawObject,
+    mut take: impl FnMut(Vec<Observation>) -> bool,
+) -> Result<(), FileError> {
+    for batch in read(path, raw.bytes.clone(), &[])? {
+        let batch = batch.map_err(|error| damaged(path, error))?;
+        let rows = RawColumns::of(path, &batch)?;
+        let summaries = summaries(path, &batch)?;
+        let observation = |at| Observation {
+            id: PlanExecutionId::new(rows.id.value(at)),
+            scope: Scope::new(rows.org.value(at), rows.project.value(at)),
+            start: micros(rows.start.value(at)),
+            version: rows.version(at),
+            first_observed: micros(rows.first_observed.value(at)),
+            summary: Bytes::copy_from_slice(summaries.value(at).as_bytes()),
+        };
+        if !take((0..batch.num_rows()).map(observation).collect()) {
+            break;
         }
     }
     Ok(())

@@ -14,6 +14,8 @@ mod check;
 mod cli;
 #[cfg(test)]
 mod completeness;
+#[cfg(test)]
+mod copies;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod crash;

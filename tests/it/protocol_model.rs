@@ -209,6 +209,7 @@ fn observation(seen: u8) -> Observation {
         scope: Scope::new("o", "p"),
         start: from_ms(0),
         version: version(seen),
+        first_observed: version(seen).observed,
         summary: "{}".into(),
     }
 }

@@ -28,7 +28,7 @@ use object_store::{
 };
 use tempfile::TempDir;
 
-use crate::lab::{Source, decode, decoded, ended, observed};
+use crate::lab::{Source, decode, decoded, ended, observed, text};
 
 const BUCKET: &str = "bucket";
 const KEY: &str = "testing";
@@ -152,7 +152,11 @@ impl S3 {
     }
 
     fn command(&self, source: &Source, command: &str) -> Command {
-        let mut binary = source.command(command, &format!("s3://{BUCKET}/some/lake"));
+        self.at(source.command(command, &format!("s3://{BUCKET}/some/lake")))
+    }
+
+    /// The command with what it needs to reach the server.
+    fn at(&self, mut binary: Command) -> Command {
         binary
             .env("AWS_ENDPOINT_URL", &self.endpoint)
             .env("AWS_ALLOW_HTTP", "true")
@@ -265,6 +269,24 @@ fn keeps_a_lake(s3: &S3) {
 #[test]
 fn moto_keeps_a_lake() {
     keeps_a_lake(&S3::moto());
+}
+
+#[test]
+fn a_lake_moves_from_a_folder_to_a_bucket() {
+    let s3 = S3::moto();
+    let source = Source::start();
+    let folder = TempDir::new().unwrap();
+    source.sync(folder.path());
+    let mut copy = s3.at(source.command("replay", text(folder.path())));
+    copy.args(["--into", &format!("s3://{BUCKET}/some/lake")]);
+    ended(&copy.output().unwrap(), 0);
+    let (ours, theirs) = (s3.lake(), decoded(folder.path()));
+    assert!(ours.keys().eq(theirs.keys()));
+    for (path, (_, rows)) in &ours {
+        assert!(rows.columns() == theirs[path].columns(), "{path}");
+    }
+    let report = ended(&s3.command(&source, "sync").output().unwrap(), 0);
+    assert_eq!(report["executions"]["inserted"], 0);
 }
 
 #[test]

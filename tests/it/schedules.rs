@@ -112,12 +112,14 @@ impl History {
             r#"{{"planExecutionId":"{id}","status":"{status}","startTs":{},"name":"phase {at}"}}"#,
             start.as_millisecond()
         );
+        let observed = from_ms(BEGIN + minute * MINUTE);
         Observation {
             version: Version {
-                observed: from_ms(BEGIN + minute * MINUTE),
+                observed,
                 content_hash: content_hash(&scope, summary.as_bytes()),
                 is_terminal: harness_lake::status::categorize(status).is_terminal(false),
             },
+            first_observed: observed,
             id: PlanExecutionId::new(id),
             scope,
             start,

@@ -1,0 +1,167 @@
+//! `replay --into`: what one lake holds, merged into another as if it were observed again.
+//!
+//! Raw rows are observations that were kept, so the protocol of a run takes them in as it takes those
+//! of the source: later ones win, the same content writes nothing, and the checkpoint comes last. A
+//! copy that died is taken up by the next, and the other lake may be in use.
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use tokio::sync::mpsc;
+
+use super::landing::Landing;
+use super::{Stop, or_stop};
+use crate::checkpoint::{Delta, Fate, Seen, State};
+use crate::error::Error;
+use crate::extract::fanout::{Event, Rows};
+use crate::lake::log::Record;
+use crate::lake::replay::Dates;
+use crate::lake::rows::{RawObject, each_batch};
+use crate::lake::{Lake, LakeError};
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::window::{Coverage, Window};
+
+/// Batches of rows that wait to be spooled.
+const BATCHES: usize = 2;
+
+/// Merges the raw partitions of some dates into `into`, derives its tables, and claims there what the
+/// checkpoint of `from` claims of these dates.
+///
+/// # Errors
+///
+/// [`Error::Lake`]; [`Error::Interrupted`], where nothing is claimed and the next copy goes on.
+pub async fn copy(
+    from: &Lake,
+    into: &Lake,
+    dates: Dates,
+    now: Timestamp,
+    progress: &Progress,
+    stop: Stop,
+    report: &mut Report,
+) -> Result<(), Error> {
+    // The checkpoint before the rows: what it claims is in them.
+    let record = Record::newest(from.store()).await;
+    let record = record.map_err(LakeError::from)?;
+    let mut landing = Landing::new(into, report, stop.clone(), now);
+    for partition in from.raw_partitions(dates).await? {
+        let path = partition.raw();
+        let Some((bytes, _)) = from.store().get(&path).await.map_err(LakeError::from)? else {
+            continue;
+        };
+        let (batches, mut read) = mpsc::channel(BATCHES);
+        let reading = tokio::task::spawn_blocking(move || {
+            let raw = RawObject::new(&path, bytes)?;
+            each_batch(&path, &raw, |batch| batches.blocking_send(batch).is_ok())
+        });
+        while let Some(batch) = or_stop(&mut stop.clone(), read.recv()).await? {
+            landing.take(Event::Rows(Rows::of(batch)), progress).await?;
+        }
+        let read = reading.await.map_err(LakeError::Broken)?;
+        read.map_err(LakeError::from)?;
+    }
+    if let Some(span) = span(dates) {
+        landing.delta = claims(&record.state, span);
+    }
+    landing.commit().await?;
+    Ok(())
+}
+
+/// The window of some dates; `None` where they are none.
+fn span(dates: Dates) -> Option<Window> {
+    let midnight = |date: Date| TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok();
+    let from = dates.from.and_then(midnight).unwrap_or(Timestamp::MIN);
+    let to = dates.to.and_then(midnight).unwrap_or(Timestamp::MAX);
+    Window::new(from, to).ok()
+}
+
+/// What a lake may claim that holds the rows of `span` of a lake in this state.
+fn claims(state: &State, span: Window) -> Delta {
+    let inside = |window: &Window| window.intersect(span);
+    let cut = |coverage: &Coverage| -> Coverage {
+        coverage.windows().iter().filter_map(inside).collect()
+    };
+    let mut delta = Delta::default();
+    for (scope, known) in &state.scopes {
+        for (claimed, own) in [
+            (&mut delta.covered, &known.coverage),
+            (&mut delta.gaps, &known.gaps),
+        ] {
+            let part = cut(own);
+            if !part.is_empty() {
+                claimed.insert(scope.clone(), part);
+            }
+        }
+        let seen = Seen {
+            last_row_start: known.last_row_start.filter(|at| span.contains(*at)),
+            success: known.last_success,
+            error: known.last_error.clone(),
+            row_bytes: known.row_bytes,
+            page_limit: known.page_limit,
+        };
+        delta.seen.insert(scope.clone(), seen);
+    }
+    // The others are in the raw partitions, and are told open by the merge.
+    let undated = state.open.iter().filter(|(_, open)| open.start.is_none());
+    delta.fates = undated
+        .map(|(id, open)| (id.clone(), Fate::Open(Box::new(open.clone()))))
+        .collect();
+    delta.listing = state.listing.listed_at.map(|_| state.listing.clone());
+    delta
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::ScopeState;
+    use crate::ids::Scope;
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-{text}:00Z").parse().unwrap()
+    }
+
+    fn dates(from: &str, to: &str) -> Dates {
+        Dates {
+            from: from.parse().ok(),
+            to: to.parse().ok(),
+        }
+    }
+
+    #[test]
+    fn nothing_is_claimed_outside_of_the_dates() {
+        let window = |from, to| Window::new(at(from), at(to)).unwrap();
+        let scope = Scope::new("org", "project");
+        let known = ScopeState {
+            coverage: [
+                window("01T00:00", "10T12:00"),
+                window("20T00:00", "24T11:00"),
+            ]
+            .into_iter()
+            .collect(),
+            gaps: [window("10T12:00", "20T00:00")].into_iter().collect(),
+            last_row_start: Some(at("24T10:59")),
+            ..ScopeState::default()
+        };
+        let state = State {
+            scopes: [(scope.clone(), known)].into(),
+            ..State::default()
+        };
+        let part = claims(&state, span(dates("2026-11-10", "2026-11-22")).unwrap());
+        let covered = part.covered[&scope].windows();
+        let expected = [
+            window("10T00:00", "10T12:00"),
+            window("20T00:00", "22T00:00"),
+        ];
+        assert_eq!(covered, expected);
+        assert_eq!(
+            part.gaps[&scope].windows(),
+            [window("10T12:00", "20T00:00")]
+        );
+        assert_eq!(part.seen[&scope].last_row_start, None);
+
+        let mut copied = State::default();
+        copied.apply(&claims(&state, span(dates("", "")).unwrap()));
+        assert_eq!(copied, state);
+        assert!(span(dates("2026-11-22", "2026-11-22")).is_none());
+    }
+}

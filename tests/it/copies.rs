@@ -1,0 +1,252 @@
+//! `replay --into`: one lake merged into another.
+
+use std::path::Path;
+
+use harness_lake::ids::AccountId;
+use harness_lake::sim::AccountSpec;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use crate::lab::decoded;
+use crate::support::{Lake, Run, Sim, bare_command, now, rows};
+
+/// What is written without a key, as the copy of a lake is.
+fn copy(from: &Lake, into: &str, more: &[&str]) -> Run {
+    let fixed = [
+        "replay",
+        "--output",
+        "json",
+        "--lake",
+        from.path(),
+        "--into",
+        into,
+    ];
+    Run::of(bare_command(&[&fixed, more].concat()).output().unwrap())
+}
+
+fn verify(lake: &str) -> Run {
+    Run::of(
+        bare_command(&["verify", "--output", "json", "--lake", lake])
+            .output()
+            .unwrap(),
+    )
+}
+
+fn future() -> Sim {
+    let spec = AccountSpec {
+        future_hours: 100,
+        ..AccountSpec::small(now())
+    };
+    Sim::start(&spec, |_| {})
+}
+
+/// A lake with two runs behind it.
+fn later() -> (Sim, Lake) {
+    let sim = future();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    sim.advance(SignedDuration::from_hours(9));
+    sim.sync(&lake, &[]).expect(3);
+    (sim, lake)
+}
+
+/// Every table and raw partition has the same rows in the same columns.
+#[track_caller]
+fn assert_same_rows(one: &str, other: &str) {
+    let [one, other] = [one, other].map(|lake| decoded(Path::new(lake)));
+    assert!(
+        one.keys().eq(other.keys()),
+        "{:?} {:?}",
+        one.keys(),
+        other.keys()
+    );
+    for (path, batch) in &one {
+        assert!(batch.columns() == other[path].columns(), "{path}");
+    }
+}
+
+fn observed(report: &Value) -> u64 {
+    report["executions"]["observed"].as_u64().unwrap()
+}
+
+#[test]
+fn a_copy_has_every_row_and_goes_on_where_the_other_stopped() {
+    let (sim, lake) = later();
+    let before = lake.data_objects();
+    let new = Lake::new();
+    let report = copy(&lake, new.path(), &[]).expect(0).json();
+    let truth = sim.truth().executions.len() as u64;
+    assert_eq!(
+        (observed(&report), &report["command"]),
+        (truth, &json!("replay"))
+    );
+    assert_eq!(report["requests"]["total"], 0);
+    assert_same_rows(lake.path(), new.path());
+    verify(new.path()).expect(0);
+    assert_eq!(lake.data_objects(), before, "what is read stays as it is");
+
+    let objects = new.data_objects();
+    let again = copy(&lake, new.path(), &[]).expect(0).json();
+    assert_eq!(again["executions"]["unchanged"], json!(truth));
+    assert_eq!(
+        new.data_objects(),
+        objects,
+        "the same content writes nothing"
+    );
+
+    sim.advance(SignedDuration::from_hours(9));
+    let [old, copied] = [&lake, &new].map(|lake| sim.sync(lake, &[]).expect(3).json());
+    assert!(
+        observed(&copied) < truth / 2,
+        "what is covered is not read again: {copied}"
+    );
+    for key in ["observed", "inserted", "updated"] {
+        assert_eq!(old["executions"][key], copied["executions"][key], "{key}");
+    }
+    assert_same_rows(lake.path(), new.path());
+    sim.assert_truth_but(&new, &sim.edited_unseen(now()));
+}
+
+#[test]
+fn a_copy_never_takes_a_newer_row_back() {
+    let (sim, lake) = later();
+    let new = Lake::new();
+    copy(&lake, new.path(), &[]).expect(0);
+    sim.advance(SignedDuration::from_hours(9));
+    sim.sync(&new, &[]).expect(3);
+    let newer = new.data_objects();
+    copy(&lake, new.path(), &[]).expect(0);
+    assert_eq!(new.data_objects(), newer);
+    // The other way, the older lake is brought up to date.
+    copy(&new, lake.path(), &[]).expect(0);
+    assert_same_rows(lake.path(), new.path());
+}
+
+#[test]
+fn a_copy_can_have_other_buckets() {
+    let (sim, lake) = later();
+    let new = Lake::new();
+    copy(&lake, new.path(), &["--buckets", "3"]).expect(0);
+    assert!(
+        new.data_objects()
+            .keys()
+            .any(|path| path.ends_with("part-2-of-3.parquet"))
+    );
+    verify(new.path()).expect(0);
+    for table in ["_raw", "executions", "stages", "deployments", "commits"] {
+        let difference = format!(
+            "SELECT count(*) FROM ((FROM {0} EXCEPT ALL FROM {1}) UNION ALL (FROM {1} EXCEPT ALL FROM {0}))",
+            lake.table(table),
+            new.table(table),
+        );
+        assert_eq!(rows(&[&difference])[0][0][0], 0, "{table}");
+    }
+    sim.sync(&new, &[]).expect(3);
+    sim.assert_truth_but(&new, &sim.edited_unseen(now()));
+}
+
+#[test]
+fn a_copy_of_some_dates_claims_no_more_and_the_rest_is_read() {
+    let (sim, lake) = later();
+    let days_ago = |days: i64| {
+        (sim.now() - SignedDuration::from_hours(24 * days))
+            .strftime("%Y-%m-%d")
+            .to_string()
+    };
+    let new = Lake::new();
+    let (from, to) = (days_ago(9), days_ago(3));
+    copy(&lake, new.path(), &["--from", &from, "--to", &to]).expect(0);
+    let status = ["status", "--output", "json", "--lake", new.path()];
+    let status = Run::of(bare_command(&status).output().unwrap())
+        .expect(0)
+        .json();
+    for scope in status["scopes"].as_array().unwrap() {
+        for (key, at) in [("covered_from", &from), ("watermark", &to)] {
+            let told = scope[key].as_str();
+            assert!(
+                told.is_none_or(|told| told.starts_with(at.as_str())),
+                "{scope}"
+            );
+        }
+    }
+    verify(new.path()).expect(0);
+    sim.sync(&new, &[]).expect(3);
+    let (from, to) = (days_ago(40), days_ago(-1));
+    let range = [
+        "backfill",
+        "--lake",
+        new.path(),
+        "--from",
+        &from,
+        "--to",
+        &to,
+    ];
+    sim.run(&range).expect(3);
+    sim.assert_truth_but(&new, &sim.edited_unseen(now()));
+}
+
+#[test]
+fn lakes_that_do_not_go_together_are_refused() {
+    let (sim, lake) = later();
+    let other = Sim::start(
+        &AccountSpec {
+            account_id: AccountId::new("another"),
+            ..AccountSpec::small(now())
+        },
+        |_| {},
+    );
+    let (theirs, dropped) = (Lake::new(), Lake::new());
+    other.sync(&theirs, &[]).expect(3);
+    sim.sync(&dropped, &["--pii", "drop"]).expect(3);
+    for into in [&theirs, &dropped] {
+        let before = into.data_objects();
+        assert_eq!(copy(&lake, into.path(), &[]).expect(7).error_code(), "lake");
+        assert_eq!(into.data_objects(), before);
+    }
+    assert_eq!(
+        copy(&lake, lake.path(), &[]).expect(2).error_code(),
+        "usage"
+    );
+    assert_eq!(
+        copy(&Lake::new(), theirs.path(), &[])
+            .expect(7)
+            .error_code(),
+        "lake"
+    );
+
+    // What was dropped or hashed stays so, without the key.
+    let again = Lake::new();
+    copy(&dropped, again.path(), &[]).expect(0);
+    let identity =
+        |lake: &Lake| serde_json::from_slice::<Value>(&lake.files()["_state/lake.json"]).unwrap();
+    assert_eq!(identity(&again)["pii"], json!({"mode": "drop"}));
+    assert_same_rows(dropped.path(), again.path());
+}
+
+/// Killed at steps of the protocol, then simply started again.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_copy_that_is_killed_claims_nothing_and_the_next_one_ends_it() {
+    let (_sim, lake) = later();
+    for point in [
+        "after-pending",
+        "after-raw:3",
+        "after-table:7",
+        "before-record",
+        "after-record",
+    ] {
+        let new = Lake::new();
+        let mut command = bare_command(&["replay", "--lake", lake.path(), "--into", new.path()]);
+        let killed = Run::of(
+            command
+                .env("HARNESS_LAKE_FAILPOINT", point)
+                .output()
+                .unwrap(),
+        );
+        assert_eq!(killed.code, None, "{point}");
+        let left = verify(new.path()).expect(0).json();
+        assert!(!left["findings"].to_string().contains("damage"), "{point}");
+        copy(&lake, new.path(), &[]).expect(0);
+        assert_same_rows(lake.path(), new.path());
+    }
+}
