@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::s3::{self, S3};
 use crate::support::{Lake, Run, Sim, interpreter, now};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/readers.py");
@@ -25,14 +26,57 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// was replaced in between; the next read may meet another replacement.
 const TRIES: usize = 3;
 
+/// Where a lake is that is read.
+enum Place {
+    Folder(Lake),
+    Bucket(S3),
+}
+
+impl Place {
+    fn url(&self) -> &str {
+        match self {
+            Self::Folder(lake) => lake.path(),
+            Self::Bucket(_) => s3::LAKE,
+        }
+    }
+
+    fn command(&self, sim: &Sim, arguments: &[&str]) -> Command {
+        let command = sim.command(&[arguments, &["--lake", self.url()]].concat());
+        match self {
+            Self::Folder(_) => command,
+            Self::Bucket(server) => server.at(command),
+        }
+    }
+
+    fn sync(&self, sim: &Sim) {
+        let synced = self.command(sim, &["sync"]).output().unwrap();
+        Run::of(synced).expect(3);
+    }
+
+    /// The objects of the table that is read.
+    fn executions(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut files = match self {
+            Self::Folder(lake) => lake.files(),
+            Self::Bucket(server) => server.files(),
+        };
+        files.retain(|path, _| path.starts_with("executions/"));
+        files
+    }
+}
+
 #[test]
 fn duckdb_reads_nothing_wrong_while_objects_are_replaced() {
-    read_while_written("duckdb", 6, 60);
+    read_while_written("duckdb", &Place::Folder(Lake::new()), 6, 60);
+}
+
+#[test]
+fn duckdb_reads_nothing_wrong_in_a_bucket_while_objects_are_replaced() {
+    read_while_written("duckdb", &Place::Bucket(S3::seaweed()), 4, 12);
 }
 
 #[test]
 fn spark_reads_nothing_wrong_while_objects_are_replaced() {
-    read_while_written("spark", 4, 8);
+    read_while_written("spark", &Place::Folder(Lake::new()), 4, 8);
 }
 
 /// Writes to a lake this many times at least, and until it was read this many times meanwhile.
@@ -40,30 +84,29 @@ fn spark_reads_nothing_wrong_while_objects_are_replaced() {
     clippy::print_stdout,
     reason = "how much was read shows with --nocapture"
 )]
-fn read_while_written(engine: &str, rounds: usize, reads: usize) {
+fn read_while_written(engine: &str, place: &Place, rounds: usize, reads: usize) {
     let spec = AccountSpec {
         executions: 1_600,
         future_hours: 240,
         ..AccountSpec::small(now())
     };
     let sim = Sim::start(&spec, |_| {});
-    let lake = Lake::new();
-    sim.sync(&lake, &[]).expect(3);
-    let mut reader = Reader::start(engine, &lake);
+    place.sync(&sim);
+    let mut reader = Reader::start(engine, place);
     reader.await_read();
 
     let before = reader.seen.len();
     let (mut round, mut replaced) = (0, 0);
     while round < rounds || reader.seen.len() < before + reads {
         assert!(round < 140, "too slow a reader: {:?}", reader.seen);
-        let old = executions(&lake);
+        let old = place.executions();
         sim.advance(SignedDuration::from_mins(100));
-        let mut replay = sim.command(&["replay", "--again", "--lake", lake.path()]);
+        let mut replay = place.command(&sim, &["replay", "--again"]);
         replay.stdout(Stdio::piped()).stderr(Stdio::piped());
         let replay = replay.spawn().unwrap();
-        sim.sync(&lake, &[]).expect(3);
+        place.sync(&sim);
         Run::of(replay.wait_with_output().unwrap()).expect(0);
-        let new = executions(&lake);
+        let new = place.executions();
         for (path, body) in old {
             replaced += usize::from(new[&path] != body);
             // Spark reads no further into an object than it was long when it listed it: what
@@ -92,18 +135,13 @@ fn read_while_written(engine: &str, rounds: usize, reads: usize) {
     assert_eq!(seen.last().unwrap().count, Some(truth));
     assert!(1 < counts.len(), "{engine} saw nothing but {counts:?}");
     println!(
-        "{engine}: {round} rounds replaced {replaced} objects of executions; of {} reads, \
+        "{engine} of {}: {round} rounds replaced {replaced} objects of executions; of {} reads, \
          {meanwhile} meanwhile, {} failed {failed:?} and none was wrong; {} counts were seen",
+        place.url(),
         seen.len(),
         failed.len(),
         counts.len()
     );
-}
-
-fn executions(lake: &Lake) -> BTreeMap<String, Vec<u8>> {
-    let mut files = lake.files();
-    files.retain(|path, _| path.starts_with("executions/"));
-    files
 }
 
 /// What a reader tells of one read.
@@ -126,9 +164,13 @@ struct Reader {
 }
 
 impl Reader {
-    fn start(engine: &str, lake: &Lake) -> Self {
+    fn start(engine: &str, place: &Place) -> Self {
         let scratch = TempDir::new().unwrap();
-        let mut child = python(&["watch", engine, lake.path()], scratch.path());
+        let mut reader = python(&["watch", engine, place.url()], scratch.path());
+        if let Place::Bucket(server) = place {
+            reader = server.at(reader);
+        }
+        let mut child = reader.spawn().unwrap();
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut errors = child.stderr.take().unwrap();
@@ -209,16 +251,16 @@ impl Drop for Reader {
     }
 }
 
-fn python(arguments: &[&str], scratch: &Path) -> Child {
-    Command::new(interpreter())
+fn python(arguments: &[&str], scratch: &Path) -> Command {
+    let mut command = Command::new(interpreter());
+    command
         .arg(SCRIPT)
         .args(arguments)
         .arg(scratch)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+        .stderr(Stdio::piped());
+    command
 }
 
 /// A table as two engines see it.
@@ -236,7 +278,8 @@ fn spark_reads_every_column_as_its_type_and_as_duckdb_does() {
     sim.sync(&lake, &[]).expect(3);
     let schemas = schemas();
     let scratch = TempDir::new().unwrap();
-    let mut child = python(&["tables", lake.path()], scratch.path());
+    let mut tables = python(&["tables", lake.path()], scratch.path());
+    let mut child = tables.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin
         .write_all(Value::from(schemas.clone()).to_string().as_bytes())

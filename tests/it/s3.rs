@@ -31,6 +31,9 @@ use tempfile::TempDir;
 use crate::lab::{Source, decode, decoded, ended, observed, text};
 
 const BUCKET: &str = "bucket";
+/// The lake of all tests here.
+pub(crate) const LAKE: &str = "s3://bucket/some/lake";
+
 const KEY: &str = "testing";
 const SECRET: &str = "testing-secret";
 
@@ -38,7 +41,7 @@ const SECRET: &str = "testing-secret";
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A server of ours; it is killed when dropped.
-struct S3 {
+pub(crate) struct S3 {
     child: Child,
     endpoint: String,
     _folder: TempDir,
@@ -57,7 +60,7 @@ impl S3 {
         Self::start("moto_server", &["-H", "127.0.0.1", "-p", &port], &port)
     }
 
-    fn seaweed() -> Self {
+    pub(crate) fn seaweed() -> Self {
         let ports: [String; 10] = free_ports();
         let names = [
             "s3.port",
@@ -152,11 +155,11 @@ impl S3 {
     }
 
     fn command(&self, source: &Source, command: &str) -> Command {
-        self.at(source.command(command, &format!("s3://{BUCKET}/some/lake")))
+        self.at(source.command(command, LAKE))
     }
 
     /// The command with what it needs to reach the server.
-    fn at(&self, mut binary: Command) -> Command {
+    pub(crate) fn at(&self, mut binary: Command) -> Command {
         binary
             .env("AWS_ENDPOINT_URL", &self.endpoint)
             .env("AWS_ALLOW_HTTP", "true")
@@ -164,6 +167,23 @@ impl S3 {
             .env("AWS_ACCESS_KEY_ID", KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET);
         binary
+    }
+
+    /// Every object of the lake by its path within.
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let objects = self.objects();
+        let read = async {
+            let prefix = Path::from("some/lake");
+            let metas: Vec<_> = objects.list(Some(&prefix)).try_collect().await.unwrap();
+            let mut files = BTreeMap::new();
+            for meta in metas {
+                let path = meta.location.as_ref().strip_prefix("some/lake/").unwrap();
+                let object = objects.get(&meta.location).await.unwrap();
+                files.insert(path.to_owned(), object.bytes().await.unwrap().into());
+            }
+            files
+        };
+        runtime().block_on(read)
     }
 
     /// Every Parquet object of the lake: its version and its rows.
@@ -278,7 +298,7 @@ fn a_lake_moves_from_a_folder_to_a_bucket() {
     let folder = TempDir::new().unwrap();
     source.sync(folder.path());
     let mut copy = s3.at(source.command("replay", text(folder.path())));
-    copy.args(["--into", &format!("s3://{BUCKET}/some/lake")]);
+    copy.args(["--into", LAKE]);
     ended(&copy.output().unwrap(), 0);
     let (ours, theirs) = (s3.lake(), decoded(folder.path()));
     assert!(ours.keys().eq(theirs.keys()));

@@ -4,6 +4,7 @@
 of JSON for each read; `tables` describes every table in Spark, and sums it up in both engines.
 """
 
+import glob
 import json
 import os
 import select
@@ -12,11 +13,31 @@ import sys
 SHOWN = 3
 
 
-def duckdb_connection():
+def duckdb_connection(config=None):
     import duckdb
 
-    con = duckdb.connect(config={"threads": 1})
+    con = duckdb.connect(config={"threads": 1, **(config or {})})
     con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+def duckdb_over_s3():
+    """Another version of DuckDB: the newest whose extension for S3 is a package."""
+    folder = os.path.join(sys.prefix, "s3-reader")
+    sys.path.insert(0, folder)
+    con = duckdb_connection({"allow_unsigned_extensions": "true"})
+    [extension] = glob.glob(f"{folder}/**/httpfs.duckdb_extension", recursive=True)
+    con.execute(f"LOAD '{extension}'")
+    endpoint = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    for name, value in {
+        "s3_endpoint": endpoint,
+        "s3_region": os.environ["AWS_REGION"],
+        "s3_access_key_id": os.environ["AWS_ACCESS_KEY_ID"],
+        "s3_secret_access_key": os.environ["AWS_SECRET_ACCESS_KEY"],
+        "s3_url_style": "path",
+        "s3_use_ssl": "false",
+    }.items():
+        con.execute(f"SET {name} = '{value}'")
     return con
 
 
@@ -56,7 +77,7 @@ TOTAL = "SELECT count(*), count(DISTINCT plan_execution_id) FROM {source}"
 
 
 def duckdb_reader(lake, _scratch):
-    con = duckdb_connection()
+    con = duckdb_over_s3() if lake.startswith("s3://") else duckdb_connection()
     source = f"read_parquet('{lake}/executions/v1/**/*.parquet', hive_partitioning = true)"
     consistent = CONSISTENT.replace(" DIV ", " // ").format(micros="epoch_us")
     read = READ.format(micros="epoch_us", consistent=consistent, source=source)
@@ -82,6 +103,9 @@ def spark_reader(lake, scratch):
         return [tuple(total[0])], spark.sql(read, executions=fresh()).collect()
 
     return once
+
+
+READERS = {"duckdb": duckdb_reader, "spark": spark_reader}
 
 
 class Judge:
@@ -120,7 +144,7 @@ def is_over():
 
 
 def watch(engine, lake, scratch):
-    once = {"duckdb": duckdb_reader, "spark": spark_reader}[engine](lake, scratch)
+    once = READERS[engine](lake, scratch)
     judge = Judge()
     over = False
     while not over:
