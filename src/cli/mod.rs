@@ -5,6 +5,7 @@ mod backfill;
 mod check;
 #[cfg(feature = "sim")]
 mod demo;
+mod examples;
 mod metrics;
 mod output;
 mod plan;
@@ -27,7 +28,7 @@ use args::{BackfillArgs, CheckArgs, RATE, ReplayArgs, StatusArgs, SyncArgs, open
 
 /// Extracts every pipeline execution of a Harness account into a lake of Parquet.
 #[derive(Debug, Parser)]
-#[command(name = "harness-lake", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "harness-lake", version, max_term_width = 100, after_help = examples::ALL)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -35,45 +36,48 @@ pub struct Cli {
     output: OutputArgs,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  harness-lake demo                                  a simulated account, a real sync, queries to try
-  HARNESS_API_KEY=pat.… harness-lake check --lake s3://bucket/harness
-  HARNESS_API_KEY=pat.… harness-lake sync --lake ./lake
-  harness-lake status --lake ./lake";
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Is the connection good: credentials, permissions, something to read, a lake that can be written
+    #[command(after_help = examples::CHECK)]
     Check(CheckArgs),
     /// The scheduled job: everything new, gaps, every open execution again; then commit
+    #[command(after_help = examples::SYNC)]
     Sync(SyncArgs),
     /// History: what of a range is not covered yet, newest first, resumable
+    #[command(after_help = examples::BACKFILL)]
     Backfill(BackfillArgs),
     /// What a command would do: projects, windows, calls, minutes at the budget; changes nothing
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::PLAN)]
     Plan(plan::PlanCommand),
     /// Derive the tables again from the raw partitions, with no API call
+    #[command(after_help = examples::REPLAY)]
     Replay(ReplayArgs),
     /// Coverage, lag, gaps and open executions per project
+    #[command(after_help = examples::STATUS)]
     Status(StatusArgs),
     /// Audit a lake: every file, each execution once, tables against raw partitions, the checkpoint
+    #[command(after_help = examples::VERIFY)]
     Verify(verify::VerifyArgs),
     /// The tables: their columns, and statements that open them
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::SCHEMA)]
     Schema(schema::SchemaCommand),
     /// Completions for a shell, on standard output
+    #[command(after_help = examples::COMPLETIONS)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
     /// The manual page, on standard output
+    #[command(after_help = examples::MAN)]
     Man,
     /// A simulated account in this process, a real sync of it over HTTP, and queries to try
     #[cfg(feature = "sim")]
+    #[command(after_help = examples::DEMO)]
     Demo(demo::DemoArgs),
     /// The simulated account as a server, to try schedules against
     #[cfg(feature = "sim")]
+    #[command(after_help = examples::SIM)]
     Sim(sim::SimArgs),
 }
 
