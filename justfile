@@ -37,6 +37,10 @@ fuzz SECONDS="300":
 bench *ARGS:
     cargo bench --bench parts -- {{ARGS}}
 
+# Instructions of the derive path, counted by callgrind; part of the gate.
+bench-instructions *ARGS:
+    ./benches/instructions.py {{ARGS}}
+
 # Beside DuckDB, Polars and dlt; start-up. Parts and flags: benches/README.md.
 bench-peers *ARGS:
     ./benches/run peers.py {{ARGS}}

@@ -15,7 +15,7 @@ use crate::checkpoint::{Delta, Fate, Seen, State};
 use crate::error::Error;
 use crate::extract::fanout::{Event, Rows};
 use crate::lake::log::Record;
-use crate::lake::replay::Dates;
+use crate::lake::replay::{Dates, RawPartition};
 use crate::lake::rows::{RawObject, each_batch};
 use crate::lake::{Lake, LakeError};
 use crate::progress::Progress;
@@ -44,7 +44,7 @@ pub async fn copy(
     let record = Record::newest(from.store()).await;
     let record = record.map_err(LakeError::from)?;
     let mut landing = Landing::new(into, report, stop.clone(), now);
-    for partition in from.raw_partitions(dates).await? {
+    for RawPartition { partition, .. } in from.raw_partitions(dates).await? {
         let path = partition.raw();
         let Some((bytes, _)) = from.store().get(&path).await.map_err(LakeError::from)? else {
             continue;

@@ -4,12 +4,14 @@
 //! of a higher revision; so at rest a table is a function of its raw object, whoever wrote it.
 
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::layout::Partition;
-use super::parquet::{FileError, Kind, ObjectWriter, Stamp, WRITER, read, stamp};
+use super::parquet::{Encoded, FileError, Kind, ObjectWriter, Stamp, WRITER, read, stamp};
 use super::rows::{RawObject, each_row};
 use super::store::{Expected, Landing, Tag};
 use super::{Lake, LakeError, blocking, pause};
@@ -17,7 +19,7 @@ use crate::drift::Drift;
 use crate::failpoint::hit;
 use crate::ids::AccountId;
 use crate::schema::Table;
-use crate::tables::ExecutionTables;
+use crate::tables::{Batches, ExecutionTables};
 
 /// An object that a run wrote.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -60,7 +62,7 @@ struct Target {
 }
 
 /// Bytes of summaries that are decoded into one batch of each table.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// Executions that are decoded into one batch of each table.
 const BATCH_ROWS: usize = 1_024;
@@ -140,7 +142,7 @@ impl Lake {
         partition: Partition,
         raw: RawObject,
         targets: &[Target],
-    ) -> Result<(Vec<(Bytes, usize)>, Drift), LakeError> {
+    ) -> Result<(Vec<Encoded>, Drift), LakeError> {
         let tables: Vec<Table> = targets.iter().map(|target| target.table).collect();
         let (account, scratch) = (self.account().clone(), self.scratch.clone());
         blocking(move || encode(&account, partition, &raw, &tables, &scratch)).await
@@ -152,11 +154,13 @@ impl Lake {
         partition: Partition,
         which: Which,
         targets: Vec<Target>,
-        bodies: Vec<(Bytes, usize)>,
+        bodies: Vec<Encoded>,
         files: &mut Vec<WrittenFile>,
     ) -> Result<bool, LakeError> {
-        for (target, (body, rows)) in targets.into_iter().zip(bodies) {
+        for (target, encoded) in targets.into_iter().zip(bodies) {
             let path = partition.table(target.table);
+            let rows = encoded.rows();
+            let body = blocking(|| Ok(encoded.into_bytes()?)).await?;
             super::check_size(&path, body.len())?;
             if which != Which::Behind && self.holds_the_same(&path, &target, &body).await? {
                 continue;
@@ -212,46 +216,63 @@ impl Lake {
     }
 }
 
-/// Encodes `tables` of one partition in one pass over its raw object, which is decoded once.
+/// Encodes `tables` of one partition in one pass over its raw object, which is decoded once, while
+/// another thread encodes what is decoded.
 ///
 /// # Shape
 ///
-/// One `(file, rows)` for each of `tables`, in their order, of the current schema.
+/// One file for each of `tables`, in their order, of the current schema.
 fn encode(
     account: &AccountId,
     partition: Partition,
     raw: &RawObject,
     tables: &[Table],
     scratch: &Path,
-) -> Result<(Vec<(Bytes, usize)>, Drift), LakeError> {
+) -> Result<(Vec<Encoded>, Drift), LakeError> {
     let open = |table: &Table| {
         let path = partition.table(*table);
         ObjectWriter::new(Kind::Table(*table), &path, raw.revision, raw.rows, scratch)
     };
     let mut writers = tables.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let mut rows = ExecutionTables::new(account);
-    let mut flush = |rows: &mut ExecutionTables| -> Result<(), FileError> {
-        for (table, batch) in rows.finish() {
-            if let Some(at) = tables.iter().position(|wanted| *wanted == table) {
-                writers[at].write(&batch)?;
+    thread::scope(|scope| {
+        // Without room for a batch that waits: one is decoded and one encoded, which is memory enough.
+        let (decoded, taken) = mpsc::sync_channel::<Batches>(0);
+        let encoding = scope.spawn(move || {
+            for (table, batch) in taken.into_iter().flatten() {
+                if let Some(at) = tables.iter().position(|wanted| *wanted == table) {
+                    writers[at].write(&batch)?;
+                }
             }
-        }
-        Ok(())
-    };
+            writers.into_iter().map(ObjectWriter::finish).collect()
+        });
+        let drift = decode(account, partition, raw, &decoded);
+        drop(decoded);
+        let files: Result<Vec<_>, FileError> = encoding
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((files?, drift?))
+    })
+}
+
+/// Decodes a raw object, and sends the rows of every table a batch at a time.
+fn decode(
+    account: &AccountId,
+    partition: Partition,
+    raw: &RawObject,
+    batches: &mpsc::SyncSender<Batches>,
+) -> Result<Drift, FileError> {
+    let mut rows = ExecutionTables::new(account);
+    // Nobody takes what is decoded where encoding has failed, which tells it.
+    let send = |rows: &mut ExecutionTables| drop(batches.send(rows.finish()));
     each_row(&partition.raw(), raw, |row, _| {
         rows.push(row);
         if BATCH_ROWS <= rows.rows() || BATCH_BYTES <= rows.bytes() {
-            flush(&mut rows)?;
+            send(&mut rows);
         }
         Ok(())
     })?;
-    flush(&mut rows)?;
-    let drift = rows.take_drift();
-    let files = writers
-        .into_iter()
-        .map(ObjectWriter::finish)
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok((files, drift))
+    send(&mut rows);
+    Ok(rows.take_drift())
 }
 
 /// A table's object as the raw object gives it.
@@ -271,9 +292,11 @@ pub(super) fn expectation(
 ) -> Result<Vec<Expectation>, LakeError> {
     let (files, _) = encode(account, partition, raw, &Table::PARTITIONED, scratch)?;
     let tables = Table::PARTITIONED.into_iter().zip(files);
-    Ok(tables
-        .map(|(table, (body, _))| Expectation { table, body })
-        .collect())
+    let expectation = |(table, encoded): (Table, Encoded)| {
+        let body = encoded.into_bytes()?;
+        Ok(Expectation { table, body })
+    };
+    tables.map(expectation).collect()
 }
 
 /// Whether two files are the same but for their write ids, which stand in their footers.
@@ -326,7 +349,7 @@ mod tests {
                 writer.write(&batch).unwrap();
             }
         }
-        let body = writer.finish().unwrap().0;
+        let body = writer.finish().unwrap().into_bytes().unwrap();
         let id = Stamp::of("e.parquet", &body).unwrap().write_id;
         (body, id)
     }

@@ -99,7 +99,9 @@ impl Lake {
     ) -> Result<(Bytes, usize), LakeError> {
         let mut writer = ObjectWriter::new(Kind::Table(table), path, revision, 1, &self.scratch)?;
         writer.write(rows)?;
-        Ok(writer.finish()?)
+        let encoded = writer.finish()?;
+        let rows = encoded.rows();
+        Ok((encoded.into_bytes()?, rows))
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::layout::Partition;
 use super::parquet::{FileError, read};
-use super::replay::Dates;
+use super::replay::{Dates, RawPartition};
 use super::rows::{KEY_COLUMNS, RawColumns, RawObject, damaged, micros};
 use super::{Lake, LakeError, blocking};
 use crate::ids::{PlanExecutionId, Scope};
@@ -30,7 +30,7 @@ impl Lake {
     /// [`LakeError::Store`].
     pub async fn inventory(&self, dates: Dates) -> Result<Inventory, LakeError> {
         let mut inventory = Inventory::default();
-        for partition in self.raw_partitions(dates).await? {
+        for RawPartition { partition, .. } in self.raw_partitions(dates).await? {
             let path = partition.raw();
             if let Some((bytes, _)) = self.store.get(&path).await?
                 && let Ok(raw) = RawObject::new(&path, bytes)

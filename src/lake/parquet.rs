@@ -3,7 +3,7 @@
 //! Every file carries table, schema version, writer version, the revision of the raw object that it
 //! stands for, and a write id in its key-value metadata.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -16,7 +16,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
-use tempfile::SpooledTempFile;
+use tempfile::{SpooledData, SpooledTempFile};
 use ulid::Ulid;
 
 use super::store::{Found, Store, StoreError, Tag};
@@ -32,10 +32,10 @@ const ROW_GROUP_ROWS: usize = 122_880;
 const ROW_GROUP_BYTES: usize = 32 << 20;
 
 /// Bytes of an object that are kept in memory while it is written; the rest goes to scratch.
-const IN_MEMORY: usize = 16 << 20;
+const IN_MEMORY: usize = 2 << 20;
 
-/// Rows that are read at a time.
-const READ_ROWS: usize = 1_024;
+/// Rows that are read at a time: of raw rows some megabytes.
+const READ_ROWS: usize = 512;
 
 /// Bytes of an object's end that are read for its footer at first.
 const FOOTER_GUESS: u64 = 64 << 10;
@@ -194,29 +194,65 @@ impl ObjectWriter {
             })
     }
 
-    /// Ends the object and gives its bytes.
+    /// Ends the object.
     ///
     /// # Errors
     ///
-    /// [`FileError::Parquet`], [`FileError::Scratch`].
-    pub fn finish(self) -> Result<(Bytes, usize), FileError> {
+    /// [`FileError::Parquet`], also where scratch is full.
+    pub fn finish(self) -> Result<Encoded, FileError> {
         let Self {
             writer,
             scratch,
             path,
             rows,
         } = self;
-        let mut file = writer
+        let file = writer
             .into_inner()
             .map_err(|source| FileError::Parquet { path, source })?;
-        let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(0))
-            .and_then(|_| file.read_to_end(&mut bytes))
+        Ok(Encoded {
+            file,
+            scratch,
+            rows,
+        })
+    }
+}
+
+/// An object that is encoded: in memory while it is small, else in scratch.
+#[derive(Debug)]
+pub struct Encoded {
+    file: SpooledTempFile,
+    scratch: PathBuf,
+    rows: usize,
+}
+
+impl Encoded {
+    /// Its rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Takes the bytes into memory.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Scratch`].
+    pub fn into_bytes(self) -> Result<Bytes, FileError> {
+        let read = || match self.file.into_inner() {
+            SpooledData::InMemory(bytes) => Ok(bytes.into_inner()),
+            SpooledData::OnDisk(mut file) => {
+                let size = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+                let mut bytes = Vec::with_capacity(size);
+                file.rewind()?;
+                file.read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }
+        };
+        read()
+            .map(Bytes::from)
             .map_err(|source| FileError::Scratch {
-                folder: scratch.display().to_string(),
+                folder: self.scratch.display().to_string(),
                 source,
-            })?;
-        Ok((bytes.into(), rows))
+            })
     }
 }
 

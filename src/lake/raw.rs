@@ -253,11 +253,11 @@ fn rewrite(
         sink.push_winner(winner)?;
     }
     sink.flush()?;
-    let (bytes, rows) = sink.writer.finish()?;
+    let encoded = sink.writer.finish()?;
     Ok(RawObject {
-        bytes,
+        rows: encoded.rows() as u64,
+        bytes: encoded.into_bytes()?,
         revision,
-        rows: rows as u64,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::civil::Date;
+use tokio::sync::Semaphore;
 
 use super::derive::{Derived, Which};
 use super::layout::{self, Partition};
@@ -18,6 +19,18 @@ pub struct Dates {
     pub to: Option<Date>,
 }
 
+/// A raw partition that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawPartition {
+    /// Which.
+    pub partition: Partition,
+    /// Bytes of its object.
+    pub bytes: u64,
+}
+
+/// Kilobytes of raw objects that are derived at once; a larger object is derived alone.
+const AT_ONCE_KB: u32 = 24 << 10;
+
 impl Dates {
     /// Whether `date` is one of them.
     pub fn hold(self, date: Date) -> bool {
@@ -31,40 +44,49 @@ impl Lake {
     /// # Errors
     ///
     /// [`LakeError::Store`].
-    pub async fn raw_partitions(&self, dates: Dates) -> Result<Vec<Partition>, LakeError> {
+    pub async fn raw_partitions(&self, dates: Dates) -> Result<Vec<RawPartition>, LakeError> {
         let found = self.store.list(layout::RAW).await?;
         let within = |path: &str| {
             path.strip_prefix(layout::RAW)?
                 .strip_prefix('/')
                 .map(str::to_owned)
         };
-        let mut partitions: Vec<Partition> = found
+        let mut partitions: Vec<RawPartition> = found
             .iter()
-            .filter_map(|found| Partition::parse(&within(&found.path)?))
-            .filter(|partition| dates.hold(partition.date))
+            .filter_map(|found| {
+                let partition = Partition::parse(&within(&found.path)?)?;
+                let bytes = found.size;
+                Some(RawPartition { partition, bytes })
+            })
+            .filter(|raw| dates.hold(raw.partition.date))
             .collect();
-        partitions.sort();
+        partitions.sort_by_key(|raw| raw.partition);
         Ok(partitions)
     }
 
-    /// Derives the tables of the given partitions, `at_once` at a time, and the dimensions.
-    /// `told` hears of each partition.
+    /// Derives the tables of the given partitions, `at_once` at a time or as many as memory bears, and
+    /// the dimensions. `told` hears of each partition.
     ///
     /// # Errors
     ///
     /// [`LakeError`]; what was derived by then stays, and is right.
     pub async fn replay(
         &self,
-        partitions: &[Partition],
+        partitions: &[RawPartition],
         which: Which,
         at_once: usize,
         mut told: impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
         // The lock of a local lake is given up now and then, so that a sync need not wait for hours.
+        let memory = Semaphore::new(AT_ONCE_KB as usize);
+        let memory = &memory;
         for some in partitions.chunks(at_once.max(1) * 8) {
             let _lock = self.store.lock(LOCK_PATIENCE).await?;
             let mut derived = stream::iter(some.iter().copied())
-                .map(|partition| async move {
+                .map(|RawPartition { partition, bytes }| async move {
+                    let kilobytes = u32::try_from(bytes >> 10).unwrap_or(AT_ONCE_KB);
+                    // The semaphore is never closed.
+                    let _share = memory.acquire_many(kilobytes.min(AT_ONCE_KB)).await;
                     Ok::<_, LakeError>((partition, self.derive_stored(partition, which).await?))
                 })
                 .buffer_unordered(at_once.max(1));

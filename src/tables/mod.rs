@@ -56,6 +56,9 @@ pub struct RawRow<'a> {
     pub summary: &'a str,
 }
 
+/// Rows of every table of a date, in the order of [`Table::PARTITIONED`].
+pub type Batches = [(Table, RecordBatch); 4];
+
 /// The four tables that are derived from raw rows, under construction.
 pub struct ExecutionTables {
     account: AccountId,
@@ -122,7 +125,7 @@ impl ExecutionTables {
 
     /// Gives the rows as one batch a table, in the order of [`Table::PARTITIONED`], and leaves the
     /// builders empty and ready for more.
-    pub fn finish(&mut self) -> [(Table, RecordBatch); 4] {
+    pub fn finish(&mut self) -> Batches {
         self.rows = 0;
         self.bytes = 0;
         [

@@ -103,7 +103,8 @@ fn yaml_version(summary: &str) -> Option<String> {
 fn fill_next_version(lake: &Lake) {
     let store = Store::open(lake.path()).unwrap();
     let lake = block_on(LakeRoot::open_existing(store, &std::env::temp_dir())).unwrap();
-    for partition in block_on(lake.raw_partitions(Dates::default())).unwrap() {
+    for raw in block_on(lake.raw_partitions(Dates::default())).unwrap() {
+        let partition = raw.partition;
         let path = partition.raw();
         let (bytes, _) = block_on(lake.store().get(&path)).unwrap().unwrap();
         let raw = RawObject::new(&path, bytes).unwrap();

@@ -1,0 +1,73 @@
+//! The derive path on a fixed input, to be counted by callgrind: instructions repeat, seconds do not.
+//!
+//! `benches/instructions` builds this, runs it, and compares what each function here costs, as a ratio
+//! to the parser alone.
+
+use std::hint::black_box;
+use std::path::Path;
+
+use harness_lake::ids::AccountId;
+use harness_lake::lake::parquet::{Kind, ObjectWriter};
+use harness_lake::tables::{Batches, ExecutionTables, RawRow};
+use serde::de::IgnoredAny;
+
+/// Times that each fixture is a row.
+const REPEATED: usize = 8;
+
+/// 2026-06-01, in milliseconds.
+const START_MS: i64 = 1_780_272_000_000;
+
+/// The made-up summaries of `fixtures/`, in the order of their names.
+fn summaries() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/summaries");
+    let files = std::fs::read_dir(folder).expect("the fixtures are there");
+    let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    paths.sort();
+    let read = |path| std::fs::read_to_string(path).expect("text");
+    let once: Vec<String> = paths.into_iter().map(read).collect();
+    (0..REPEATED).flat_map(|_| once.clone()).collect()
+}
+
+#[inline(never)]
+fn counted_parser(summaries: &[String]) {
+    for summary in summaries {
+        let any: IgnoredAny = serde_json::from_str(summary).expect("JSON");
+        black_box(any);
+    }
+}
+
+#[inline(never)]
+fn counted_tables(summaries: &[String]) -> Batches {
+    let mut tables = ExecutionTables::new(&AccountId::new("bench"));
+    for (at, summary) in summaries.iter().enumerate() {
+        let id = format!("execution-{at}");
+        tables.push(&RawRow {
+            plan_execution_id: &id,
+            org_id: "default",
+            project_id: "web",
+            start_ms: START_MS,
+            observed_ms: START_MS,
+            first_observed_ms: START_MS,
+            summary,
+        });
+    }
+    tables.finish()
+}
+
+#[inline(never)]
+fn counted_parquet(batches: &Batches, executions: u64) {
+    let scratch = std::env::temp_dir();
+    for (table, batch) in batches {
+        let mut writer = ObjectWriter::new(Kind::Table(*table), "bench", 1, executions, &scratch)
+            .expect("a writer begins");
+        writer.write(batch).expect("a batch is written");
+        black_box(writer.finish().expect("the object ends"));
+    }
+}
+
+fn main() {
+    let summaries = summaries();
+    counted_parser(&summaries);
+    let batches = counted_tables(&summaries);
+    counted_parquet(&batches, summaries.len() as u64);
+}
