@@ -201,7 +201,11 @@ fn queries(lake: &str) -> String {
   SELECT org_id, project_id, pipeline_name, status, start_ts
   FROM executions WHERE NOT is_terminal ORDER BY start_ts;
 
-More views: {}",
+More views: {}
+
+A page to look at, made from a checkout by Python with DuckDB:
+
+  uv run analytics/report.py {lake} -o report.html",
         layout::VIEWS,
         VIEWS.map(|view| view.name).join(", "),
     )

@@ -52,6 +52,8 @@ mod protocol_model;
 #[cfg(test)]
 mod readers;
 #[cfg(test)]
+mod report;
+#[cfg(test)]
 mod s3;
 #[cfg(test)]
 mod samples;
