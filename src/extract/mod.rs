@@ -9,6 +9,7 @@ pub mod discover;
 pub mod fanout;
 mod open;
 mod paging;
+pub mod runs;
 pub mod spool;
 mod windows;
 
@@ -38,6 +39,18 @@ pub struct Observation {
     pub first_observed: Timestamp,
     /// The summary as it came: one JSON object.
     pub summary: Bytes,
+}
+
+impl Observation {
+    /// What raw partitions are ordered by: organization, project, start in microseconds, id.
+    pub fn order(&self) -> (&str, &str, i64, &str) {
+        (
+            self.scope.org.as_str(),
+            self.scope.project.as_str(),
+            self.start.as_microsecond(),
+            self.id.as_str(),
+        )
+    }
 }
 
 /// What decides between two observations of one execution.

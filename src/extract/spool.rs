@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::runs::Runs;
 use super::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
 
@@ -21,19 +22,8 @@ pub struct Spool<P> {
     on_disk: u64,
     file: Option<File>,
     scratch: PathBuf,
-    /// Bytes of summaries that stay in memory; twice as many are taken at a time.
+    /// Bytes of summaries that stay in memory, of all partitions, and of one that is taken.
     memory: usize,
-}
-
-/// Observations of one partition, taken from a spool.
-#[derive(Debug)]
-pub struct Piece<P> {
-    /// The partition.
-    pub partition: P,
-    /// Some of its observations.
-    pub observations: Vec<Observation>,
-    /// Whether the spool holds no more of the partition.
-    pub is_last: bool,
 }
 
 /// The observations of one partition.
@@ -138,25 +128,22 @@ impl<P: Ord + Copy> Spool<P> {
         Ok(())
     }
 
-    /// Takes observations of the first partition, no more than memory bears; `None` at the end, with
-    /// which scratch is free.
+    /// Takes the first partition with all its observations; `None` at the end, with which scratch is
+    /// free. Those that are too many for memory are in scratch still, sorted.
     ///
     /// # Errors
     ///
-    /// [`io::Error`] where scratch cannot be read.
-    pub fn pop(&mut self) -> io::Result<Option<Piece<P>>> {
-        let Some(mut first) = self.partitions.first_entry() else {
+    /// [`io::Error`] where scratch cannot be read or written.
+    pub fn pop(&mut self) -> io::Result<Option<(P, Runs)>> {
+        let Some((partition, spooled)) = self.partitions.pop_first() else {
             *self = Self::holding(self.memory, &self.scratch);
             return Ok(None);
         };
-        let spooled = first.get_mut();
-        let mut observations = Vec::new();
-        let piece = 2 * self.memory;
-        let (mut chunks, mut bytes) = (0, 0);
-        for chunk in &spooled.on_disk {
-            if piece <= bytes {
-                break;
-            }
+        let mut observations = spooled.in_memory;
+        let size = |some: &[Observation]| some.iter().map(|one| one.summary.len()).sum::<usize>();
+        let mut bytes = size(&observations);
+        let mut runs = Runs::default();
+        for chunk in spooled.on_disk {
             let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
             file.seek(SeekFrom::Start(chunk.at))?;
             let mut frame = BufReader::new(zstd::Decoder::new(file.take(chunk.bytes))?);
@@ -166,22 +153,17 @@ impl<P: Ord + Copy> Spool<P> {
                 bytes += observation.summary.len();
                 observations.push(observation);
             }
-            chunks += 1;
+            if self.memory <= bytes {
+                runs.spill(std::mem::take(&mut observations), &self.scratch)?;
+                bytes = 0;
+            }
         }
-        spooled.on_disk.drain(..chunks);
-        if bytes < piece {
-            observations.append(&mut spooled.in_memory);
+        if runs.is_empty() {
+            runs = Runs::of(observations);
+        } else if !observations.is_empty() {
+            runs.spill(observations, &self.scratch)?;
         }
-        let is_last = spooled.on_disk.is_empty() && spooled.in_memory.is_empty();
-        let partition = *first.key();
-        if is_last {
-            first.remove();
-        }
-        Ok(Some(Piece {
-            partition,
-            observations,
-            is_last,
-        }))
+        Ok(Some((partition, runs)))
     }
 
     /// The partitions that hold observations, in order.
@@ -309,22 +291,20 @@ mod tests {
                 "compressed: {on_disk}"
             );
             for parity in 0..2 {
-                let mut rows = Vec::new();
-                let mut pieces = 0;
-                loop {
-                    let piece = spool.pop().unwrap().unwrap();
-                    assert_eq!(piece.partition, parity);
-                    assert!(piece.observations.len() * size < 3 * memory);
-                    rows.extend(piece.observations);
-                    pieces += 1;
-                    if piece.is_last {
-                        break;
-                    }
+                let (partition, runs) = spool.pop().unwrap().unwrap();
+                assert_eq!((partition, runs.len()), (parity, 25));
+                let mut summaries = runs.summaries().unwrap();
+                let mut seen: Vec<usize> = Vec::new();
+                for (place, known) in runs.observations() {
+                    let n = known.start.as_millisecond();
+                    let mut whole = known.clone();
+                    whole.summary = summaries.at(place).unwrap();
+                    let n = usize::try_from(n).unwrap();
+                    assert!(whole == observation(n, size), "row {n}");
+                    seen.push(n);
                 }
-                assert_eq!((rows.len(), pieces), (25, 3));
-                for (at, row) in rows.into_iter().enumerate() {
-                    assert!(row == observation(2 * at + parity, size), "row {at}");
-                }
+                seen.sort_unstable();
+                assert!(seen.into_iter().eq((0..25).map(|at| 2 * at + parity)));
             }
             assert!(spool.pop().unwrap().is_none());
         }

@@ -17,8 +17,8 @@ use super::store::{Expected, Landing};
 use super::{Lake, LakeError, blocking, check_size, pause};
 use crate::checkpoint::{Delta, Fate, OpenExecution};
 use crate::drift::Drift;
-use crate::extract::Observation;
-use crate::extract::spool::{Piece, Spool};
+use crate::extract::runs::Runs;
+use crate::extract::spool::Spool;
 use crate::failpoint::hit;
 use crate::ids::PlanExecutionId;
 
@@ -88,50 +88,40 @@ impl Lake {
         hit("before-pending");
         self.store.overwrite(&pending, json(&list)).await?;
         hit("after-pending");
-        let mut is_begun = false;
-        while let Some(piece) = spool.pop().map_err(|error| self.scratch_error(error))? {
-            // A partition that was begun is ended, so that its tables are not left behind.
-            if !is_begun && !may_go_on() {
-                return Ok(None);
-            }
-            is_begun = !piece.is_last;
-            self.land_piece(piece, &mut landed).await?;
+        while may_go_on() {
+            let next = spool.pop().map_err(|error| self.scratch_error(error))?;
+            let Some((partition, runs)) = next else {
+                return Ok(Some(landed));
+            };
+            self.land_partition(partition, runs, &mut landed).await?;
             hit("after-date");
         }
-        Ok(Some(landed))
+        Ok(spool.is_empty().then_some(landed))
     }
 
-    /// Merges a piece of a partition; after the last one its tables are derived.
-    async fn land_piece(
+    async fn land_partition(
         &self,
-        piece: Piece<Partition>,
+        partition: Partition,
+        runs: Runs,
         landed: &mut Landed,
     ) -> Result<(), LakeError> {
-        let Piece {
-            partition, is_last, ..
-        } = piece;
-        let observations: Arc<[Observation]> = piece.observations.into();
-        let starts: HashMap<PlanExecutionId, Timestamp> = observations
-            .iter()
-            .map(|seen| (seen.id.clone(), seen.start))
+        let starts: HashMap<PlanExecutionId, Timestamp> = runs
+            .observations()
+            .map(|(_, seen)| (seen.id.clone(), seen.start))
             .collect();
-        let (raw, merged) = self.merge_partition(partition, observations).await?;
-        if let Some(raw) = raw
-            && is_last
-        {
+        let (raw, merged) = self.merge_partition(partition, runs).await?;
+        if let Some(raw) = raw {
             let derived = self.derive(partition, &raw, Which::Behind).await?;
             landed.files.extend(derived.files);
             landed.drift.add(derived.drift);
         }
-        if merged.has_winners && landed.changed.last() != Some(&partition) {
+        if merged.has_winners {
             landed.changed.push(partition);
         }
         for (id, (outcome, kept)) in merged.kept {
             let start = starts.get(&id).copied().unwrap_or_default();
-            // An execution that was in a piece before is counted already.
-            if landed.fates.insert(id, fate(start, kept)).is_none() {
-                landed.counts.add(outcome);
-            }
+            landed.fates.insert(id, fate(start, kept));
+            landed.counts.add(outcome);
         }
         Ok(())
     }
@@ -140,8 +130,9 @@ impl Lake {
     async fn merge_partition(
         &self,
         partition: Partition,
-        observations: Arc<[Observation]>,
+        runs: Runs,
     ) -> Result<(Option<RawObject>, Merge), LakeError> {
+        let runs = Arc::new(runs);
         let path = partition.raw();
         for attempt in 0..super::ATTEMPTS {
             pause(attempt).await;
@@ -150,13 +141,13 @@ impl Lake {
                 Some((_, tag)) => Expected::Version(tag.clone()),
                 None => Expected::Absent,
             };
-            let (observations, scratch) = (Arc::clone(&observations), self.scratch.clone());
+            let (runs, scratch) = (Arc::clone(&runs), self.scratch.clone());
             let named = path.clone();
             let (old, mut merged) = blocking(move || {
                 let old = found
                     .map(|(bytes, _)| RawObject::new(&named, bytes))
                     .transpose()?;
-                let merged = merge(partition, old.as_ref(), &observations, &scratch)?;
+                let merged = merge(partition, old.as_ref(), &runs, &scratch)?;
                 Ok((old, merged))
             })
             .await?;
@@ -306,7 +297,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
-    use crate::extract::Version;
+    use crate::extract::{Observation, Version};
     use crate::ids::{AccountId, Scope};
     use crate::lake::parquet::Stamp;
     use crate::lake::store::Store;
@@ -314,7 +305,7 @@ mod tests {
     use crate::window::from_ms;
 
     #[tokio::test]
-    async fn a_partition_in_pieces_is_derived_once_and_counts_each_execution_once() {
+    async fn a_partition_in_many_runs_is_merged_once_and_counts_each_execution_once() {
         let scratch = tempfile::tempdir().unwrap();
         let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
         let account = AccountId::new("account");
@@ -338,7 +329,7 @@ mod tests {
         let partition = lake
             .identity()
             .partition(&PlanExecutionId::new("e0"), start);
-        // The last ones are executions of the first piece, seen again.
+        // The last ones are executions of the first run, seen again.
         for (n, id) in (0..12).chain([0, 1]).enumerate() {
             let n = i64::try_from(n).unwrap();
             spool.push(partition, observation(n, id)).unwrap();
@@ -358,7 +349,7 @@ mod tests {
         let (table, _) = lake.store().get(&path).await.unwrap().unwrap();
         let [raw, table] = [raw, table].map(|bytes| Stamp::of(&path, &bytes).unwrap());
         assert_eq!((raw.rows, table.rows), (12, 12));
-        assert!(1 < raw.revision, "it came in one piece");
+        assert_eq!(raw.revision, 1, "one put, however many runs");
         assert_eq!(table.revision, raw.revision);
     }
 }

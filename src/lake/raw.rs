@@ -2,6 +2,7 @@
 //! compare-and-swap. Steps 1 to 3 of the protocol in `ARCHITECTURE.md`.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::Path;
 
 use arrow::array::StringArray;
@@ -11,6 +12,7 @@ use super::layout::Partition;
 use super::merge::wins;
 use super::parquet::{FileError, Kind, ObjectWriter, read};
 use super::rows::{KEY_COLUMNS, RawBuilders, RawColumns, RawObject, damaged, micros, summaries};
+use crate::extract::runs::{Place, Runs, Summaries};
 use crate::extract::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
 
@@ -77,8 +79,8 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Rows of a batch that is written.
 const BATCH_ROWS: usize = 1_024;
 
-/// Merges observations of one partition into its raw object, in memory that does not grow with it:
-/// the key columns decide, then old rows and winners are streamed in order into a new object.
+/// Merges the observations of one partition into its raw object, in memory that does not grow with
+/// it: keys decide, then old rows and winners are streamed in order into a new object.
 ///
 /// # Errors
 ///
@@ -86,16 +88,17 @@ const BATCH_ROWS: usize = 1_024;
 pub fn merge(
     partition: Partition,
     old: Option<&RawObject>,
-    observations: &[Observation],
+    runs: &Runs,
     scratch: &Path,
 ) -> Result<Merge, FileError> {
     let path = partition.raw();
     let mut best: HashMap<&PlanExecutionId, Candidate<'_>> = HashMap::new();
-    for observation in observations {
+    for (place, observation) in runs.observations() {
         best.entry(&observation.id)
-            .and_modify(|candidate| candidate.meet(observation))
+            .and_modify(|candidate| candidate.meet(observation, place))
             .or_insert(Candidate {
                 observation,
+                place,
                 first_observed: observation.first_observed,
                 stored: None,
             });
@@ -116,7 +119,7 @@ pub fn merge(
     let replacement = if winners.is_empty() {
         None
     } else {
-        Some(rewrite(&path, old, winners, scratch)?)
+        Some(rewrite(&path, old, winners, runs, scratch)?)
     };
     let said_by = replacement.as_ref().or(old);
     let revision = said_by.map_or(0, |raw| raw.revision);
@@ -133,6 +136,7 @@ pub fn merge(
 /// The best observation of one execution, and what is stored of it.
 struct Candidate<'a> {
     observation: &'a Observation,
+    place: Place,
     first_observed: Timestamp,
     stored: Option<Stored>,
 }
@@ -143,10 +147,10 @@ struct Stored {
 }
 
 impl<'a> Candidate<'a> {
-    fn meet(&mut self, other: &'a Observation) {
+    fn meet(&mut self, other: &'a Observation, place: Place) {
         self.first_observed = self.first_observed.min(other.first_observed);
         if wins(&other.version, &self.observation.version) {
-            self.observation = other;
+            (self.observation, self.place) = (other, place);
         }
     }
 
@@ -176,18 +180,6 @@ impl<'a> Candidate<'a> {
             is_terminal: version.is_terminal,
             revision: 0,
         }
-    }
-
-    fn order(&self) -> (&str, &str, i64, &str) {
-        let Observation {
-            scope, start, id, ..
-        } = self.observation;
-        (
-            scope.org.as_str(),
-            scope.project.as_str(),
-            start.as_microsecond(),
-            id.as_str(),
-        )
     }
 }
 
@@ -220,9 +212,10 @@ fn rewrite(
     path: &str,
     old: Option<&RawObject>,
     mut winners: Vec<Candidate<'_>>,
+    runs: &Runs,
     scratch: &Path,
 ) -> Result<RawObject, FileError> {
-    winners.sort_by(|a, b| a.order().cmp(&b.order()));
+    winners.sort_by(|a, b| a.observation.order().cmp(&b.observation.order()));
     let replaced: HashSet<&str> = winners
         .iter()
         .filter(|winner| winner.stored.is_some())
@@ -234,6 +227,8 @@ fn rewrite(
     let mut sink = Sink {
         writer,
         batch: RawBuilders::new(),
+        summaries: runs.summaries().map_err(unreadable(scratch))?,
+        scratch,
     };
     let mut waiting = winners.iter().peekable();
     if let Some(old) = old {
@@ -242,7 +237,9 @@ fn rewrite(
             let rows = RawColumns::of(path, &batch)?;
             let summaries = summaries(path, &batch)?;
             for at in (0..batch.num_rows()).filter(|at| !replaced.contains(rows.id.value(*at))) {
-                while let Some(winner) = waiting.next_if(|winner| winner.order() < rows.order(at)) {
+                while let Some(winner) =
+                    waiting.next_if(|winner| winner.observation.order() < rows.order(at))
+                {
                     sink.push_winner(winner)?;
                 }
                 sink.push_old(&rows, summaries, at)?;
@@ -261,22 +258,25 @@ fn rewrite(
     })
 }
 
-struct Sink {
+struct Sink<'a> {
     writer: ObjectWriter,
     batch: RawBuilders,
+    summaries: Summaries<'a>,
+    scratch: &'a Path,
 }
 
-impl Sink {
+impl Sink<'_> {
     fn push_winner(&mut self, winner: &Candidate<'_>) -> Result<(), FileError> {
         let Observation {
             id,
             scope,
             start,
             version,
-            summary,
             ..
         } = winner.observation;
-        let text = String::from_utf8_lossy(summary);
+        let summary = self.summaries.at(winner.place);
+        let summary = summary.map_err(unreadable(self.scratch))?;
+        let text = String::from_utf8_lossy(&summary);
         self.batch.push(
             [
                 id.as_str(),
@@ -316,4 +316,9 @@ impl Sink {
     fn flush(&mut self) -> Result<(), FileError> {
         self.writer.write(&self.batch.finish())
     }
+}
+
+fn unreadable(scratch: &Path) -> impl FnOnce(io::Error) -> FileError {
+    let folder = scratch.display().to_string();
+    move |source| FileError::Scratch { folder, source }
 }

@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
 use harness_lake::checkpoint::{Delta, Fate, State};
+use harness_lake::extract::runs::Runs;
 use harness_lake::extract::{Observation, Version};
 use harness_lake::ids::{PlanExecutionId, Scope};
 use harness_lake::lake::land::fate as fate_of;
@@ -233,11 +234,22 @@ impl Rules {
                 };
                 let scratch = std::env::temp_dir();
                 let old = stored.map(|stored| {
-                    let merged = merge(partition, None, &[observation(stored)], &scratch).unwrap();
+                    let merged = merge(
+                        partition,
+                        None,
+                        &Runs::of(vec![observation(stored)]),
+                        &scratch,
+                    )
+                    .unwrap();
                     merged.replacement.unwrap()
                 });
-                let mut merged =
-                    merge(partition, old.as_ref(), &[observation(seen)], &scratch).unwrap();
+                let mut merged = merge(
+                    partition,
+                    old.as_ref(),
+                    &Runs::of(vec![observation(seen)]),
+                    &scratch,
+                )
+                .unwrap();
                 (
                     merged.replacement.is_some(),
                     merged.kept.remove(&id(0)).unwrap().1,
