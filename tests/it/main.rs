@@ -69,3 +69,5 @@ mod signals;
 mod support;
 #[cfg(test)]
 mod transport;
+#[cfg(test)]
+mod units;

@@ -169,6 +169,15 @@ impl S3 {
         binary
     }
 
+    /// Deletes objects of the lake, by their paths within.
+    pub(crate) fn delete<'a>(&self, paths: impl Iterator<Item = &'a String>) {
+        let objects = self.objects();
+        for path in paths {
+            let path = Path::from(format!("some/lake/{path}"));
+            runtime().block_on(objects.delete(&path)).unwrap();
+        }
+    }
+
     /// Every object of the lake by its path within.
     pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let objects = self.objects();

@@ -1,0 +1,239 @@
+//! One command cut into units that work at once, as on many machines: the lake is that of one process.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::lab::decoded;
+use crate::s3::{self, S3};
+use crate::support::{Lake, Run, Sim, bare_command, interpreter};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/analytics/spark/replay.py");
+
+/// The ranges of dates that `plan` cuts.
+fn units(plan: Run) -> Vec<[String; 2]> {
+    let plan = plan.expect(0).json();
+    let units = plan["units"].as_array().unwrap().iter();
+    let ends = |unit: &Value| ["from", "to"].map(|key| unit[key].as_str().unwrap().to_owned());
+    units.map(ends).collect()
+}
+
+/// Runs a command for each unit at once; of the second, the process is killed half-way and begun again.
+fn run_at_once(units: &[[String; 2]], command: impl Fn(&[&str]) -> Command, code: i32) {
+    assert_eq!(units.len(), 4);
+    let start = |at: usize, failpoint: Option<&str>| {
+        let [from, to] = &units[at];
+        let mut command = command(&["--from", from, "--to", to]);
+        command.envs(failpoint.map(|point| ("HARNESS_LAKE_FAILPOINT", point)));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let killed = if cfg!(feature = "failpoints") {
+        Some("after-table:3")
+    } else {
+        None
+    };
+    let children: Vec<_> = (0..4)
+        .map(|at| start(at, killed.filter(|_| at == 1)))
+        .collect();
+    for (at, child) in children.into_iter().enumerate() {
+        let run = Run::of(child.wait_with_output().unwrap());
+        if killed.is_some() && at == 1 {
+            assert_eq!(run.code, None, "{run:?}");
+            let again = start(at, None).wait_with_output().unwrap();
+            Run::of(again).expect(code);
+        } else {
+            run.expect(code);
+        }
+    }
+}
+
+/// Tables and raw partitions have the same rows.
+#[track_caller]
+fn assert_same(one: &Lake, other: &Lake) {
+    let [one, other] = [one, other].map(|lake| decoded(Path::new(lake.path())));
+    assert!(one.keys().eq(other.keys()));
+    for (path, batch) in &one {
+        let is_of_runs = path.starts_with("scopes/");
+        assert!(
+            is_of_runs || batch.columns() == other[path].columns(),
+            "{path}"
+        );
+    }
+}
+
+/// Takes the tables of every date away, so that a replay which does nothing is seen.
+fn lose_tables(lake: &Lake) {
+    for table in ["executions", "stages", "deployments", "commits"] {
+        fs::remove_dir_all(format!("{}/{table}", lake.path())).unwrap();
+    }
+}
+
+#[test]
+fn units_of_a_replay_at_once_make_the_lake_of_one_process() {
+    let sim = Sim::small();
+    let (lake, whole) = (Lake::new(), Lake::new());
+    sim.sync(&lake, &[]).expect(3);
+    let copy = ["replay", "--lake", lake.path(), "--into", whole.path()];
+    Run::of(bare_command(&copy).output().unwrap()).expect(0);
+    lose_tables(&lake);
+    let plan = [
+        "plan",
+        "replay",
+        "--units",
+        "4",
+        "--output",
+        "json",
+        "--lake",
+        lake.path(),
+    ];
+    let units = units(Run::of(bare_command(&plan).output().unwrap()));
+    let replay = ["replay", "--lake", lake.path()];
+    run_at_once(&units, |range| bare_command(&[&replay, range].concat()), 0);
+    assert_same(&lake, &whole);
+    sim.assert_truth(&lake);
+}
+
+#[test]
+fn units_of_a_backfill_at_once_make_the_lake_of_one_process() {
+    let sim = Sim::small();
+    let (lake, whole) = (Lake::new(), Lake::new());
+    let days_ago = |days: i64| {
+        let at = sim.now() - jiff::SignedDuration::from_hours(24 * days);
+        at.strftime("%Y-%m-%d").to_string()
+    };
+    let (from, to) = (days_ago(15), days_ago(-1));
+    let plan = [
+        "plan",
+        "backfill",
+        "--units",
+        "4",
+        "--output",
+        "json",
+        "--lake",
+        lake.path(),
+    ];
+    let units = units(sim.run(&[&plan, &["--from", &from, "--to", &to][..]].concat()));
+    let fixed = ["backfill", "--requests-per-minute", "60000", "--lake"];
+    let backfill =
+        |lake: &Lake, range: &[&str]| sim.command(&[&fixed[..], &[lake.path()], range].concat());
+    run_at_once(&units, |range| backfill(&lake, range), 3);
+    let one = backfill(&whole, &["--from", &from, "--to", &to]);
+    Run::of({ one }.output().unwrap()).expect(3);
+    assert_same(&lake, &whole);
+    sim.assert_truth(&lake);
+}
+
+#[test]
+fn units_of_a_replay_in_a_bucket_make_the_lake_of_one_process() {
+    let sim = Sim::small();
+    let s3 = S3::seaweed();
+    let lake = ["--lake", s3::LAKE];
+    let run = |command: &[&str], code: i32| {
+        let output = s3.at(sim.command(&[command, &lake].concat())).output();
+        Run::of(output.unwrap()).expect(code)
+    };
+    run(&["sync"], 3);
+    let before = s3.files();
+    let is_table = |path: &str| {
+        ["executions/", "stages/", "deployments/", "commits/"]
+            .iter()
+            .any(|of| path.starts_with(of))
+    };
+    s3.delete(before.keys().filter(|path| is_table(path)));
+    assert!(!s3.files().keys().any(|path| is_table(path)));
+    let units = units(run(
+        &["plan", "replay", "--units", "4", "--output", "json"],
+        0,
+    ));
+    run_at_once(
+        &units,
+        |range| s3.at(bare_command(&[&["replay"], range, &lake].concat())),
+        0,
+    );
+    let after = s3.files();
+    for (path, bytes) in before.iter().filter(|(path, _)| is_table(path)) {
+        let [one, other] =
+            [bytes, &after[path]].map(|bytes| crate::lab::decode(bytes.clone().into()));
+        assert!(one == other, "{path}");
+    }
+    run(&["verify"], 0);
+}
+
+/// The Spark driver in local mode, with several workers.
+fn spark(lake: &Lake, binary: &str) -> std::process::Output {
+    let mut python = Command::new(interpreter());
+    python.env("SPARK_LOCAL_IP", "127.0.0.1");
+    python.args([
+        SCRIPT,
+        lake.path(),
+        "--units",
+        "4",
+        "--master",
+        "local[3]",
+        "--binary",
+        binary,
+        "--pause",
+        "0.1",
+    ]);
+    python.output().unwrap()
+}
+
+#[test]
+fn spark_replays_a_lake_on_its_workers_and_tells_how_units_end() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    lose_tables(&lake);
+    let own = bare_command(&[]);
+    let binary = own.get_program().to_str().unwrap();
+    let run = spark(&lake, binary);
+    let told = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert_eq!(
+        run.status.code(),
+        Some(0),
+        "{told}{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    assert_eq!(
+        told.matches("exit code 0 after 1 attempts").count(),
+        4,
+        "{told}"
+    );
+    sim.assert_truth(&lake);
+
+    // One unit meets a conflict once, another has no rights at all.
+    let units = {
+        let plan = [
+            "plan",
+            "replay",
+            "--units",
+            "4",
+            "--output",
+            "json",
+            "--lake",
+            lake.path(),
+        ];
+        units(Run::of(bare_command(&plan).output().unwrap()))
+    };
+    let odd = lake.beside("odd");
+    let (conflict, refused) = (&units[0][0], &units[2][0]);
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in\n\
+         replay*'--from {conflict}'*) if [ ! -e {odd}.seen ]; then touch {odd}.seen; exit 8; fi;;\n\
+         replay*'--from {refused}'*) echo '{{\"error\": {{\"message\": \"no rights\"}}}}'; exit 7;;\nesac\nexec {binary} \"$@\"\n"
+    );
+    fs::write(&odd, script).unwrap();
+    fs::set_permissions(&odd, fs::Permissions::from_mode(0o755)).unwrap();
+    let run = spark(&lake, &odd);
+    let told = String::from_utf8_lossy(&run.stdout);
+    assert_eq!(run.status.code(), Some(7), "{told}");
+    assert!(told.contains("exit code 0 after 2 attempts"), "{told}");
+    assert!(
+        told.contains("exit code 7 after 1 attempts") && told.contains("no rights"),
+        "{told}"
+    );
+}
