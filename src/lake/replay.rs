@@ -29,7 +29,7 @@ pub struct RawPartition {
 }
 
 /// Kilobytes of raw objects that are derived at once; a larger object is derived alone.
-const AT_ONCE_KB: u32 = 24 << 10;
+const AT_ONCE_KB: u32 = 12 << 10;
 
 impl Dates {
     /// Whether `date` is one of them.

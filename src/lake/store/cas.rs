@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::{Error as ObjectError, PutMode, PutOptions, PutPayload, UpdateVersion};
+use object_store::{Error as ObjectError, PutMode, UpdateVersion};
 
 use super::local::{Onto, Written};
 use super::{Store, StoreError, Tag, local};
@@ -105,12 +105,7 @@ impl Store {
                 version: None,
             }),
         };
-        let options = PutOptions::from(mode);
-        match self
-            .objects
-            .put_opts(&self.at(path), PutPayload::from_bytes(body), options)
-            .await
-        {
+        match self.put_object(path, body, mode).await {
             Ok(result) => Ok(Landing::Landed(self.tagged(path, result.e_tag)?)),
             Err(source) => Err(self.failed("write", path, source)),
         }
@@ -140,6 +135,7 @@ mod tests {
     use std::sync::Arc;
 
     use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
 
     use super::*;
 
@@ -184,5 +180,25 @@ mod tests {
             matches!(landing, Landing::Landed(_)),
             "an earlier try of the same put created it"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_never_answers_is_given_up() {
+        let never = Duration::from_secs(1_000_000);
+        let slow = ThrottleConfig {
+            wait_put_per_call: never,
+            wait_list_per_call: never,
+            ..ThrottleConfig::default()
+        };
+        let objects = Arc::new(ThrottledStore::new(InMemory::new(), slow));
+        let mut store = Store::over(objects, object_store::path::Path::from("lake"), "memory");
+        store.is_impatient = true;
+        let begun = tokio::time::Instant::now();
+        let body = Bytes::from(vec![0; 10 << 20]);
+        let refused = store.put("a/b", body, &Expected::Absent).await.unwrap_err();
+        let said = crate::error::chain(&refused);
+        assert!(said.contains("no answer within 100 s"), "{said}");
+        assert!(store.list("a").await.is_err());
+        assert!(begun.elapsed() < Duration::from_secs(600));
     }
 }

@@ -16,7 +16,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     ClientConfigKey, Error as ObjectError, GetOptions, GetRange, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutPayload, RetryConfig,
+    ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, RetryConfig,
 };
 
 pub use cas::{Expected, Landing};
@@ -33,7 +33,15 @@ pub struct Store {
     /// The folder of a local lake: `object_store` only reads there, writing is ours.
     folder: Option<PathBuf>,
     shown: Arc<str>,
+    /// Whether requests are given up that go unanswered.
+    is_impatient: bool,
 }
+
+/// How long a request may go unanswered, the library's repetitions included.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How much longer for each MiB that it brings.
+const PATIENCE_PER_MIB: Duration = Duration::from_secs(1);
 
 /// The version of an object: its `ETag`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +159,7 @@ impl Store {
             prefix,
             folder: Some(folder),
             shown: shown.into(),
+            is_impatient: false,
         })
     }
 
@@ -177,11 +186,11 @@ impl Store {
         })?;
         let prefix = Path::from_url_path(parsed.path())
             .map_err(|source| setup(ObjectError::from(source)))?;
-        Ok(Self::over(
-            Arc::new(objects),
-            prefix,
-            url.trim_end_matches('/'),
-        ))
+        let store = Self::over(Arc::new(objects), prefix, url.trim_end_matches('/'));
+        Ok(Self {
+            is_impatient: true,
+            ..store
+        })
     }
 
     /// A lake in any object store that knows conditional puts; tests bring their own.
@@ -191,6 +200,7 @@ impl Store {
             prefix,
             folder: None,
             shown: shown.into(),
+            is_impatient: false,
         }
     }
 
@@ -241,7 +251,7 @@ impl Store {
     ///
     /// As [`Store::get`].
     pub async fn head(&self, path: &str) -> Result<Option<Found>, StoreError> {
-        match self.objects.head(&self.at(path)).await {
+        match self.answer(0, self.objects.head(&self.at(path))).await {
             Ok(meta) => self.found(meta).map(Some),
             Err(ObjectError::NotFound { .. }) => Ok(None),
             Err(source) => Err(self.failed("find", path, source)),
@@ -287,12 +297,10 @@ impl Store {
     ///
     /// [`StoreError::Objects`] after the store's retries.
     pub async fn list(&self, folder: &str) -> Result<Vec<Found>, StoreError> {
-        let metas: Vec<ObjectMeta> = self
-            .objects
-            .list(Some(&self.at(folder)))
-            .try_collect()
-            .await
-            .map_err(|source| self.failed("list", folder, source))?;
+        let below = self.at(folder);
+        let metas = self.objects.list(Some(&below)).try_collect();
+        let metas: Result<Vec<ObjectMeta>, _> = self.answer(0, metas).await;
+        let metas = metas.map_err(|source| self.failed("list", folder, source))?;
         metas.into_iter().map(|meta| self.found(meta)).collect()
     }
 
@@ -308,9 +316,7 @@ impl Store {
                 .await
                 .map(drop);
         }
-        let options = PutMode::Overwrite.into();
-        self.objects
-            .put_opts(&self.at(path), PutPayload::from_bytes(body), options)
+        self.put_object(path, body, PutMode::Overwrite)
             .await
             .map(drop)
             .map_err(|source| self.failed("write", path, source))
@@ -322,10 +328,43 @@ impl Store {
     ///
     /// [`StoreError::Objects`] after the store's retries.
     pub async fn delete(&self, path: &str) -> Result<(), StoreError> {
-        match self.objects.delete(&self.at(path)).await {
+        match self.answer(0, self.objects.delete(&self.at(path))).await {
             Ok(()) | Err(ObjectError::NotFound { .. }) => Ok(()),
             Err(source) => Err(self.failed("delete", path, source)),
         }
+    }
+
+    async fn put_object(
+        &self,
+        path: &str,
+        body: Bytes,
+        mode: PutMode,
+    ) -> Result<PutResult, ObjectError> {
+        let (at, bytes) = (self.at(path), body.len());
+        let put = PutPayload::from_bytes(body);
+        let put = self.objects.put_opts(&at, put, PutOptions::from(mode));
+        self.answer(bytes, put).await
+    }
+
+    /// The answer to a request that brings `bytes`, or an error where none comes: a connection that is
+    /// dead says nothing. What becomes of a put is not known then.
+    async fn answer<T>(
+        &self,
+        bytes: usize,
+        request: impl Future<Output = Result<T, ObjectError>>,
+    ) -> Result<T, ObjectError> {
+        if !self.is_impatient {
+            return request.await;
+        }
+        let mebibytes = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+        let limit = PATIENCE + PATIENCE_PER_MIB * mebibytes;
+        let answer = tokio::time::timeout(limit, request).await;
+        answer.unwrap_or_else(|_| {
+            Err(ObjectError::Generic {
+                store: "S3",
+                source: format!("no answer within {} s", limit.as_secs()).into(),
+            })
+        })
     }
 
     fn at(&self, path: &str) -> Path {
