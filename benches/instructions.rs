@@ -1,6 +1,6 @@
 //! The derive path on a fixed input, to be counted by callgrind: instructions repeat, seconds do not.
 //!
-//! `benches/instructions` builds this, runs it, and compares what each function here costs, as a ratio
+//! `benches/instructions.py` builds this, runs it, and compares what each function here costs, as a ratio
 //! to the parser alone.
 
 use std::hint::black_box;

@@ -180,33 +180,15 @@ async fn check_lake(
 ) -> Result<(LakeCheck, State), Error> {
     let store = open_store(url)?;
     store.probe().await.map_err(LakeError::from)?;
-    let identity = Identity::read(&store).await?;
-    let shown = store.shown().to_owned();
-    match identity {
-        Some((identity, _)) if identity.account_id != *account => {
-            Err(Error::Lake(LakeError::OtherAccount {
-                store: shown,
-                theirs: identity.account_id,
-                ours: account.clone(),
-            }))
-        }
-        Some((identity, _)) => {
-            identity.treatment(&store, pii)?;
-            let record = Record::newest(&store).await.map_err(LakeError::from)?;
-            let lake = shown;
-            Ok((
-                LakeCheck {
-                    lake,
-                    is_new: false,
-                },
-                record.state,
-            ))
-        }
-        None => {
-            let lake = shown;
-            Ok((LakeCheck { lake, is_new: true }, State::default()))
-        }
-    }
+    let lake = store.shown().to_owned();
+    let Some((identity, _)) = Identity::read(&store).await? else {
+        return Ok((LakeCheck { lake, is_new: true }, State::default()));
+    };
+    identity.is_of(&store, account)?;
+    identity.treatment(&store, pii)?;
+    let record = Record::newest(&store).await.map_err(LakeError::from)?;
+    let is_new = false;
+    Ok((LakeCheck { lake, is_new }, record.state))
 }
 
 /// Good where some scope answers: a single forbidden one is that scope's matter.

@@ -119,10 +119,14 @@ impl Summaries<'_> {
     ///
     /// # Errors
     ///
-    /// [`io::Error`] where scratch cannot be read.
+    /// [`io::Error`] where scratch cannot be read, or a place behind the last one is asked for.
     pub fn at(&mut self, place: Place) -> io::Result<Bytes> {
         match &mut self.0[place.run] {
             Reader::Memory(observations) => Ok(observations[place.at].summary.clone()),
+            // What stands there was passed: another summary must not take its place.
+            Reader::File { next, .. } if place.at < *next => {
+                Err(io::Error::other("summaries are asked for out of order"))
+            }
             Reader::File { frame, next } => {
                 while *next < place.at {
                     let length = length(frame)?;
@@ -203,6 +207,8 @@ mod tests {
                 }
             }
             assert_eq!(seen, [3, 1, 2, 9, 4, 7, 8]);
+            let (last, _) = runs.observations().last().unwrap();
+            assert!(summaries.at(last).is_err(), "it was read");
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{EVENTS, START_DAYS, retained_from};
 use crate::checkpoint::State;
-use crate::config::SourceConfig;
+use crate::config::{ConfigError, SourceConfig};
 use crate::error::{Error, chain, code_of_source};
 use crate::extract::backfill::measure;
 use crate::extract::discover::{Filter, discover};
@@ -27,7 +27,7 @@ use crate::lake::verify::{Audit, BY_SYNC, FindingKind};
 use crate::lake::{Lake, LakeError};
 use crate::report::Failure;
 use crate::source::Client;
-use crate::window::{Coverage, Window, from_ms};
+use crate::window::{Window, from_ms};
 
 /// Ids that a finding names.
 const NAMED: usize = 3;
@@ -94,13 +94,7 @@ pub async fn compare_with_source(
     clock: fn() -> Timestamp,
     audit: &mut Audit,
 ) -> Result<Compared, Error> {
-    if source.account != *lake.account() {
-        return Err(Error::Lake(LakeError::OtherAccount {
-            store: lake.store().shown().to_owned(),
-            theirs: lake.account().clone(),
-            ours: source.account.clone(),
-        }));
-    }
+    lake.identity().is_of(lake.store(), &source.account)?;
     let client = source.client(clock)?;
     let concurrency = source.concurrency.get() as usize;
     let found = discover(&client, concurrency).await?;
@@ -114,56 +108,37 @@ pub async fn compare_with_source(
     // The checkpoint before the rows: what it claims is in them.
     let record = Record::newest(lake.store()).await;
     let state = record.map_err(LakeError::from)?.state;
-    let range = Window::new(from.max(retained), scrutiny.to.unwrap_or(now).min(now)).ok();
-    let claimed = claimed(&state, &scopes, range);
+    let to = scrutiny.to.unwrap_or(now).min(now);
+    let range = Window::new(from.max(retained), to).map_err(|empty| {
+        let text = format!("nothing can be compared: {empty}");
+        Error::Config(ConfigError::Range(text))
+    })?;
+    let dates = Dates {
+        from: Some(date_of(range.from())),
+        to: date_of(range.to()).tomorrow().ok(),
+    };
     let mut comparison = Comparison {
         client: &client,
         concurrency,
         page_size: source.page_size,
         state: &state,
-        inventory: take_stock(lake, &state, range).await?,
+        inventory: lake.inventory(dates).await?,
         compared: Compared::default(),
     };
     comparison.note_unseen(&scopes, &scrutiny.filter, audit);
-    let counts = comparison.count(claimed).await?;
+    let counts = comparison.count(claimed(&state, &scopes, range)).await?;
     let seen = comparison.read(&counts).await?;
     Ok(comparison.conclude(counts, &seen, audit))
 }
 
 /// The covered parts of each scope within a range.
-fn claimed(state: &State, scopes: &[Scope], range: Option<Window>) -> Vec<(Scope, Vec<Window>)> {
-    let nothing = Coverage::default();
-    let parts = |scope: &Scope| {
-        let covered = state
-            .scopes
-            .get(scope)
-            .map_or(&nothing, |known| &known.coverage);
-        let inside = |window: &Window| window.intersect(range?);
-        covered.windows().iter().filter_map(inside).collect()
+fn claimed(state: &State, scopes: &[Scope], range: Window) -> Vec<(Scope, Vec<Window>)> {
+    let claim = |scope: &Scope| {
+        let covered = state.scopes.get(scope)?.coverage.windows().iter();
+        let parts: Vec<_> = covered.filter_map(|part| part.intersect(range)).collect();
+        (!parts.is_empty()).then(|| (scope.clone(), parts))
     };
-    let claims = scopes.iter().map(|scope| (scope.clone(), parts(scope)));
-    claims
-        .filter(|(_, parts): &(_, Vec<_>)| !parts.is_empty())
-        .collect()
-}
-
-async fn take_stock(
-    lake: &Lake,
-    state: &State,
-    range: Option<Window>,
-) -> Result<Inventory, LakeError> {
-    let Some(range) = range else {
-        return Ok(Inventory::default());
-    };
-    let dates = Dates {
-        from: Some(date_of(range.from())),
-        to: date_of(range.to()).tomorrow().ok(),
-    };
-    let mut inventory = lake.inventory(dates).await?;
-    for (id, _) in state.open.iter().filter(|(_, open)| open.start.is_none()) {
-        inventory.add(id);
-    }
-    Ok(inventory)
+    scopes.iter().filter_map(claim).collect()
 }
 
 /// What the source says of one window: none of them crosses midnight.
@@ -393,6 +368,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::window::Coverage;
 
     #[test]
     fn a_window_is_cut_at_midnight() {

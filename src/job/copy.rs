@@ -113,8 +113,8 @@ fn claims(state: &State, span: Window) -> Delta {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::ScopeState;
-    use crate::ids::Scope;
+    use crate::checkpoint::{OpenExecution, ScopeState};
+    use crate::ids::{PlanExecutionId, Scope};
 
     fn at(text: &str) -> Timestamp {
         format!("2026-11-{text}:00Z").parse().unwrap()
@@ -142,10 +142,22 @@ mod tests {
             last_row_start: Some(at("24T10:59")),
             ..ScopeState::default()
         };
-        let state = State {
+        let open = |start| OpenExecution {
+            scope: scope.clone(),
+            start,
+            observed: at("24T11:00"),
+            revision: 0,
+            missed: [].into(),
+            summary: None,
+        };
+        let mut state = State {
             scopes: [(scope.clone(), known)].into(),
             ..State::default()
         };
+        let undated = PlanExecutionId::new("undated");
+        state.open.insert(undated.clone(), open(None));
+        let dated = PlanExecutionId::new("dated");
+        state.open.insert(dated.clone(), open(Some(at("24T10:00"))));
         let part = claims(&state, span(dates("2026-11-10", "2026-11-22")).unwrap());
         let covered = part.covered[&scope].windows();
         let expected = [
@@ -161,6 +173,8 @@ mod tests {
 
         let mut copied = State::default();
         copied.apply(&claims(&state, span(dates("", "")).unwrap()));
+        // The merge tells of it, by the raw partition.
+        state.open.remove(&dated);
         assert_eq!(copied, state);
         assert!(span(dates("2026-11-22", "2026-11-22")).is_none());
     }

@@ -114,14 +114,8 @@ async fn look(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Seen, Err
     let scopes = found.scopes(&config.filter);
     found.refuse_nothing(&scopes)?;
     let state = match Identity::read(&config.store).await? {
-        Some((identity, _)) if identity.account_id != config.source.account => {
-            return Err(Error::Lake(LakeError::OtherAccount {
-                store: config.store.shown().to_owned(),
-                theirs: identity.account_id,
-                ours: config.source.account.clone(),
-            }));
-        }
-        Some(_) => {
+        Some((identity, _)) => {
+            identity.is_of(&config.store, &config.source.account)?;
             Record::newest(&config.store)
                 .await
                 .map_err(LakeError::from)?

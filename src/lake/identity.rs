@@ -152,13 +152,7 @@ impl Identity {
                 born |= matches!(put, Landing::Landed(_));
                 continue;
             };
-            if identity.account_id != *account {
-                return Err(LakeError::OtherAccount {
-                    store: store.shown().to_owned(),
-                    theirs: identity.account_id,
-                    ours: account.clone(),
-                });
-            }
+            identity.is_of(store, account)?;
             identity.treatment(store, pii)?;
             let Some(changed) = buckets.and_then(|count| identity.with_buckets(count, now)) else {
                 return Ok((identity, born));
@@ -197,21 +191,32 @@ impl Identity {
                 put.await?;
                 continue;
             };
-            let shown = || store.shown().to_owned();
-            if identity.account_id != like.account_id {
-                return Err(LakeError::OtherAccount {
-                    store: shown(),
-                    theirs: identity.account_id,
-                    ours: like.account_id.clone(),
-                });
-            }
+            identity.is_of(store, &like.account_id)?;
             if identity.pii != like.pii {
-                return Err(LakeError::OtherPii { store: shown() });
+                return Err(LakeError::OtherPii {
+                    store: store.shown().to_owned(),
+                });
             }
             return Ok(identity);
         }
         Err(LakeError::Contended {
             what: layout::LAKE.to_owned(),
+        })
+    }
+
+    /// Refuses to work on the lake in `store` for another account than the one that it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::OtherAccount`].
+    pub fn is_of(&self, store: &Store, account: &AccountId) -> Result<(), LakeError> {
+        if self.account_id == *account {
+            return Ok(());
+        }
+        Err(LakeError::OtherAccount {
+            store: store.shown().to_owned(),
+            theirs: self.account_id.clone(),
+            ours: account.clone(),
         })
     }
 

@@ -63,11 +63,6 @@ impl Inventory {
     pub fn holds(&self, id: &PlanExecutionId) -> bool {
         self.ids.contains(&hash(id.as_str()))
     }
-
-    /// Adds an execution that has no partition.
-    pub fn add(&mut self, id: &PlanExecutionId) {
-        self.ids.insert(hash(id.as_str()));
-    }
 }
 
 fn rows_of(

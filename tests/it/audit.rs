@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Lake, Run, Sim, now};
 
-fn verify(sim: &Sim, lake: &Lake, more: &[&str]) -> Run {
+fn command(sim: &Sim, lake: &Lake, more: &[&str]) -> Command {
     let fixed = [
         "verify",
         "--source",
@@ -18,7 +18,11 @@ fn verify(sim: &Sim, lake: &Lake, more: &[&str]) -> Run {
         "--lake",
         lake.path(),
     ];
-    sim.run(&[&fixed, more].concat())
+    sim.command(&[&fixed, more].concat())
+}
+
+fn verify(sim: &Sim, lake: &Lake, more: &[&str]) -> Run {
+    Run::of(command(sim, lake, more).output().unwrap())
 }
 
 /// Every project but the one that is forbidden to all keys.
@@ -86,14 +90,7 @@ fn what_cannot_be_asked_is_told_and_is_no_success() {
     assert_eq!(told[0]["project"], json!(bad.project.as_str()));
     assert_eq!(told[0]["code"], "invalid_permissions");
 
-    let mut command = sim.command(&[
-        "verify",
-        "--source",
-        "--output",
-        "json",
-        "--lake",
-        lake.path(),
-    ]);
+    let mut command = command(&sim, &lake, &[]);
     command.env("HARNESS_API_KEY", sim.key_of("wrong"));
     assert_eq!(
         Run::of(command.output().unwrap()).expect(4).error_code(),
@@ -225,4 +222,7 @@ fn flags_for_the_source_go_with_it_only() {
         );
         assert_eq!(run.expect(2).error_code(), "usage");
     }
+    sim.sync(&lake, &[]).expect(3);
+    let never = ["--from", "2026-11-20", "--to", "2026-11-20"];
+    assert_eq!(verify(&sim, &lake, &never).expect(2).error_code(), "usage");
 }

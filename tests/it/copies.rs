@@ -1,13 +1,13 @@
 //! `replay --into`: one lake merged into another.
 
-use std::path::Path;
+use std::process::Stdio;
 
 use harness_lake::ids::AccountId;
 use harness_lake::sim::AccountSpec;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::lab::decoded;
+use crate::lab::assert_same_rows;
 use crate::support::{Lake, Run, Sim, bare_command, now, rows};
 
 /// What is written without a key, as the copy of a lake is.
@@ -50,21 +50,6 @@ fn later() -> (Sim, Lake) {
     (sim, lake)
 }
 
-/// Every table and raw partition has the same rows in the same columns.
-#[track_caller]
-fn assert_same_rows(one: &str, other: &str) {
-    let [one, other] = [one, other].map(|lake| decoded(Path::new(lake)));
-    assert!(
-        one.keys().eq(other.keys()),
-        "{:?} {:?}",
-        one.keys(),
-        other.keys()
-    );
-    for (path, batch) in &one {
-        assert!(batch.columns() == other[path].columns(), "{path}");
-    }
-}
-
 fn observed(report: &Value) -> u64 {
     report["executions"]["observed"].as_u64().unwrap()
 }
@@ -81,7 +66,7 @@ fn a_copy_has_every_row_and_goes_on_where_the_other_stopped() {
         (truth, &json!("replay"))
     );
     assert_eq!(report["requests"]["total"], 0);
-    assert_same_rows(lake.path(), new.path());
+    assert_same_rows(lake.path(), new.path(), &[]);
     verify(new.path()).expect(0);
     assert_eq!(lake.data_objects(), before, "what is read stays as it is");
 
@@ -103,7 +88,7 @@ fn a_copy_has_every_row_and_goes_on_where_the_other_stopped() {
     for key in ["observed", "inserted", "updated"] {
         assert_eq!(old["executions"][key], copied["executions"][key], "{key}");
     }
-    assert_same_rows(lake.path(), new.path());
+    assert_same_rows(lake.path(), new.path(), &[]);
     sim.assert_truth_but(&new, &sim.edited_unseen(now()));
 }
 
@@ -119,7 +104,28 @@ fn a_copy_never_takes_a_newer_row_back() {
     assert_eq!(new.data_objects(), newer);
     // The other way, the older lake is brought up to date.
     copy(&new, lake.path(), &[]).expect(0);
-    assert_same_rows(lake.path(), new.path());
+    assert_same_rows(lake.path(), new.path(), &[]);
+}
+
+#[test]
+fn a_copy_and_a_run_work_on_one_lake_at_once() {
+    let (sim, lake) = later();
+    let new = Lake::new();
+    sim.sync(&new, &["--start-date", "2026-11-20"]).expect(3);
+    sim.advance(SignedDuration::from_hours(9));
+    let children = [
+        bare_command(&["replay", "--lake", lake.path(), "--into", new.path()]),
+        sim.command(&["sync", "--partial-exit-code", "0", "--lake", new.path()]),
+    ]
+    .map(|mut command| {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    });
+    for child in children {
+        Run::of(child.wait_with_output().unwrap()).expect(0);
+    }
+    verify(new.path()).expect(0);
+    sim.assert_truth_but(&new, &sim.edited_unseen(now()));
 }
 
 #[test]
@@ -220,7 +226,7 @@ fn lakes_that_do_not_go_together_are_refused() {
     let identity =
         |lake: &Lake| serde_json::from_slice::<Value>(&lake.files()["_state/lake.json"]).unwrap();
     assert_eq!(identity(&again)["pii"], json!({"mode": "drop"}));
-    assert_same_rows(dropped.path(), again.path());
+    assert_same_rows(dropped.path(), again.path(), &[]);
 }
 
 /// Killed at steps of the protocol, then simply started again.
@@ -247,6 +253,6 @@ fn a_copy_that_is_killed_claims_nothing_and_the_next_one_ends_it() {
         let left = verify(new.path()).expect(0).json();
         assert!(!left["findings"].to_string().contains("damage"), "{point}");
         copy(&lake, new.path(), &[]).expect(0);
-        assert_same_rows(lake.path(), new.path());
+        assert_same_rows(lake.path(), new.path(), &[]);
     }
 }

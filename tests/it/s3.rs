@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use harness_lake::lake::store::{ProbeError, Store};
@@ -178,45 +179,41 @@ impl S3 {
         }
     }
 
-    /// Every object of the lake by its path within.
-    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+    /// Every object of the lake: its path within, its version, its bytes.
+    fn read(&self) -> Vec<(String, String, Bytes)> {
         let objects = self.objects();
         let read = async {
             let prefix = Path::from("some/lake");
             let metas: Vec<_> = objects.list(Some(&prefix)).try_collect().await.unwrap();
-            let mut files = BTreeMap::new();
+            let mut found = Vec::new();
             for meta in metas {
                 let path = meta.location.as_ref().strip_prefix("some/lake/").unwrap();
                 let object = objects.get(&meta.location).await.unwrap();
-                files.insert(path.to_owned(), object.bytes().await.unwrap().into());
+                let bytes = object.bytes().await.unwrap();
+                found.push((path.to_owned(), meta.e_tag.unwrap(), bytes));
             }
-            files
+            found
         };
         runtime().block_on(read)
     }
 
+    /// Every object of the lake by its path within.
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let read = self.read().into_iter();
+        read.map(|(path, _, bytes)| (path, bytes.into())).collect()
+    }
+
     /// Every Parquet object of the lake: its version and its rows.
     fn lake(&self) -> BTreeMap<String, (String, RecordBatch)> {
-        let objects = self.objects();
-        let read = async {
-            let prefix = Path::from("some/lake");
-            let metas: Vec<_> = objects.list(Some(&prefix)).try_collect().await.unwrap();
-            let mut lake = BTreeMap::new();
-            for meta in metas {
-                let path = meta.location.as_ref().strip_prefix("some/lake/").unwrap();
-                assert!(
-                    !path.starts_with("_views"),
-                    "a bucket has no use for {path}"
-                );
-                if path.ends_with(".parquet") {
-                    let object = objects.get(&meta.location).await.unwrap();
-                    let rows = decode(object.bytes().await.unwrap());
-                    lake.insert(path.to_owned(), (meta.e_tag.unwrap(), rows));
-                }
-            }
-            lake
-        };
-        runtime().block_on(read)
+        let read = self.read().into_iter().inspect(|(path, ..)| {
+            assert!(
+                !path.starts_with("_views"),
+                "a bucket has no use for {path}"
+            );
+        });
+        read.filter(|(path, ..)| path.ends_with(".parquet"))
+            .map(|(path, tag, bytes)| (path, (tag, decode(bytes))))
+            .collect()
     }
 }
 

@@ -2,16 +2,22 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::lab::decoded;
+use crate::lab::assert_same_rows;
 use crate::s3::{self, S3};
 use crate::support::{Lake, Run, Sim, bare_command, interpreter};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/analytics/spark/replay.py");
+
+const FOUR: [&str; 4] = ["--units", "4", "--output", "json"];
+
+fn units_of_a_replay(lake: &Lake) -> Vec<[String; 2]> {
+    let plan = [&["plan", "replay", "--lake", lake.path()], &FOUR[..]].concat();
+    units(Run::of(bare_command(&plan).output().unwrap()))
+}
 
 /// The ranges of dates that `plan` cuts.
 fn units(plan: Run) -> Vec<[String; 2]> {
@@ -51,20 +57,6 @@ fn run_at_once(units: &[[String; 2]], command: impl Fn(&[&str]) -> Command, code
     }
 }
 
-/// Tables and raw partitions have the same rows.
-#[track_caller]
-fn assert_same(one: &Lake, other: &Lake) {
-    let [one, other] = [one, other].map(|lake| decoded(Path::new(lake.path())));
-    assert!(one.keys().eq(other.keys()));
-    for (path, batch) in &one {
-        let is_of_runs = path.starts_with("scopes/");
-        assert!(
-            is_of_runs || batch.columns() == other[path].columns(),
-            "{path}"
-        );
-    }
-}
-
 /// Takes the tables of every date away, so that a replay which does nothing is seen.
 fn lose_tables(lake: &Lake) {
     for table in ["executions", "stages", "deployments", "commits"] {
@@ -80,20 +72,10 @@ fn units_of_a_replay_at_once_make_the_lake_of_one_process() {
     let copy = ["replay", "--lake", lake.path(), "--into", whole.path()];
     Run::of(bare_command(&copy).output().unwrap()).expect(0);
     lose_tables(&lake);
-    let plan = [
-        "plan",
-        "replay",
-        "--units",
-        "4",
-        "--output",
-        "json",
-        "--lake",
-        lake.path(),
-    ];
-    let units = units(Run::of(bare_command(&plan).output().unwrap()));
+    let units = units_of_a_replay(&lake);
     let replay = ["replay", "--lake", lake.path()];
     run_at_once(&units, |range| bare_command(&[&replay, range].concat()), 0);
-    assert_same(&lake, &whole);
+    assert_same_rows(lake.path(), whole.path(), &["scopes/"]);
     sim.assert_truth(&lake);
 }
 
@@ -106,24 +88,21 @@ fn units_of_a_backfill_at_once_make_the_lake_of_one_process() {
         at.strftime("%Y-%m-%d").to_string()
     };
     let (from, to) = (days_ago(15), days_ago(-1));
+    let range = ["--from", &from, "--to", &to];
     let plan = [
-        "plan",
-        "backfill",
-        "--units",
-        "4",
-        "--output",
-        "json",
-        "--lake",
-        lake.path(),
-    ];
-    let units = units(sim.run(&[&plan, &["--from", &from, "--to", &to][..]].concat()));
+        &["plan", "backfill", "--lake", lake.path()],
+        &FOUR[..],
+        &range,
+    ]
+    .concat();
+    let units = units(sim.run(&plan));
     let fixed = ["backfill", "--requests-per-minute", "60000", "--lake"];
     let backfill =
         |lake: &Lake, range: &[&str]| sim.command(&[&fixed[..], &[lake.path()], range].concat());
     run_at_once(&units, |range| backfill(&lake, range), 3);
-    let one = backfill(&whole, &["--from", &from, "--to", &to]);
+    let one = backfill(&whole, &range);
     Run::of({ one }.output().unwrap()).expect(3);
-    assert_same(&lake, &whole);
+    assert_same_rows(lake.path(), whole.path(), &["scopes/"]);
     sim.assert_truth(&lake);
 }
 
@@ -145,10 +124,7 @@ fn units_of_a_replay_in_a_bucket_make_the_lake_of_one_process() {
     };
     s3.delete(before.keys().filter(|path| is_table(path)));
     assert!(!s3.files().keys().any(|path| is_table(path)));
-    let units = units(run(
-        &["plan", "replay", "--units", "4", "--output", "json"],
-        0,
-    ));
+    let units = units(run(&[&["plan", "replay"], &FOUR[..]].concat(), 0));
     run_at_once(
         &units,
         |range| s3.at(bare_command(&[&["replay"], range, &lake].concat())),
@@ -206,19 +182,7 @@ fn spark_replays_a_lake_on_its_workers_and_tells_how_units_end() {
     sim.assert_truth(&lake);
 
     // One unit meets a conflict once, another has no rights at all.
-    let units = {
-        let plan = [
-            "plan",
-            "replay",
-            "--units",
-            "4",
-            "--output",
-            "json",
-            "--lake",
-            lake.path(),
-        ];
-        units(Run::of(bare_command(&plan).output().unwrap()))
-    };
+    let units = units_of_a_replay(&lake);
     let odd = lake.beside("odd");
     let (conflict, refused) = (&units[0][0], &units[2][0]);
     let script = format!(

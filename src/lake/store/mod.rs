@@ -281,7 +281,7 @@ impl Store {
                 .bytes()
                 .await
         };
-        read.await.map_err(|source| match source {
+        self.answer(0, read).await.map_err(|source| match source {
             ObjectError::Precondition { .. } | ObjectError::NotFound { .. } => {
                 StoreError::Changed {
                     path: path.to_owned(),
@@ -298,10 +298,16 @@ impl Store {
     /// [`StoreError::Objects`] after the store's retries.
     pub async fn list(&self, folder: &str) -> Result<Vec<Found>, StoreError> {
         let below = self.at(folder);
-        let metas = self.objects.list(Some(&below)).try_collect();
-        let metas: Result<Vec<ObjectMeta>, _> = self.answer(0, metas).await;
-        let metas = metas.map_err(|source| self.failed("list", folder, source))?;
-        metas.into_iter().map(|meta| self.found(meta)).collect()
+        let mut listed = self.objects.list(Some(&below));
+        let mut found = Vec::new();
+        loop {
+            // Each page has a time of its own: a lake may have many.
+            let next = self.answer(0, listed.try_next()).await;
+            match next.map_err(|source| self.failed("list", folder, source))? {
+                Some(meta) => found.push(self.found(meta)?),
+                None => return Ok(found),
+            }
+        }
     }
 
     /// Writes an object that no other run writes, whatever stands there: reports, lists of
