@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod pii;
 pub mod progress;
 pub mod report;
+mod scan;
 pub mod schema;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -1,7 +1,7 @@
 //! The content hash: whether two observations of an execution say the same. Pure, and frozen: the
 //! hash stands in every raw object, so a change here would make all content look new.
 //!
-//! A summary is visited as it streams past, without building a tree:
+//! A summary is hashed value by value, without building a tree:
 //!
 //! ```text
 //! {"b": 1, "a": [x, y], "n": null}   ->   object( member("a", set(x, y)) + member("b", 1) )
@@ -13,12 +13,10 @@
 //! - [`VOLATILE`] fields of the summary itself, which change without anything having happened, are
 //!   left out; deeper down such names mean something else and count.
 
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::ids::Scope;
+use crate::scan::{Kind, Scanner, Value};
 
 /// Fields of a summary that change by themselves: kept, but not compared.
 const VOLATILE: [&str; 3] = ["canRetry", "canReExecute", "showRetryHistory"];
@@ -38,6 +36,9 @@ const ORDERED: [&str; 9] = [
     "expressions",
     "stagesExecuted",
 ];
+
+/// Objects and arrays within each other that are visited.
+const DEEPEST: u8 = 127;
 
 /// Seeds that keep apart what is of different kinds.
 mod domain {
@@ -63,8 +64,12 @@ mod domain {
 ///
 /// A summary that cannot be visited (nested more than 127 deep, or with half a surrogate pair) is
 /// hashed byte by byte: it may then look changed where it is not, never the other way round.
-pub fn content_hash(scope: &Scope, summary: &[u8]) -> i64 {
-    of_scope(scope).content_hash(summary)
+pub fn content_hash(scope: &Scope, summary: &str) -> i64 {
+    let scope = of_scope(scope);
+    match Scanner::default().scan(summary) {
+        Some(document) => scope.content_hash(document.root()),
+        None => scope.with(leaf(domain::BYTES, summary.as_bytes())),
+    }
 }
 
 /// The part of the hash that all rows of a page share.
@@ -76,21 +81,17 @@ pub(super) fn of_scope(scope: &Scope) -> ScopeHash {
 }
 
 impl ScopeHash {
-    pub(super) fn content_hash(self, summary: &[u8]) -> i64 {
-        let content = canonical(summary).unwrap_or_else(|_| leaf(domain::BYTES, summary));
+    pub(super) fn content_hash(self, summary: Value<'_>) -> i64 {
+        let content = match summary.kind() {
+            Kind::Object => object(summary, &VOLATILE, DEEPEST),
+            _ => value(summary, false, DEEPEST),
+        };
+        self.with(content.unwrap_or_else(|| leaf(domain::BYTES, summary.json().as_bytes())))
+    }
+
+    fn with(self, content: u64) -> i64 {
         pair(domain::CONTENT, self.0, content).cast_signed()
     }
-}
-
-fn canonical(summary: &[u8]) -> Result<u64, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(summary);
-    let top = Node {
-        is_summary: true,
-        is_ordered: false,
-    };
-    let hash = top.deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    Ok(hash.unwrap_or_else(null))
 }
 
 fn leaf(domain: u64, bytes: &[u8]) -> u64 {
@@ -104,137 +105,84 @@ fn pair(domain: u64, left: u64, right: u64) -> u64 {
     leaf(domain, &bytes)
 }
 
-fn null() -> u64 {
-    leaf(domain::NULL, &[])
-}
-
-/// Hashes one value; `None` for null.
-#[derive(Clone, Copy)]
-struct Node {
-    is_summary: bool,
-    is_ordered: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for Node {
-    type Value = Option<u64>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<u64>, D::Error> {
-        deserializer.deserialize_any(self)
+/// The hash of a value, within which objects and arrays may be `depth` deep; `None` where it cannot be
+/// visited.
+fn value(value: Value<'_>, is_ordered: bool, depth: u8) -> Option<u64> {
+    match value.kind() {
+        Kind::Null => Some(leaf(domain::NULL, &[])),
+        Kind::Plain | Kind::Escaped => Some(leaf(domain::TEXT, value.string()?.as_bytes())),
+        Kind::Other => scalar(value.json()),
+        Kind::List => list(value, is_ordered, depth),
+        Kind::Object => object(value, &[], depth),
     }
 }
 
-impl<'de> Visitor<'de> for Node {
-    type Value = Option<u64>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+fn scalar(spelling: &str) -> Option<u64> {
+    let natural = |number: u64| leaf(domain::NATURAL, &number.to_le_bytes());
+    let integer = |number: i64| match u64::try_from(number) {
+        Ok(number) => natural(number),
+        Err(_) => leaf(domain::NEGATIVE, &number.to_le_bytes()),
+    };
+    match spelling {
+        "true" | "false" => return Some(leaf(domain::BOOL, &[u8::from(spelling == "true")])),
+        _ => {}
     }
-
-    fn visit_unit<E>(self) -> Result<Option<u64>, E> {
-        Ok(None)
+    if let Ok(number) = spelling.parse() {
+        return Some(natural(number));
     }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Option<u64>, E> {
-        Ok(Some(leaf(domain::BOOL, &[u8::from(value)])))
+    let number: serde_json::Number = serde_json::from_str(spelling).ok()?;
+    if let Some(number) = number.as_i64() {
+        return Some(integer(number));
     }
+    let float = number.as_f64()?;
+    Some(match super::wire::whole(float) {
+        Some(number) => integer(number),
+        None => leaf(domain::FLOAT, &float.to_bits().to_le_bytes()),
+    })
+}
 
-    fn visit_u64<E>(self, value: u64) -> Result<Option<u64>, E> {
-        Ok(Some(leaf(domain::NATURAL, &value.to_le_bytes())))
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Option<u64>, E> {
-        match u64::try_from(value) {
-            Ok(natural) => self.visit_u64(natural),
-            Err(_) => Ok(Some(leaf(domain::NEGATIVE, &value.to_le_bytes()))),
-        }
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Option<u64>, E> {
-        const EXACT: f64 = 9_007_199_254_740_992.0;
-        if value.fract() == 0.0 && value.abs() < EXACT {
-            #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
-            return self.visit_i64(value as i64);
-        }
-        Ok(Some(leaf(domain::FLOAT, &value.to_bits().to_le_bytes())))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Option<u64>, E> {
-        Ok(Some(leaf(domain::TEXT, value.as_bytes())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Option<u64>, A::Error> {
-        let within = Self {
-            is_summary: false,
-            ..self
-        };
-        let (mut count, mut all) = (0_u64, 0_u64);
-        while let Some(element) = elements.next_element_seed(within)? {
-            let element = element.unwrap_or_else(null);
-            all = if self.is_ordered {
-                pair(domain::ELEMENT, all, element)
-            } else {
-                all.wrapping_add(pair(domain::ELEMENT, 0, element))
-            };
-            count += 1;
-        }
-        let kind = if self.is_ordered {
-            domain::SEQUENCE
+fn list(list: Value<'_>, is_ordered: bool, depth: u8) -> Option<u64> {
+    let depth = depth.checked_sub(1)?;
+    let (mut count, mut all) = (0_u64, 0_u64);
+    for element in list.items()? {
+        let element = value(element, is_ordered, depth)?;
+        all = if is_ordered {
+            pair(domain::ELEMENT, all, element)
         } else {
-            domain::SET
+            all.wrapping_add(pair(domain::ELEMENT, 0, element))
         };
-        Ok(Some(pair(kind, all, count)))
+        count += 1;
     }
+    let kind = if is_ordered {
+        domain::SEQUENCE
+    } else {
+        domain::SET
+    };
+    Some(pair(kind, all, count))
+}
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Option<u64>, A::Error> {
-        let key = Key {
-            is_summary: self.is_summary,
-        };
-        let (mut count, mut all) = (0_u64, 0_u64);
-        while let Some(key) = members.next_key_seed(key)? {
-            let Some((key, value)) = key else {
-                members.next_value::<IgnoredAny>()?;
-                continue;
-            };
-            if let Some(value) = members.next_value_seed(value)? {
-                all = all.wrapping_add(pair(domain::MEMBER, key, value));
-                count += 1;
-            }
+/// The hash of an object without the members that are named `volatile`.
+fn object(object: Value<'_>, volatile: &[&str], depth: u8) -> Option<u64> {
+    let depth = depth.checked_sub(1)?;
+    let (mut count, mut all) = (0_u64, 0_u64);
+    for (name, member) in object.pairs()? {
+        let name = name.string()?;
+        if member.is_null() || name == NOISE || volatile.contains(&&*name) {
+            continue;
         }
-        Ok(Some(pair(domain::OBJECT, all, count)))
+        let is_ordered = member.kind() == Kind::List
+            && ORDERED
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(&name));
+        let member = value(member, is_ordered, depth)?;
+        all = all.wrapping_add(pair(
+            domain::MEMBER,
+            leaf(domain::KEY, name.as_bytes()),
+            member,
+        ));
+        count += 1;
     }
-}
-
-/// Hashes a key, and says how its value is to be hashed; `None` where the member is left out.
-#[derive(Clone, Copy)]
-struct Key {
-    is_summary: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for Key {
-    type Value = Option<(u64, Node)>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Key {
-    type Value = Option<(u64, Node)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        if key == NOISE || self.is_summary && VOLATILE.contains(&key) {
-            return Ok(None);
-        }
-        let value = Node {
-            is_summary: false,
-            is_ordered: ORDERED.iter().any(|name| name.eq_ignore_ascii_case(key)),
-        };
-        Ok(Some((leaf(domain::KEY, key.as_bytes()), value)))
-    }
+    Some(pair(domain::OBJECT, all, count))
 }
 
 #[cfg(test)]
@@ -247,7 +195,7 @@ mod tests {
     use super::*;
 
     fn hash(summary: &str) -> i64 {
-        content_hash(&Scope::new("default", "web"), summary.as_bytes())
+        content_hash(&Scope::new("default", "web"), summary)
     }
 
     /// Never to be edited: lakes hold these values.
@@ -258,6 +206,10 @@ mod tests {
             r#"{"planExecutionId":"a","startTs":1700000000000}"#,
             r#"{"a":[1,-2,2.5,"x",true,null,{"b":[]}],"nextIds":["x","y"]}"#,
             r#"{"broken":"\ud800"}"#,
+            r#"{"n":[-0,1e3,1.5e300,18446744073709551616,-9223372036854775809,0.1,1E-400]}"#,
+            r#"{"beyond":1e400}"#,
+            r#"{"canRetry":"\ud800","a":{"canRetry":1,"__recast":"\ud800"},"\u0061":null}"#,
+            r#"{"NextIds":[[2,1],{"a":[2,1]}],"commits":{"a":[2,1]},"Commits":null}"#,
         ];
         assert_eq!(
             summaries.map(hash),
@@ -265,7 +217,11 @@ mod tests {
                 -2_374_819_775_605_981_550,
                 -8_537_534_533_802_035_330,
                 2_092_007_301_395_718_262,
-                5_740_969_131_437_365_392
+                5_740_969_131_437_365_392,
+                -7_805_632_245_341_222_088,
+                5_293_736_252_049_909_016,
+                1_654_347_131_150_797_869,
+                -4_825_803_106_672_226_972,
             ]
         );
     }
@@ -315,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_moved_project_is_new_content() {
-        let elsewhere = content_hash(&Scope::new("platform", "web"), b"{}");
+        let elsewhere = content_hash(&Scope::new("platform", "web"), "{}");
         assert_ne!(hash("{}"), elsewhere);
     }
 

@@ -2,19 +2,18 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::de::Error as _;
-use serde_json::value::RawValue;
 
 use crate::drift::Drift;
 use crate::ids::PlanExecutionId;
 use crate::pii::Treatment;
+use crate::scan::{Scanner, Value};
 use crate::status::categorize;
 use crate::window::from_ms;
 
 use super::canonical::ScopeHash;
 use super::http::{Answer, Unusable};
 use super::persons;
-use super::wire::{ErrorBody, integer, members, sane_ms, text};
+use super::wire::{ErrorBody, integer, members, missing, sane_ms, scan, text};
 
 /// A page of `POST /pipeline/api/pipelines/execution/summary`, checked to be whole.
 #[derive(Clone, Debug)]
@@ -57,33 +56,46 @@ impl Page {
         treatment: &Treatment,
     ) -> Result<Self, Unusable> {
         let body = &answer.body;
-        let [status, data] = members(body, ["status", "data"])?;
+        let mut scanner = Scanner::default();
+        let document = scan(body, &mut scanner)?;
+        let envelope = document.root();
+        let [status, data] =
+            members(envelope, ["status", "data"]).ok_or_else(|| missing("object"))?;
         if text(status).is_some_and(|status| !status.eq_ignore_ascii_case("SUCCESS")) {
-            return Err(Unusable::Refused(ErrorBody::read(body).unwrap_or_default()));
+            return Err(Unusable::Refused(ErrorBody::of(envelope)));
         }
-        let data = data.ok_or_else(|| missing("data"))?;
-        let [content, total] = members(data.get().as_bytes(), ["content", "totalElements"])?;
-        let content = content.ok_or_else(|| missing("data.content"))?;
-        let content: Vec<&RawValue> = serde_json::from_str(content.get())?;
+        let [content, total] = data
+            .and_then(|data| members(data, ["content", "totalElements"]))
+            .ok_or_else(|| missing("object `data`"))?;
+        let content = content
+            .and_then(Value::items)
+            .ok_or_else(|| missing("list `data.content`"))?;
         let mut page = Self {
-            rows: Vec::with_capacity(content.len()),
+            rows: Vec::new(),
             total: integer(total).and_then(|total| u64::try_from(total).ok()),
             observed: answer.observed,
             bytes: body.len(),
             unidentified: 0,
             drift: Drift::default(),
         };
+        let mut scrubbed = Scanner::default();
         for row in content {
-            let summary = body.slice_ref(row.get().as_bytes());
-            page.push(persons::scrub(summary, treatment), scope);
+            let summary = body.slice_ref(row.json().as_bytes());
+            match persons::scrub(&summary, treatment) {
+                None => page.push(row, summary, scope),
+                Some(summary) => {
+                    let row = scan(&summary, &mut scrubbed)?;
+                    page.push(row.root(), summary.clone(), scope);
+                }
+            }
         }
         Ok(page)
     }
 
-    fn push(&mut self, summary: Bytes, scope: ScopeHash) {
+    fn push(&mut self, row: Value<'_>, summary: Bytes, scope: ScopeHash) {
         let names = ["planExecutionId", "startTs", "status", "endTs"];
         // A row that is no object has none of them.
-        let [id, start, status, end] = members(&summary, names).unwrap_or([None; 4]);
+        let [id, start, status, end] = members(row, names).unwrap_or_default();
         let Some(plan_execution_id) = text(id) else {
             self.unidentified += 1;
             self.drift.odd_value("planExecutionId", shown(id));
@@ -98,18 +110,14 @@ impl Page {
             id: PlanExecutionId::new(plan_execution_id),
             start: start_ms.map(from_ms),
             is_terminal: category.is_terminal(sane_ms(end).is_some()),
-            content_hash: scope.content_hash(&summary),
+            content_hash: scope.content_hash(row),
             summary,
         });
     }
 }
 
-fn missing(path: &str) -> serde_json::Error {
-    serde_json::Error::custom(format_args!("no `{path}`"))
-}
-
-fn shown(value: Option<&RawValue>) -> &str {
-    value.map_or("(none)", RawValue::get)
+fn shown(value: Option<Value<'_>>) -> &str {
+    value.map_or("(none)", Value::json)
 }
 
 #[cfg(test)]
@@ -148,10 +156,7 @@ mod tests {
         assert!(!page.rows[0].is_terminal && page.rows[1].is_terminal);
         assert_eq!(page.rows[1].start, Some(from_ms(1_700_000_000_001)));
         let scope = Scope::new("default", "web");
-        assert_eq!(
-            page.rows[0].content_hash,
-            content_hash(&scope, first.as_bytes())
-        );
+        assert_eq!(page.rows[0].content_hash, content_hash(&scope, first));
         assert!(page.drift.is_empty());
     }
 
@@ -162,7 +167,7 @@ mod tests {
         let nobody = ada.replace("\"Ada\"", "null");
         let json = format!(r#"{{"data":{{"content":[{ada},{bo}]}}}}"#);
         let page = decode_treating(&json, &Treatment::Drop).unwrap();
-        let hash = content_hash(&Scope::new("default", "web"), nobody.as_bytes());
+        let hash = content_hash(&Scope::new("default", "web"), &nobody);
         for row in page.rows {
             // Without a start, too: such rows are kept in the checkpoint.
             assert_eq!((row.start, row.content_hash), (None, hash));

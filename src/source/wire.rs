@@ -1,13 +1,13 @@
 //! What goes over the wire: the request for executions, and lenient readers of JSON members.
 
-use std::fmt;
+use std::borrow::Cow;
 use std::ops::Range;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde::de::{Error as _, IgnoredAny};
+use serde_json::json;
 
 use crate::ids::{PlanExecutionId, Scope};
+use crate::scan::{Document, Scanner, Value};
 use crate::window::Window;
 
 /// The times that are believed: the years 2000 to 2100, in ms since the epoch.
@@ -48,7 +48,7 @@ impl ExecutionsQuery<'_> {
 
     /// The body that gives the same rows on every vintage of the server: both ends of the range,
     /// the type discriminator, every execution mode.
-    pub(super) fn body(&self) -> Value {
+    pub(super) fn body(&self) -> serde_json::Value {
         let mut filter = json!({
             "filterType": "PipelineExecution",
             "timeRange": {
@@ -64,91 +64,64 @@ impl ExecutionsQuery<'_> {
     }
 }
 
-/// The members of a JSON object that have these names, undecoded; null is as if absent.
+/// The members of a JSON object that have these names; null is as if absent. `None` for a value that is
+/// no object.
 ///
-/// Names are matched without regard to ASCII case; the exact spelling goes before others.
+/// Names are matched without regard to ASCII case; the exact spelling goes before others. One that
+/// cannot be read, for half a surrogate pair in it, is no reason to lose the row.
 pub(super) fn members<'a, const N: usize>(
-    object: &'a [u8],
+    object: Value<'a>,
     names: [&str; N],
-) -> Result<[Option<&'a RawValue>; N], serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(object);
-    let found = deserializer.deserialize_map(Members(names))?;
-    deserializer.end()?;
-    Ok(found)
-}
-
-struct Members<'n, const N: usize>([&'n str; N]);
-
-impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
-    type Value = [Option<&'de RawValue>; N];
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
-        let mut found = [None; N];
-        while let Some(name) = object.next_key_seed(Name(&self.0))? {
-            let Some((at, is_exact)) = name else {
-                object.next_value::<IgnoredAny>()?;
-                continue;
-            };
-            let value: &RawValue = object.next_value()?;
-            if value.get() != "null" && (is_exact || found[at].is_none()) {
-                found[at] = Some(value);
-            }
+) -> Option<[Option<Value<'a>>; N]> {
+    let mut found = [None; N];
+    for (name, value) in object.pairs()? {
+        let Some(name) = name.string() else { continue };
+        let same = |known: &&str| known.eq_ignore_ascii_case(&name);
+        if let Some(at) = names.iter().position(same)
+            && !value.is_null()
+            && (names[at] == name || found[at].is_none())
+        {
+            found[at] = Some(value);
         }
-        Ok(found)
     }
+    Some(found)
 }
 
-/// Finds a key among names, and says whether it is spelled exactly so.
+/// Reads a body that is to be JSON.
 ///
-/// Read as bytes: half a surrogate pair in some other key is no reason to lose the row.
-struct Name<'n>(&'n [&'n str]);
-
-impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = Option<(usize, bool)>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_bytes(self)
-    }
+/// # Errors
+///
+/// Where it ends to be JSON, as the library tells it.
+pub(super) fn scan<'a>(
+    body: &'a [u8],
+    scanner: &'a mut Scanner,
+) -> Result<Document<'a>, serde_json::Error> {
+    let document = str::from_utf8(body)
+        .ok()
+        .and_then(|body| scanner.scan(body));
+    document.ok_or_else(|| match serde_json::from_slice::<IgnoredAny>(body) {
+        Err(error) => error,
+        Ok(_) => missing("text"),
+    })
 }
 
-impl Visitor<'_> for Name<'_> {
-    type Value = Option<(usize, bool)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
-        let same = |name: &&str| name.as_bytes().eq_ignore_ascii_case(key);
-        let at = self.0.iter().position(same);
-        Ok(at.map(|at| (at, self.0[at].as_bytes() == key)))
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E>
-    where
-        E: serde::de::Error,
-    {
-        self.visit_bytes(key.as_bytes())
-    }
+/// The error of a body that lacks something.
+pub(super) fn missing(what: &str) -> serde_json::Error {
+    serde_json::Error::custom(format_args!("no {what}"))
 }
 
 /// Text, or a number as text; `None` for anything else and for the empty text.
-pub(super) fn text(value: Option<&RawValue>) -> Option<String> {
-    let raw = value?.get();
-    let text = match raw.as_bytes().first()? {
-        b'"' => serde_json::from_str(raw).ok()?,
-        b'0'..=b'9' | b'-' => raw.to_owned(),
-        _ => return None,
-    };
+pub(super) fn text(value: Option<Value<'_>>) -> Option<Cow<'_, str>> {
+    let value = value?;
+    let number = value
+        .scalar()
+        .filter(|scalar| !matches!(*scalar, "true" | "false"));
+    let text = number.map(Cow::Borrowed).or_else(|| value.string())?;
     (!text.is_empty()).then_some(text)
 }
 
 /// A whole number, or text that holds one.
-pub(super) fn integer(value: Option<&RawValue>) -> Option<i64> {
+pub(super) fn integer(value: Option<Value<'_>>) -> Option<i64> {
     let text = text(value)?;
     let text = text.trim();
     text.parse().ok().or_else(|| whole(text.parse().ok()?))
@@ -162,7 +135,7 @@ pub(super) fn whole(float: f64) -> Option<i64> {
 }
 
 /// A time in ms since the epoch that can be one.
-pub(super) fn sane_ms(value: Option<&RawValue>) -> Option<i64> {
+pub(super) fn sane_ms(value: Option<Value<'_>>) -> Option<i64> {
     integer(value).filter(|ms| is_sane(*ms))
 }
 
@@ -176,30 +149,32 @@ pub(super) struct ErrorBody {
 impl ErrorBody {
     /// Reads an error envelope; `None` where the body is no whole JSON.
     pub(super) fn read(body: &[u8]) -> Option<Self> {
+        let mut scanner = Scanner::default();
+        let document = scan(body, &mut scanner).ok()?;
+        Some(Self::of(document.root()))
+    }
+
+    /// What an envelope says. JSON that is no object came from Harness, too, and says nothing.
+    pub(super) fn of(envelope: Value<'_>) -> Self {
         let names = ["code", "message", "detailedMessage", "correlationId"];
-        let [code, message, detail, correlation] = match members(body, names) {
-            Ok(found) => found,
-            // JSON, but no object: it came from Harness and says nothing.
-            Err(_) => serde_json::from_slice::<IgnoredAny>(body)
-                .map(|_| [None; 4])
-                .ok()?,
-        };
+        let [code, message, detail, correlation] = members(envelope, names).unwrap_or_default();
         let mut message = text(message)
             .or_else(|| text(detail))
-            .unwrap_or_else(|| "no message".to_owned());
+            .map_or_else(|| "no message".to_owned(), Cow::into_owned);
         if let Some(id) = text(correlation) {
             message = format!("{message} (correlation id {id})");
         }
-        Some(Self {
-            code: text(code).unwrap_or_default(),
+        Self {
+            code: text(code).unwrap_or_default().into_owned(),
             message,
-        })
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::leaked;
     use crate::window::from_ms;
 
     #[test]
@@ -227,12 +202,11 @@ mod tests {
     #[test]
     fn members_are_found_in_any_case_and_the_exact_spelling_goes_first() {
         let object =
-            br#"{"STATUS":1,"\ud800":0,"status":2,"Status":3,"endts":null,"x":{"endTs":4}}"#;
-        let [status, end] = members(object, ["status", "endTs"]).unwrap();
-        assert_eq!(status.map(RawValue::get), Some("2"));
+            leaked(r#"{"STATUS":1,"\ud800":0,"status":2,"Status":3,"endts":null,"x":{"endTs":4}}"#);
+        let [status, end] = members(object.unwrap(), ["status", "endTs"]).unwrap();
+        assert_eq!(status.map(Value::json), Some("2"));
         assert!(end.is_none());
-        assert!(members(b"[]", ["status"]).is_err());
-        assert!(members(b"{} {}", ["status"]).is_err());
+        assert!(members(leaked("[]").unwrap(), ["status"]).is_none());
     }
 
     #[test]
@@ -248,9 +222,9 @@ mod tests {
             ("true", None, None),
             ("[7]", None, None),
         ] {
-            let raw: &RawValue = serde_json::from_str(json).unwrap();
-            assert_eq!(text(Some(raw)).as_deref(), as_text, "{json}");
-            assert_eq!(integer(Some(raw)), as_integer, "{json}");
+            let value = leaked(json);
+            assert_eq!(text(value).as_deref(), as_text, "{json}");
+            assert_eq!(integer(value), as_integer, "{json}");
         }
     }
 

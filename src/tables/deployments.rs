@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::scan::Value;
+use crate::scan::Value;
 
 use super::columns::{columns, set_head};
 use super::json::{Others, object};

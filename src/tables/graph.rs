@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::scan::Value;
+use crate::scan::Value;
 
 use super::json::{Others, object};
 use super::leaf;

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use super::scan::{Slots, Value};
+use crate::scan::{Slots, Value};
 
 use super::leaf;
 use super::members::write_object;
@@ -297,7 +297,7 @@ fn find(names: &[&str], name: &str, cursor: &mut usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::scan;
+    use crate::scan;
 
     object! {
         Thing of ThingField at "thing." {

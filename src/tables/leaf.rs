@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::scan::{Scanner, Value};
+use crate::scan::{Scanner, Value};
 
 /// The times that are believed: the years 2000 to 2100, in ms since the epoch, UTC.
 const SOUND_MS: Range<i64> = 946_684_800_000..4_133_980_800_000;
@@ -144,7 +144,7 @@ fn has_repeats<T>(items: &[T], key: impl Fn(&T) -> &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::scan;
+    use crate::scan;
 
     fn raw(json: &str) -> Value<'static> {
         scan::leaked(json).unwrap()

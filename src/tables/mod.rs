@@ -14,6 +14,7 @@ use arrow::record_batch::RecordBatch;
 
 use crate::drift::Drift;
 use crate::ids::AccountId;
+use crate::scan;
 use crate::schema::Table;
 
 mod columns;
@@ -26,7 +27,6 @@ mod json;
 mod leaf;
 mod members;
 mod modules;
-mod scan;
 mod stages;
 mod summary;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::scan::Value;
+use crate::scan::Value;
 
 use super::RawRow;
 use super::columns::Entries;
@@ -268,7 +268,7 @@ pub(super) fn failure<'a, F: Fields, const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::scan::Scanner;
+    use crate::scan::Scanner;
 
     fn tags(json: &str) -> (Entries<'static>, Option<String>, Drift) {
         let summary = format!(r#"{{"tags":{json}}}"#);

@@ -116,7 +116,7 @@ impl History {
         Observation {
             version: Version {
                 observed,
-                content_hash: content_hash(&scope, summary.as_bytes()),
+                content_hash: content_hash(&scope, &summary),
                 is_terminal: harness_lake::status::categorize(status).is_terminal(false),
             },
             first_observed: observed,

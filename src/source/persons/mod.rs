@@ -30,14 +30,14 @@ struct Level {
     value: Option<Meaning>,
 }
 
-/// Gives the summary with its personal data treated; the same bytes where there is none, or it
-/// stays. `summary` must be JSON.
-pub(super) fn scrub(summary: Bytes, treatment: &Treatment) -> Bytes {
+/// Gives the summary with its personal data treated; `None` where there is none, or it stays. `summary`
+/// must be JSON.
+pub(super) fn scrub(summary: &[u8], treatment: &Treatment) -> Option<Bytes> {
     if treatment.keeps() {
-        return summary;
+        return None;
     }
     let mut scan = Scan {
-        json: &summary,
+        json: summary,
         at: 0,
         copied: 0,
         out: Vec::new(),
@@ -45,10 +45,10 @@ pub(super) fn scrub(summary: Bytes, treatment: &Treatment) -> Bytes {
     };
     scan.run();
     if scan.copied == 0 {
-        return summary;
+        return None;
     }
     scan.out.extend_from_slice(&scan.json[scan.copied..]);
-    scan.out.into()
+    Some(scan.out.into())
 }
 
 struct Scan<'a> {

@@ -20,8 +20,10 @@ fn hash() -> Treatment {
 }
 
 fn scrubbed(summary: &str, treatment: &Treatment) -> String {
-    let bytes = scrub(Bytes::copy_from_slice(summary.as_bytes()), treatment);
-    String::from_utf8(bytes.to_vec()).unwrap()
+    let bytes = scrub(summary.as_bytes(), treatment);
+    bytes.map_or(summary.to_owned(), |bytes| {
+        String::from_utf8(bytes.to_vec()).unwrap()
+    })
 }
 
 fn dropped(summary: &str) -> String {
@@ -83,10 +85,8 @@ fn what_is_no_person_stays() {
 
 #[test]
 fn keeping_costs_no_copy_and_neither_does_a_row_without_persons() {
-    let row = Bytes::from_static(br#"{"author":"Ada"}"#);
-    assert_eq!(scrub(row.clone(), &Treatment::Keep).as_ptr(), row.as_ptr());
-    let row = Bytes::from_static(br#"{"name":"Bake"}"#);
-    assert_eq!(scrub(row.clone(), &hash()).as_ptr(), row.as_ptr());
+    assert_eq!(scrub(br#"{"author":"Ada"}"#, &Treatment::Keep), None);
+    assert_eq!(scrub(br#"{"name":"Bake"}"#, &hash()), None);
 }
 
 #[test]

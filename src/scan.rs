@@ -1,14 +1,15 @@
 //! One pass over a JSON text that finds where each value begins and ends.
 //!
-//! Tables read objects within objects, five levels deep, and cut columns out of the text. A parser
-//! that skips what it is not asked for would scan the inner levels once for each outer one; here
-//! every byte is looked at once, and a value is then a pair of offsets.
+//! Pages are opened into rows, rows are hashed, and tables read objects within objects, five levels
+//! deep, and cut columns out of the text. A parser that skips what it is not asked for would scan the
+//! inner levels once for each outer one; here every byte is looked at once, and a value is then a pair
+//! of offsets.
 
 use std::borrow::Cow;
 
 /// The spans of one text; kept between texts so that its memory is used again.
 #[derive(Default)]
-pub(super) struct Scanner {
+pub(crate) struct Scanner {
     spans: Vec<Span>,
     open: Vec<u32>,
 }
@@ -24,27 +25,32 @@ struct Span {
     kind: Kind,
 }
 
+/// What a value is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
+    /// `null`.
     Null,
     /// A string that says what stands between its quotes.
     Plain,
+    /// A string with escapes.
     Escaped,
+    /// An object.
     Object,
+    /// A list.
     List,
     /// A number or a boolean.
     Other,
 }
 
 /// A text that is JSON, with its spans.
-pub(super) struct Document<'a> {
+pub(crate) struct Document<'a> {
     json: &'a str,
     spans: &'a [Span],
 }
 
 /// One value of a document.
 #[derive(Clone, Copy)]
-pub(super) struct Value<'a> {
+pub(crate) struct Value<'a> {
     document: &'a Document<'a>,
     at: u32,
 }
@@ -53,7 +59,7 @@ pub(super) struct Value<'a> {
 const TAKEN: u32 = 1 << 31;
 
 /// Values of one document, or none, each in the place of a field: a quarter of the size of values.
-pub(super) struct Slots<'a, const N: usize> {
+pub(crate) struct Slots<'a, const N: usize> {
     document: Option<&'a Document<'a>>,
     /// Zero, the place of the whole text, stands for none.
     at: [u32; N],
@@ -61,7 +67,7 @@ pub(super) struct Slots<'a, const N: usize> {
 
 impl Scanner {
     /// Reads a text; `None` unless it is one JSON value.
-    pub(super) fn scan<'a>(&'a mut self, json: &'a str) -> Option<Document<'a>> {
+    pub(crate) fn scan<'a>(&'a mut self, json: &'a str) -> Option<Document<'a>> {
         if u64::from(TAKEN) <= json.len() as u64 {
             return None;
         }
@@ -77,7 +83,7 @@ impl Scanner {
 
 impl Document<'_> {
     /// The value that the whole text is.
-    pub(super) fn root(&self) -> Value<'_> {
+    pub(crate) fn root(&self) -> Value<'_> {
         Value {
             document: self,
             at: 0,
@@ -86,26 +92,26 @@ impl Document<'_> {
 }
 
 impl<'a, const N: usize> Slots<'a, N> {
-    pub(super) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self {
             document: None,
             at: [0; N],
         }
     }
 
-    pub(super) fn get(&self, slot: usize) -> Option<Value<'a>> {
+    pub(crate) fn get(&self, slot: usize) -> Option<Value<'a>> {
         let at = self.at[slot];
         (at & TAKEN == 0).then(|| self.value(at))?
     }
 
-    pub(super) fn take(&mut self, slot: usize) -> Option<Value<'a>> {
+    pub(crate) fn take(&mut self, slot: usize) -> Option<Value<'a>> {
         let value = self.get(slot);
         self.at[slot] |= TAKEN;
         value
     }
 
     /// The name of the value that is or was in a slot.
-    pub(super) fn name(&self, slot: usize) -> Option<Cow<'a, str>> {
+    pub(crate) fn name(&self, slot: usize) -> Option<Cow<'a, str>> {
         self.value(self.at[slot] & !TAKEN)?.name()
     }
 
@@ -115,17 +121,17 @@ impl<'a, const N: usize> Slots<'a, N> {
     }
 
     /// Sets a slot to a value that an object or a list of the document holds.
-    pub(super) fn set(&mut self, slot: usize, value: Value<'a>) {
+    pub(crate) fn set(&mut self, slot: usize, value: Value<'a>) {
         self.document = Some(value.document);
         self.at[slot] = value.at;
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.at.iter().all(|at| *at == 0 || at & TAKEN != 0)
     }
 
     /// The values that are there.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Value<'a>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Value<'a>> {
         (0..N).filter_map(|slot| self.get(slot))
     }
 }
@@ -140,17 +146,21 @@ impl<'a> Value<'a> {
     }
 
     /// The text of the value, without space around it.
-    pub(super) fn json(self) -> &'a str {
+    pub(crate) fn json(self) -> &'a str {
         let Span { start, end, .. } = self.span();
         &self.document.json[start as usize..end as usize]
     }
 
-    pub(super) fn is_null(self) -> bool {
-        self.span().kind == Kind::Null
+    pub(crate) fn kind(self) -> Kind {
+        self.span().kind
+    }
+
+    pub(crate) fn is_null(self) -> bool {
+        self.kind() == Kind::Null
     }
 
     /// What a string says; `None` for any other value, and for half of a surrogate pair.
-    pub(super) fn string(self) -> Option<Cow<'a, str>> {
+    pub(crate) fn string(self) -> Option<Cow<'a, str>> {
         let Span {
             start, end, kind, ..
         } = self.span();
@@ -165,23 +175,29 @@ impl<'a> Value<'a> {
     }
 
     /// The name of a value that is a member of an object.
-    pub(super) fn name(self) -> Option<Cow<'a, str>> {
+    pub(crate) fn name(self) -> Option<Cow<'a, str>> {
         self.sibling(self.at.checked_sub(1)?).string()
     }
 
     /// The spelling of a number or a boolean.
-    pub(super) fn scalar(self) -> Option<&'a str> {
-        (self.span().kind == Kind::Other).then(|| self.json())
+    pub(crate) fn scalar(self) -> Option<&'a str> {
+        (self.kind() == Kind::Other).then(|| self.json())
     }
 
     /// The items of a list.
-    pub(super) fn items(self) -> Option<impl Iterator<Item = Value<'a>>> {
-        (self.span().kind == Kind::List).then(|| self.held())
+    pub(crate) fn items(self) -> Option<impl Iterator<Item = Value<'a>>> {
+        (self.kind() == Kind::List).then(|| self.held())
     }
 
-    /// Names and values of an object in turn.
-    fn names_and_values(self) -> Option<impl Iterator<Item = Value<'a>>> {
-        (self.span().kind == Kind::Object).then(|| self.held())
+    /// Names and values of an object.
+    pub(crate) fn pairs(self) -> Option<impl Iterator<Item = (Value<'a>, Value<'a>)>> {
+        if self.kind() != Kind::Object {
+            return None;
+        }
+        let mut held = self.held();
+        Some(std::iter::from_fn(move || {
+            Some((held.next()?, held.next()?))
+        }))
     }
 
     fn held(self) -> impl Iterator<Item = Value<'a>> {
@@ -192,16 +208,15 @@ impl<'a> Value<'a> {
 
     /// Hands each member of an object to `each`, in their order; `None` for a value that is no object,
     /// and as soon as a name cannot be read.
-    pub(super) fn each_member(self, mut each: impl FnMut(Cow<'a, str>, Value<'a>)) -> Option<()> {
-        let mut held = self.names_and_values()?;
-        while let (Some(name), Some(value)) = (held.next(), held.next()) {
+    pub(crate) fn each_member(self, mut each: impl FnMut(Cow<'a, str>, Value<'a>)) -> Option<()> {
+        for (name, value) in self.pairs()? {
             each(name.string()?, value);
         }
         Some(())
     }
 
     /// The members of an object, in their order.
-    pub(super) fn members(self) -> Option<Vec<(Cow<'a, str>, Value<'a>)>> {
+    pub(crate) fn members(self) -> Option<Vec<(Cow<'a, str>, Value<'a>)>> {
         let mut members = Vec::new();
         self.each_member(|name, value| members.push((name, value)))?;
         Some(members)
@@ -381,7 +396,7 @@ fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
 
 /// The value that a text is, kept for ever.
 #[cfg(test)]
-pub(super) fn leaked(json: &str) -> Option<Value<'static>> {
+pub(crate) fn leaked(json: &str) -> Option<Value<'static>> {
     let json = Box::leak(Box::<str>::from(json));
     let document = Box::leak(Box::<Scanner>::default()).scan(json)?;
     Some(Box::leak(Box::new(document)).root())
@@ -406,8 +421,8 @@ mod tests {
             for (item, raw) in items.into_iter().zip(expected) {
                 compare(item, raw);
             }
-        } else if let Some(held) = value.names_and_values() {
-            let values: Vec<_> = held.skip(1).step_by(2).collect();
+        } else if let Some(pairs) = value.pairs() {
+            let values: Vec<_> = pairs.map(|(_, value)| value).collect();
             let members = Members::read(raw.get());
             assert_eq!(value.members().is_some(), members.is_some());
             let Some(members) = members else { return };
