@@ -55,6 +55,9 @@ pub(crate) struct Value<'a> {
     at: u32,
 }
 
+/// Members that an object has room for at first.
+const FEW: usize = 16;
+
 /// Marks a slot whose value was taken; the place is kept for the name.
 const TAKEN: u32 = 1 << 31;
 
@@ -110,9 +113,14 @@ impl<'a, const N: usize> Slots<'a, N> {
         value
     }
 
+    /// Puts a value that was taken back into its slot.
+    pub(crate) fn leave(&mut self, slot: usize) {
+        self.at[slot] &= !TAKEN;
+    }
+
     /// The name of the value that is or was in a slot.
     pub(crate) fn name(&self, slot: usize) -> Option<Cow<'a, str>> {
-        self.value(self.at[slot] & !TAKEN)?.name()
+        self.value(self.at[slot] & !TAKEN)?.name().string()
     }
 
     fn value(&self, at: u32) -> Option<Value<'a>> {
@@ -164,19 +172,43 @@ impl<'a> Value<'a> {
         let Span {
             start, end, kind, ..
         } = self.span();
+        let inner = || &self.document.json[start as usize + 1..end as usize - 1];
         match kind {
-            Kind::Plain => {
-                let inner = start as usize + 1..end as usize - 1;
-                Some(Cow::Borrowed(&self.document.json[inner]))
-            }
-            Kind::Escaped => serde_json::from_str(self.json()).ok().map(Cow::Owned),
+            Kind::Plain => Some(Cow::Borrowed(inner())),
+            Kind::Escaped => unescaped(inner()).map(Cow::Owned),
             _ => None,
         }
     }
 
-    /// The name of a value that is a member of an object.
-    pub(crate) fn name(self) -> Option<Cow<'a, str>> {
-        self.sibling(self.at.checked_sub(1)?).string()
+    /// The name of a value that is a member of an object, as a value.
+    pub(crate) fn name(self) -> Value<'a> {
+        self.sibling(self.at - 1)
+    }
+
+    /// Whether both stand in the same place of one document.
+    pub(crate) fn is(self, other: Self) -> bool {
+        self.at == other.at
+    }
+
+    /// Whether only one byte, a comma or a colon, stands between a value and the one that follows it.
+    pub(crate) fn touches(self, next: Self) -> bool {
+        self.span().end + 1 == next.span().start
+    }
+
+    /// Whether a member is written without white space around its colon, and its name without escapes.
+    pub(crate) fn is_compact(self) -> bool {
+        let name = self.name();
+        name.kind() == Kind::Plain && name.touches(self)
+    }
+
+    /// The text from here to the end of a later value of the same document.
+    pub(crate) fn json_to(self, last: Self) -> &'a str {
+        &self.document.json[self.span().start as usize..last.span().end as usize]
+    }
+
+    /// The most values that an object or a list can hold.
+    pub(crate) fn at_most(self) -> usize {
+        (self.span().next - self.at) as usize - 1
     }
 
     /// The spelling of a number or a boolean.
@@ -185,7 +217,7 @@ impl<'a> Value<'a> {
     }
 
     /// The items of a list.
-    pub(crate) fn items(self) -> Option<impl Iterator<Item = Value<'a>>> {
+    pub(crate) fn items(self) -> Option<impl Iterator<Item = Value<'a>> + Clone> {
         (self.kind() == Kind::List).then(|| self.held())
     }
 
@@ -200,7 +232,7 @@ impl<'a> Value<'a> {
         }))
     }
 
-    fn held(self) -> impl Iterator<Item = Value<'a>> {
+    fn held(self) -> impl Iterator<Item = Value<'a>> + Clone {
         let end = self.span().next;
         let within = move |at: u32| (at < end).then(|| self.sibling(at));
         std::iter::successors(within(self.at + 1), move |value| within(value.span().next))
@@ -217,10 +249,45 @@ impl<'a> Value<'a> {
 
     /// The members of an object, in their order.
     pub(crate) fn members(self) -> Option<Vec<(Cow<'a, str>, Value<'a>)>> {
-        let mut members = Vec::new();
+        let mut members = Vec::with_capacity(self.at_most().min(FEW));
         self.each_member(|name, value| members.push((name, value)))?;
         Some(members)
     }
+}
+
+/// What a text with escapes says; `None` where one is half of a surrogate pair. Never longer than it is
+/// written.
+fn unescaped(mut text: &str) -> Option<String> {
+    let mut said = String::with_capacity(text.len());
+    while let Some((plain, escape)) = text.split_once('\\') {
+        said.push_str(plain);
+        let (char, length) = match *escape.as_bytes().first()? {
+            b'b' => ('\u{8}', 1),
+            b'f' => ('\u{c}', 1),
+            b'n' => ('\n', 1),
+            b'r' => ('\r', 1),
+            b't' => ('\t', 1),
+            b'u' => code_point(escape)?,
+            itself => (char::from(itself), 1),
+        };
+        said.push(char);
+        text = &escape[length..];
+    }
+    said.push_str(text);
+    Some(said)
+}
+
+/// The character of one `u` with four digits or, with another escape behind it, of a surrogate pair; and
+/// how long they are.
+fn code_point(escape: &str) -> Option<(char, usize)> {
+    let unit = |digits| u16::from_str_radix(escape.get(digits)?, 16).ok();
+    let first = unit(1..5)?;
+    if let Some(char) = char::from_u32(first.into()) {
+        return Some((char, 5));
+    }
+    let second = (escape.get(5..7)? == "\\u").then(|| unit(7..11))??;
+    let char = char::decode_utf16([first, second]).next()?.ok()?;
+    Some((char, 11))
 }
 
 /// Adds the spans of the one value that `bytes` are. `open` holds the objects and lists around the
@@ -279,6 +346,7 @@ fn read(bytes: &[u8], spans: &mut Vec<Span>, open: &mut Vec<u32>) -> Option<()> 
 }
 
 /// Adds what stands between `start` and `end`.
+#[inline]
 fn push(spans: &mut Vec<Span>, start: usize, end: usize, kind: Kind) {
     spans.push(Span {
         start: offset(start),
@@ -295,6 +363,7 @@ fn offset(at: usize) -> u32 {
 }
 
 /// Adds the name at `at`; gives where its value can begin.
+#[inline]
 fn name(bytes: &[u8], at: usize, spans: &mut Vec<Span>) -> Option<usize> {
     if *bytes.get(at)? != b'"' {
         return None;
@@ -306,6 +375,7 @@ fn name(bytes: &[u8], at: usize, spans: &mut Vec<Span>) -> Option<usize> {
 }
 
 /// The end of the string at `at`.
+#[inline]
 fn string(bytes: &[u8], at: usize) -> Option<(usize, Kind)> {
     let mut kind = Kind::Plain;
     let mut at = at + 1;
@@ -335,6 +405,7 @@ fn escape_len(rest: &[u8]) -> Option<usize> {
 }
 
 /// The end of the number at `at`.
+#[inline]
 fn number(bytes: &[u8], at: usize) -> Option<usize> {
     let mut at = skip(bytes, at, b"-");
     at = match bytes.get(at)? {
@@ -365,6 +436,7 @@ fn word(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
     bytes[at..].starts_with(word).then_some(at + word.len())
 }
 
+#[inline]
 fn after_space(bytes: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(at) {
         at += 1;
@@ -374,17 +446,17 @@ fn after_space(bytes: &[u8], mut at: usize) -> usize {
 
 /// The first byte from `at` on that ends a string, escapes or is a control character, eight bytes at
 /// a time.
+#[inline]
 fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGHS: u64 = ONES << 7;
-    // The lowest byte that is found is right; a borrow can only mark bytes above it.
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
     while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let word = u64::from_le_bytes(*chunk);
-        let quotes = zeros(word ^ (ONES * u64::from(b'"')));
-        let escapes = zeros(word ^ (ONES * u64::from(b'\\')));
-        let controls = word.wrapping_sub(ONES * u64::from(b' ')) & !word;
-        let found = (quotes | escapes | controls) & HIGHS;
+        // A quote and the control characters are, with this bit turned, all that lies below `!`.
+        let ends = (word ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
+        let escapes = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
+        // The lowest byte that is found is right; a borrow can only mark bytes above it.
+        let found = (ends | escapes) & !word & HIGHS;
         if found != 0 {
             return at + found.trailing_zeros() as usize / 8;
         }

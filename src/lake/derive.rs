@@ -315,7 +315,7 @@ fn is_same_but_for_write_id(one: (&[u8], &str), other: (&[u8], &str)) -> bool {
 
 /// Whether two files hold the same rows in the same order.
 pub(super) fn same_rows(path: &str, one: Bytes, other: Bytes) -> Result<bool, LakeError> {
-    let (mut one, mut other) = (read(path, one, &[])?, read(path, other, &[])?);
+    let (mut one, mut other) = (read(path, one)?, read(path, other)?);
     loop {
         match (one.next(), other.next()) {
             (None, None) => return Ok(true),

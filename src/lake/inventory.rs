@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use jiff::Timestamp;
 
 use super::layout::Partition;
-use super::parquet::{FileError, read};
+use super::parquet::{FileError, read_raw};
 use super::replay::{Dates, RawPartition};
 use super::rows::{KEY_COLUMNS, RawColumns, RawObject, damaged, micros};
 use super::{Lake, LakeError, blocking};
@@ -71,7 +71,7 @@ fn rows_of(
 ) -> Result<Vec<(Scope, Timestamp, u128)>, FileError> {
     let path = partition.raw();
     let mut found = Vec::new();
-    for batch in read(&path, raw.bytes.clone(), &KEY_COLUMNS)? {
+    for batch in read_raw(&path, raw.bytes.clone(), &KEY_COLUMNS)? {
         let batch = batch.map_err(|error| damaged(&path, error))?;
         let rows = RawColumns::of(&path, &batch)?;
         found.extend((0..batch.num_rows()).map(|at| {

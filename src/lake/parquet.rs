@@ -5,12 +5,15 @@
 
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
@@ -47,6 +50,22 @@ const LONG_TEXT: [&str; 5] = [
     "extra",
     "error_message",
     "message",
+];
+
+/// Columns in which no text is like another: a dictionary would hold them all, and bounds tell nothing.
+const UNIQUE_TEXT: [&str; 3] = ["stage_node_id", "commit_sha", "link"];
+
+/// Columns of numbers of any size, which are packed by their differences, as times are.
+const SPANS: [&str; 2] = ["duration_ms", "queued_ms"];
+
+/// Packed columns in which no number repeats: zstd finds nothing there.
+const DENSE: [&str; 6] = [
+    "start_ts",
+    "end_ts",
+    "created_ts",
+    "timeout_ts",
+    "duration_ms",
+    "queued_ms",
 ];
 
 const TABLE: &str = "harness_lake.table";
@@ -267,41 +286,73 @@ fn properties(schema: &SchemaRef, executions: u64) -> WriterPropertiesBuilder {
         .set_column_bloom_filter_max_ndv(id.clone(), executions.clamp(1, ROW_GROUP_ROWS as u64))
         .set_column_dictionary_enabled(id, false);
     for field in schema.fields() {
-        let column = ColumnPath::from(field.name().as_str());
-        if LONG_TEXT.contains(&field.name().as_str()) {
+        let name = field.name().as_str();
+        let column = ColumnPath::from(name);
+        let is_time = matches!(field.data_type(), DataType::Timestamp(..));
+        if LONG_TEXT.contains(&name) || UNIQUE_TEXT.contains(&name) {
             properties = properties
                 .set_column_dictionary_enabled(column.clone(), false)
                 .set_column_statistics_enabled(column, EnabledStatistics::None);
-        } else if matches!(field.data_type(), DataType::Timestamp(..)) {
+        } else if is_time || SPANS.contains(&name) {
             properties = properties
                 .set_column_dictionary_enabled(column.clone(), false)
-                .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+                .set_column_encoding(column.clone(), Encoding::DELTA_BINARY_PACKED);
+            if DENSE.contains(&name) {
+                properties = properties.set_column_compression(column, Compression::UNCOMPRESSED);
+            }
         }
     }
     properties
 }
 
-/// Reads an object's rows in batches; `columns` by name, or all where it is empty.
+/// Reads an object's rows in batches.
 ///
 /// # Errors
 ///
 /// [`FileError::Parquet`] where it is no Parquet.
-pub fn read(
+pub fn read(path: &str, bytes: Bytes) -> Result<ParquetRecordBatchReader, FileError> {
+    read_as(path, bytes, &[], ArrowReaderOptions::new())
+}
+
+/// Reads the rows of a raw object in batches; `columns` by name, or all where it is empty. Summaries are
+/// `utf8view`: parts of the pages that they stand in, and no copies.
+///
+/// # Errors
+///
+/// [`FileError::Parquet`] where it is no raw object.
+pub fn read_raw(
     path: &str,
     bytes: Bytes,
     columns: &[&str],
+) -> Result<ParquetRecordBatchReader, FileError> {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        let viewed = |field: &FieldRef| match field.name().as_str() {
+            "summary" => field.as_ref().clone().with_data_type(DataType::Utf8View),
+            _ => field.as_ref().clone(),
+        };
+        let fields: Vec<_> = raw_schema().fields().iter().map(viewed).collect();
+        Arc::new(Schema::new(fields))
+    });
+    let options = ArrowReaderOptions::new().with_schema(SCHEMA.clone());
+    read_as(path, bytes, columns, options)
+}
+
+fn read_as(
+    path: &str,
+    bytes: Bytes,
+    columns: &[&str],
+    options: ArrowReaderOptions,
 ) -> Result<ParquetRecordBatchReader, FileError> {
     let failed = |source| FileError::Parquet {
         path: path.to_owned(),
         source,
     };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(failed)?;
-    let mask =
-        parquet::arrow::ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
-    let builder = builder.with_batch_size(READ_ROWS);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options);
+    let builder = builder.map_err(failed)?.with_batch_size(READ_ROWS);
     let builder = if columns.is_empty() {
         builder
     } else {
+        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
         builder.with_projection(mask)
     };
     builder.build().map_err(failed)
@@ -320,7 +371,7 @@ pub fn schema_of(path: &str, bytes: Bytes) -> Result<SchemaRef, FileError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(failed)?;
     let fields = builder.schema().fields().clone();
     // Without the file's own metadata, which differs from put to put.
-    Ok(std::sync::Arc::new(arrow::datatypes::Schema::new(fields)))
+    Ok(Arc::new(Schema::new(fields)))
 }
 
 impl Stamp {

@@ -1,16 +1,17 @@
 //! The raw partition of a date: the latest observation of each execution, merged under a
 //! compare-and-swap. Steps 1 to 3 of the protocol in `ARCHITECTURE.md`.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
-use arrow::array::StringArray;
+use arrow::array::StringViewArray;
 use jiff::Timestamp;
 
 use super::layout::Partition;
 use super::merge::wins;
-use super::parquet::{FileError, Kind, ObjectWriter, read};
+use super::parquet::{FileError, Kind, ObjectWriter, read_raw};
 use super::rows::{KEY_COLUMNS, RawBuilders, RawColumns, RawObject, damaged, micros, summaries};
 use crate::extract::runs::{Place, Runs, Summaries};
 use crate::extract::{Observation, Version};
@@ -189,7 +190,7 @@ fn find_stored(
     old: &RawObject,
     best: &mut HashMap<&PlanExecutionId, Candidate<'_>>,
 ) -> Result<(), FileError> {
-    for batch in read(path, old.bytes.clone(), &KEY_COLUMNS)? {
+    for batch in read_raw(path, old.bytes.clone(), &KEY_COLUMNS)? {
         let batch = batch.map_err(|error| damaged(path, error))?;
         let rows = RawColumns::of(path, &batch)?;
         for at in 0..batch.num_rows() {
@@ -232,7 +233,7 @@ fn rewrite(
     };
     let mut waiting = winners.iter().peekable();
     if let Some(old) = old {
-        for batch in read(path, old.bytes.clone(), &[])? {
+        for batch in read_raw(path, old.bytes.clone(), &[])? {
             let batch = batch.map_err(|error| damaged(path, error))?;
             let rows = RawColumns::of(path, &batch)?;
             let summaries = summaries(path, &batch)?;
@@ -276,7 +277,9 @@ impl Sink<'_> {
         } = winner.observation;
         let summary = self.summaries.at(winner.place);
         let summary = summary.map_err(unreadable(self.scratch))?;
-        let text = String::from_utf8_lossy(&summary);
+        // Checking is several times quicker than replacing, and there is nothing to replace in what was JSON.
+        let text = str::from_utf8(&summary)
+            .map_or_else(|_| String::from_utf8_lossy(&summary), Cow::Borrowed);
         self.batch.push(
             [
                 id.as_str(),
@@ -294,11 +297,12 @@ impl Sink<'_> {
     fn push_old(
         &mut self,
         rows: &RawColumns<'_>,
-        summaries: &StringArray,
+        summaries: &StringViewArray,
         at: usize,
     ) -> Result<(), FileError> {
+        let [id, org, project] = [rows.id, rows.org, rows.project].map(|column| column.value(at));
         self.batch.push(
-            [rows.id, rows.org, rows.project, summaries].map(|column| column.value(at)),
+            [id, org, project, summaries.value(at)],
             [rows.start, rows.observed, rows.first_observed].map(|column| column.value(at)),
             rows.content_hash.value(at),
             rows.is_terminal.value(at),

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, AsArray, BooleanArray, BooleanBuilder, Int64Array, Int64Builder, RecordBatch,
-    StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+    StringArray, StringBuilder, StringViewArray, TimestampMicrosecondArray,
+    TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::parquet::{FileError, Kind, Stamp, read};
+use super::parquet::{FileError, Kind, Stamp, read_raw};
 use super::raw::Kept;
 use crate::extract::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
@@ -204,10 +205,10 @@ impl<'a> RawColumns<'a> {
 pub(super) fn summaries<'a>(
     path: &str,
     batch: &'a RecordBatch,
-) -> Result<&'a StringArray, FileError> {
+) -> Result<&'a StringViewArray, FileError> {
     batch
         .column_by_name("summary")
-        .and_then(|column| column.as_string_opt::<i32>())
+        .and_then(|column| column.as_string_view_opt())
         .ok_or_else(|| FileError::Foreign {
             path: path.to_owned(),
             key: "summary",
@@ -224,7 +225,7 @@ pub fn each_row(
     raw: &RawObject,
     mut take: impl FnMut(&RawRow<'_>, bool) -> Result<(), FileError>,
 ) -> Result<(), FileError> {
-    for batch in read(path, raw.bytes.clone(), &[])? {
+    for batch in read_raw(path, raw.bytes.clone(), &[])? {
         let batch = batch.map_err(|error| damaged(path, error))?;
         let rows = RawColumns::of(path, &batch)?;
         let summaries = summaries(path, &batch)?;
@@ -254,7 +255,7 @@ pub fn each_batch(
     raw: &RawObject,
     mut take: impl FnMut(Vec<Observation>) -> bool,
 ) -> Result<(), FileError> {
-    for batch in read(path, raw.bytes.clone(), &[])? {
+    for batch in read_raw(path, raw.bytes.clone(), &[])? {
         let batch = batch.map_err(|error| damaged(path, error))?;
         let rows = RawColumns::of(path, &batch)?;
         let summaries = summaries(path, &batch)?;
@@ -283,7 +284,7 @@ pub fn open_rows(
     raw: &RawObject,
 ) -> Result<HashMap<PlanExecutionId, (Timestamp, Kept)>, FileError> {
     let mut open = HashMap::new();
-    for batch in read(path, raw.bytes.clone(), &KEY_COLUMNS)? {
+    for batch in read_raw(path, raw.bytes.clone(), &KEY_COLUMNS)? {
         let batch = batch.map_err(|error| damaged(path, error))?;
         let rows = RawColumns::of(path, &batch)?;
         for at in (0..batch.num_rows()).filter(|at| !rows.is_terminal.value(*at)) {

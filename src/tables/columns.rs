@@ -12,7 +12,8 @@ use crate::schema;
 
 /// A column under construction.
 pub(super) trait Column: Default {
-    /// Ends the column and leaves an empty one.
+    /// Ends the column and leaves an empty one with room for as much: the next batch is much like this
+    /// one, and growing step by step would copy it twice.
     fn finish(&mut self) -> ArrayRef;
 }
 
@@ -70,14 +71,28 @@ impl Text {
     pub(super) fn push(&mut self, value: Option<impl AsRef<str>>) {
         self.0.append_option(value);
     }
+
+    /// Has `write` write the value where the column keeps it; false stands for none, and for nothing
+    /// written.
+    pub(super) fn write(&mut self, write: impl FnOnce(&mut StringBuilder) -> bool) {
+        if write(&mut self.0) {
+            self.0.append_value("");
+        } else {
+            self.0.append_null();
+        }
+    }
 }
 
 impl Column for Text {
     fn finish(&mut self) -> ArrayRef {
-        // The next batch is much like this one: growing step by step would copy it twice.
-        let next = StringBuilder::with_capacity(self.0.len(), self.0.values_slice().len());
+        let next = like(&self.0);
         Arc::new(std::mem::replace(&mut self.0, next).finish())
     }
+}
+
+/// An empty builder with room for as much as another holds.
+fn like(texts: &StringBuilder) -> StringBuilder {
+    StringBuilder::with_capacity(texts.len(), texts.values_slice().len())
 }
 
 /// A `boolean` column.
@@ -96,7 +111,8 @@ impl Flag {
 
 impl Column for Flag {
     fn finish(&mut self) -> ArrayRef {
-        Arc::new(self.0.finish())
+        let next = BooleanBuilder::with_capacity(self.0.len());
+        Arc::new(std::mem::replace(&mut self.0, next).finish())
     }
 }
 
@@ -121,7 +137,8 @@ impl Int {
 
 impl Column for Int {
     fn finish(&mut self) -> ArrayRef {
-        Arc::new(self.0.finish())
+        let next = Int64Builder::with_capacity(self.0.len());
+        Arc::new(std::mem::replace(&mut self.0, next).finish())
     }
 }
 
@@ -130,11 +147,15 @@ pub(super) struct Time(TimestampMicrosecondBuilder);
 
 impl Default for Time {
     fn default() -> Self {
-        Self(TimestampMicrosecondBuilder::new().with_timezone("UTC"))
+        Self::with_capacity(0)
     }
 }
 
 impl Time {
+    fn with_capacity(rows: usize) -> Self {
+        Self(TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC"))
+    }
+
     /// Sets a time in ms since the epoch; one beyond all calendars becomes the last that fits.
     pub(super) fn set_ms(&mut self, ms: i64) {
         self.0.append_value(ms.saturating_mul(1000));
@@ -153,7 +174,8 @@ impl Time {
 
 impl Column for Time {
     fn finish(&mut self) -> ArrayRef {
-        Arc::new(self.0.finish())
+        let next = Self::with_capacity(self.0.len());
+        Arc::new(std::mem::replace(self, next).0.finish())
     }
 }
 
@@ -162,11 +184,15 @@ pub(super) struct TextList(ListBuilder<StringBuilder>);
 
 impl Default for TextList {
     fn default() -> Self {
-        Self(ListBuilder::new(StringBuilder::new()).with_field(schema::list_item()))
+        Self::with_capacity(0, StringBuilder::new())
     }
 }
 
 impl TextList {
+    fn with_capacity(rows: usize, values: StringBuilder) -> Self {
+        Self(ListBuilder::with_capacity(values, rows).with_field(schema::list_item()))
+    }
+
     pub(super) fn push(&mut self, values: &[impl AsRef<str>]) {
         for value in values {
             self.0.values().append_value(value);
@@ -177,7 +203,8 @@ impl TextList {
 
 impl Column for TextList {
     fn finish(&mut self) -> ArrayRef {
-        Arc::new(self.0.finish())
+        let next = Self::with_capacity(self.0.len(), like(self.0.values()));
+        Arc::new(std::mem::replace(self, next).0.finish())
     }
 }
 
@@ -189,18 +216,22 @@ pub(super) struct TextMap(MapBuilder<StringBuilder, StringBuilder>);
 
 impl Default for TextMap {
     fn default() -> Self {
+        Self::with_capacity(0, StringBuilder::new(), StringBuilder::new())
+    }
+}
+
+impl TextMap {
+    fn with_capacity(rows: usize, keys: StringBuilder, values: StringBuilder) -> Self {
         let (key, value) = (schema::map_key(), schema::map_value());
         let names = MapFieldNames {
             entry: schema::map_entries().name().clone(),
             key: key.name().clone(),
             value: value.name().clone(),
         };
-        let map = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+        let map = MapBuilder::with_capacity(Some(names), keys, values, rows);
         Self(map.with_keys_field(key).with_values_field(value))
     }
-}
 
-impl TextMap {
     /// Adds a row. Keys must be unique: engines refuse a map with a repeated key.
     pub(super) fn push<K, V>(&mut self, entries: impl IntoIterator<Item = (K, Option<V>)>)
     where
@@ -219,6 +250,9 @@ impl TextMap {
 
 impl Column for TextMap {
     fn finish(&mut self) -> ArrayRef {
-        Arc::new(self.0.finish())
+        let rows = self.0.len();
+        let (keys, values) = self.0.entries();
+        let next = Self::with_capacity(rows, like(keys), like(values));
+        Arc::new(std::mem::replace(self, next).0.finish())
     }
 }

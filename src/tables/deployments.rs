@@ -135,7 +135,7 @@ impl Deployments {
             self.execution_start_ts.set_ms(head.row.start_ms);
             self.deployment_index.count(*n_deployments);
             *n_deployments += 1;
-            self.stage_node_id.set(&stage.node_id);
+            self.stage_node_id.set(stage.node_id);
             self.stage_id.push(stage.stage_id.as_ref());
             self.service_id.push(service_id.as_ref());
             self.service_name.push(service_name.as_ref());
@@ -161,15 +161,19 @@ impl Deployments {
 fn environments<'a>(cd: &mut StageCd<'a>, drift: &mut Drift) -> Vec<Environment<'a>> {
     let infra: EnvironmentFields<'a> = cd.object(StageCdField::Infra, drift);
     let mut gitops: Gitops<'a> = cd.object(StageCdField::Gitops, drift);
-    let many = gitops.list(GitopsField::Environments, drift);
-    let many: Vec<_> = (many.into_iter())
-        .filter_map(|raw| EnvironmentFields::read(raw, drift))
-        .collect();
-    let mut environments: Vec<_> = std::iter::once(infra)
-        .chain(many)
-        .filter(|fields| !fields.is_empty())
-        .map(|fields| Environment::read(fields, drift))
-        .collect();
+    let many = gitops.items(GitopsField::Environments, drift);
+    let mut environments = Vec::with_capacity(1);
+    let mut add = |fields: EnvironmentFields<'a>, drift: &mut Drift| {
+        if !fields.is_empty() {
+            environments.push(Environment::read(fields, drift));
+        }
+    };
+    add(infra, drift);
+    for raw in many {
+        if let Some(fields) = EnvironmentFields::read(raw, drift) {
+            add(fields, drift);
+        }
+    }
     leaf::first_of_each(&mut environments, |environment: &Environment<'_>| {
         environment.id.as_deref().unwrap_or_default()
     });

@@ -180,7 +180,7 @@ impl Executions {
         self.push_parent(fields, drift);
         self.push_yaml(fields, drift);
         self.push_end(fields, drift);
-        self.extra.push(summary.into_extra());
+        self.extra.write(|out| summary.write_extra(out));
     }
 
     fn push_totals(&mut self, head: &Head<'_>, totals: &Totals) {
@@ -271,7 +271,6 @@ impl Executions {
     /// Where there is no parent, the server names it by empty texts and zeros.
     fn push_parent(&mut self, fields: &mut Fieldset<'_>, drift: &mut Drift) {
         let mut parent: ParentStage<'_> = fields.object(Field::ParentStageInfo, drift);
-        let flag = parent.peek(ParentField::HasParent);
         let has_parent = parent.boolean(ParentField::HasParent, drift) == Some(true);
         let mut is_named = false;
         for (column, field) in [
@@ -293,11 +292,8 @@ impl Executions {
                 column.push(None::<&str>);
             }
         }
-        if let Some(flag) = flag
-            && has_parent
-            && !is_named
-        {
-            parent.keep(ParentField::HasParent, flag);
+        if has_parent && !is_named {
+            parent.keep(ParentField::HasParent);
         }
         parent.take_if_empty(ParentField::RunSequence);
         fields.put_back(Field::ParentStageInfo, parent);

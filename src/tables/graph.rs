@@ -53,22 +53,23 @@ object! {
     } others Others::Known(&[])
 }
 
-/// The stages of an execution in their order.
+/// The stages of an execution.
 #[derive(Default)]
 pub(super) struct Graph<'a> {
-    pub(super) stages: Vec<Stage<'a>>,
+    nodes: Nodes<'a>,
+    /// The nodes that are rows of `stages`, in their order.
+    rows: Vec<usize>,
 }
 
 /// A node that is a row of `stages`.
-pub(super) struct Stage<'a> {
+pub(super) struct Stage<'n> {
     /// The key of `layoutNodeMap`; `nodeUuid` differs for instances of a strategy.
-    pub(super) id: Cow<'a, str>,
-    pub(super) fields: NodeFields<'a>,
+    pub(super) id: &'n str,
     /// `nodeType`.
-    pub(super) kind: Option<Cow<'a, str>>,
+    pub(super) kind: Option<&'n str>,
     pub(super) start_ms: Option<i64>,
-    pub(super) parent_id: Option<Cow<'a, str>>,
-    pub(super) strategy_type: Option<Cow<'a, str>>,
+    pub(super) parent_id: Option<&'n str>,
+    pub(super) strategy_type: Option<&'n str>,
 }
 
 struct Node<'a> {
@@ -78,28 +79,69 @@ struct Node<'a> {
     /// `nodeType`.
     kind: Option<Cow<'a, str>>,
     start_ms: Option<i64>,
-    children: Vec<Cow<'a, str>>,
-    next: Vec<Cow<'a, str>>,
+    children: Ids<'a>,
+    next: Ids<'a>,
+    is_seen: bool,
+    /// The node that lists this one among its children: of several the first in the order.
+    parent: Option<usize>,
+}
+
+/// A list of node ids, read whenever it is asked for.
+#[derive(Clone, Copy, Default)]
+struct Ids<'a>(Option<Value<'a>>);
+
+impl<'a> Ids<'a> {
+    /// Takes a list of texts; `None` for any other value.
+    fn of(raw: Value<'a>) -> Option<Self> {
+        let is_id = |item: Value<'a>| item.is_null() || leaf::text(item).is_some();
+        raw.items()?.all(is_id).then_some(Self(Some(raw)))
+    }
+
+    fn iter(self) -> impl Iterator<Item = Cow<'a, str>> {
+        let items = self.0.and_then(Value::items).into_iter().flatten();
+        items.filter_map(leaf::text).filter(|id| !id.is_empty())
+    }
+
+    fn is_empty(self) -> bool {
+        self.iter().next().is_none()
+    }
+}
+
+/// Memory of one graph that the next one uses again.
+#[derive(Default)]
+pub(super) struct Room {
+    members: Vec<(Cow<'static, str>, Value<'static>)>,
+    nodes: Vec<Node<'static>>,
+}
+
+/// The memory of a list for items of another lifetime.
+fn emptied<T, U>(mut items: Vec<T>) -> Vec<U> {
+    items.clear();
+    // Collected in place, as items of one size are.
+    let none = items.into_iter().map(|_| unreachable!("the list is empty"));
+    none.collect()
 }
 
 impl<'a> Graph<'a> {
     /// Takes the graph out of a summary. Nodes that are no rows go back to the rest of it.
-    pub(super) fn take(summary: &mut Summary<'a>, drift: &mut Drift) -> Self {
+    pub(super) fn take(summary: &mut Summary<'a>, room: &mut Room, drift: &mut Drift) -> Self {
         let Some(map) = summary.fields.take(Field::LayoutNodeMap) else {
             return Self::default();
         };
-        let Some(mut members) = map.members() else {
-            summary.fields.refuse(Field::LayoutNodeMap, map, drift);
+        let mut members = emptied(std::mem::take(&mut room.members));
+        let read = map.each_member(|id, raw| members.push((id, raw)));
+        if read.is_none() {
+            summary.fields.refuse(Field::LayoutNodeMap, drift);
             return Self::default();
-        };
+        }
         let mut no_rows = Vec::new();
         let mut lose = |id, raw: Value<'a>| no_rows.push((id, Cow::Borrowed(raw.json())));
         leaf::last_of_each(&mut members, |id, raw| {
             drift.odd_value("layoutNodeMap.*", &id);
             lose(id, raw);
         });
-        let mut nodes = Nodes(Vec::with_capacity(members.len()));
-        for (id, raw) in members {
+        let mut nodes = Nodes(emptied(std::mem::take(&mut room.nodes)));
+        for (id, raw) in members.drain(..) {
             match NodeFields::read(raw, drift) {
                 Some(fields) => nodes.0.push(Node::read(id, raw, fields, drift)),
                 None if raw.is_null() => {}
@@ -109,39 +151,61 @@ impl<'a> Graph<'a> {
                 }
             }
         }
+        room.members = emptied(members);
         nodes.0.sort_unstable_by(|a, b| a.id.cmp(&b.id));
 
-        let (order, reached) = nodes.walk(&starts(summary, &nodes, drift));
-        let parents = nodes.parents(&order);
-        let mut stages = Vec::with_capacity(order.len());
-        for (place, at) in order.into_iter().enumerate() {
-            let node = &nodes.0[at];
-            if node.is_row(place < reached) {
-                stages.push((at, parents[at].map(|parent| nodes.parent(parent))));
-            } else {
+        let (mut rows, reached) = nodes.walk(starts(summary, &nodes, drift));
+        nodes.find_parents(&rows);
+        let mut place = 0;
+        rows.retain(|at| {
+            let node = &nodes.0[*at];
+            let is_row = node.is_row(place < reached);
+            if !is_row {
                 lose(node.id.clone(), node.raw);
             }
-        }
+            place += 1;
+            is_row
+        });
         if !no_rows.is_empty() {
             let json = members::write_object(no_rows);
             summary.fields.keep_instead(Field::LayoutNodeMap, json);
         }
-        Self {
-            stages: nodes.into_stages(stages),
+        Self { nodes, rows }
+    }
+
+    /// Hands over the stages in their order.
+    pub(super) fn each_stage(
+        self,
+        room: &mut Room,
+        mut each: impl FnMut(Stage<'_>, NodeFields<'a>),
+    ) {
+        let Self { mut nodes, rows } = self;
+        for at in rows {
+            let fields = std::mem::take(&mut nodes.0[at].fields);
+            let node = &nodes.0[at];
+            let parent = node.parent.map(|at| &nodes.0[at]);
+            let strategy = parent.filter(|parent| parent.is_strategy());
+            let stage = Stage {
+                id: &node.id,
+                kind: node.kind.as_deref(),
+                start_ms: node.start_ms,
+                parent_id: parent.map(|parent| &*parent.id),
+                strategy_type: strategy.and_then(|parent| parent.kind.as_deref()),
+            };
+            each(stage, fields);
         }
+        room.nodes = emptied(nodes.0);
     }
 }
 
 /// Where the walk begins. What the first row of `stages` does not tell stays in the rest.
-fn starts<'a>(summary: &mut Summary<'a>, nodes: &Nodes<'a>, drift: &mut Drift) -> Vec<usize> {
+fn starts(summary: &mut Summary<'_>, nodes: &Nodes<'_>, drift: &mut Drift) -> Vec<usize> {
     let fields = &mut summary.fields;
     let mut starts = Vec::new();
-    if let Some(raw) = fields.peek(Field::StartingNodeId)
-        && let Some(id) = fields.text(Field::StartingNodeId, drift)
-    {
+    if let Some(id) = fields.text(Field::StartingNodeId, drift) {
         starts.extend(nodes.find(&id));
         if !starts.iter().any(|at| nodes.0[*at].is_row(true)) {
-            fields.keep(Field::StartingNodeId, raw);
+            fields.keep(Field::StartingNodeId);
         }
     }
     if let Some(raw) = fields.peek(Field::StartingNodeIds) {
@@ -152,32 +216,34 @@ fn starts<'a>(summary: &mut Summary<'a>, nodes: &Nodes<'a>, drift: &mut Drift) -
 }
 
 /// The nodes, sorted by id.
+#[derive(Default)]
 struct Nodes<'a>(Vec<Node<'a>>);
 
-type Parent<'a> = (Cow<'a, str>, Option<Cow<'a, str>>);
-
-impl<'a> Nodes<'a> {
+impl Nodes<'_> {
     fn find(&self, id: &str) -> Option<usize> {
         self.0.binary_search_by(|node| (*node.id).cmp(id)).ok()
     }
 
     /// All nodes in their order, and how many of them can be reached: depth first, a node before
     /// its children, these before what follows. The others come after, by start and id.
-    fn walk(&self, starts: &[usize]) -> (Vec<usize>, usize) {
+    fn walk(&mut self, starts: Vec<usize>) -> (Vec<usize>, usize) {
         let mut order = Vec::with_capacity(self.0.len());
-        let mut seen = vec![false; self.0.len()];
-        let mut ahead: Vec<usize> = starts.iter().rev().copied().collect();
+        // The next one last.
+        let mut ahead = starts;
+        ahead.reverse();
         while let Some(at) = ahead.pop() {
-            if std::mem::replace(&mut seen[at], true) {
+            if std::mem::replace(&mut self.0[at].is_seen, true) {
                 continue;
             }
             order.push(at);
             let node = &self.0[at];
-            let targets = node.next.iter().rev().chain(node.children.iter().rev());
-            ahead.extend(targets.filter_map(|id| self.find(id)));
+            let behind = ahead.len();
+            let targets = node.children.iter().chain(node.next.iter());
+            ahead.extend(targets.filter_map(|id| self.find(&id)));
+            ahead[behind..].reverse();
         }
         let reached = order.len();
-        order.extend((0..self.0.len()).filter(|at| !seen[*at]));
+        order.extend((0..self.0.len()).filter(|at| !self.0[*at].is_seen));
         order[reached..].sort_by_key(|at| {
             let start = self.0[*at].start_ms;
             (start.is_none(), start)
@@ -185,40 +251,16 @@ impl<'a> Nodes<'a> {
         (order, reached)
     }
 
-    /// The node that lists each node among its children: of several the first in the order.
-    fn parents(&self, order: &[usize]) -> Vec<Option<usize>> {
-        let mut parents = vec![None; self.0.len()];
+    fn find_parents(&mut self, order: &[usize]) {
         for at in order {
-            for child in self.0[*at].children.iter().filter_map(|id| self.find(id)) {
-                if child != *at {
-                    parents[child].get_or_insert(*at);
+            for id in self.0[*at].children.iter() {
+                if let Some(child) = self.find(&id)
+                    && child != *at
+                {
+                    self.0[child].parent.get_or_insert(*at);
                 }
             }
         }
-        parents
-    }
-
-    /// The id of a parent, and its type where it is a strategy.
-    fn parent(&self, at: usize) -> Parent<'a> {
-        let node = &self.0[at];
-        let strategy = node.is_strategy().then(|| node.kind.clone());
-        (node.id.clone(), strategy.flatten())
-    }
-
-    fn into_stages(self, rows: Vec<(usize, Option<Parent<'a>>)>) -> Vec<Stage<'a>> {
-        let mut nodes: Vec<_> = self.0.into_iter().map(Some).collect();
-        let stage = |(at, parent): (usize, Option<Parent<'a>>)| {
-            let (parent_id, strategy_type) = parent.unzip();
-            nodes[at].take().map(|node| Stage {
-                id: node.id,
-                fields: node.fields,
-                kind: node.kind,
-                start_ms: node.start_ms,
-                parent_id,
-                strategy_type: strategy_type.flatten(),
-            })
-        };
-        rows.into_iter().filter_map(stage).collect()
     }
 }
 
@@ -229,15 +271,14 @@ impl<'a> Node<'a> {
         mut fields: NodeFields<'a>,
         drift: &mut Drift,
     ) -> Self {
-        let mut children = Vec::new();
-        let mut next = Vec::new();
-        if let Some(raw) = fields.peek(NodeField::Edges) {
+        let (mut children, mut next) = (Ids::default(), Ids::default());
+        if fields.peek(NodeField::Edges).is_some() {
             let mut edges: Edges<'a> = fields.object(NodeField::Edges, drift);
-            children = edges.texts(EdgesField::Children, drift);
-            next = edges.texts(EdgesField::Next, drift);
+            let mut ids = |field| edges.read_with(field, Ids::of, drift).unwrap_or_default();
+            (children, next) = (ids(EdgesField::Children), ids(EdgesField::Next));
             // No column tells what comes next, and a target may be missing.
             if !(children.is_empty() && next.is_empty() && edges.is_empty()) {
-                fields.keep(NodeField::Edges, raw);
+                fields.keep(NodeField::Edges);
             }
         }
         Self {
@@ -248,6 +289,8 @@ impl<'a> Node<'a> {
             fields,
             children,
             next,
+            is_seen: false,
+            parent: None,
         }
     }
 

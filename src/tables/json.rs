@@ -6,15 +6,19 @@
 //! field can be lost by being forgotten.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::scan::{Slots, Value};
 
 use super::leaf;
-use super::members::write_object;
+use super::members::{Writer, write_object};
 use crate::drift::Drift;
 
 /// Storage class names that the server's database leaks into its answers.
 const NOISE: &str = "__recast";
+
+/// Values that are put back at most, as a rule.
+const FEW: usize = 8;
 
 /// What becomes of the fields of an object that have no slot.
 #[derive(Clone, Copy)]
@@ -33,6 +37,8 @@ pub(super) trait Fields: Copy {
     const PATH: &'static str;
     /// The names of the fields that have a slot, as the server spells and orders them.
     const NAMES: &'static [&'static str];
+    /// Those names behind the path.
+    const PATHS: &'static [&'static str];
     /// The other fields.
     const OTHERS: Others;
     /// The slot.
@@ -52,6 +58,7 @@ macro_rules! object {
         impl $crate::tables::json::Fields for $fields {
             const PATH: &'static str = $path;
             const NAMES: &'static [&'static str] = &[$($name),+];
+            const PATHS: &'static [&'static str] = &[$(concat!($path, $name)),+];
             const OTHERS: $crate::tables::json::Others = $others;
 
             fn at(self) -> usize {
@@ -68,11 +75,21 @@ pub(super) use object;
 /// One JSON object: `N` slots for the fields of `F`, and the rest.
 pub(super) struct Object<'a, F, const N: usize> {
     slots: Slots<'a, N>,
-    /// The values that have no slot or lost it to one of the same name, in the order in which they came.
-    others: Vec<Value<'a>>,
-    /// What was put back: names and JSON texts.
+    /// The whole object.
+    whole: Option<Value<'a>>,
+    /// The members that have no slot or lost it to one of the same name: a bit for each place.
+    others: u128,
+    /// What was put back, and others beyond the bits: names and JSON texts.
     rest: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// Whether a name may be left twice.
+    may_repeat: bool,
     fields: std::marker::PhantomData<F>,
+}
+
+impl<F: Fields, const N: usize> Default for Object<'_, F, N> {
+    fn default() -> Self {
+        Self::empty()
+    }
 }
 
 impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
@@ -80,8 +97,10 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     pub(super) fn empty() -> Self {
         Self {
             slots: Slots::empty(),
-            others: Vec::new(),
+            whole: None,
+            others: 0,
             rest: Vec::new(),
+            may_repeat: false,
             fields: std::marker::PhantomData,
         }
     }
@@ -92,43 +111,68 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     /// and is counted; the one before goes to the rest.
     pub(super) fn read(value: Value<'a>, drift: &mut Drift) -> Option<Self> {
         let mut object = Self::empty();
+        object.whole = Some(value);
         // Servers send fields in a steady order: the next one is looked for where the last was found.
         let (mut slot, mut other) = (0, 0);
-        value.each_member(|name, value| {
-            let is_other =
-                matches!(F::OTHERS, Others::Known(names) if is_at(names, &name, &mut other));
-            debug_assert!(!is_other || find(F::NAMES, &name, &mut 0).is_none());
-            if !is_other && let Some(at) = find(F::NAMES, &name, &mut slot) {
+        // Which known names were left already, and how many others.
+        let (mut known, mut unknown) = (0_u64, 0);
+        for (place, (name, value)) in value.pairs()?.enumerate() {
+            let name = name.string()?;
+            let mut at_other = match F::OTHERS {
+                Others::Known(names) => next_is(names, &name, &mut other),
+                Others::Kept | Others::Held => None,
+            };
+            debug_assert!(at_other.is_none() || find(F::NAMES, &name, &mut 0).is_none());
+            if at_other.is_none()
+                && let Some(at) = find(F::NAMES, &name, &mut slot)
+            {
                 if let Some(before) = object.slots.take(at) {
-                    drift.odd_value(&format!("{}{}", F::PATH, F::NAMES[at]), before.json());
-                    object.leave(before);
+                    drift.odd_value(F::PATHS[at], before.json());
+                    let same = |(_, member): (_, Value<'_>)| member.is(before);
+                    let place = object.whole?.pairs()?.position(same)?;
+                    object.leave(place, before);
+                    object.may_repeat = true;
                 }
                 if !value.is_null() {
                     object.slots.set(at, value);
                 }
-                return;
+                continue;
             }
             if value.is_null() || name == NOISE {
-                return;
+                continue;
             }
-            if let Others::Known(names) = F::OTHERS
-                && !is_other
-                && find(names, &name, &mut other).is_none()
-            {
-                drift.unknown_field(&format!("{}{name}", F::PATH), value.json());
+            if let Others::Known(names) = F::OTHERS {
+                at_other = at_other.or_else(|| find(names, &name, &mut other));
+                if at_other.is_none() {
+                    drift.unknown_field(&format!("{}{name}", F::PATH), value.json());
+                }
             }
-            object.leave(value);
-        })?;
+            match at_other.and_then(|at| 1_u64.checked_shl(u32::try_from(at).ok()?)) {
+                Some(bit) => {
+                    object.may_repeat |= known & bit != 0;
+                    known |= bit;
+                }
+                None => unknown += 1,
+            }
+            object.leave(place, value);
+        }
+        object.may_repeat |= 1 < unknown;
         Some(object)
     }
 
-    fn leave(&mut self, value: Value<'a>) {
-        match F::OTHERS {
-            Others::Held => return,
-            Others::Known(names) if self.others.is_empty() => self.others.reserve(names.len()),
-            Others::Known(_) | Others::Kept => {}
+    fn leave(&mut self, place: usize, value: Value<'a>) {
+        if matches!(F::OTHERS, Others::Held) {
+            return;
         }
-        self.others.push(value);
+        let bit = u32::try_from(place)
+            .ok()
+            .and_then(|place| 1_u128.checked_shl(place));
+        if let Some(bit) = bit {
+            self.others |= bit;
+            return;
+        }
+        let name = value.name().string().unwrap_or_default();
+        self.rest.push((name, Cow::Borrowed(value.json())));
     }
 
     /// Looks at a value and leaves it, so that it ends in `extra`.
@@ -175,9 +219,14 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
             .unwrap_or_default()
     }
 
-    /// Takes a list.
-    pub(super) fn list(&mut self, field: F, drift: &mut Drift) -> Vec<Value<'a>> {
-        self.read_with(field, leaf::list, drift).unwrap_or_default()
+    /// Takes the items of a list.
+    pub(super) fn items(
+        &mut self,
+        field: F,
+        drift: &mut Drift,
+    ) -> impl Iterator<Item = Value<'a>> + Clone + use<'a, F, N> {
+        let items = self.read_with(field, Value::items, drift);
+        items.into_iter().flatten()
     }
 
     /// Takes an object; an absent one has no fields.
@@ -190,7 +239,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
             return Object::empty();
         };
         Object::read(raw, drift).unwrap_or_else(|| {
-            self.odd(field.at(), raw, drift);
+            self.refuse(field, drift);
             Object::empty()
         })
     }
@@ -206,31 +255,28 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         let raw = self.take(field).filter(|raw| raw.json() != r#""""#)?;
         let value = read(raw);
         if value.is_none() {
-            self.odd(field.at(), raw, drift);
+            self.refuse(field, drift);
         }
         value
     }
 
-    /// Counts a value as odd and sends it to the rest.
-    pub(super) fn refuse(&mut self, field: F, raw: Value<'a>, drift: &mut Drift) {
-        self.odd(field.at(), raw, drift);
+    /// Counts a value that was taken as odd, and leaves it after all.
+    pub(super) fn refuse(&mut self, field: F, drift: &mut Drift) {
+        self.keep(field);
+        if let Some(raw) = self.peek(field) {
+            drift.odd_value(F::PATHS[field.at()], raw.json());
+        }
     }
 
-    fn odd(&mut self, at: usize, raw: Value<'a>, drift: &mut Drift) {
-        drift.odd_value(&format!("{}{}", F::PATH, F::NAMES[at]), raw.json());
-        let name = raw.name().unwrap_or(Cow::Borrowed(F::NAMES[at]));
-        self.keep_json(name, Cow::Borrowed(raw.json()));
+    /// Leaves a value that was taken after all, uncounted.
+    pub(super) fn keep(&mut self, field: F) {
+        self.slots.leave(field.at());
     }
 
     /// The name of a slot as it came.
     fn name(&self, at: usize) -> Cow<'a, str> {
         let name = self.slots.name(at);
         name.unwrap_or(Cow::Borrowed(F::NAMES[at]))
-    }
-
-    /// Leaves a value to the rest, uncounted.
-    pub(super) fn keep(&mut self, field: F, raw: Value<'a>) {
-        self.keep_json(self.name(field.at()), Cow::Borrowed(raw.json()));
     }
 
     /// Puts back what is left of an object that was taken; nothing left leaves nothing.
@@ -247,35 +293,76 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
 
     fn keep_json(&mut self, name: Cow<'a, str>, json: Cow<'a, str>) {
         if !matches!(F::OTHERS, Others::Held) {
+            self.may_repeat |= self.rest.iter().any(|(other, _)| *other == name);
+            if self.rest.is_empty() {
+                self.rest.reserve(FEW);
+            }
             self.rest.push((name, json));
         }
     }
 
     /// Whether nothing is left.
     pub(super) fn is_empty(&self) -> bool {
-        self.rest.is_empty() && self.others.is_empty() && self.slots.is_empty()
+        self.rest.is_empty() && self.others == 0 && self.slots.is_empty()
+    }
+
+    /// The members that have no slot, in the order in which they came.
+    fn others(&self) -> impl Iterator<Item = Value<'a>> {
+        let members = self.whole.and_then(Value::pairs).into_iter().flatten();
+        // Without a look at those behind the last one.
+        let places = u128::BITS - self.others.leading_zeros();
+        (0..places)
+            .zip(members)
+            .filter(|(place, _)| self.others >> place & 1 == 1)
+            .map(|(_, (_, value))| value)
+    }
+
+    /// Writes what nobody took as the text of a JSON object. False, and nothing, where all was taken.
+    pub(super) fn write_left(&self, out: &mut impl fmt::Write) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        if self.may_repeat {
+            let came = self.slots.iter().chain(self.others()).map(|value| {
+                let name = value.name().string().unwrap_or_default();
+                (name, Cow::Borrowed(value.json()))
+            });
+            let all = write_object(came.chain(self.rest.iter().cloned()).collect());
+            out.write_str(&all).expect("memory takes any text");
+            return true;
+        }
+        let mut object = Writer::new(out);
+        self.slots
+            .iter()
+            .chain(self.others())
+            .for_each(|value| object.came(value));
+        for (name, json) in &self.rest {
+            object.member(name, json);
+        }
+        object.end();
+        true
     }
 
     /// What nobody took, as the text of a JSON object; `None` where all was taken.
-    pub(super) fn into_json(mut self) -> Option<String> {
+    pub(super) fn into_json(self) -> Option<String> {
         if self.is_empty() {
             return None;
         }
-        let mut members = Vec::with_capacity(N + self.others.len() + self.rest.len());
-        for value in self.slots.iter().chain(self.others.iter().copied()) {
-            let name = value.name().unwrap_or_default();
-            members.push((name, Cow::Borrowed(value.json())));
-        }
-        members.append(&mut self.rest);
-        Some(write_object(members))
+        // Growing step by step would copy it, and have threads wait for each other's memory.
+        let came = self.whole.map_or(0, |whole| whole.json().len());
+        let mut json = String::with_capacity(came);
+        self.write_left(&mut json).then_some(json)
     }
 }
 
-/// Whether a name is the one at `cursor`, which then moves on.
-fn is_at(names: &[&str], name: &str, cursor: &mut usize) -> bool {
-    let is_at = names.get(*cursor).is_some_and(|known| *known == name);
-    *cursor += usize::from(is_at);
-    is_at
+/// The place of a name among `names` if it is the one at `cursor`, which then moves on.
+fn next_is(names: &[&str], name: &str, cursor: &mut usize) -> Option<usize> {
+    let at = *cursor;
+    let is_next = names.get(at).is_some_and(|known| *known == name);
+    is_next.then(|| {
+        *cursor += 1;
+        at
+    })
 }
 
 /// Where a name stands among `names`: looked for from `cursor` on, then in any casing. `cursor`
@@ -364,10 +451,9 @@ mod tests {
         assert_eq!(drift.odd_values["thing.name"].count, 1);
         assert_eq!(thing.into_json().unwrap(), r#"{"name":"a","new":2}"#);
 
-        let json = r#"{"Size":"a","size":"b"}"#;
-        let (mut thing, mut drift) = self::thing(json);
+        let (mut thing, mut drift) = self::thing(r#"{"Size":"a","size":"b"}"#);
         assert_eq!(thing.integer(ThingField::Size, &mut drift), None);
-        assert_eq!(thing.into_json().unwrap(), json);
+        assert_eq!(thing.into_json().unwrap(), r#"{"size":"b","Size":"a"}"#);
     }
 
     #[test]

@@ -63,15 +63,11 @@ pub(super) fn commit_time_ms(raw: Value<'_>) -> Option<i64> {
     SOUND_MS.contains(&ms).then_some(ms)
 }
 
-/// The elements of a list.
-pub(super) fn list(raw: Value<'_>) -> Option<Vec<Value<'_>>> {
-    Some(raw.items()?.collect())
-}
-
 /// The distinct texts of a list, in its order, without nulls and empty ones.
 pub(super) fn texts(raw: Value<'_>) -> Option<Vec<Cow<'_, str>>> {
-    let mut texts = Vec::new();
-    for item in raw.items()?.filter(|item| !item.is_null()) {
+    let items = raw.items()?;
+    let mut texts = Vec::with_capacity(raw.at_most().min(FEW));
+    for item in items.filter(|item| !item.is_null()) {
         let text = text(item)?;
         if !text.is_empty() {
             texts.push(text);

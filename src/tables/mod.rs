@@ -63,6 +63,7 @@ pub type Batches = [(Table, RecordBatch); 4];
 pub struct ExecutionTables {
     account: AccountId,
     scanner: scan::Scanner,
+    room: graph::Room,
     stages: stages::Stages,
     deployments: deployments::Deployments,
     commits: commits::Commits,
@@ -78,6 +79,7 @@ impl ExecutionTables {
         Self {
             account: account.clone(),
             scanner: scan::Scanner::default(),
+            room: graph::Room::default(),
             stages: stages::Stages::default(),
             deployments: deployments::Deployments::default(),
             commits: commits::Commits::default(),
@@ -104,8 +106,18 @@ impl ExecutionTables {
         };
         let modules =
             modules::Modules::read(summary.fields.peek(summary::Field::ModuleInfo), drift);
-        let graph = graph::Graph::take(&mut summary, drift);
-        let totals = self.stages.push(&head, graph, &mut self.deployments, drift);
+        let graph = graph::Graph::take(&mut summary, &mut self.room, drift);
+        let mut totals = stages::Totals::default();
+        graph.each_stage(&mut self.room, |stage, fields| {
+            self.stages.push(
+                &head,
+                &stage,
+                fields,
+                &mut totals,
+                &mut self.deployments,
+                drift,
+            );
+        });
         self.commits.push(&head, &modules.build);
         self.executions
             .push(&head, summary, &modules, &totals, drift);

@@ -123,8 +123,12 @@ impl<'a> Build<'a> {
         let mut commits = Vec::new();
         for field in [HookField::Commits, HookField::TriggerCommits] {
             for hook in [&mut pushed, &mut pull_request] {
-                for raw in hook.list(field, drift) {
-                    commits.extend(Commit::read(raw, drift));
+                let items = hook.items(field, drift);
+                commits.reserve(items.clone().count());
+                for raw in items {
+                    if let Some(commit) = Commit::read(raw, drift) {
+                        commits.push(commit);
+                    }
                 }
             }
         }

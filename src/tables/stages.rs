@@ -6,7 +6,7 @@ use crate::scan::Value;
 
 use super::columns::{Entries, columns, set_head};
 use super::deployments::Deployments;
-use super::graph::{Graph, NodeField, Stage};
+use super::graph::{NodeField, NodeFields, Stage};
 use super::json::{Object, Others, object};
 use super::leaf;
 use super::summary::{self, Head};
@@ -69,6 +69,8 @@ pub(super) struct Totals {
     pub(super) succeeded: usize,
     pub(super) failed: usize,
     pub(super) running: usize,
+    /// Rows of `deployments`.
+    pub(super) deployments: usize,
     pub(super) first_start_ms: Option<i64>,
     pub(super) was_rolled_back: bool,
 }
@@ -112,7 +114,7 @@ impl<'a> Progress<'a> {
 
 /// What `deployments` repeats of a stage.
 pub(super) struct StageFacts<'a> {
-    pub(super) node_id: Cow<'a, str>,
+    pub(super) node_id: &'a str,
     pub(super) stage_id: Option<Cow<'a, str>>,
     pub(super) progress: Progress<'a>,
     pub(super) is_rollback: bool,
@@ -120,44 +122,21 @@ pub(super) struct StageFacts<'a> {
 }
 
 impl Stages {
-    /// Adds the stages of an execution, and their deployments.
+    /// Adds a stage of an execution, and its deployments.
     pub(super) fn push(
         &mut self,
         head: &Head<'_>,
-        graph: Graph<'_>,
-        deployments: &mut Deployments,
-        drift: &mut Drift,
-    ) -> Totals {
-        let mut totals = Totals::default();
-        let mut n_deployments = 0;
-        for stage in graph.stages {
-            self.push_stage(
-                head,
-                stage,
-                &mut totals,
-                deployments,
-                &mut n_deployments,
-                drift,
-            );
-        }
-        totals
-    }
-
-    fn push_stage(
-        &mut self,
-        head: &Head<'_>,
-        stage: Stage<'_>,
+        stage: &Stage<'_>,
+        mut fields: NodeFields<'_>,
         totals: &mut Totals,
         deployments: &mut Deployments,
-        n_deployments: &mut usize,
         drift: &mut Drift,
     ) {
-        let mut fields = stage.fields;
         let end_ms = fields.time(NodeField::EndTs, drift);
         let status = fields.text(NodeField::Status, drift);
         let progress = Progress::new(status, stage.start_ms, end_ms, drift);
         let is_rollback_node = fields.boolean(NodeField::IsRollback, drift) == Some(true);
-        let kind = stage.kind.as_deref().unwrap_or_default();
+        let kind = stage.kind.unwrap_or_default();
         let is_deployment = kind.eq_ignore_ascii_case("Deployment");
         let is_rollback = is_rollback_node || kind.eq_ignore_ascii_case("PipelineRollback");
         let ran_here = stage
@@ -171,7 +150,7 @@ impl Stages {
             ran_in_this_execution: ran_here,
         };
         fields.boolean(NodeField::Hidden, drift);
-        summary::drop_if_same(&mut fields, NodeField::NodeUuid, &facts.node_id, drift);
+        summary::drop_if_same(&mut fields, NodeField::NodeUuid, facts.node_id, drift);
         let failure = summary::failure(
             &mut fields,
             NodeField::FailureInfoDto,
@@ -183,10 +162,10 @@ impl Stages {
 
         set_head!(self, head);
         self.execution_start_ts.set_ms(head.row.start_ms);
-        self.stage_node_id.set(&facts.node_id);
+        self.stage_node_id.set(facts.node_id);
         self.stage_id.push(facts.stage_id.as_ref());
         self.stage_name.push(fields.text(NodeField::Name, drift));
-        self.stage_type.push(stage.kind.as_ref());
+        self.stage_type.push(stage.kind);
         self.module.push(fields.text(NodeField::Module, drift));
         self.status.push(facts.progress.status.as_ref());
         self.status_category.set(facts.progress.category.as_str());
@@ -202,10 +181,11 @@ impl Stages {
         self.is_rollback.set(is_rollback);
         self.ran_in_this_execution.set(ran_here);
         self.module_info.push(module_info.map(Value::json));
-        self.extra.push(fields.into_json());
+        self.extra.write(|out| fields.write_left(out));
 
         if is_deployment && stage.start_ms.is_some() {
-            deployments.push(head, &facts, module_info, n_deployments, drift);
+            let n = &mut totals.deployments;
+            deployments.push(head, &facts, module_info, n, drift);
         }
     }
 
@@ -216,15 +196,12 @@ impl Stages {
     ) {
         let mut strategy: Strategy<'_> = fields.object(NodeField::StrategyMetadata, drift);
         let mut matrix: Matrix<'_> = strategy.object(StrategyField::Matrix, drift);
-        let values = matrix.peek(MatrixField::Values);
         let axes = matrix.read_with(MatrixField::Values, Value::members, drift);
         let plain = |(axis, raw)| (axis, leaf::plain_within_text(raw));
         let mut axes: Entries<'_> = axes.into_iter().flatten().map(plain).collect();
         let path = "layoutNodeMap.*.strategyMetadata.matrixvalues";
-        if let Some(raw) = values
-            && summary::last_counts(&mut axes, path, drift)
-        {
-            matrix.keep(MatrixField::Values, raw);
+        if summary::last_counts(&mut axes, path, drift) {
+            matrix.keep(MatrixField::Values);
         }
         self.matrix.push(axes);
         self.iteration

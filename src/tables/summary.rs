@@ -2,6 +2,7 @@
 //! what those say that more than one table asks for.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::scan::Value;
 
@@ -136,15 +137,18 @@ impl<'a> Summary<'a> {
         if let Some(raw) = fields.take(Field::StartTs)
             && leaf::integer(raw) != Some(row.start_ms)
         {
-            fields.refuse(Field::StartTs, raw, drift);
+            fields.refuse(Field::StartTs, drift);
         }
         Self { fields, undecoded }
     }
 
-    /// What no table took, as JSON text.
-    pub(super) fn into_extra(self) -> Option<Cow<'a, str>> {
-        self.undecoded
-            .or_else(|| self.fields.into_json().map(Cow::Owned))
+    /// Writes what no table took as JSON text; false where nothing is left.
+    pub(super) fn write_extra(&self, out: &mut impl fmt::Write) -> bool {
+        let Some(undecoded) = &self.undecoded else {
+            return self.fields.write_left(out);
+        };
+        out.write_str(undecoded).expect("memory takes any text");
+        true
     }
 
     /// The pipeline's tags: a list of `{key, value}`, or an object in newer spellings.
@@ -159,10 +163,10 @@ impl<'a> Summary<'a> {
         };
         let (mut tags, is_whole) = read.unwrap_or_default();
         if !is_whole {
-            self.fields.refuse(Field::Tags, raw, drift);
+            self.fields.refuse(Field::Tags, drift);
         }
         if last_counts(&mut tags, "tags[].key", drift) && is_whole {
-            self.fields.keep(Field::Tags, raw);
+            self.fields.keep(Field::Tags);
         }
         tags
     }
@@ -175,11 +179,10 @@ pub(super) fn drop_if_same<F: Fields, const N: usize>(
     id: &str,
     drift: &mut Drift,
 ) {
-    if let Some(raw) = fields.peek(field)
-        && let Some(text) = fields.text(field, drift)
+    if let Some(text) = fields.text(field, drift)
         && text != id
     {
-        fields.keep(field, raw);
+        fields.keep(field);
     }
 }
 
@@ -187,7 +190,7 @@ pub(super) fn drop_if_same<F: Fields, const N: usize>(
 fn tag_list<'a>(raw: Value<'a>, drift: &mut Drift) -> Option<(Entries<'a>, bool)> {
     let mut tags = Vec::new();
     let mut is_whole = true;
-    for item in leaf::list(raw)? {
+    for item in raw.items()? {
         let Some(mut tag) = Tag::read(item, drift) else {
             is_whole &= item.is_null();
             continue;
@@ -242,7 +245,7 @@ pub(super) fn failure<'a, F: Fields, const N: usize>(
     let mut types = info.texts(FailingField::Types, drift);
     info.take_if_empty(FailingField::Responses);
     if let Some(raw) = info.peek(FailingField::Responses) {
-        for response in leaf::list(raw).unwrap_or_default() {
+        for response in raw.items().into_iter().flatten() {
             if let Some(mut response) = FailureResponse::read(response, drift) {
                 types.append(&mut response.texts(ResponseField::Types, drift));
             }
@@ -290,7 +293,9 @@ mod tests {
             (Cow::Owned(key.into_owned()), value)
         };
         let tags = summary.tags(&mut drift).into_iter().map(owned).collect();
-        (tags, summary.into_extra().map(Cow::into_owned), drift)
+        let mut extra = String::new();
+        let is_some = summary.write_extra(&mut extra);
+        (tags, is_some.then_some(extra), drift)
     }
 
     #[test]
