@@ -116,7 +116,7 @@ pub(super) struct ScopeReader<'a> {
 }
 
 /// Kilobytes of pages in flight.
-const BUDGET_KB: u32 = 48 << 10;
+const BUDGET_KB: u32 = 32 << 10;
 
 /// Reads every ask, `concurrency` scopes at a time, and tells what happens to `events`.
 ///

@@ -22,7 +22,7 @@ pub struct Spool<P> {
     on_disk: u64,
     file: Option<File>,
     scratch: PathBuf,
-    /// Bytes of summaries that stay in memory, of all partitions, and of one that is taken.
+    /// Bytes of summaries that stay in memory: of all partitions, and twice as many of one that is taken.
     memory: usize,
 }
 
@@ -42,7 +42,7 @@ struct Chunk {
 }
 
 /// Bytes of summaries that a spool keeps in memory.
-const MEMORY: usize = 32 << 20;
+const MEMORY: usize = 16 << 20;
 
 /// Summaries shrink tenfold at the fastest level.
 const LEVEL: i32 = 1;
@@ -153,7 +153,7 @@ impl<P: Ord + Copy> Spool<P> {
                 bytes += observation.summary.len();
                 observations.push(observation);
             }
-            if self.memory <= bytes {
+            if 2 * self.memory <= bytes {
                 runs.spill(std::mem::take(&mut observations), &self.scratch)?;
                 bytes = 0;
             }

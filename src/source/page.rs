@@ -1,19 +1,21 @@
 //! One page of execution summaries: the envelope is opened, the rows stay as they came.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::drift::Drift;
 use crate::ids::PlanExecutionId;
 use crate::pii::Treatment;
-use crate::scan::{Scanner, Value};
+use crate::scan::{Cursor, Scanner, Value};
 use crate::status::categorize;
 use crate::window::from_ms;
 
 use super::canonical::ScopeHash;
 use super::http::{Answer, Unusable};
 use super::persons;
-use super::wire::{ErrorBody, integer, members, missing, sane_ms, scan, text};
+use super::wire::{ErrorBody, integer, malformed, members, missing, sane_ms, text};
 
 /// A page of `POST /pipeline/api/pipelines/execution/summary`, checked to be whole.
 #[derive(Clone, Debug)]
@@ -56,40 +58,43 @@ impl Page {
         treatment: &Treatment,
     ) -> Result<Self, Unusable> {
         let body = &answer.body;
-        let mut scanner = Scanner::default();
-        let document = scan(body, &mut scanner)?;
-        let envelope = document.root();
-        let [status, data] =
-            members(envelope, ["status", "data"]).ok_or_else(|| missing("object"))?;
-        if text(status).is_some_and(|status| !status.eq_ignore_ascii_case("SUCCESS")) {
-            return Err(Unusable::Refused(ErrorBody::of(envelope)));
+        let mut reader = Reader {
+            answer,
+            scope,
+            treatment,
+            page: Self::empty(answer),
+            status: None,
+            has_data: false,
+            has_content: false,
+            scanner: Scanner::default(),
+            scrubbed: Scanner::default(),
+        };
+        let read = str::from_utf8(body)
+            .ok()
+            .and_then(|json| reader.envelope(json));
+        read.ok_or_else(|| malformed(body))?;
+        let status = reader.status.unwrap_or_default();
+        if !(status.is_empty() || status.eq_ignore_ascii_case("SUCCESS")) {
+            return Err(Unusable::Refused(ErrorBody::read(body).unwrap_or_default()));
         }
-        let [content, total] = data
-            .and_then(|data| members(data, ["content", "totalElements"]))
-            .ok_or_else(|| missing("object `data`"))?;
-        let content = content
-            .and_then(Value::items)
-            .ok_or_else(|| missing("list `data.content`"))?;
-        let mut page = Self {
+        if !reader.has_data {
+            return Err(missing("object `data`").into());
+        }
+        if !reader.has_content {
+            return Err(missing("list `data.content`").into());
+        }
+        Ok(reader.page)
+    }
+
+    fn empty(answer: &Answer) -> Self {
+        Self {
             rows: Vec::new(),
-            total: integer(total).and_then(|total| u64::try_from(total).ok()),
+            total: None,
             observed: answer.observed,
-            bytes: body.len(),
+            bytes: answer.body.len(),
             unidentified: 0,
             drift: Drift::default(),
-        };
-        let mut scrubbed = Scanner::default();
-        for row in content {
-            let summary = body.slice_ref(row.json().as_bytes());
-            match persons::scrub(&summary, treatment) {
-                None => page.push(row, summary, scope),
-                Some(summary) => {
-                    let row = scan(&summary, &mut scrubbed)?;
-                    page.push(row.root(), summary.clone(), scope);
-                }
-            }
         }
-        Ok(page)
     }
 
     fn push(&mut self, row: Value<'_>, summary: Bytes, scope: ScopeHash) {
@@ -114,6 +119,83 @@ impl Page {
             summary,
         });
     }
+}
+
+/// A page that is read row by row: the spans of one row are small, and at hand while it is hashed.
+struct Reader<'a> {
+    answer: &'a Answer,
+    scope: ScopeHash,
+    treatment: &'a Treatment,
+    page: Page,
+    /// `status`.
+    status: Option<String>,
+    /// Whether there was an object `data`.
+    has_data: bool,
+    /// Whether there was a list `data.content`.
+    has_content: bool,
+    scanner: Scanner,
+    scrubbed: Scanner,
+}
+
+impl Reader<'_> {
+    fn envelope(&mut self, json: &str) -> Option<()> {
+        let mut cursor = Cursor::new(json)?;
+        cursor.object(|cursor, name| {
+            if is_meant("data", name.as_deref(), self.has_data) && cursor.next_byte() == Some(b'{')
+            {
+                self.page = Page::empty(self.answer);
+                (self.has_data, self.has_content) = (true, false);
+                return self.data(cursor);
+            }
+            let value = cursor.value(&mut self.scanner)?;
+            if is_meant("status", name.as_deref(), self.status.is_some()) {
+                self.status = text(Some(value.root())).map(Cow::into_owned);
+            }
+            Some(())
+        })?;
+        cursor.end()
+    }
+
+    fn data(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+        cursor.object(|cursor, name| {
+            if is_meant("content", name.as_deref(), self.has_content)
+                && cursor.next_byte() == Some(b'[')
+            {
+                let total = self.page.total;
+                self.page = Page::empty(self.answer);
+                self.page.total = total;
+                self.has_content = true;
+                return cursor.list(|cursor| self.row(cursor));
+            }
+            let value = cursor.value(&mut self.scanner)?;
+            if is_meant("totalElements", name.as_deref(), self.page.total.is_some()) {
+                let total = integer(Some(value.root()));
+                self.page.total = total.and_then(|total| u64::try_from(total).ok());
+            }
+            Some(())
+        })
+    }
+
+    fn row(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+        let document = cursor.value(&mut self.scanner)?;
+        let row = document.root();
+        let summary = self.answer.body.slice_ref(row.json().as_bytes());
+        match persons::scrub(&summary, self.treatment) {
+            None => self.page.push(row, summary, self.scope),
+            Some(summary) => {
+                let document = self.scrubbed.scan(str::from_utf8(&summary).ok()?)?;
+                let summary = summary.clone();
+                self.page.push(document.root(), summary, self.scope);
+            }
+        }
+        Some(())
+    }
+}
+
+/// Whether a member is read for the one that is called `name`: in any casing, but the exact spelling goes
+/// before what was found.
+fn is_meant(name: &str, found: Option<&str>, is_known: bool) -> bool {
+    found.is_some_and(|found| found == name || (!is_known && found.eq_ignore_ascii_case(name)))
 }
 
 fn shown(value: Option<Value<'_>>) -> &str {
@@ -210,6 +292,24 @@ mod tests {
                 matches!(decode(body), Err(Unusable::Malformed(_))),
                 "{body}"
             );
+        }
+    }
+
+    #[test]
+    fn the_exact_spelling_counts_wherever_it_stands() {
+        let [odd, even] = ["odd", "even"].map(|id| format!(r#"[{{"planExecutionId":"{id}"}}]"#));
+        for data in [
+            format!(r#""Data":{{"content":{odd}}},"data":{{"content":{even}}}"#),
+            format!(r#""data":{{"content":{even}}},"DATA":{{"content":{odd}}}"#),
+            format!(r#""data":{{"totalElements":7,"Content":{odd},"content":{even}}}"#),
+            format!(r#""data":{{"content":{even},"CONTENT":{odd},"TotalElements":7}}"#),
+            format!(r#""\ud800":0,"Data":null,"data":{{"content":null,"Content":{even}}}"#),
+        ] {
+            let page = decode(&format!("{{{data}}}")).unwrap();
+            let ids: Vec<_> = page.rows.iter().map(|row| row.id.as_str()).collect();
+            assert_eq!(ids, ["even"], "{data}");
+            let is_told = data.to_lowercase().contains("totalelements");
+            assert_eq!(page.total, is_told.then_some(7), "{data}");
         }
     }
 

@@ -96,13 +96,17 @@ pub(super) fn scan<'a>(
     body: &'a [u8],
     scanner: &'a mut Scanner,
 ) -> Result<Document<'a>, serde_json::Error> {
-    let document = str::from_utf8(body)
-        .ok()
-        .and_then(|body| scanner.scan(body));
-    document.ok_or_else(|| match serde_json::from_slice::<IgnoredAny>(body) {
+    let json = str::from_utf8(body).ok();
+    let document = json.and_then(|json| scanner.scan(json));
+    document.ok_or_else(|| malformed(body))
+}
+
+/// Why a body could not be read: where it ends to be JSON, else that it is no object.
+pub(super) fn malformed(body: &[u8]) -> serde_json::Error {
+    match serde_json::from_slice::<IgnoredAny>(body) {
         Err(error) => error,
-        Ok(_) => missing("text"),
-    })
+        Ok(_) => missing("object"),
+    }
 }
 
 /// The error of a body that lacks something.

@@ -1,0 +1,183 @@
+//! The grammar of JSON: where a value, a name, a text and a number end.
+
+use super::{Kind, Span};
+
+/// Adds the spans of the value at `at`, and gives its end. `open` holds the objects and lists around the
+/// place that is read, the innermost last.
+pub(super) fn read(
+    bytes: &[u8],
+    mut at: usize,
+    spans: &mut Vec<Span>,
+    open: &mut Vec<u32>,
+) -> Option<usize> {
+    loop {
+        at = after_space(bytes, at);
+        let start = at;
+        let kind;
+        (at, kind) = match *bytes.get(at)? {
+            b'"' => string(bytes, at)?,
+            b'{' => (at + 1, Kind::Object),
+            b'[' => (at + 1, Kind::List),
+            b't' => (word(bytes, at, b"true")?, Kind::Other),
+            b'f' => (word(bytes, at, b"false")?, Kind::Other),
+            b'n' => (word(bytes, at, b"null")?, Kind::Null),
+            _ => (number(bytes, at)?, Kind::Other),
+        };
+        push(spans, start, at, kind);
+        if matches!(kind, Kind::Object | Kind::List) {
+            open.push(offset(spans.len() - 1));
+            at = after_space(bytes, at);
+            match (*bytes.get(at)?, kind) {
+                (b'}', Kind::Object) | (b']', Kind::List) => {}
+                (_, Kind::Object) => {
+                    at = name(bytes, at, spans)?;
+                    continue;
+                }
+                _ => continue,
+            }
+        }
+        loop {
+            let Some(around) = open.last() else {
+                return Some(at);
+            };
+            at = after_space(bytes, at);
+            let next = offset(spans.len());
+            let around = &mut spans[*around as usize];
+            let byte = *bytes.get(at)?;
+            at += 1;
+            match (byte, around.kind) {
+                (b',', Kind::Object) => {
+                    at = name(bytes, after_space(bytes, at), spans)?;
+                    break;
+                }
+                (b',', _) => break,
+                (b'}', Kind::Object) | (b']', Kind::List) => {
+                    (around.end, around.next) = (offset(at), next);
+                    open.pop();
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// Adds what stands between `start` and `end`.
+#[inline]
+fn push(spans: &mut Vec<Span>, start: usize, end: usize, kind: Kind) {
+    spans.push(Span {
+        start: offset(start),
+        end: offset(end),
+        next: offset(spans.len() + 1),
+        kind,
+    });
+}
+
+/// An offset or a count of spans: no more than the text has bytes, which are less than `TAKEN`.
+#[expect(clippy::cast_possible_truncation, reason = "see above")]
+fn offset(at: usize) -> u32 {
+    at as u32
+}
+
+/// Adds the name at `at`; gives where its value can begin.
+#[inline]
+pub(super) fn name(bytes: &[u8], at: usize, spans: &mut Vec<Span>) -> Option<usize> {
+    if *bytes.get(at)? != b'"' {
+        return None;
+    }
+    let (end, kind) = string(bytes, at)?;
+    push(spans, at, end, kind);
+    let at = after_space(bytes, end);
+    (*bytes.get(at)? == b':').then_some(at + 1)
+}
+
+/// The end of the string at `at`.
+#[inline]
+fn string(bytes: &[u8], at: usize) -> Option<(usize, Kind)> {
+    let mut kind = Kind::Plain;
+    let mut at = at + 1;
+    loop {
+        at = end_of_plain(bytes, at);
+        match *bytes.get(at)? {
+            b'"' => return Some((at + 1, kind)),
+            b'\\' => {
+                kind = Kind::Escaped;
+                at += 1 + escape_len(&bytes[at + 1..])?;
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// The length of what follows a backslash.
+fn escape_len(rest: &[u8]) -> Option<usize> {
+    match rest.first()? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(1),
+        b'u' => {
+            let hex = rest.get(1..5)?;
+            hex.iter().all(u8::is_ascii_hexdigit).then_some(5)
+        }
+        _ => None,
+    }
+}
+
+/// The end of the number at `at`.
+#[inline]
+fn number(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut at = skip(bytes, at, b"-");
+    at = match bytes.get(at)? {
+        b'0' => at + 1,
+        _ => digits(bytes, at)?,
+    };
+    if let Some(b'.') = bytes.get(at) {
+        at = digits(bytes, at + 1)?;
+    }
+    if let Some(b'e' | b'E') = bytes.get(at) {
+        at = digits(bytes, skip(bytes, at + 1, b"+-"))?;
+    }
+    Some(at)
+}
+
+fn digits(bytes: &[u8], at: usize) -> Option<usize> {
+    let rest = bytes.get(at..)?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (0 < digits).then_some(at + digits)
+}
+
+fn skip(bytes: &[u8], at: usize, any_of: &[u8]) -> usize {
+    let is_one = matches!(bytes.get(at), Some(byte) if any_of.contains(byte));
+    at + usize::from(is_one)
+}
+
+fn word(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
+    bytes[at..].starts_with(word).then_some(at + word.len())
+}
+
+#[inline]
+pub(super) fn after_space(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(at) {
+        at += 1;
+    }
+    at
+}
+
+/// The first byte from `at` on that ends a string, escapes or is a control character, eight bytes at
+/// a time.
+#[inline]
+fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGHS: u64 = ONES << 7;
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(*chunk);
+        // A quote and the control characters are, with this bit turned, all that lies below `!`.
+        let ends = (word ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
+        let escapes = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
+        // The lowest byte that is found is right; a borrow can only mark bytes above it.
+        let found = (ends | escapes) & !word & HIGHS;
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let is_plain = |byte: &&u8| !matches!(**byte, b'"' | b'\\' | 0..b' ');
+    at + bytes[at..].iter().take_while(is_plain).count()
+}

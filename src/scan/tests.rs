@@ -1,0 +1,180 @@
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+
+use super::*;
+
+/// Compares every value of a document with what the library reads of the same text.
+fn compare(value: Value<'_>, raw: &RawValue) {
+    assert_eq!(value.json(), raw.get());
+    let string: Option<String> = serde_json::from_str(raw.get()).ok();
+    assert_eq!(value.string().as_deref(), string.as_deref());
+    if let Some(items) = value.items() {
+        let items: Vec<_> = items.collect();
+        let expected: Vec<&RawValue> = serde_json::from_str(raw.get()).unwrap();
+        assert_eq!(items.len(), expected.len());
+        for (item, raw) in items.into_iter().zip(expected) {
+            compare(item, raw);
+        }
+    } else if let Some(pairs) = value.pairs() {
+        let values: Vec<_> = pairs.map(|(_, value)| value).collect();
+        let members = Members::read(raw.get());
+        assert_eq!(value.members().is_some(), members.is_some());
+        let Some(members) = members else { return };
+        let names = value.members().unwrap().into_iter().map(|(name, _)| name);
+        assert!(names.eq(members.iter().map(|(name, _)| name.as_str())));
+        assert_eq!(values.len(), members.len());
+        for (value, (_, raw)) in values.into_iter().zip(&members) {
+            compare(value, raw);
+        }
+    }
+}
+
+/// The members of an object as the library reads them, repeated names included.
+struct Members;
+
+impl Members {
+    fn read(json: &str) -> Option<Vec<(String, Box<RawValue>)>> {
+        use serde::Deserializer as _;
+        let mut reader = serde_json::Deserializer::from_str(json);
+        reader.deserialize_map(Self).ok()
+    }
+}
+
+impl<'de> serde::de::Visitor<'de> for Members {
+    type Value = Vec<(String, Box<RawValue>)>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(members)
+    }
+}
+
+/// Reads the next value by entering whatever can be entered.
+fn walk(cursor: &mut Cursor<'_>) -> Option<()> {
+    match cursor.next_byte()? {
+        b'{' => cursor.object(|cursor, _| walk(cursor)),
+        b'[' => cursor.list(walk),
+        _ => cursor.value(&mut Scanner::default()).map(drop),
+    }
+}
+
+fn agree(json: &str) {
+    let mut scanner = Scanner::default();
+    let document = scanner.scan(json);
+    let mut cursor = Cursor::new(json).unwrap();
+    let walked = walk(&mut cursor).and_then(|()| cursor.end());
+    assert_eq!(document.is_some(), walked.is_some(), "{json}");
+    let expected = serde_json::from_str::<&RawValue>(json).ok();
+    assert_eq!(document.is_some(), expected.is_some(), "{json}");
+    if let (Some(document), Some(expected)) = (&document, expected) {
+        compare(document.root(), expected);
+    }
+}
+
+#[test]
+fn reads_what_the_library_reads_and_refuses_what_it_refuses() {
+    for json in [
+        "",
+        " ",
+        "null",
+        " true ",
+        "falsey",
+        "nul",
+        "-",
+        "-0",
+        "01",
+        "1.",
+        ".5",
+        "1.5e",
+        "1e+7",
+        "1E-7 ",
+        "+1",
+        "1 2",
+        "\"",
+        "\"\\",
+        "\"\\u12",
+        "\"\\u12g4\"",
+        "\"\\ud800\"",
+        "\"\\ud83d\\ude00\"",
+        "\"\\x\"",
+        "\"tab\there\"",
+        "\"del \u{7f} é 漢 \u{0}\"",
+        "\"seven77\" ",
+        "\"exactly8!\"",
+        "\"a long text with a quote \\\" far behind its beginning\"",
+        "{}",
+        "[]",
+        "[ ]",
+        "{ }",
+        "[,]",
+        "[1,]",
+        "[1 2]",
+        "[1,[2,[3]],{}]",
+        "{\"a\":1,}",
+        "{\"a\" : [ ] , \"b\":{\"c\":null}}",
+        "{\"a\"}",
+        "{\"a\":}",
+        "{a:1}",
+        "{1:1}",
+        "{\"a\":1]",
+        "[1}",
+        "]",
+        "{\"\\ud800\":1}",
+        "{\"a\":{\"\\ud800\":1},\"a\":2}",
+        "\u{feff}{}",
+        "{}\u{a0}",
+    ] {
+        agree(json);
+    }
+}
+
+#[test]
+fn depth_takes_no_stack() {
+    let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+    assert!(Scanner::default().scan(&deep).is_some());
+    assert!(Scanner::default().scan(&deep[1..]).is_none());
+    assert!(Scanner::default().scan(&deep[..1_500_000]).is_none());
+}
+
+#[test]
+fn a_scanner_forgets_the_text_before() {
+    let mut scanner = Scanner::default();
+    assert!(scanner.scan("[[[[").is_none());
+    assert_eq!(
+        scanner.scan("[1]").unwrap().root().items().unwrap().count(),
+        1
+    );
+}
+
+proptest! {
+    /// Any text of the bytes that JSON is made of.
+    #[test]
+    fn agrees_with_the_library_on_near_json(json in r#"[\[\]{}:,"\\0-9eE+.\-truefalsn u\t é]{0,24}"#) {
+        agree(&json);
+    }
+
+    /// JSON with one place changed.
+    #[test]
+    fn agrees_with_the_library_on_broken_json(
+        depth in 0_usize..4,
+        text in "\\PC{0,20}",
+        cut in any::<prop::sample::Index>(),
+        with in r#"[\[\]{}:,"\\0-9\-a-z \x00]?"#,
+    ) {
+        let text = serde_json::to_string(&text).unwrap();
+        let mut json = format!("[1.5e3,{text},null,{{}}]");
+        for _ in 0..depth {
+            json = format!("{{{text}: {json} , \"n\":-7}}");
+        }
+        agree(&json);
+        let (at, char) = json.char_indices().nth(cut.index(json.chars().count())).unwrap();
+        agree(&format!("{}{with}{}", &json[..at], &json[at + char.len_utf8()..]));
+    }
+}
