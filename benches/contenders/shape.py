@@ -155,7 +155,7 @@ CATEGORIES = {
 TERMINAL = ["success", "failure", "expired", "aborted", "rejected", "skipped"]
 
 # The level of harness-lake's own files, and their rows of a row group.
-ZSTD_LEVEL = 3
+ZSTD_LEVEL = 1
 ROW_GROUP_ROWS = 122_880
 
 # Compared as sets: harness-lake keeps the order in which they came.

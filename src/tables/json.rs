@@ -309,12 +309,15 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     /// The members that have no slot, in the order in which they came.
     fn others(&self) -> impl Iterator<Item = Value<'a>> {
         let members = self.whole.and_then(Value::pairs).into_iter().flatten();
-        // Without a look at those behind the last one.
-        let places = u128::BITS - self.others.leading_zeros();
-        (0..places)
-            .zip(members)
-            .filter(|(place, _)| self.others >> place & 1 == 1)
-            .map(|(_, (_, value))| value)
+        let mut left = self.others;
+        let place = move |(_, value)| {
+            let is_left = left & 1 == 1;
+            // Behind the last one is nothing to look for.
+            (left != 0).then(|| left >>= 1).map(|()| (is_left, value))
+        };
+        members
+            .map_while(place)
+            .filter_map(|(is_left, value)| is_left.then_some(value))
     }
 
     /// Writes what nobody took as the text of a JSON object. False, and nothing, where all was taken.
