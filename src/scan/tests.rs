@@ -160,6 +160,15 @@ proptest! {
         agree(&json);
     }
 
+    /// Escapes of all kinds, halves of surrogate pairs among them.
+    #[test]
+    fn agrees_with_the_library_on_escapes(
+        text in r#"(\\u(d[89a-fA-F]|[0-9a-fA-F]{2})[0-9a-f]{2}|\\[bfnrtuU"\\/x]|[a-zé😀]){0,8}"#,
+    ) {
+        agree(&format!("\"{text}\""));
+        agree(&format!("{{\"{text}\":[\"{text}\"]}}"));
+    }
+
     /// JSON with one place changed.
     #[test]
     fn agrees_with_the_library_on_broken_json(

@@ -368,18 +368,16 @@ fn next_is(names: &[&str], name: &str, cursor: &mut usize) -> Option<usize> {
     })
 }
 
-/// Where a name stands among `names`: looked for from `cursor` on, then in any casing. `cursor`
-/// moves behind what was found.
+/// Where a name stands among `names`, in any casing. Looked for at `cursor` first, which moves behind
+/// what was found.
 fn find(names: &[&str], name: &str, cursor: &mut usize) -> Option<usize> {
-    let (before, after) = names.split_at((*cursor).min(names.len()));
-    let exact = |known: &&str| *known == name;
-    let at = (after.iter().position(exact).map(|at| before.len() + at))
-        .or_else(|| before.iter().position(exact))
-        .or_else(|| {
-            names
-                .iter()
-                .position(|known| known.eq_ignore_ascii_case(name))
-        })?;
+    if let Some(at) = next_is(names, name, cursor) {
+        return Some(at);
+    }
+    // Most names differ in their length already.
+    let mut alike = (names.iter().enumerate()).filter(|(_, known)| known.len() == name.len());
+    let (at, _) = (alike.clone().find(|(_, known)| **known == name))
+        .or_else(|| alike.find(|(_, known)| known.eq_ignore_ascii_case(name)))?;
     *cursor = at + 1;
     Some(at)
 }
