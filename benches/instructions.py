@@ -65,10 +65,10 @@ def main():
     if asked.update:
         all_known[asked.profile] = ratios
         KNOWN.write_text(json.dumps(all_known, indent=2) + "\n")
-    known = all_known.get(asked.profile, {})
-    worse = [name for name in known if known[name] * MARGIN < ratios[name]]
+    known = all_known[asked.profile]
+    worse = [name for name in ratios if known[name] * MARGIN < ratios[name]]
     for name, ratio in ratios.items():
-        print(f"{name}: {counted[name]:,} instructions, {ratio} x the parser's (known: {known.get(name, 'none')})")
+        print(f"{name}: {counted[name]:,} instructions, {ratio} x the parser's (known: {known[name]})")
     if worse:
         sys.exit(f"more instructions than known: {', '.join(worse)}. If that is meant: --update")
 

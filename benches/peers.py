@@ -108,7 +108,7 @@ class Bench:
             # As the others begin: with nothing to compare what is written with.
             for name in tables:
                 shutil.rmtree(lake / name, ignore_errors=True)
-            return run(self.command("replay", "--again", "--lake", lake))
+            return run(self.command("replay", "--lake", lake))
 
         contenders = {OURS: ours} | {form: contender(form) for form in self.forms}
         costs = measure.interleave(contenders, self.repeat)

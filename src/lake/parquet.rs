@@ -60,7 +60,7 @@ const LONG_TEXT: [&str; 5] = [
 const UNIQUE_TEXT: [&str; 3] = ["stage_node_id", "commit_sha", "link"];
 
 /// Columns of numbers of any size, which are packed by their differences, as times are.
-const SPANS: [&str; 2] = ["duration_ms", "queued_ms"];
+const DURATIONS: [&str; 2] = ["duration_ms", "queued_ms"];
 
 /// Packed columns in which no number repeats: zstd finds nothing there.
 const DENSE: [&str; 6] = [
@@ -297,7 +297,7 @@ fn properties(schema: &SchemaRef, executions: u64) -> WriterPropertiesBuilder {
             properties = properties
                 .set_column_dictionary_enabled(column.clone(), false)
                 .set_column_statistics_enabled(column, EnabledStatistics::None);
-        } else if is_time || SPANS.contains(&name) {
+        } else if is_time || DURATIONS.contains(&name) {
             properties = properties
                 .set_column_dictionary_enabled(column.clone(), false)
                 .set_column_encoding(column.clone(), Encoding::DELTA_BINARY_PACKED);
@@ -484,6 +484,22 @@ async fn stamp_of(store: &Store, path: &str, found: &Found) -> Result<Stamp, Sta
                 length = (more as u64).max(length + 1).min(found.size);
             }
             Err(source) => return Err(failed(source).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_are_encoded_in_a_way_of_their_own_exist() {
+        let tables = Table::PARTITIONED.into_iter().map(Kind::Table);
+        let schemas: Vec<_> = tables.chain([Kind::Raw]).map(Kind::schema).collect();
+        let names = LONG_TEXT.iter().chain(&UNIQUE_TEXT).chain(&DURATIONS);
+        for name in names.chain(&DENSE) {
+            let exists = |schema: &&SchemaRef| schema.field_with_name(name).is_ok();
+            assert!(schemas.iter().any(exists), "{name}");
         }
     }
 }

@@ -132,7 +132,7 @@ impl<'a, const N: usize> Slots<'a, N> {
     }
 
     /// Puts a value that was taken back into its slot.
-    pub(crate) fn leave(&mut self, slot: usize) {
+    pub(crate) fn restore(&mut self, slot: usize) {
         self.at[slot] &= !TAKEN;
     }
 
@@ -276,8 +276,8 @@ impl<'a> Value<'a> {
     }
 }
 
-/// What a text with escapes says; `None` where one is half of a surrogate pair. Never longer than it is
-/// written.
+/// What a text with escapes says; `None` where one is half of a surrogate pair. It is never longer than it
+/// is written, so its room is known: the library lets it grow, which makes threads wait for each other.
 fn unescaped(mut text: &str) -> Option<String> {
     let mut said = String::with_capacity(text.len());
     while let Some((plain, escape)) = text.split_once('\\') {

@@ -123,9 +123,8 @@ fn scalar(spelling: &str) -> Option<u64> {
         Ok(number) => natural(number),
         Err(_) => leaf(domain::NEGATIVE, &number.to_le_bytes()),
     };
-    match spelling {
-        "true" | "false" => return Some(leaf(domain::BOOL, &[u8::from(spelling == "true")])),
-        _ => {}
+    if let "true" | "false" = spelling {
+        return Some(leaf(domain::BOOL, &[u8::from(spelling == "true")]));
     }
     if let Ok(number) = spelling.parse() {
         return Some(natural(number));
@@ -273,6 +272,16 @@ mod tests {
     fn a_moved_project_is_new_content() {
         let elsewhere = content_hash(&Scope::new("platform", "web"), "{}");
         assert_ne!(hash("{}"), elsewhere);
+    }
+
+    #[test]
+    fn what_is_visited_is_as_deep_as_it_always_was() {
+        let deep = |depth, at| format!("{}{at}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(hash(&deep(127, "1")), hash(&deep(127, "1.0")));
+        assert_ne!(hash(&deep(128, "1")), hash(&deep(128, "1.0")));
+        // As large as whole numbers are told apart.
+        assert_eq!(hash("9007199254740990"), hash("900719925474099e1"));
+        assert_ne!(hash("9007199254740992"), hash("9007199254740992e0"));
     }
 
     #[test]

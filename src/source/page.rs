@@ -15,7 +15,7 @@ use crate::window::from_ms;
 use super::canonical::ScopeHash;
 use super::http::{Answer, Unusable};
 use super::persons;
-use super::wire::{ErrorBody, integer, malformed, members, missing, sane_ms, text};
+use super::wire::{ErrorBody, integer, is_meant, malformed, members, missing, sane_ms, text};
 
 /// A page of `POST /pipeline/api/pipelines/execution/summary`, checked to be whole.
 #[derive(Clone, Debug)]
@@ -73,8 +73,8 @@ impl Page {
             .ok()
             .and_then(|json| reader.envelope(json));
         read.ok_or_else(|| malformed(body))?;
-        let status = reader.status.unwrap_or_default();
-        if !(status.is_empty() || status.eq_ignore_ascii_case("SUCCESS")) {
+        let refuses = |status: String| !status.eq_ignore_ascii_case("SUCCESS");
+        if reader.status.is_some_and(refuses) {
             return Err(Unusable::Refused(ErrorBody::read(body).unwrap_or_default()));
         }
         if !reader.has_data {
@@ -147,9 +147,10 @@ impl Reader<'_> {
                 (self.has_data, self.has_content) = (true, false);
                 return self.data(cursor);
             }
-            let value = cursor.value(&mut self.scanner)?;
-            if is_meant("status", name.as_deref(), self.status.is_some()) {
-                self.status = text(Some(value.root())).map(Cow::into_owned);
+            let document = cursor.value(&mut self.scanner)?;
+            let value = document.root();
+            if is_meant("status", name.as_deref(), self.status.is_some()) && !value.is_null() {
+                self.status = text(Some(value)).map(Cow::into_owned);
             }
             Some(())
         })?;
@@ -167,9 +168,12 @@ impl Reader<'_> {
                 self.has_content = true;
                 return cursor.list(|cursor| self.row(cursor));
             }
-            let value = cursor.value(&mut self.scanner)?;
-            if is_meant("totalElements", name.as_deref(), self.page.total.is_some()) {
-                let total = integer(Some(value.root()));
+            let document = cursor.value(&mut self.scanner)?;
+            let value = document.root();
+            if is_meant("totalElements", name.as_deref(), self.page.total.is_some())
+                && !value.is_null()
+            {
+                let total = integer(Some(value));
                 self.page.total = total.and_then(|total| u64::try_from(total).ok());
             }
             Some(())
@@ -190,12 +194,6 @@ impl Reader<'_> {
         }
         Some(())
     }
-}
-
-/// Whether a member is read for the one that is called `name`: in any casing, but the exact spelling goes
-/// before what was found.
-fn is_meant(name: &str, found: Option<&str>, is_known: bool) -> bool {
-    found.is_some_and(|found| found == name || (!is_known && found.eq_ignore_ascii_case(name)))
 }
 
 fn shown(value: Option<Value<'_>>) -> &str {
@@ -277,6 +275,9 @@ mod tests {
     fn a_refusal_inside_a_200_is_seen() {
         let refused = decode(r#"{"status":"ERROR","code":"INVALID_REQUEST","message":"no"}"#);
         assert!(matches!(refused, Err(Unusable::Refused(e)) if e.code == "INVALID_REQUEST"));
+        // Null is as if absent, in any spelling.
+        let refused = decode(r#"{"Status":"ERROR","status":null,"data":{"content":[]}}"#);
+        assert!(matches!(refused, Err(Unusable::Refused(_))));
     }
 
     #[test]
@@ -303,6 +304,9 @@ mod tests {
             format!(r#""data":{{"content":{even}}},"DATA":{{"content":{odd}}}"#),
             format!(r#""data":{{"totalElements":7,"Content":{odd},"content":{even}}}"#),
             format!(r#""data":{{"content":{even},"CONTENT":{odd},"TotalElements":7}}"#),
+            format!(
+                r#""data":{{"TotalElements":7,"totalElements":null,"content":{even},"Content":null}}"#
+            ),
             format!(r#""\ud800":0,"Data":null,"data":{{"content":null,"Content":{even}}}"#),
         ] {
             let page = decode(&format!("{{{data}}}")).unwrap();

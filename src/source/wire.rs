@@ -75,16 +75,20 @@ pub(super) fn members<'a, const N: usize>(
 ) -> Option<[Option<Value<'a>>; N]> {
     let mut found = [None; N];
     for (name, value) in object.pairs()? {
-        let Some(name) = name.string() else { continue };
-        let same = |known: &&str| known.eq_ignore_ascii_case(&name);
-        if let Some(at) = names.iter().position(same)
-            && !value.is_null()
-            && (names[at] == name || found[at].is_none())
-        {
-            found[at] = Some(value);
+        let name = name.string();
+        for (known, found) in names.iter().zip(&mut found) {
+            if is_meant(known, name.as_deref(), found.is_some()) && !value.is_null() {
+                *found = Some(value);
+            }
         }
     }
     Some(found)
+}
+
+/// Whether a member is read for the one that is called `name`: in any casing, but the exact spelling goes
+/// before what is known already.
+pub(super) fn is_meant(name: &str, found: Option<&str>, is_known: bool) -> bool {
+    found.is_some_and(|found| found == name || (!is_known && found.eq_ignore_ascii_case(name)))
 }
 
 /// Reads a body that is to be JSON.
@@ -155,23 +159,20 @@ impl ErrorBody {
     pub(super) fn read(body: &[u8]) -> Option<Self> {
         let mut scanner = Scanner::default();
         let document = scan(body, &mut scanner).ok()?;
-        Some(Self::of(document.root()))
-    }
-
-    /// What an envelope says. JSON that is no object came from Harness, too, and says nothing.
-    pub(super) fn of(envelope: Value<'_>) -> Self {
         let names = ["code", "message", "detailedMessage", "correlationId"];
-        let [code, message, detail, correlation] = members(envelope, names).unwrap_or_default();
+        // JSON that is no object came from Harness, too, and says nothing.
+        let found = members(document.root(), names);
+        let [code, message, detail, correlation] = found.unwrap_or_default();
         let mut message = text(message)
             .or_else(|| text(detail))
             .map_or_else(|| "no message".to_owned(), Cow::into_owned);
         if let Some(id) = text(correlation) {
             message = format!("{message} (correlation id {id})");
         }
-        Self {
+        Some(Self {
             code: text(code).unwrap_or_default().into_owned(),
             message,
-        }
+        })
     }
 }
 

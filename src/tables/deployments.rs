@@ -162,18 +162,14 @@ fn environments<'a>(cd: &mut StageCd<'a>, drift: &mut Drift) -> Vec<Environment<
     let infra: EnvironmentFields<'a> = cd.object(StageCdField::Infra, drift);
     let mut gitops: Gitops<'a> = cd.object(StageCdField::Gitops, drift);
     let many = gitops.items(GitopsField::Environments, drift);
-    let mut environments = Vec::with_capacity(1);
-    let mut add = |fields: EnvironmentFields<'a>, drift: &mut Drift| {
-        if !fields.is_empty() {
-            environments.push(Environment::read(fields, drift));
-        }
-    };
-    add(infra, drift);
-    for raw in many {
-        if let Some(fields) = EnvironmentFields::read(raw, drift) {
-            add(fields, drift);
-        }
-    }
+    let many: Vec<_> = many
+        .filter_map(|raw| EnvironmentFields::read(raw, drift))
+        .collect();
+    let mut environments: Vec<_> = std::iter::once(infra)
+        .chain(many)
+        .filter(|fields| !fields.is_empty())
+        .map(|fields| Environment::read(fields, drift))
+        .collect();
     leaf::first_of_each(&mut environments, |environment: &Environment<'_>| {
         environment.id.as_deref().unwrap_or_default()
     });

@@ -11,7 +11,7 @@ use std::fmt;
 use crate::scan::{Slots, Value};
 
 use super::leaf;
-use super::members::{Writer, write_object};
+use super::members::{Writer, put, write_object};
 use crate::drift::Drift;
 
 /// Storage class names that the server's database leaks into its answers.
@@ -270,7 +270,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
 
     /// Leaves a value that was taken after all, uncounted.
     pub(super) fn keep(&mut self, field: F) {
-        self.slots.leave(field.at());
+        self.slots.restore(field.at());
     }
 
     /// The name of a slot as it came.
@@ -309,15 +309,16 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     /// The members that have no slot, in the order in which they came.
     fn others(&self) -> impl Iterator<Item = Value<'a>> {
         let members = self.whole.and_then(Value::pairs).into_iter().flatten();
-        let mut left = self.others;
-        let place = move |(_, value)| {
-            let is_left = left & 1 == 1;
+        let next = |left: &mut u128, (_, value)| {
             // Behind the last one is nothing to look for.
-            (left != 0).then(|| left >>= 1).map(|()| (is_left, value))
+            if *left == 0 {
+                return None;
+            }
+            let is_left = *left & 1 == 1;
+            *left >>= 1;
+            Some(is_left.then_some(value))
         };
-        members
-            .map_while(place)
-            .filter_map(|(is_left, value)| is_left.then_some(value))
+        members.scan(self.others, next).flatten()
     }
 
     /// Writes what nobody took as the text of a JSON object. False, and nothing, where all was taken.
@@ -331,7 +332,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
                 (name, Cow::Borrowed(value.json()))
             });
             let all = write_object(came.chain(self.rest.iter().cloned()).collect());
-            out.write_str(&all).expect("memory takes any text");
+            put(out, &all);
             return true;
         }
         let mut object = Writer::new(out);

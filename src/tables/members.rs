@@ -66,7 +66,7 @@ impl<'a, W: fmt::Write> Writer<'a, W> {
     }
 }
 
-fn put(out: &mut impl fmt::Write, text: &str) {
+pub(super) fn put(out: &mut impl fmt::Write, text: &str) {
     out.write_str(text).expect("memory takes any text");
 }
 

@@ -147,7 +147,7 @@ impl<'a> Summary<'a> {
         let Some(undecoded) = &self.undecoded else {
             return self.fields.write_left(out);
         };
-        out.write_str(undecoded).expect("memory takes any text");
+        members::put(out, undecoded);
         true
     }
 
