@@ -62,6 +62,13 @@ pub(crate) struct Value<'a> {
     at: u32,
 }
 
+/// What an object or a list holds itself, in its order.
+#[derive(Clone)]
+pub(crate) struct Held<'a> {
+    next: Value<'a>,
+    end: u32,
+}
+
 /// Members that an object has room for at first.
 const FEW: usize = 16;
 
@@ -190,15 +197,38 @@ impl<'a> Value<'a> {
     /// What a string says; `None` for any other value, and for half of a surrogate pair.
     #[inline]
     pub(crate) fn string(self) -> Option<Cow<'a, str>> {
+        match self.kind() {
+            Kind::Plain => Some(Cow::Borrowed(self.inner())),
+            Kind::Escaped => unescaped(self.inner()).map(Cow::Owned),
+            _ => None,
+        }
+    }
+
+    /// What stands between the quotes of a string without escapes; `None` for any other value.
+    #[inline]
+    pub(crate) fn plain(self) -> Option<&'a str> {
+        (self.kind() == Kind::Plain).then(|| self.inner())
+    }
+
+    /// The bytes from where a string without escapes begins, and how many of them are its own.
+    #[inline]
+    pub(crate) fn inner_and_more<const N: usize>(self) -> Option<(&'a [u8; N], usize)> {
         let Span {
             start, end, kind, ..
         } = self.span();
-        let inner = || &self.document.json[start as usize + 1..end as usize - 1];
-        match kind {
-            Kind::Plain => Some(Cow::Borrowed(inner())),
-            Kind::Escaped => unescaped(inner()).map(Cow::Owned),
-            _ => None,
-        }
+        let more = self
+            .document
+            .json
+            .as_bytes()
+            .get(start as usize + 1..)?
+            .first_chunk()?;
+        (kind == Kind::Plain).then_some((more, (end - start) as usize - 2))
+    }
+
+    #[inline]
+    fn inner(self) -> &'a str {
+        let Span { start, end, .. } = self.span();
+        &self.document.json[start as usize + 1..end as usize - 1]
     }
 
     /// The name of a value that is a member of an object, as a value.
@@ -238,11 +268,12 @@ impl<'a> Value<'a> {
     }
 
     /// The items of a list.
-    pub(crate) fn items(self) -> Option<impl Iterator<Item = Value<'a>> + Clone> {
+    pub(crate) fn items(self) -> Option<Held<'a>> {
         (self.kind() == Kind::List).then(|| self.held())
     }
 
     /// Names and values of an object.
+    #[inline]
     pub(crate) fn pairs(self) -> Option<impl Iterator<Item = (Value<'a>, Value<'a>)>> {
         if self.kind() != Kind::Object {
             return None;
@@ -253,10 +284,11 @@ impl<'a> Value<'a> {
         }))
     }
 
-    fn held(self) -> impl Iterator<Item = Value<'a>> + Clone {
+    #[inline]
+    fn held(self) -> Held<'a> {
         let end = self.span().next;
-        let within = move |at: u32| (at < end).then(|| self.sibling(at));
-        std::iter::successors(within(self.at + 1), move |value| within(value.span().next))
+        let next = self.sibling(self.at + 1);
+        Held { next, end }
     }
 
     /// Hands each member of an object to `each`, in their order; `None` for a value that is no object,
@@ -273,6 +305,19 @@ impl<'a> Value<'a> {
         let mut members = Vec::with_capacity(self.at_most().min(FEW));
         self.each_member(|name, value| members.push((name, value)))?;
         Some(members)
+    }
+}
+
+impl<'a> Iterator for Held<'a> {
+    type Item = Value<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Value<'a>> {
+        let value = self.next;
+        (value.at < self.end).then(|| {
+            self.next.at = value.span().next;
+            value
+        })
     }
 }
 

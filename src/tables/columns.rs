@@ -90,9 +90,10 @@ impl Column for Text {
     }
 }
 
-/// An empty builder with room for as much as another holds.
+/// An empty builder with room for what another holds and some more.
 fn like(texts: &StringBuilder) -> StringBuilder {
-    StringBuilder::with_capacity(texts.len(), texts.values_slice().len())
+    let bytes = texts.values_slice().len();
+    StringBuilder::with_capacity(texts.len(), bytes + bytes / 8)
 }
 
 /// A `boolean` column.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::scan::Value;
 
 use super::columns::{columns, set_head};
-use super::json::{Others, object};
+use super::json::object;
 use super::leaf;
 use super::stages::StageFacts;
 use super::summary::Head;
@@ -45,7 +45,7 @@ columns! {
 object! {
     StageModules of StageModuleField at "layoutNodeMap.*.moduleInfo." {
         Cd = "cd",
-    } others Others::Held
+    } others Held
 }
 
 object! {
@@ -53,7 +53,7 @@ object! {
         Service = "serviceInfo",
         Infra = "infraExecutionSummary",
         Gitops = "gitopsExecutionSummary",
-    } others Others::Held
+    } others Held
 }
 
 object! {
@@ -62,14 +62,14 @@ object! {
         Name = "displayName",
         DeploymentType = "deploymentType",
         Artifacts = "artifacts",
-    } others Others::Held
+    } others Held
 }
 
 object! {
     Artifacts of ArtifactsField at "layoutNodeMap.*.moduleInfo.cd.serviceInfo.artifacts." {
         Primary = "primary",
         DisplayName = "artifactDisplayName",
-    } others Others::Held
+    } others Held
 }
 
 object! {
@@ -77,13 +77,13 @@ object! {
         DisplayName = "displayName",
         ImagePath = "imagePath",
         Tag = "tag",
-    } others Others::Held
+    } others Held
 }
 
 object! {
     Gitops of GitopsField at "layoutNodeMap.*.moduleInfo.cd.gitopsExecutionSummary." {
         Environments = "environments",
-    } others Others::Held
+    } others Held
 }
 
 object! {
@@ -92,7 +92,7 @@ object! {
         Name = "name",
         Type = "type",
         InfrastructureId = "infrastructureIdentifier",
-    } others Others::Held
+    } others Held
 }
 
 #[derive(Default)]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::scan::Value;
 
 use super::columns::{columns, set_head};
-use super::json::{Others, object};
+use super::json::object;
 use super::modules::Modules;
 use super::stages::{Progress, Totals};
 use super::summary::{self, Field, Fieldset, Head, Summary};
@@ -87,7 +87,7 @@ object! {
         TriggeredBy = "triggeredBy",
         IsRerun = "isRerun",
         RerunInfo = "rerunInfo",
-    } others Others::Known(&["buildInfo"])
+    } others Known ["buildInfo"]
 }
 
 object! {
@@ -97,26 +97,26 @@ object! {
         ExtraInfo = "extraInfo",
         TriggerIdentifier = "triggerIdentifier",
         TriggerName = "triggerName",
-    } others Others::Known(&[])
+    } others Known
 }
 
 object! {
     ExtraInfo of ExtraInfoField at "executionTriggerInfo.triggeredBy.extraInfo." {
         Email = "email",
-    } others Others::Kept
+    } others Kept
 }
 
 object! {
     RerunInfo of RerunField at "executionTriggerInfo.rerunInfo." {
         Previous = "prevExecutionId",
-    } others Others::Known(&["rootExecutionId", "rootTriggerType", "prevTriggerType"])
+    } others Known ["rootExecutionId", "rootTriggerType", "prevTriggerType"]
 }
 
 object! {
     RetryMetadata of RetryField at "retryExecutionMetadata." {
         Parent = "parentExecutionId",
         Root = "rootExecutionId",
-    } others Others::Kept
+    } others Kept
 }
 
 object! {
@@ -128,7 +128,7 @@ object! {
         ProjectId = "projectid",
         OrgId = "orgid",
         RunSequence = "runsequence",
-    } others Others::Known(&["triggerinfo", "triggerpayload"])
+    } others Known ["triggerinfo", "triggerpayload"]
 }
 
 object! {
@@ -137,7 +137,7 @@ object! {
         FilePath = "filePath",
         RepoName = "repoName",
         CommitId = "commitId",
-    } others Others::Kept
+    } others Kept
 }
 
 object! {
@@ -145,7 +145,7 @@ object! {
         Email = "email",
         UserName = "userName",
         CreatedAt = "createdAt",
-    } others Others::Known(&[])
+    } others Known
 }
 
 impl Executions {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use crate::scan::Value;
 
-use super::json::{Others, object};
+use super::json::object;
 use super::leaf;
 use super::members;
 use super::summary::{Field, Summary};
@@ -33,7 +33,7 @@ object! {
         StrategyMetadata = "strategyMetadata",
         Hidden = "hidden",
         IsRollback = "isRollbackStageNode",
-    } others Others::Known(&[
+    } others Known [
         "createdAt",
         "skipInfo",
         "nodeRunInfo",
@@ -43,14 +43,14 @@ object! {
         "executionInputConfigured",
         "isManualExecution",
         "childrenCount",
-    ])
+    ]
 }
 
 object! {
     Edges of EdgesField at "layoutNodeMap.*.edgeLayoutList." {
         Children = "currentNodeChildren",
         Next = "nextIds",
-    } others Others::Known(&[])
+    } others Known
 }
 
 /// The stages of an execution.
@@ -74,6 +74,8 @@ pub(super) struct Stage<'n> {
 
 struct Node<'a> {
     id: Cow<'a, str>,
+    /// How the id begins, which tells most ids apart.
+    prefix: u64,
     raw: Value<'a>,
     fields: NodeFields<'a>,
     /// `nodeType`.
@@ -152,7 +154,9 @@ impl<'a> Graph<'a> {
             }
         }
         room.members = emptied(members);
-        nodes.0.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        nodes
+            .0
+            .sort_unstable_by(|a, b| (a.prefix, &a.id).cmp(&(b.prefix, &b.id)));
 
         let (mut rows, reached) = nodes.walk(starts(summary, &nodes, drift));
         nodes.find_parents(&rows);
@@ -221,7 +225,9 @@ struct Nodes<'a>(Vec<Node<'a>>);
 
 impl Nodes<'_> {
     fn find(&self, id: &str) -> Option<usize> {
-        self.0.binary_search_by(|node| (*node.id).cmp(id)).ok()
+        let sought = (leaf::prefix(id.as_bytes()), id);
+        let order = |node: &Node<'_>| (node.prefix, &*node.id).cmp(&sought);
+        self.0.binary_search_by(order).ok()
     }
 
     /// All nodes in their order, and how many of them can be reached: depth first, a node before
@@ -282,6 +288,7 @@ impl<'a> Node<'a> {
             }
         }
         Self {
+            prefix: leaf::prefix(id.as_bytes()),
             id,
             raw,
             kind: fields.text(NodeField::NodeType, drift),
@@ -299,7 +306,7 @@ impl<'a> Node<'a> {
     fn is_row(&self, is_reached: bool) -> bool {
         let is_hidden = self.fields.peek(NodeField::Hidden).and_then(leaf::boolean) == Some(true);
         let is_group = self.is_strategy() || self.is_type("parallel");
-        let is_missing = self.is_placeholder() && !is_reached;
+        let is_missing = !is_reached && self.is_placeholder();
         !(is_hidden || is_group || is_missing)
     }
 

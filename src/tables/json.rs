@@ -12,6 +12,7 @@ use crate::scan::{Slots, Value};
 
 use super::leaf;
 use super::members::{Writer, put, write_object};
+use super::names::Names;
 use crate::drift::Drift;
 
 /// Storage class names that the server's database leaks into its answers.
@@ -23,8 +24,8 @@ const FEW: usize = 8;
 /// What becomes of the fields of an object that have no slot.
 #[derive(Clone, Copy)]
 pub(super) enum Others {
-    /// They are kept; those that are not named here are counted as unknown.
-    Known(&'static [&'static str]),
+    /// They are kept; those that are not among the names are counted as unknown.
+    Known,
     /// They are kept: the names are free.
     Kept,
     /// They are passed over: the text of the whole object stands in a column.
@@ -35,9 +36,9 @@ pub(super) enum Others {
 pub(super) trait Fields: Copy {
     /// Where in a summary the object stands, for the counts of drift, with a dot at the end.
     const PATH: &'static str;
-    /// The names of the fields that have a slot, as the server spells and orders them.
-    const NAMES: &'static [&'static str];
-    /// Those names behind the path.
+    /// The names of the fields that have a slot, and then of others.
+    const NAMES: Names;
+    /// The names of the fields that have a slot, behind the path.
     const PATHS: &'static [&'static str];
     /// The other fields.
     const OTHERS: Others;
@@ -49,7 +50,7 @@ pub(super) trait Fields: Copy {
 macro_rules! object {
     ($object:ident of $fields:ident at $path:literal {
         $($field:ident = $name:literal),+ $(,)?
-    } others $others:expr) => {
+    } others $others:ident $([$($other:literal),* $(,)?])?) => {
         #[derive(Clone, Copy)]
         pub(super) enum $fields {
             $($field),+
@@ -57,9 +58,14 @@ macro_rules! object {
 
         impl $crate::tables::json::Fields for $fields {
             const PATH: &'static str = $path;
-            const NAMES: &'static [&'static str] = &[$($name),+];
+            const NAMES: $crate::tables::names::Names = {
+                use $crate::tables::names::{Name, Names, hashed, keyed, places};
+                const NAMES: &[Name] = &keyed([$($name,)+ $($($other),*)?]);
+                static TABLE: [u8; places(NAMES.len())] = hashed(NAMES);
+                Names::new(NAMES, &TABLE)
+            };
             const PATHS: &'static [&'static str] = &[$(concat!($path, $name)),+];
-            const OTHERS: $crate::tables::json::Others = $others;
+            const OTHERS: $crate::tables::json::Others = $crate::tables::json::Others::$others;
 
             fn at(self) -> usize {
                 self as usize
@@ -112,20 +118,15 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     pub(super) fn read(value: Value<'a>, drift: &mut Drift) -> Option<Self> {
         let mut object = Self::empty();
         object.whole = Some(value);
-        // Servers send fields in a steady order: the next one is looked for where the last was found.
-        let (mut slot, mut other) = (0, 0);
         // Which known names were left already, and how many others.
         let (mut known, mut unknown) = (0_u64, 0);
-        for (place, (name, value)) in value.pairs()?.enumerate() {
-            let name = name.string()?;
-            let mut at_other = match F::OTHERS {
-                Others::Known(names) => next_is(names, &name, &mut other),
-                Others::Kept | Others::Held => None,
+        for (place, (named, value)) in value.pairs()?.enumerate() {
+            let name = match named.plain() {
+                Some(plain) => Cow::Borrowed(plain),
+                None => named.string()?,
             };
-            debug_assert!(at_other.is_none() || find(F::NAMES, &name, &mut 0).is_none());
-            if at_other.is_none()
-                && let Some(at) = find(F::NAMES, &name, &mut slot)
-            {
+            let found = F::NAMES.find(&name, named);
+            if let Some(at) = found.filter(|at| *at < N) {
                 if let Some(before) = object.slots.take(at) {
                     drift.odd_value(F::PATHS[at], before.json());
                     let same = |(_, member): (_, Value<'_>)| member.is(before);
@@ -141,13 +142,10 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
             if value.is_null() || name == NOISE {
                 continue;
             }
-            if let Others::Known(names) = F::OTHERS {
-                at_other = at_other.or_else(|| find(names, &name, &mut other));
-                if at_other.is_none() {
-                    drift.unknown_field(&format!("{}{name}", F::PATH), value.json());
-                }
+            if matches!(F::OTHERS, Others::Known) && found.is_none() {
+                drift.unknown_field(&format!("{}{name}", F::PATH), value.json());
             }
-            match at_other.and_then(|at| 1_u64.checked_shl(u32::try_from(at).ok()?)) {
+            match found.and_then(|at| 1_u64.checked_shl(u32::try_from(at - N).ok()?)) {
                 Some(bit) => {
                     object.may_repeat |= known & bit != 0;
                     known |= bit;
@@ -195,7 +193,13 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
 
     /// Takes text.
     pub(super) fn text(&mut self, field: F, drift: &mut Drift) -> Option<Cow<'a, str>> {
-        self.read_with(field, leaf::text, drift)
+        match self.peek(field)?.plain() {
+            Some(text) => {
+                self.take(field);
+                (!text.is_empty()).then_some(Cow::Borrowed(text))
+            }
+            None => self.read_with(field, leaf::text, drift),
+        }
     }
 
     /// Takes a whole number.
@@ -252,7 +256,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         read: impl FnOnce(Value<'a>) -> Option<T>,
         drift: &mut Drift,
     ) -> Option<T> {
-        let raw = self.take(field).filter(|raw| raw.json() != r#""""#)?;
+        let raw = self.take(field).filter(|raw| raw.plain() != Some(""))?;
         let value = read(raw);
         if value.is_none() {
             self.refuse(field, drift);
@@ -276,7 +280,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     /// The name of a slot as it came.
     fn name(&self, at: usize) -> Cow<'a, str> {
         let name = self.slots.name(at);
-        name.unwrap_or(Cow::Borrowed(F::NAMES[at]))
+        name.unwrap_or(Cow::Borrowed(F::NAMES.text(at)))
     }
 
     /// Puts back what is left of an object that was taken; nothing left leaves nothing.
@@ -308,17 +312,20 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
 
     /// The members that have no slot, in the order in which they came.
     fn others(&self) -> impl Iterator<Item = Value<'a>> {
-        let members = self.whole.and_then(Value::pairs).into_iter().flatten();
-        let next = |left: &mut u128, (_, value)| {
+        let mut pairs = self.whole.and_then(Value::pairs).into_iter().flatten();
+        let mut left = self.others;
+        std::iter::from_fn(move || {
             // Behind the last one is nothing to look for.
-            if *left == 0 {
-                return None;
+            while left != 0 {
+                let (_, value) = pairs.next()?;
+                let is_left = left & 1 == 1;
+                left >>= 1;
+                if is_left {
+                    return Some(value);
+                }
             }
-            let is_left = *left & 1 == 1;
-            *left >>= 1;
-            Some(is_left.then_some(value))
-        };
-        members.scan(self.others, next).flatten()
+            None
+        })
     }
 
     /// Writes what nobody took as the text of a JSON object. False, and nothing, where all was taken.
@@ -336,10 +343,12 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
             return true;
         }
         let mut object = Writer::new(out);
-        self.slots
-            .iter()
-            .chain(self.others())
-            .for_each(|value| object.came(value));
+        for value in self.slots.iter() {
+            object.came(value);
+        }
+        for value in self.others() {
+            object.came(value);
+        }
         for (name, json) in &self.rest {
             object.member(name, json);
         }
@@ -359,30 +368,6 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
     }
 }
 
-/// The place of a name among `names` if it is the one at `cursor`, which then moves on.
-fn next_is(names: &[&str], name: &str, cursor: &mut usize) -> Option<usize> {
-    let at = *cursor;
-    let is_next = names.get(at).is_some_and(|known| *known == name);
-    is_next.then(|| {
-        *cursor += 1;
-        at
-    })
-}
-
-/// Where a name stands among `names`, in any casing. Looked for at `cursor` first, which moves behind
-/// what was found.
-fn find(names: &[&str], name: &str, cursor: &mut usize) -> Option<usize> {
-    if let Some(at) = next_is(names, name, cursor) {
-        return Some(at);
-    }
-    // Most names differ in their length already.
-    let mut alike = (names.iter().enumerate()).filter(|(_, known)| known.len() == name.len());
-    let (at, _) = (alike.clone().find(|(_, known)| **known == name))
-        .or_else(|| alike.find(|(_, known)| known.eq_ignore_ascii_case(name)))?;
-    *cursor = at + 1;
-    Some(at)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,7 +378,7 @@ mod tests {
             Name = "name",
             Size = "size",
             Inner = "inner",
-        } others Others::Known(&["colour"])
+        } others Known ["colour"]
     }
 
     fn thing(json: &str) -> (Thing<'static>, Drift) {

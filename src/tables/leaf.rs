@@ -15,7 +15,7 @@ const SOUND_MS: Range<i64> = 946_684_800_000..4_133_980_800_000;
 /// Below this a commit time is in seconds (as ms it would lie before 1973).
 const SECONDS_BELOW: i64 = 100_000_000_000;
 
-/// Up to this many entries, comparing each with each is quicker than hashing.
+/// Up to this many entries, sorting their fingerprints is quicker than hashing.
 const FEW: usize = 32;
 
 /// Text; a number or a boolean gives its spelling.
@@ -28,6 +28,9 @@ pub(super) fn text(raw: Value<'_>) -> Option<Cow<'_, str>> {
 
 /// A whole number, also one that comes as text or with a fraction of zero.
 pub(super) fn integer(raw: Value<'_>) -> Option<i64> {
+    if let Some(number) = raw.scalar().and_then(|spelling| spelling.parse().ok()) {
+        return Some(number);
+    }
     let text = text(raw)?;
     let text = text.trim();
     text.parse().ok().or_else(|| {
@@ -88,14 +91,31 @@ pub(super) fn plain(raw: Value<'_>) -> Option<Cow<'_, str>> {
 /// The plain value of JSON within a text: `"\"eu\""` is `eu`, `"8"` is `8`, `"[1]"` is `[1]`. Text
 /// that is no JSON stands for itself.
 pub(super) fn plain_within_text(raw: Value<'_>) -> Option<Cow<'_, str>> {
+    if let Some(text) = text_within_text(raw.json()) {
+        return Some(Cow::Borrowed(text));
+    }
     let outer = plain(raw)?;
-    if !raw.json().starts_with('"') {
-        return Some(outer);
+    if !raw.json().starts_with('"') || is_word(&outer) {
+        return (outer != "null").then_some(outer);
     }
     match Scanner::default().scan(&outer) {
         Some(inner) => plain(inner.root()).map(|plain| Cow::Owned(plain.into_owned())),
         None => Some(outer),
     }
+}
+
+/// What stands between the inner quotes of a text within a text, which has no other escapes.
+fn text_within_text(json: &str) -> Option<&str> {
+    let inner = json.strip_prefix(r#""\""#)?.strip_suffix(r#"\"""#)?;
+    (!inner.contains('\\')).then_some(inner)
+}
+
+/// Whether a text stands for itself, be it JSON or not: it neither is within quotes or brackets nor has space
+/// around it.
+fn is_word(text: &str) -> bool {
+    let is_any = |byte: Option<&u8>, of: &[u8]| byte.is_none_or(|byte| of.contains(byte));
+    let text = text.as_bytes();
+    !is_any(text.first(), b"\"{[ \t\r\n") && !is_any(text.last(), b" \t\r\n")
 }
 
 /// Keeps the first item of each key.
@@ -130,11 +150,40 @@ pub(super) fn last_of_each<'a, V>(
 
 fn has_repeats<T>(items: &[T], key: impl Fn(&T) -> &str) -> bool {
     if items.len() <= FEW {
-        let repeated = |(at, item)| items[..at].iter().any(|other| key(other) == key(item));
-        return items.iter().enumerate().any(repeated);
+        let mut prints = [0; FEW];
+        let prints = &mut prints[..items.len()];
+        for (print, item) in prints.iter_mut().zip(items) {
+            *print = fingerprint(key(item));
+        }
+        prints.sort_unstable();
+        if !prints.windows(2).any(|two| two[0] == two[1]) {
+            return false;
+        }
     }
     let mut seen = HashSet::with_capacity(items.len());
     !items.iter().all(|item| seen.insert(key(item)))
+}
+
+/// A number that texts which differ hardly share: it knows their first and last eight bytes.
+fn fingerprint(text: &str) -> u64 {
+    let bytes = text.as_bytes();
+    let (first, last) = (
+        prefix(bytes),
+        bytes
+            .last_chunk()
+            .map_or(0, |last| u64::from_le_bytes(*last)),
+    );
+    first ^ last.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (bytes.len() as u64).rotate_right(8)
+}
+
+/// The first eight bytes as a number that is ordered as they are.
+pub(super) fn prefix(bytes: &[u8]) -> u64 {
+    if let Some(first) = bytes.first_chunk() {
+        return u64::from_be_bytes(*first);
+    }
+    let mut first = [0; 8];
+    first[..bytes.len()].copy_from_slice(bytes);
+    u64::from_be_bytes(first)
 }
 
 #[cfg(test)]
@@ -202,12 +251,22 @@ mod tests {
             (r#""eu""#, "eu"),
             (r#""1.20""#, "1.20"),
             (r#""{\"a\":1}""#, r#"{"a":1}"#),
+            (r#""\"a \\\"b\\\"\"""#, r#"a "b""#),
+            (r#""\"""#, "\""),
+            (r#""\"\"""#, ""),
+            (r#""\"a\"b\"""#, r#""a"b""#),
+            (r#"" 8 ""#, "8"),
+            (r#""8 9""#, "8 9"),
+            (r#""true""#, "true"),
+            (r#"" null?""#, " null?"),
             (r#"{"a":1}"#, r#"{"a":1}"#),
             ("7", "7"),
         ] {
             assert_eq!(plain_within_text(raw(json)).unwrap(), value, "{json}");
         }
-        assert_eq!(plain_within_text(raw(r#""null""#)), None);
+        for null in ["null", r#""null""#, r#"" null""#] {
+            assert_eq!(plain_within_text(raw(null)), None, "{null}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod json;
 mod leaf;
 mod members;
 mod modules;
+mod names;
 mod stages;
 mod summary;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use crate::scan::Value;
 
-use super::json::{Others, object};
+use super::json::object;
 use super::leaf;
 use crate::drift::Drift;
 
@@ -14,7 +14,7 @@ object! {
     ModuleInfo of ModuleField at "moduleInfo." {
         Cd = "cd",
         Ci = "ci",
-    } others Others::Held
+    } others Held
 }
 
 object! {
@@ -23,7 +23,7 @@ object! {
         EnvironmentTypes = "environmentTypes",
         Infrastructures = "infrastructureIdentifiers",
         Services = "serviceIdentifiers",
-    } others Others::Held
+    } others Held
 }
 
 object! {
@@ -32,7 +32,7 @@ object! {
         Info = "ciExecutionInfoDTO",
         PrNumber = "prNumber",
         RepoName = "repoName",
-    } others Others::Held
+    } others Held
 }
 
 object! {
@@ -40,7 +40,7 @@ object! {
         Event = "event",
         Branch = "branch",
         PullRequest = "pullRequest",
-    } others Others::Held
+    } others Held
 }
 
 object! {
@@ -49,7 +49,7 @@ object! {
         SourceBranch = "sourceBranch",
         Commits = "commits",
         TriggerCommits = "triggerCommits",
-    } others Others::Held
+    } others Held
 }
 
 object! {
@@ -60,7 +60,7 @@ object! {
         OwnerName = "ownerName",
         OwnerEmail = "ownerEmail",
         TimeStamp = "timeStamp",
-    } others Others::Held
+    } others Held
 }
 
 /// What `moduleInfo` says.

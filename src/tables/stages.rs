@@ -7,7 +7,7 @@ use crate::scan::Value;
 use super::columns::{Entries, columns, set_head};
 use super::deployments::Deployments;
 use super::graph::{NodeField, NodeFields, Stage};
-use super::json::{Object, Others, object};
+use super::json::{Object, object};
 use super::leaf;
 use super::summary::{self, Head};
 use crate::drift::Drift;
@@ -53,13 +53,13 @@ object! {
         Iteration = "currentiteration",
         Iterations = "totaliterations",
         Matrix = "matrixmetadata",
-    } others Others::Known(&["formetadata", "identifierpostfix"])
+    } others Known ["formetadata", "identifierpostfix"]
 }
 
 object! {
     Matrix of MatrixField at "layoutNodeMap.*.strategyMetadata.matrixmetadata." {
         Values = "matrixvalues",
-    } others Others::Known(&["matrixcombination", "subtype", "nodename", "matrixkeystoskipinname"])
+    } others Known ["matrixcombination", "subtype", "nodename", "matrixkeystoskipinname"]
 }
 
 /// What `executions` tells of its stages.

@@ -8,7 +8,7 @@ use crate::scan::Value;
 
 use super::RawRow;
 use super::columns::Entries;
-use super::json::{Fields, Object, Others, object};
+use super::json::{Fields, Object, object};
 use super::leaf;
 use super::members;
 use crate::drift::Drift;
@@ -43,7 +43,7 @@ object! {
         IsRetried = "isRetriedExecution",
         Retried = "retriedExecution",
         RetryMetadata = "retryExecutionMetadata",
-    } others Others::Known(&[
+    } others Known [
         "yamlVersion",
         "labels",
         "governanceMetadata",
@@ -76,7 +76,7 @@ object! {
         "templateReferenceSummary",
         "opaOnSaveStatus",
         "accountId",
-    ])
+    ]
 }
 
 object! {
@@ -84,20 +84,20 @@ object! {
         Message = "message",
         Types = "failureTypeList",
         Responses = "responseMessages",
-    } others Others::Known(&[])
+    } others Known
 }
 
 object! {
     FailureResponse of ResponseField at "failureInfo.responseMessages[]." {
         Types = "failureTypes",
-    } others Others::Held
+    } others Held
 }
 
 object! {
     Tag of TagField at "tags[]." {
         Key = "key",
         Value = "value",
-    } others Others::Known(&[])
+    } others Known
 }
 
 /// What every table repeats of an execution.
