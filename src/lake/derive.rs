@@ -43,6 +43,16 @@ pub enum Which {
     All,
 }
 
+/// How many threads derive a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// One, where other partitions are derived at the same time: threads that hand over batches wait for
+    /// each other, and for memory.
+    One,
+    /// One decodes and one encodes.
+    Two,
+}
+
 /// What deriving a partition came to.
 #[derive(Clone, Debug, Default)]
 pub struct Derived {
@@ -79,6 +89,7 @@ impl Lake {
         partition: Partition,
         raw: &RawObject,
         which: Which,
+        threads: Threads,
     ) -> Result<Derived, LakeError> {
         let mut derived = Derived::default();
         for attempt in 0..super::ATTEMPTS {
@@ -87,7 +98,9 @@ impl Lake {
             if targets.is_empty() {
                 return Ok(derived);
             }
-            let (bodies, drift) = self.encode(partition, raw.clone(), &targets).await?;
+            let (bodies, drift) = self
+                .encode(partition, raw.clone(), &targets, threads)
+                .await?;
             derived.drift = drift;
             if self
                 .replace(partition, which, targets, bodies, &mut derived.files)
@@ -142,10 +155,11 @@ impl Lake {
         partition: Partition,
         raw: RawObject,
         targets: &[Target],
+        threads: Threads,
     ) -> Result<(Vec<Encoded>, Drift), LakeError> {
         let tables: Vec<Table> = targets.iter().map(|target| target.table).collect();
         let (account, scratch) = (self.account().clone(), self.scratch.clone());
-        blocking(move || encode(&account, partition, &raw, &tables, &scratch)).await
+        blocking(move || encode(&account, partition, &raw, &tables, threads, &scratch)).await
     }
 
     /// Puts the bodies in order. False where another run was faster with one of them.
@@ -216,8 +230,7 @@ impl Lake {
     }
 }
 
-/// Encodes `tables` of one partition in one pass over its raw object, which is decoded once, while
-/// another thread encodes what is decoded.
+/// Encodes `tables` of one partition in one pass over its raw object, which is decoded once.
 ///
 /// # Shape
 ///
@@ -227,51 +240,61 @@ fn encode(
     partition: Partition,
     raw: &RawObject,
     tables: &[Table],
+    threads: Threads,
     scratch: &Path,
 ) -> Result<(Vec<Encoded>, Drift), LakeError> {
     let open = |table: &Table| {
         let path = partition.table(*table);
-        ObjectWriter::new(Kind::Table(*table), &path, raw.revision, raw.rows, scratch)
+        let kind = Kind::Table(*table);
+        let writer = ObjectWriter::new(kind, &path, raw.revision, raw.rows, scratch)?;
+        Ok::<_, FileError>((*table, writer))
     };
     let mut writers = tables.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    thread::scope(|scope| {
-        // Without room for a batch that waits: one is decoded and one encoded, which is memory enough.
-        let (decoded, taken) = mpsc::sync_channel::<Batches>(0);
-        let encoding = scope.spawn(move || {
-            for (table, batch) in taken.into_iter().flatten() {
-                if let Some(at) = tables.iter().position(|wanted| *wanted == table) {
-                    writers[at].write(&batch)?;
-                }
+    let mut write = |batches: Batches| {
+        for (table, batch) in batches {
+            if let Some((_, writer)) = writers.iter_mut().find(|(of, _)| *of == table) {
+                writer.write(&batch)?;
             }
-            writers.into_iter().map(ObjectWriter::finish).collect()
-        });
-        let drift = decode(account, partition, raw, &decoded);
-        drop(decoded);
-        let files: Result<Vec<_>, FileError> = encoding
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok((files?, drift?))
-    })
+        }
+        Ok::<_, FileError>(())
+    };
+    let drift = match threads {
+        Threads::One => decode(account, partition, raw, write)?,
+        Threads::Two => thread::scope(|scope| {
+            // Without room for a batch that waits: one is decoded and one encoded, which is memory enough.
+            let (decoded, taken) = mpsc::sync_channel::<Batches>(0);
+            let encoding = scope.spawn(move || taken.into_iter().try_for_each(&mut write));
+            let drift = decode(account, partition, raw, |batches| {
+                // Nobody takes what is decoded where encoding has failed, which tells it.
+                drop(decoded.send(batches));
+                Ok(())
+            });
+            drop(decoded);
+            let encoded = encoding.join();
+            encoded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            drift
+        })?,
+    };
+    let files = writers.into_iter().map(|(_, writer)| writer.finish());
+    Ok((files.collect::<Result<_, _>>()?, drift))
 }
 
-/// Decodes a raw object, and sends the rows of every table a batch at a time.
+/// Decodes a raw object, and gives `each` the rows of every table a batch at a time.
 fn decode(
     account: &AccountId,
     partition: Partition,
     raw: &RawObject,
-    batches: &mpsc::SyncSender<Batches>,
+    mut each: impl FnMut(Batches) -> Result<(), FileError>,
 ) -> Result<Drift, FileError> {
     let mut rows = ExecutionTables::new(account);
-    // Nobody takes what is decoded where encoding has failed, which tells it.
-    let send = |rows: &mut ExecutionTables| drop(batches.send(rows.finish()));
     each_row(&partition.raw(), raw, |row, _| {
         rows.push(row);
         if BATCH_ROWS <= rows.rows() || BATCH_BYTES <= rows.bytes() {
-            send(&mut rows);
+            each(rows.finish())?;
         }
         Ok(())
     })?;
-    send(&mut rows);
+    each(rows.finish())?;
     Ok(rows.take_drift())
 }
 
@@ -290,7 +313,14 @@ pub(super) fn expectation(
     raw: &RawObject,
     scratch: &Path,
 ) -> Result<Vec<Expectation>, LakeError> {
-    let (files, _) = encode(account, partition, raw, &Table::PARTITIONED, scratch)?;
+    let (files, _) = encode(
+        account,
+        partition,
+        raw,
+        &Table::PARTITIONED,
+        Threads::Two,
+        scratch,
+    )?;
     let tables = Table::PARTITIONED.into_iter().zip(files);
     let expectation = |(table, encoded): (Table, Encoded)| {
         let body = encoded.into_bytes()?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::derive::{Which, WrittenFile};
+use super::derive::{Threads, Which, WrittenFile};
 use super::layout::{self, Partition};
 use super::log::Record;
 use super::parquet::FileError;
@@ -111,7 +111,9 @@ impl Lake {
             .collect();
         let (raw, merged) = self.merge_partition(partition, runs).await?;
         if let Some(raw) = raw {
-            let derived = self.derive(partition, &raw, Which::Behind).await?;
+            let derived = self
+                .derive(partition, &raw, Which::Behind, Threads::Two)
+                .await?;
             landed.files.extend(derived.files);
             landed.drift.add(derived.drift);
         }
@@ -201,7 +203,9 @@ impl Lake {
         let path = partition.raw();
         if let Some((bytes, _)) = self.store.get(&path).await? {
             let raw = RawObject::new(&path, bytes)?;
-            let derived = self.derive(partition, &raw, Which::Behind).await?;
+            let derived = self
+                .derive(partition, &raw, Which::Behind, Threads::Two)
+                .await?;
             if !derived.files.is_empty() {
                 tracing::warn!(run.id = run_id, %partition, "finished the work of a run that died");
             }

@@ -1,10 +1,13 @@
 //! Deriving tables again from the raw partitions that a lake holds, with no request to the source.
 
+use std::iter;
+use std::time::{Duration, Instant};
+
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::civil::Date;
 use tokio::sync::Semaphore;
 
-use super::derive::{Derived, Which};
+use super::derive::{Derived, Threads, Which};
 use super::layout::{self, Partition};
 use super::log::Record;
 use super::rows::RawObject;
@@ -30,6 +33,9 @@ pub struct RawPartition {
 
 /// Kilobytes of raw objects that are derived at once; a larger object is derived alone.
 const AT_ONCE_KB: u32 = 12 << 10;
+
+/// How long the lock of a local lake is held: partitions that were begun by then are ended.
+const LOCKED: Duration = Duration::from_secs(5);
 
 impl Dates {
     /// Whether `date` is one of them.
@@ -77,19 +83,29 @@ impl Lake {
         at_once: usize,
         mut told: impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
-        // The lock of a local lake is given up now and then, so that a sync need not wait for hours.
+        let at_once = at_once.max(1);
         let memory = Semaphore::new(AT_ONCE_KB as usize);
         let memory = &memory;
-        for some in partitions.chunks(at_once.max(1) * 8) {
+        let mut waiting = partitions.iter().copied().peekable();
+        while waiting.peek().is_some() {
+            // The lock of a local lake is given up now and then, so that a sync need not wait for hours.
             let _lock = self.store.lock(LOCK_PATIENCE).await?;
-            let mut derived = stream::iter(some.iter().copied())
+            let since = Instant::now();
+            let some = iter::from_fn(|| waiting.next_if(|_| since.elapsed() < LOCKED));
+            let mut derived = stream::iter(some)
                 .map(|RawPartition { partition, bytes }| async move {
                     let kilobytes = u32::try_from(bytes >> 10).unwrap_or(AT_ONCE_KB);
                     // The semaphore is never closed.
                     let _share = memory.acquire_many(kilobytes.min(AT_ONCE_KB)).await;
-                    Ok::<_, LakeError>((partition, self.derive_stored(partition, which).await?))
+                    let threads = if kilobytes as usize * at_once <= AT_ONCE_KB as usize {
+                        Threads::One
+                    } else {
+                        Threads::Two
+                    };
+                    let derived = self.derive_stored(partition, which, threads).await?;
+                    Ok::<_, LakeError>((partition, derived))
                 })
-                .buffer_unordered(at_once.max(1));
+                .buffer_unordered(at_once);
             while let Some((partition, derived)) = derived.try_next().await? {
                 told(partition, derived);
             }
@@ -107,12 +123,13 @@ impl Lake {
         &self,
         partition: Partition,
         which: Which,
+        threads: Threads,
     ) -> Result<Derived, LakeError> {
         let path = partition.raw();
         let Some((bytes, _)) = self.store.get(&path).await? else {
             return Ok(Derived::default());
         };
         let raw = RawObject::new(&path, bytes)?;
-        self.derive(partition, &raw, which).await
+        self.derive(partition, &raw, which, threads).await
     }
 }

@@ -153,7 +153,7 @@ impl Executions {
     pub(super) fn push(
         &mut self,
         head: &Head<'_>,
-        mut summary: Summary<'_>,
+        summary: &mut Summary<'_>,
         modules: &Modules<'_>,
         totals: &Totals,
         drift: &mut Drift,

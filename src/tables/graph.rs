@@ -11,6 +11,7 @@ use crate::scan::Value;
 use super::json::object;
 use super::leaf;
 use super::members;
+use super::room::Room;
 use super::summary::{Field, Summary};
 use crate::drift::Drift;
 use crate::status;
@@ -111,38 +112,34 @@ impl<'a> Ids<'a> {
 
 /// Memory of one graph that the next one uses again.
 #[derive(Default)]
-pub(super) struct Room {
-    members: Vec<(Cow<'static, str>, Value<'static>)>,
-    nodes: Vec<Node<'static>>,
-}
-
-/// The memory of a list for items of another lifetime.
-fn emptied<T, U>(mut items: Vec<T>) -> Vec<U> {
-    items.clear();
-    // Collected in place, as items of one size are.
-    let none = items.into_iter().map(|_| unreachable!("the list is empty"));
-    none.collect()
+pub(super) struct GraphRoom {
+    members: Room<(Cow<'static, str>, Value<'static>)>,
+    nodes: Room<Node<'static>>,
+    ahead: Room<usize>,
+    rows: Room<usize>,
+    no_rows: Room<(Cow<'static, str>, Cow<'static, str>)>,
+    text: String,
 }
 
 impl<'a> Graph<'a> {
     /// Takes the graph out of a summary. Nodes that are no rows go back to the rest of it.
-    pub(super) fn take(summary: &mut Summary<'a>, room: &mut Room, drift: &mut Drift) -> Self {
+    pub(super) fn take(summary: &mut Summary<'a>, room: &mut GraphRoom, drift: &mut Drift) -> Self {
         let Some(map) = summary.fields.take(Field::LayoutNodeMap) else {
             return Self::default();
         };
-        let mut members = emptied(std::mem::take(&mut room.members));
+        let mut members = room.members.list();
         let read = map.each_member(|id, raw| members.push((id, raw)));
         if read.is_none() {
             summary.fields.refuse(Field::LayoutNodeMap, drift);
             return Self::default();
         }
-        let mut no_rows = Vec::new();
+        let mut no_rows = room.no_rows.list();
         let mut lose = |id, raw: Value<'a>| no_rows.push((id, Cow::Borrowed(raw.json())));
         leaf::last_of_each(&mut members, |id, raw| {
             drift.odd_value("layoutNodeMap.*", &id);
             lose(id, raw);
         });
-        let mut nodes = Nodes(emptied(std::mem::take(&mut room.nodes)));
+        let mut nodes = Nodes(room.nodes.list());
         for (id, raw) in members.drain(..) {
             match NodeFields::read(raw, drift) {
                 Some(fields) => nodes.0.push(Node::read(id, raw, fields, drift)),
@@ -153,12 +150,16 @@ impl<'a> Graph<'a> {
                 }
             }
         }
-        room.members = emptied(members);
+        room.members.keep(members);
         nodes
             .0
             .sort_unstable_by(|a, b| (a.prefix, &a.id).cmp(&(b.prefix, &b.id)));
 
-        let (mut rows, reached) = nodes.walk(starts(summary, &nodes, drift));
+        let mut ahead = room.ahead.list();
+        find_starts(summary, &nodes, &mut ahead, drift);
+        let mut rows = room.rows.list();
+        let reached = nodes.walk(&mut ahead, &mut rows);
+        room.ahead.keep(ahead);
         nodes.find_parents(&rows);
         let mut place = 0;
         rows.retain(|at| {
@@ -171,20 +172,21 @@ impl<'a> Graph<'a> {
             is_row
         });
         if !no_rows.is_empty() {
-            let json = members::write_object(no_rows);
+            let json = members::write_object(&mut no_rows, std::mem::take(&mut room.text));
             summary.fields.keep_instead(Field::LayoutNodeMap, json);
         }
+        room.no_rows.keep(no_rows);
         Self { nodes, rows }
     }
 
     /// Hands over the stages in their order.
     pub(super) fn each_stage(
         self,
-        room: &mut Room,
+        room: &mut GraphRoom,
         mut each: impl FnMut(Stage<'_>, NodeFields<'a>),
     ) {
         let Self { mut nodes, rows } = self;
-        for at in rows {
+        for &at in &rows {
             let fields = std::mem::take(&mut nodes.0[at].fields);
             let node = &nodes.0[at];
             let parent = node.parent.map(|at| &nodes.0[at]);
@@ -198,14 +200,29 @@ impl<'a> Graph<'a> {
             };
             each(stage, fields);
         }
-        room.nodes = emptied(nodes.0);
+        room.nodes.keep(nodes.0);
+        room.rows.keep(rows);
+    }
+}
+
+impl GraphRoom {
+    /// Takes the memory of what went back to the rest of a summary.
+    pub(super) fn keep(&mut self, summary: Summary<'_>) {
+        let text = summary.fields.into_memory();
+        if self.text.capacity() < text.capacity() {
+            self.text = text;
+        }
     }
 }
 
 /// Where the walk begins. What the first row of `stages` does not tell stays in the rest.
-fn starts(summary: &mut Summary<'_>, nodes: &Nodes<'_>, drift: &mut Drift) -> Vec<usize> {
+fn find_starts(
+    summary: &mut Summary<'_>,
+    nodes: &Nodes<'_>,
+    starts: &mut Vec<usize>,
+    drift: &mut Drift,
+) {
     let fields = &mut summary.fields;
-    let mut starts = Vec::new();
     if let Some(id) = fields.text(Field::StartingNodeId, drift) {
         starts.extend(nodes.find(&id));
         if !starts.iter().any(|at| nodes.0[*at].is_row(true)) {
@@ -216,7 +233,6 @@ fn starts(summary: &mut Summary<'_>, nodes: &Nodes<'_>, drift: &mut Drift) -> Ve
         let ids = leaf::texts(raw).unwrap_or_default();
         starts.extend(ids.iter().filter_map(|id| nodes.find(id)));
     }
-    starts
 }
 
 /// The nodes, sorted by id.
@@ -230,12 +246,10 @@ impl Nodes<'_> {
         self.0.binary_search_by(order).ok()
     }
 
-    /// All nodes in their order, and how many of them can be reached: depth first, a node before
-    /// its children, these before what follows. The others come after, by start and id.
-    fn walk(&mut self, starts: Vec<usize>) -> (Vec<usize>, usize) {
-        let mut order = Vec::with_capacity(self.0.len());
+    /// Adds all nodes to `order`, and gives how many of them can be reached from those `ahead`: depth first, a
+    /// node before its children, these before what follows. The others come after, by start and id.
+    fn walk(&mut self, ahead: &mut Vec<usize>, order: &mut Vec<usize>) -> usize {
         // The next one last.
-        let mut ahead = starts;
         ahead.reverse();
         while let Some(at) = ahead.pop() {
             if std::mem::replace(&mut self.0[at].is_seen, true) {
@@ -254,7 +268,7 @@ impl Nodes<'_> {
             let start = self.0[*at].start_ms;
             (start.is_none(), start)
         });
-        (order, reached)
+        reached
     }
 
     fn find_parents(&mut self, order: &[usize]) {

@@ -228,7 +228,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         &mut self,
         field: F,
         drift: &mut Drift,
-    ) -> impl Iterator<Item = Value<'a>> + Clone + use<'a, F, N> {
+    ) -> impl Iterator<Item = Value<'a>> + use<'a, F, N> {
         let items = self.read_with(field, Value::items, drift);
         items.into_iter().flatten()
     }
@@ -305,6 +305,15 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         }
     }
 
+    /// The memory of the longest text that was left in place of a value.
+    pub(super) fn into_memory(self) -> String {
+        let texts = self.rest.into_iter().filter_map(|(_, json)| match json {
+            Cow::Owned(text) => Some(text),
+            Cow::Borrowed(_) => None,
+        });
+        texts.max_by_key(String::capacity).unwrap_or_default()
+    }
+
     /// Whether nothing is left.
     pub(super) fn is_empty(&self) -> bool {
         self.rest.is_empty() && self.others == 0 && self.slots.is_empty()
@@ -338,7 +347,8 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
                 let name = value.name().string().unwrap_or_default();
                 (name, Cow::Borrowed(value.json()))
             });
-            let all = write_object(came.chain(self.rest.iter().cloned()).collect());
+            let mut all = came.chain(self.rest.iter().cloned()).collect();
+            let all = write_object(&mut all, String::new());
             put(out, &all);
             return true;
         }

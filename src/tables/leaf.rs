@@ -110,12 +110,11 @@ fn text_within_text(json: &str) -> Option<&str> {
     (!inner.contains('\\')).then_some(inner)
 }
 
-/// Whether a text stands for itself, be it JSON or not: it neither is within quotes or brackets nor has space
-/// around it.
+/// Whether a text stands for itself, be it JSON or not: it is not within quotes, and has no space around it.
 fn is_word(text: &str) -> bool {
     let is_any = |byte: Option<&u8>, of: &[u8]| byte.is_none_or(|byte| of.contains(byte));
     let text = text.as_bytes();
-    !is_any(text.first(), b"\"{[ \t\r\n") && !is_any(text.last(), b" \t\r\n")
+    !is_any(text.first(), b"\" \t\r\n") && !is_any(text.last(), b" \t\r\n")
 }
 
 /// Keeps the first item of each key.
@@ -123,8 +122,20 @@ pub(super) fn first_of_each<T>(items: &mut Vec<T>, key: impl Fn(&T) -> &str) {
     if !has_repeats(items, &key) {
         return;
     }
-    let mut seen = HashSet::new();
-    items.retain(|item| seen.insert(key(item).to_owned()));
+    if FEW < items.len() {
+        let mut seen = HashSet::new();
+        items.retain(|item| seen.insert(key(item).to_owned()));
+        return;
+    }
+    let mut kept = 0;
+    for at in 0..items.len() {
+        let is_known = |item: &T| key(item) == key(&items[at]);
+        if !items[..kept].iter().any(is_known) {
+            items.swap(kept, at);
+            kept += 1;
+        }
+    }
+    items.truncate(kept);
 }
 
 /// Keeps the last entry of each key; `lost` learns of the others.
@@ -258,6 +269,8 @@ mod tests {
             (r#"" 8 ""#, "8"),
             (r#""8 9""#, "8 9"),
             (r#""true""#, "true"),
+            (r#""[1,""#, "[1,"),
+            (r#""[1] ""#, "[1]"),
             (r#"" null?""#, " null?"),
             (r#"{"a":1}"#, r#"{"a":1}"#),
             ("7", "7"),

@@ -70,13 +70,17 @@ pub(super) fn put(out: &mut impl fmt::Write, text: &str) {
     out.write_str(text).expect("memory takes any text");
 }
 
-/// The text of a JSON object; of a repeated name the last one is written.
-pub(super) fn write_object(mut members: Vec<(Cow<'_, str>, Cow<'_, str>)>) -> String {
-    leaf::last_of_each(&mut members, |_, _| {});
+/// The text of a JSON object, in the memory of `text`; of a repeated name the last one is written.
+pub(super) fn write_object(
+    members: &mut Vec<(Cow<'_, str>, Cow<'_, str>)>,
+    mut text: String,
+) -> String {
+    leaf::last_of_each(members, |_, _| {});
     let bytes = |(name, json): &(Cow<'_, str>, Cow<'_, str>)| name.len() + json.len() + 4;
-    let mut text = String::with_capacity(2 + members.iter().map(bytes).sum::<usize>());
+    text.clear();
+    text.reserve(2 + members.iter().map(bytes).sum::<usize>());
     let mut object = Writer::new(&mut text);
-    for (name, json) in &members {
+    for (name, json) in members {
         object.member(name, json);
     }
     object.end();

@@ -28,6 +28,7 @@ mod leaf;
 mod members;
 mod modules;
 mod names;
+mod room;
 mod stages;
 mod summary;
 #[cfg(test)]
@@ -64,7 +65,8 @@ pub type Batches = [(Table, RecordBatch); 4];
 pub struct ExecutionTables {
     account: AccountId,
     scanner: scan::Scanner,
-    room: graph::Room,
+    graph_room: graph::GraphRoom,
+    commit_room: modules::CommitRoom,
     stages: stages::Stages,
     deployments: deployments::Deployments,
     commits: commits::Commits,
@@ -80,7 +82,8 @@ impl ExecutionTables {
         Self {
             account: account.clone(),
             scanner: scan::Scanner::default(),
-            room: graph::Room::default(),
+            graph_room: graph::GraphRoom::default(),
+            commit_room: modules::CommitRoom::default(),
             stages: stages::Stages::default(),
             deployments: deployments::Deployments::default(),
             commits: commits::Commits::default(),
@@ -105,11 +108,11 @@ impl ExecutionTables {
             row,
             pipeline_id: summary.fields.text(summary::Field::PipelineId, drift),
         };
-        let modules =
-            modules::Modules::read(summary.fields.peek(summary::Field::ModuleInfo), drift);
-        let graph = graph::Graph::take(&mut summary, &mut self.room, drift);
+        let module_info = summary.fields.peek(summary::Field::ModuleInfo);
+        let modules = modules::Modules::read(module_info, &mut self.commit_room, drift);
+        let graph = graph::Graph::take(&mut summary, &mut self.graph_room, drift);
         let mut totals = stages::Totals::default();
-        graph.each_stage(&mut self.room, |stage, fields| {
+        graph.each_stage(&mut self.graph_room, |stage, fields| {
             self.stages.push(
                 &head,
                 &stage,
@@ -121,7 +124,9 @@ impl ExecutionTables {
         });
         self.commits.push(&head, &modules.build);
         self.executions
-            .push(&head, summary, &modules, &totals, drift);
+            .push(&head, &mut summary, &modules, &totals, drift);
+        self.graph_room.keep(summary);
+        self.commit_room.keep(modules.build.commits);
         self.rows += 1;
         self.bytes += row.summary.len() + ROW_BYTES;
     }

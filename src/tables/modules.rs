@@ -8,6 +8,7 @@ use crate::scan::Value;
 
 use super::json::object;
 use super::leaf;
+use super::room::Room;
 use crate::drift::Drift;
 
 object! {
@@ -84,6 +85,9 @@ pub(super) struct Build<'a> {
     pub(super) commits: Vec<Commit<'a>>,
 }
 
+/// Memory of the commits of one execution that the next one uses again.
+pub(super) type CommitRoom = Room<Commit<'static>>;
+
 /// One commit that an execution names.
 pub(super) struct Commit<'a> {
     pub(super) sha: Cow<'a, str>,
@@ -96,7 +100,7 @@ pub(super) struct Commit<'a> {
 
 impl<'a> Modules<'a> {
     /// Reads `moduleInfo`.
-    pub(super) fn read(raw: Option<Value<'a>>, drift: &mut Drift) -> Self {
+    pub(super) fn read(raw: Option<Value<'a>>, room: &mut CommitRoom, drift: &mut Drift) -> Self {
         let Some(raw) = raw else {
             return Self::default();
         };
@@ -106,7 +110,7 @@ impl<'a> Modules<'a> {
         };
         let mut cd: Cd<'a> = modules.object(ModuleField::Cd, drift);
         Self {
-            build: Build::read(modules.object(ModuleField::Ci, drift), drift),
+            build: Build::read(modules.object(ModuleField::Ci, drift), room, drift),
             services: cd.texts(CdField::Services, drift),
             environments: cd.texts(CdField::Environments, drift),
             environment_types: cd.texts(CdField::EnvironmentTypes, drift),
@@ -116,16 +120,14 @@ impl<'a> Modules<'a> {
 }
 
 impl<'a> Build<'a> {
-    fn read(mut ci: Ci<'a>, drift: &mut Drift) -> Self {
+    fn read(mut ci: Ci<'a>, room: &mut CommitRoom, drift: &mut Drift) -> Self {
         let mut info: CiInfo<'a> = ci.object(CiField::Info, drift);
         let mut pushed: Hook<'a> = info.object(CiInfoField::Branch, drift);
         let mut pull_request: Hook<'a> = info.object(CiInfoField::PullRequest, drift);
-        let mut commits = Vec::new();
+        let mut commits = room.list();
         for field in [HookField::Commits, HookField::TriggerCommits] {
             for hook in [&mut pushed, &mut pull_request] {
-                let items = hook.items(field, drift);
-                commits.reserve(items.clone().count());
-                for raw in items {
+                for raw in hook.items(field, drift) {
                     if let Some(commit) = Commit::read(raw, drift) {
                         commits.push(commit);
                     }

@@ -226,6 +226,9 @@ pub(super) fn last_counts(entries: &mut Entries<'_>, path: &str, drift: &mut Dri
     entries.len() < before
 }
 
+/// More types than a failure has as a rule.
+const MANY_TYPES: usize = 32;
+
 /// Why something failed.
 pub(super) struct Failure<'a> {
     pub(super) message: Option<Cow<'a, str>>,
@@ -245,12 +248,15 @@ pub(super) fn failure<'a, F: Fields, const N: usize>(
     let mut types = info.texts(FailingField::Types, drift);
     info.take_if_empty(FailingField::Responses);
     if let Some(raw) = info.peek(FailingField::Responses) {
+        let mut all = Vec::with_capacity(MANY_TYPES);
+        all.append(&mut types);
         for response in raw.items().into_iter().flatten() {
             if let Some(mut response) = FailureResponse::read(response, drift) {
-                types.append(&mut response.texts(ResponseField::Types, drift));
+                all.append(&mut response.texts(ResponseField::Types, drift));
             }
         }
-        leaf::first_of_each(&mut types, |kind| kind);
+        leaf::first_of_each(&mut all, |kind| kind);
+        types = all;
     }
     object.put_back(detailed, info);
 

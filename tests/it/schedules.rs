@@ -17,7 +17,7 @@ use harness_lake::checkpoint::{Delta, State};
 use harness_lake::extract::spool::Spool;
 use harness_lake::extract::{Observation, Version};
 use harness_lake::ids::{AccountId, PlanExecutionId, Scope};
-use harness_lake::lake::derive::Which;
+use harness_lake::lake::derive::{Threads, Which};
 use harness_lake::lake::layout::{self, Partition};
 use harness_lake::lake::log::Record;
 use harness_lake::lake::rows::RawObject;
@@ -198,7 +198,7 @@ async fn replay(lake: &Lake) -> Result<(), LakeError> {
             continue;
         };
         let raw = RawObject::new(&found.path, bytes)?;
-        lake.derive(partition_of(&found.path), &raw, Which::All)
+        lake.derive(partition_of(&found.path), &raw, Which::All, Threads::One)
             .await?;
     }
     Ok(())
