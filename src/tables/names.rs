@@ -47,7 +47,12 @@ pub(super) const fn keyed<const N: usize>(texts: [&'static str; N]) -> [Name; N]
 }
 
 /// The table of names.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "places are below 256, as is asserted"
+)]
 pub(super) const fn hashed<const PLACES: usize>(names: &[Name]) -> [u8; PLACES] {
+    assert!(names.len() < 256);
     let mut table = [0; PLACES];
     let mut at = 0;
     while at < names.len() {
@@ -120,16 +125,11 @@ impl Key {
     /// The key of a name of so many bytes, with whatever stands behind it.
     #[inline]
     const fn cut(bytes: &[u8; HELD], length: usize) -> Self {
-        let both = u128::from_le_bytes(*bytes);
-        let kept = if length < HELD {
-            both & !(u128::MAX << (8 * length))
-        } else {
-            both
-        };
+        let (halves, _) = bytes.as_chunks();
         Self {
             length: length as u64,
-            first: kept as u64,
-            next: (kept >> 64) as u64,
+            first: cut(u64::from_le_bytes(halves[0]), length),
+            next: cut(u64::from_le_bytes(halves[1]), length.saturating_sub(8)),
         }
     }
 
@@ -140,6 +140,15 @@ impl Key {
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
         let bytes = (self.first | LOWER) ^ (self.next | LOWER).rotate_left(29) ^ self.length;
         (bytes.wrapping_mul(SPREAD) >> 48) as usize
+    }
+}
+
+/// So many bytes of a word; zeros for the others.
+const fn cut(word: u64, bytes: usize) -> u64 {
+    if bytes < 8 {
+        word & !(u64::MAX << (8 * bytes))
+    } else {
+        word
     }
 }
 
@@ -194,7 +203,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_found_as_by_looking_at_each(
-            name in r#"[a-cA-C]{0,3}|nam[e-g]|NODETYP[d-f]|executionTriggerIn[f-t]o|\PC{0,20}"#,
+            name in r"[a-cA-C]{0,3}|nam[e-g]|NODETYP[d-f]|executionTriggerIn[f-t]o|\PC{0,20}",
             behind in "|,\"b\":2",
         ) {
             let expected = KNOWN.iter().position(|known| known.eq_ignore_ascii_case(&name));
