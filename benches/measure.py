@@ -247,9 +247,10 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def ratios(costs: Mapping[str, Cost], ours: str, units: int, sizes: Mapping[str, int]) -> str:
+def ratios(costs: Mapping[str, Cost], ours: str, units: int, outputs: Mapping[str, float]) -> str:
     """Each contender's costs as multiples of ours, and in absolute terms. A multiple is the median
-    over the rounds, each compared with ours of the same round: the load of a machine drifts."""
+    over the rounds, each compared with ours of the same round: the load of a machine drifts.
+    `outputs` are sizes, as multiples of ours too."""
     base = costs[ours]
 
     def times(name: str, cost: Cost) -> str:
@@ -262,7 +263,7 @@ def ratios(costs: Mapping[str, Cost], ours: str, units: int, sizes: Mapping[str,
             times("wall_s", cost),
             times("cpu_s", cost),
             times("peak_bytes", cost),
-            f"{sizes[name] / sizes[ours]:.2f}",
+            f"{outputs[name]:.2f}",
             f"{units / cost.wall_s:,.0f}",
             f"{cost.cpu_s / units * 1e6:,.0f}",
             f"{cost.peak_bytes / MIB:,.0f}",

@@ -1,6 +1,8 @@
 """Says whether a contender wrote the same rows as harness-lake: `EXCEPT ALL`, both ways.
 
 compare.py LAKE OUT [COLUMN ...]    columns that the contender cannot write
+
+All four tables are compared where all are there, else `executions` and `stages`.
 """
 
 import json
@@ -8,14 +10,23 @@ import sys
 from pathlib import Path
 
 import duckdb
-from shape import EXECUTIONS, SETS, STAGES
+from shape import ALL_COLUMNS, EXECUTIONS, SETS, STAGES
+
+
+# What tells the rows of an execution apart.
+KEYS = {
+    "executions": [],
+    "stages": ["stage_node_id"],
+    "deployments": ["stage_node_id", "service_id", "environment_id"],
+    "commits": ["commit_sha"],
+}
 
 
 def plain(column: str, kind: str) -> str:
     """A column in the form in which both are compared."""
     if column in SETS:
         return f"list_sort({column})"
-    if column == "tags":
+    if column in ("tags", "matrix"):
         # A contender without maps in Parquet writes a list of entries.
         entries = f"map_entries({column})" if kind.startswith("MAP") else column
         return f"list_sort(list_transform({entries}, lambda e: {{'key': e.key, 'value': e.value}}))"
@@ -29,7 +40,8 @@ def main(lake: Path, out: Path, but: list[str]) -> None:
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     found = {}
-    for table, columns in (("executions", EXECUTIONS), ("stages", STAGES)):
+    tables = ALL_COLUMNS if (out / "commits").exists() else {"executions": EXECUTIONS, "stages": STAGES}
+    for table, columns in tables.items():
         columns = [name for name in columns if name not in but]
         sides = {}
         for side, files in (("ours", lake / table / "v1"), ("theirs", out / table)):
@@ -38,7 +50,7 @@ def main(lake: Path, out: Path, but: list[str]) -> None:
             selected = ", ".join(f"{plain(name, kinds[name])} AS {name}" for name in columns)
             connection.execute(f"CREATE OR REPLACE TEMP TABLE {side} AS SELECT {selected} FROM {read}")
             sides[side] = connection.execute(f"SELECT count(*) FROM {side}").fetchone()[0]
-        key = "plan_execution_id" if table == "executions" else "stage_node_id, plan_execution_id"
+        key = ", ".join(["plan_execution_id", *KEYS[table]])
         lost = "SELECT count(*) FROM (FROM {} EXCEPT ALL FROM {})"
         differing = {}
         counts = [

@@ -8,6 +8,8 @@ json-once-by-date    the same, date by date: one file a table and date, as harne
 parquet-two-scans    each table reads the raw Parquet and takes from its text what it needs
 parquet-once         the raw Parquet, its text made a structure, into a temporary table
 parquet-once-by-date the same, date by date
+json-all             all four tables (`duckdb_all.py`), from the JSON read twice
+parquet-all          all four tables, from the raw Parquet read twice
 """
 
 import json
@@ -130,12 +132,12 @@ def parent(lower: str, camel: str) -> str:
     return f"CASE WHEN {has} THEN {text(f'''coalesce({p}['{lower}'], {p}['{camel}'])''')} END"
 
 
-def executions(rows: str) -> str:
+def executions(rows: str, module_info: dict = MODULE_INFO, but: str = "s, info, cd, c") -> str:
     by = "s.executionTriggerInfo.triggeredBy"
     retry = "s.retryExecutionMetadata"
     git = "s.gitDetails"
     return f"""
-SELECT * EXCLUDE (s, info, cd, c),
+SELECT * EXCLUDE ({but}),
   c IN ({", ".join(map(repr, TERMINAL))}) AS is_terminal,
   coalesce({word("s.status")} = 'ignorefailed', false) AS is_failure_ignored,
   c AS status_category,
@@ -188,11 +190,11 @@ SELECT * EXCLUDE (s, info, cd, c),
   {time("s.abortedBy.createdAt")} AS aborted_ts,
   s.moduleInfo::VARCHAR AS module_info
 FROM (SELECT *, coalesce(info.cd, {transform("s.moduleInfo->'CD'", MODULE_INFO["cd"])}) AS cd
-  FROM (SELECT *, {category("s.status")} AS c, {transform("s.moduleInfo", MODULE_INFO)} AS info
+  FROM (SELECT *, {category("s.status")} AS c, {transform("s.moduleInfo", module_info)} AS info
     FROM ({rows})))"""
 
 
-def stages(rows: str) -> str:
+def stages(rows: str, more: str = "", of_all: str = "") -> str:
     kind = "lower(coalesce(n.nodeType, ''))"
     return f"""
 SELECT org_id, project_id, pipeline_id, plan_execution_id, {time("started")} AS execution_start_ts,
@@ -213,11 +215,11 @@ SELECT org_id, project_id, pipeline_id, plan_execution_id, {time("started")} AS 
   coalesce(n.isRollbackStageNode, false) OR {kind} = 'pipelinerollback' AS is_rollback,
   n.startTs IS NULL OR started <= n.startTs AS ran_in_this_execution,
   n.moduleInfo::VARCHAR AS module_info,
-  observed_ts
+  observed_ts{more}
 FROM (SELECT * EXCLUDE entry, entry.key AS id, entry.value AS n, {category("entry.value.status")} AS c
   FROM (SELECT org_id, project_id, observed_ts, {text("s.pipelineIdentifier")} AS pipeline_id,
       s.planExecutionId AS plan_execution_id, s.startTs AS started,
-      unnest(map_entries(s.layoutNodeMap)) AS entry FROM ({rows})))
+      {of_all}unnest(map_entries(s.layoutNodeMap)) AS entry FROM ({rows})))
 WHERE NOT coalesce(n.hidden, false)
   AND {kind} NOT IN ('parallel', 'matrix', 'loop', 'parallelism')
   AND upper(coalesce(n.nodeGroup, '')) <> 'STRATEGY'
@@ -246,6 +248,12 @@ def main(form: str, source: Path, out: Path) -> None:
         connection.execute(copy(stages(s_rows), out / "stages" / f"{name}.parquet"))
 
     kind, passes = form.split("-", 1)
+    if passes == "all":
+        # It builds on the queries of this file.
+        from duckdb_all import write_all
+
+        write_all(connection, kind, source, out)
+        return
     read, pattern = {
         "json": (read_json, "*.ndjson"),
         "parquet": (read_parquet, "*/*.parquet"),
@@ -263,4 +271,5 @@ def main(form: str, source: Path, out: Path) -> None:
         write(str(number), "FROM parsed", "FROM parsed")
 
 
-main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

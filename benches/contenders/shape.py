@@ -107,6 +107,54 @@ MODULE_INFO = {
     },
 }
 
+# What more there is to know for every column that SQL can tell.
+ALL_NODE = NODE | {
+    "edgeLayoutList": {"currentNodeChildren": ListOf(TEXT)},
+    "strategyMetadata": {
+        "currentiteration": WHOLE,
+        "totaliterations": WHOLE,
+        "matrixmetadata": {"matrixvalues": MapOf(TEXT)},
+    },
+}
+
+ALL_SUMMARY = SUMMARY | {"layoutNodeMap": MapOf(ALL_NODE)}
+
+COMMIT = {
+    "id": TEXT,
+    "link": TEXT,
+    "message": TEXT,
+    "ownerName": TEXT,
+    "ownerEmail": TEXT,
+    "timeStamp": WHOLE,
+}
+
+HOOK = {
+    "id": TEXT,
+    "sourceBranch": TEXT,
+    "commits": ListOf(COMMIT),
+    "triggerCommits": ListOf(COMMIT),
+}
+
+ALL_MODULE_INFO = {
+    "ci": MODULE_INFO["ci"] | {"ciExecutionInfoDTO": {"event": TEXT, "branch": HOOK, "pullRequest": HOOK}},
+    "cd": MODULE_INFO["cd"],
+}
+
+ENVIRONMENT = {"identifier": TEXT, "name": TEXT, "type": TEXT, "infrastructureIdentifier": TEXT}
+
+STAGE_CD = {
+    "serviceInfo": {
+        "identifier": TEXT,
+        "displayName": TEXT,
+        "deploymentType": TEXT,
+        "artifacts": {"primary": JSON, "artifactDisplayName": TEXT},
+    },
+    "infraExecutionSummary": ENVIRONMENT,
+    "gitopsExecutionSummary": {"environments": ListOf(ENVIRONMENT)},
+}
+
+ARTIFACT = {"displayName": TEXT, "imagePath": TEXT, "tag": TEXT}
+
 # One line of the newline-delimited JSON: the columns of a raw partition that tables need.
 LINE = {
     "org_id": TEXT,
@@ -182,3 +230,25 @@ STAGES = [
     "error_message", "failure_types", "iteration", "iteration_count",
     "is_rollback", "ran_in_this_execution", "module_info", "observed_ts",
 ]  # fmt: skip
+
+# What is written where all tables are: every column that SQL can tell.
+ALL_COLUMNS = {
+    "executions": [
+        *EXECUTIONS, "queued_ms", "parent_pipeline_id", "parent_org_id", "parent_project_id",
+        "was_rolled_back", "commit_sha",
+        "stage_count", "succeeded_stage_count", "failed_stage_count", "running_stage_count",
+    ],
+    "stages": [*STAGES, "parent_stage_node_id", "strategy_type", "matrix"],
+    "deployments": [
+        "org_id", "project_id", "pipeline_id", "plan_execution_id", "execution_start_ts",
+        "stage_node_id", "stage_id", "service_id", "service_name",
+        "environment_id", "environment_name", "environment_type", "infrastructure_id",
+        "artifact", "deployment_type", "status", "status_category", "is_rollback",
+        "ran_in_this_execution", "start_ts", "end_ts", "duration_ms", "observed_ts",
+    ],
+    "commits": [
+        "org_id", "project_id", "pipeline_id", "plan_execution_id", "execution_start_ts",
+        "commit_index", "commit_sha", "author_name", "author_email", "message", "committed_ts", "link",
+        "repo_name", "branch", "pr_number", "observed_ts",
+    ],
+}  # fmt: skip
