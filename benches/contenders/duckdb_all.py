@@ -48,8 +48,7 @@ def commits_of(info: str) -> str:
         for name in ("commits", "triggerCommits")
         for hook in ("branch", "pullRequest")
     )
-    named = f"list_filter(flatten([{lists}]), lambda x: coalesce(x.id, '') <> '')"
-    return first_of_each(named, "x.id")
+    return f"list_filter(flatten([{lists}]), lambda x: coalesce(x.id, '') <> '')"
 
 
 def told(rows: str) -> str:
@@ -151,7 +150,8 @@ SELECT org_id, project_id, pipeline_id, plan_execution_id, start_ts AS execution
   CASE WHEN {ms} {SOUND} THEN {time(f"({ms})")} END AS committed_ts,
   {text("commit.link")} AS link,
   repo_name, branch, pr_number, observed_ts
-FROM (SELECT *, unnest(commits) AS commit, generate_subscripts(commits, 1) AS place FROM told)"""
+FROM (SELECT *, unnest(distinct_ones) AS commit, generate_subscripts(distinct_ones, 1) AS place
+  FROM (SELECT *, {first_of_each("commits", "x.id")} AS distinct_ones FROM told))"""
 
 
 def write_all(connection: duckdb.DuckDBPyConnection, kind: str, source: Path, out: Path) -> None:

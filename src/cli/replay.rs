@@ -110,7 +110,6 @@ async fn replay(
     looked_at: &mut u64,
 ) -> Result<(), Error> {
     let partitions = lake.raw_partitions(dates).await?;
-    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let mut stop = context.stop.clone();
     let told = |partition: Partition, derived: Derived| {
         *looked_at += 1;
@@ -123,7 +122,7 @@ async fn replay(
     let interrupted = tokio::select! {
         biased;
         Ok(_) = stop.wait_for(|stopped| *stopped) => true,
-        done = lake.replay(&partitions, which, at_once, told) => {
+        done = lake.replay(&partitions, which, told) => {
             done?;
             false
         }

@@ -159,6 +159,8 @@ impl Lake {
     ) -> Result<(Vec<Encoded>, Drift), LakeError> {
         let tables: Vec<Table> = targets.iter().map(|target| target.table).collect();
         let (account, scratch) = (self.account().clone(), self.scratch.clone());
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await;
         blocking(move || encode(&account, partition, &raw, &tables, threads, &scratch)).await
     }
 

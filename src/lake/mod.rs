@@ -21,9 +21,11 @@ pub mod verify;
 pub mod views;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use crate::ids::AccountId;
 use crate::pii::{Mismatch, Wish};
@@ -50,6 +52,8 @@ pub struct Lake {
     store: Store,
     identity: Identity,
     scratch: PathBuf,
+    /// Turns at decoding and encoding: as many as there are cores.
+    turns: Arc<Semaphore>,
 }
 
 /// What went wrong with a lake, by what the operator does about it.
@@ -141,6 +145,15 @@ impl LakeError {
 }
 
 impl Lake {
+    fn new(store: Store, identity: Identity, scratch: &Path) -> Self {
+        Self {
+            store,
+            identity,
+            scratch: scratch.to_path_buf(),
+            turns: Arc::new(Semaphore::new(cores())),
+        }
+    }
+
     /// Opens the lake of an account, and gives birth to one where there is none, once the store has
     /// shown that it keeps conditions. `buckets` is how many buckets new dates shall have.
     ///
@@ -178,11 +191,7 @@ impl Lake {
         if born {
             tracing::info!(lake = store.shown(), account.id = %account, "a lake is born");
         }
-        Ok(Self {
-            store,
-            identity,
-            scratch: scratch.to_path_buf(),
-        })
+        Ok(Self::new(store, identity, scratch))
     }
 
     /// Opens a lake that is to take in rows of this one, and gives birth to it where there is none.
@@ -202,11 +211,7 @@ impl Lake {
         }
         let _lock = store.lock(LOCK_PATIENCE).await?;
         let identity = Identity::adopt(&store, &self.identity, now, buckets).await?;
-        Ok(Self {
-            store,
-            identity,
-            scratch: self.scratch.clone(),
-        })
+        Ok(Self::new(store, identity, &self.scratch))
     }
 
     /// Opens a lake that is there.
@@ -216,11 +221,7 @@ impl Lake {
     /// [`LakeError::Missing`] where there is none.
     pub async fn open_existing(store: Store, scratch: &Path) -> Result<Self, LakeError> {
         match Identity::read(&store).await? {
-            Some((identity, _)) => Ok(Self {
-                store,
-                identity,
-                scratch: scratch.to_path_buf(),
-            }),
+            Some((identity, _)) => Ok(Self::new(store, identity, scratch)),
             None => Err(LakeError::Missing {
                 store: store.shown().to_owned(),
             }),
@@ -255,6 +256,11 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(LakeError::Broken)?
+}
+
+/// Cores of the machine.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Waits before another attempt, longer and longer, with jitter so that racers part.

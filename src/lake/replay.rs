@@ -11,7 +11,7 @@ use super::derive::{Derived, Threads, Which};
 use super::layout::{self, Partition};
 use super::log::Record;
 use super::rows::RawObject;
-use super::{LOCK_PATIENCE, Lake, LakeError};
+use super::{LOCK_PATIENCE, Lake, LakeError, cores};
 
 /// Dates, both ends possibly open.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,7 +70,7 @@ impl Lake {
         Ok(partitions)
     }
 
-    /// Derives the tables of the given partitions, `at_once` at a time or as many as memory bears, and
+    /// Derives the tables of the given partitions, as many at a time as there are cores and memory bears, and
     /// the dimensions. `told` hears of each partition.
     ///
     /// # Errors
@@ -80,10 +80,9 @@ impl Lake {
         &self,
         partitions: &[RawPartition],
         which: Which,
-        at_once: usize,
         mut told: impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
-        let at_once = at_once.max(1);
+        let at_once = cores();
         let memory = Semaphore::new(AT_ONCE_KB as usize);
         let memory = &memory;
         let mut waiting = partitions.iter().copied().peekable();
@@ -105,7 +104,8 @@ impl Lake {
                     let derived = self.derive_stored(partition, which, threads).await?;
                     Ok::<_, LakeError>((partition, derived))
                 })
-                .buffer_unordered(at_once);
+                // One more, which is read while others are encoded and written.
+                .buffer_unordered(at_once + 1);
             while let Some((partition, derived)) = derived.try_next().await? {
                 told(partition, derived);
             }
