@@ -96,6 +96,9 @@ struct Ids<'a>(Option<Value<'a>>);
 impl<'a> Ids<'a> {
     /// Takes a list of texts; `None` for any other value.
     fn of(raw: Value<'a>) -> Option<Self> {
+        if raw.items()?.next().is_none() {
+            return Some(Self(None));
+        }
         let is_id = |item: Value<'a>| item.is_null() || leaf::text(item).is_some();
         raw.items()?.all(is_id).then_some(Self(Some(raw)))
     }

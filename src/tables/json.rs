@@ -319,22 +319,21 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         self.rest.is_empty() && self.others == 0 && self.slots.is_empty()
     }
 
-    /// The members that have no slot, in the order in which they came.
-    fn others(&self) -> impl Iterator<Item = Value<'a>> {
-        let mut pairs = self.whole.and_then(Value::pairs).into_iter().flatten();
+    /// Hands over the members that have no slot, in the order in which they came.
+    fn each_other(&self, mut each: impl FnMut(Value<'a>)) {
+        let Some(mut pairs) = self.whole.and_then(Value::pairs) else {
+            return;
+        };
         let mut left = self.others;
-        std::iter::from_fn(move || {
-            // Behind the last one is nothing to look for.
-            while left != 0 {
-                let (_, value) = pairs.next()?;
-                let is_left = left & 1 == 1;
-                left >>= 1;
-                if is_left {
-                    return Some(value);
-                }
+        // Behind the last one is nothing to look for.
+        while left != 0
+            && let Some((_, value)) = pairs.next()
+        {
+            if left & 1 == 1 {
+                each(value);
             }
-            None
-        })
+            left >>= 1;
+        }
     }
 
     /// Writes what nobody took as the text of a JSON object. False, and nothing, where all was taken.
@@ -343,11 +342,14 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
             return false;
         }
         if self.may_repeat {
-            let came = self.slots.iter().chain(self.others()).map(|value| {
+            let mut all = Vec::new();
+            let mut came = |value: Value<'a>| {
                 let name = value.name().string().unwrap_or_default();
-                (name, Cow::Borrowed(value.json()))
-            });
-            let mut all = came.chain(self.rest.iter().cloned()).collect();
+                all.push((name, Cow::Borrowed(value.json())));
+            };
+            self.slots.iter().for_each(&mut came);
+            self.each_other(came);
+            all.extend(self.rest.iter().cloned());
             let all = write_object(&mut all, String::new());
             put(out, &all);
             return true;
@@ -356,9 +358,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         for value in self.slots.iter() {
             object.came(value);
         }
-        for value in self.others() {
-            object.came(value);
-        }
+        self.each_other(|value| object.came(value));
         for (name, json) in &self.rest {
             object.member(name, json);
         }
