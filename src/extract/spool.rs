@@ -42,7 +42,7 @@ struct Chunk {
 }
 
 /// Bytes of summaries that a spool keeps in memory.
-const MEMORY: usize = 16 << 20;
+const MEMORY: usize = 12 << 20;
 
 /// Summaries shrink tenfold at the fastest level.
 const LEVEL: i32 = 1;
