@@ -48,7 +48,7 @@ const BLOCKING: usize = 4;
 
 /// Lets all threads allocate from one arena of glibc. Batches are made on whichever thread is free,
 /// and an arena per thread keeps what that thread once needed: 315 MB instead of 104 MB for the first
-/// `sync` of 97,000 executions. Threads that wait for each other cost `replay` a tenth of its time.
+/// `sync` of 97,000 executions. Threads that wait for each other cost `replay` some of its time.
 /// `MALLOC_ARENA_MAX` has no effect then.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(

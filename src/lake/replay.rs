@@ -1,6 +1,6 @@
 //! Deriving tables again from the raw partitions that a lake holds, with no request to the source.
 
-use std::iter;
+use std::iter::{self, Peekable};
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -35,7 +35,7 @@ pub struct RawPartition {
 const AT_ONCE_KB: u32 = 12 << 10;
 
 /// How long the lock of a local lake is held: partitions that were begun by then are ended.
-const LOCKED: Duration = Duration::from_secs(5);
+const LOCKED: Duration = Duration::from_secs(10);
 
 impl Dates {
     /// Whether `date` is one of them.
@@ -82,38 +82,52 @@ impl Lake {
         which: Which,
         mut told: impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
-        let at_once = cores();
-        let memory = Semaphore::new(AT_ONCE_KB as usize);
-        let memory = &memory;
         let mut waiting = partitions.iter().copied().peekable();
-        while waiting.peek().is_some() {
-            // The lock of a local lake is given up now and then, so that a sync need not wait for hours.
-            let _lock = self.store.lock(LOCK_PATIENCE).await?;
-            let since = Instant::now();
-            let some = iter::from_fn(|| waiting.next_if(|_| since.elapsed() < LOCKED));
-            let mut derived = stream::iter(some)
-                .map(|RawPartition { partition, bytes }| async move {
-                    let kilobytes = u32::try_from(bytes >> 10).unwrap_or(AT_ONCE_KB);
-                    // The semaphore is never closed.
-                    let _share = memory.acquire_many(kilobytes.min(AT_ONCE_KB)).await;
-                    let threads = if kilobytes as usize * at_once <= AT_ONCE_KB as usize {
-                        Threads::One
-                    } else {
-                        Threads::Two
-                    };
-                    let derived = self.derive_stored(partition, which, threads).await?;
-                    Ok::<_, LakeError>((partition, derived))
-                })
-                // One more, which is read while others are encoded and written.
-                .buffer_unordered(at_once + 1);
-            while let Some((partition, derived)) = derived.try_next().await? {
-                told(partition, derived);
+        let mut lock = self.store.lock(LOCK_PATIENCE).await?;
+        loop {
+            self.derive_for_a_while(&mut waiting, which, &mut told)
+                .await?;
+            if waiting.peek().is_none() {
+                break;
             }
+            // A sync need not wait for hours.
+            lock = self.store.give_way(lock, LOCK_PATIENCE).await?;
         }
-        let _lock = self.store.lock(LOCK_PATIENCE).await?;
         let record = Record::newest(&self.store).await?;
         if 0 < record.number {
             self.derive_dimensions(&record).await?;
+        }
+        drop(lock);
+        Ok(())
+    }
+
+    async fn derive_for_a_while(
+        &self,
+        waiting: &mut Peekable<impl Iterator<Item = RawPartition>>,
+        which: Which,
+        told: &mut impl FnMut(Partition, Derived),
+    ) -> Result<(), LakeError> {
+        let at_once = cores();
+        let memory = &Semaphore::new(AT_ONCE_KB as usize);
+        let since = Instant::now();
+        let some = iter::from_fn(|| waiting.next_if(|_| since.elapsed() < LOCKED));
+        let mut derived = stream::iter(some)
+            .map(|RawPartition { partition, bytes }| async move {
+                let kilobytes = u32::try_from(bytes >> 10).unwrap_or(AT_ONCE_KB);
+                // The semaphore is never closed.
+                let _share = memory.acquire_many(kilobytes.min(AT_ONCE_KB)).await;
+                let threads = if kilobytes as usize * at_once <= AT_ONCE_KB as usize {
+                    Threads::One
+                } else {
+                    Threads::Two
+                };
+                let derived = self.derive_stored(partition, which, threads).await?;
+                Ok::<_, LakeError>((partition, derived))
+            })
+            // One more, which is read while others are encoded and written.
+            .buffer_unordered(at_once + 1);
+        while let Some((partition, derived)) = derived.try_next().await? {
+            told(partition, derived);
         }
         Ok(())
     }

@@ -56,6 +56,12 @@ pub(super) const fn hashed<const PLACES: usize>(names: &[Name]) -> [u8; PLACES] 
     let mut table = [0; PLACES];
     let mut at = 0;
     while at < names.len() {
+        let mut other = 0;
+        while other < at {
+            let is_twice = names[at].text.eq_ignore_ascii_case(names[other].text);
+            assert!(!is_twice, "a name is known twice");
+            other += 1;
+        }
         let mut place = names[at].key.hash() & (PLACES - 1);
         while table[place] != 0 {
             place = (place + 1) & (PLACES - 1);
@@ -76,10 +82,11 @@ impl Names {
         self.names[at].text
     }
 
-    /// The place of a name, in any casing.
+    /// The place of a name, in any casing. `named` is the name where it stands: its key is cut from there
+    /// without a branch, while what a name says may have any length.
     #[inline]
-    pub(super) fn find(&self, name: &str, value: Value<'_>) -> Option<usize> {
-        let key = match value.inner_and_more::<HELD>() {
+    pub(super) fn find(&self, name: &str, named: Value<'_>) -> Option<usize> {
+        let key = match named.inner_and_more() {
             Some((more, length)) => Key::cut(more, length),
             None => Key::of(name.as_bytes()),
         };
@@ -159,7 +166,7 @@ mod tests {
     use super::*;
     use crate::scan;
 
-    const KNOWN: &[&str] = &[
+    const KNOWN: [&str; 9] = [
         "",
         "a",
         "ab",
@@ -172,10 +179,7 @@ mod tests {
     ];
 
     static NAMES: Names = {
-        const NAMES: &[Name] = &keyed([
-            KNOWN[0], KNOWN[1], KNOWN[2], KNOWN[3], KNOWN[4], KNOWN[5], KNOWN[6], KNOWN[7],
-            KNOWN[8],
-        ]);
+        const NAMES: &[Name] = &keyed(KNOWN);
         static TABLE: [u8; places(NAMES.len())] = hashed(NAMES);
         Names::new(NAMES, &TABLE)
     };

@@ -48,7 +48,7 @@ pub(super) enum Written {
 }
 
 /// How often the lock is tried.
-const LOCK_POLL: Duration = Duration::from_millis(50);
+pub(super) const LOCK_POLL: Duration = Duration::from_millis(50);
 
 pub(super) async fn lock(folder: &Path, patience: Duration) -> Result<LockGuard, StoreError> {
     let path = file_of(folder, layout::LOCK);
@@ -222,6 +222,8 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::super::Store;
     use super::*;
 
@@ -278,5 +280,25 @@ mod tests {
         assert!(matches!(refused, StoreError::Locked { .. }), "{refused}");
         drop(held);
         lock(folder.path(), Duration::ZERO).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_has_the_lock_before_the_one_that_gives_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().display().to_string()).unwrap();
+        let held = store.lock(Duration::ZERO).await.unwrap();
+        let patience = Duration::from_secs(60);
+        let order = RefCell::new(Vec::new());
+        let waits = async {
+            let _lock = lock(folder.path(), patience).await.unwrap();
+            order.borrow_mut().push("waits");
+        };
+        let gives_way = async {
+            tokio::time::sleep(LOCK_POLL / 2).await;
+            let _lock = store.give_way(held, patience).await.unwrap();
+            order.borrow_mut().push("gives way");
+        };
+        tokio::join!(waits, gives_way);
+        assert_eq!(order.into_inner(), ["waits", "gives way"]);
     }
 }

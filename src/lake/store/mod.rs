@@ -227,6 +227,23 @@ impl Store {
         }
     }
 
+    /// Gives up the lock and takes it again, so late that whoever waits for it has it in between.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::lock`].
+    pub async fn give_way(
+        &self,
+        lock: LockGuard,
+        patience: Duration,
+    ) -> Result<LockGuard, StoreError> {
+        drop(lock);
+        if self.folder.is_some() {
+            tokio::time::sleep(local::LOCK_POLL * 2).await;
+        }
+        self.lock(patience).await
+    }
+
     /// Reads an object whole: `None` where there is none.
     ///
     /// # Errors
