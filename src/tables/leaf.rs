@@ -96,6 +96,7 @@ pub(super) fn plain_within_text(raw: Value<'_>) -> Option<Cow<'_, str>> {
     }
     let outer = plain(raw)?;
     if !raw.json().starts_with('"') || is_word(&outer) {
+        // JSON within a text says nothing by `null`, too.
         return (outer != "null").then_some(outer);
     }
     match Scanner::default().scan(&outer) {
