@@ -25,13 +25,16 @@ impl<'a, W: fmt::Write> Writer<'a, W> {
 
     /// Writes a member as it came, but for white space around it.
     pub(super) fn came(&mut self, value: Value<'a>) {
+        if !value.is_compact() {
+            let name = value.name().string().unwrap_or_default();
+            return self.member(&name, value.json());
+        }
         match &mut self.run {
-            Some((_, last)) if last.touches(value.name()) && value.is_compact() => *last = value,
-            _ if value.is_compact() => {
+            Some((_, last)) if last.touches(value.name()) => *last = value,
+            _ => {
                 self.end_run();
                 self.run = Some((value, value));
             }
-            _ => self.member(&value.name().string().unwrap_or_default(), value.json()),
         }
     }
 

@@ -84,7 +84,11 @@ impl Names {
 
     /// The place of a name, in any casing. `named` is the name where it stands: its key is cut from there
     /// without a branch, while what a name says may have any length.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "its names are known where it is called"
+    )]
+    #[inline(always)]
     pub(super) fn find(&self, name: &str, named: Value<'_>) -> Option<usize> {
         let key = match named.inner_and_more() {
             Some((more, length)) => Key::cut(more, length),
