@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use harness_lake::cli::{self, Cli};
+use harness_lake::lake;
 use jiff::Timestamp;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     }
     let runtime = Builder::new_multi_thread()
         .worker_threads(WORKERS)
-        .max_blocking_threads(BLOCKING)
+        .max_blocking_threads(lake::BLOCKING)
         .enable_all()
         .build()
         .expect("threads can be started");
@@ -42,9 +43,6 @@ fn main() -> ExitCode {
 
 /// Threads that wait for the network.
 const WORKERS: usize = 2;
-
-/// Threads that encode, decode and use the disk: more of them cost memory and gain little.
-const BLOCKING: usize = 4;
 
 /// Lets all threads allocate from one arena of glibc. Batches are made on whichever thread is free,
 /// and an arena per thread keeps what that thread once needed: 315 MB instead of 104 MB for the first

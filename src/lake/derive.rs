@@ -79,7 +79,7 @@ const BATCH_ROWS: usize = 1_024;
 
 impl Lake {
     /// Brings the tables of a partition up to `raw`, children first and `executions` last, so that a
-    /// current `executions` object vouches for the others.
+    /// current `executions` object vouches for the others. No more partitions at once than there are cores.
     ///
     /// # Errors
     ///

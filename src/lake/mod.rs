@@ -258,6 +258,9 @@ async fn blocking<T: Send + 'static>(
         .map_err(LakeError::Broken)?
 }
 
+/// Threads that encode, decode and use the disk: more of them cost memory and gain little.
+pub const BLOCKING: usize = 4;
+
 /// Cores of the machine.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

@@ -11,7 +11,7 @@ use super::derive::{Derived, Threads, Which};
 use super::layout::{self, Partition};
 use super::log::Record;
 use super::rows::RawObject;
-use super::{LOCK_PATIENCE, Lake, LakeError, cores};
+use super::{BLOCKING, LOCK_PATIENCE, Lake, LakeError, cores};
 
 /// Dates, both ends possibly open.
 #[derive(Clone, Copy, Debug, Default)]
@@ -116,11 +116,7 @@ impl Lake {
                 let kilobytes = u32::try_from(bytes >> 10).unwrap_or(AT_ONCE_KB);
                 // The semaphore is never closed.
                 let _share = memory.acquire_many(kilobytes.min(AT_ONCE_KB)).await;
-                let threads = if kilobytes as usize * at_once <= AT_ONCE_KB as usize {
-                    Threads::One
-                } else {
-                    Threads::Two
-                };
+                let threads = threads(bytes, at_once);
                 let derived = self.derive_stored(partition, which, threads).await?;
                 Ok::<_, LakeError>((partition, derived))
             })
@@ -145,5 +141,35 @@ impl Lake {
         };
         let raw = RawObject::new(&path, bytes)?;
         self.derive(partition, &raw, which, threads).await
+    }
+}
+
+/// How many threads derive a partition, so that all cores are at work: one where as many partitions of this
+/// size as there are cores find memory and threads, and one thread is left for the disk.
+fn threads(bytes: u64, cores: usize) -> Threads {
+    let all = (bytes >> 10).saturating_mul(cores as u64);
+    if cores < BLOCKING && all <= u64::from(AT_ONCE_KB) {
+        Threads::One
+    } else {
+        Threads::Two
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_a_partition_is_enough_where_each_core_has_one() {
+        for (bytes, cores, expected) in [
+            (4 << 20, 2, Threads::One),
+            (4 << 20, 3, Threads::One),
+            (7 << 20, 2, Threads::Two),
+            (40 << 20, 1, Threads::Two),
+            (100 << 10, BLOCKING, Threads::Two),
+            (u64::MAX, 3, Threads::Two),
+        ] {
+            assert_eq!(threads(bytes, cores), expected, "{bytes} on {cores}");
+        }
     }
 }

@@ -121,10 +121,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         // Which known names were left already, and how many others.
         let (mut known, mut unknown) = (0_u64, 0);
         for (place, (named, value)) in value.pairs()?.enumerate() {
-            let name = match named.plain() {
-                Some(plain) => Cow::Borrowed(plain),
-                None => named.string()?,
-            };
+            let name = named.string()?;
             let found = F::NAMES.find(&name, named);
             if let Some(at) = found.filter(|at| *at < N) {
                 if let Some(before) = object.slots.take(at) {
