@@ -101,6 +101,11 @@ impl From<Window> for (Timestamp, Timestamp) {
     }
 }
 
+/// Whether a time in ms since the epoch is believed: the years 2000 to 2100.
+pub fn is_sound(ms: i64) -> bool {
+    (946_684_800_000..4_133_980_800_000).contains(&ms)
+}
+
 /// An instant `ms` milliseconds after the epoch, cut to what a timestamp can hold.
 pub fn from_ms(ms: i64) -> Timestamp {
     let (least, most) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());

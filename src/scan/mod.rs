@@ -8,9 +8,11 @@
 use std::borrow::Cow;
 
 pub(crate) use cursor::Cursor;
+pub(crate) use read::whole;
 
 mod cursor;
 mod lex;
+mod read;
 #[cfg(test)]
 mod tests;
 

@@ -16,7 +16,7 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::ids::Scope;
-use crate::scan::{Kind, Scanner, Value};
+use crate::scan::{Kind, Scanner, Value, whole};
 
 /// Fields of a summary that change by themselves: kept, but not compared.
 const VOLATILE: [&str; 3] = ["canRetry", "canReExecute", "showRetryHistory"];
@@ -134,7 +134,7 @@ fn scalar(spelling: &str) -> Option<u64> {
         return Some(integer(number));
     }
     let float = number.as_f64()?;
-    Some(match super::wire::whole(float) {
+    Some(match whole(float) {
         Some(number) => integer(number),
         None => leaf(domain::FLOAT, &float.to_bits().to_le_bytes()),
     })

@@ -18,7 +18,7 @@ use url::Url;
 use crate::drift::Drift;
 use crate::ids::{AccountId, OrgId};
 use crate::pii::Treatment;
-use crate::scan::Scanner;
+use crate::scan::{Scanner, Value};
 
 use super::canonical;
 use super::counts::{Counters, RequestCounts};
@@ -28,7 +28,7 @@ use super::http::{Ask, Http};
 use super::listing::{Element, ListPage, OrgEntry, ProjectEntry};
 use super::page::Page;
 use super::retry::{RetryPolicy, Tried};
-use super::wire::{ExecutionsQuery, integer, members, missing, scan};
+use super::wire::{ExecutionsQuery, members, missing, scan};
 
 /// Elements asked for in one page of a list: what every server allows, whichever text is right.
 const LIST_LIMIT: usize = 100;
@@ -215,7 +215,9 @@ impl Client {
             let document = scan(&answer.body, &mut scanner)?;
             let [months] =
                 members(document.root(), ["resource"]).ok_or_else(|| missing("object"))?;
-            Ok(integer(months).and_then(|months| u32::try_from(months).ok()))
+            Ok(months
+                .and_then(Value::integer)
+                .and_then(|months| u32::try_from(months).ok()))
         });
         match months.await {
             Ok(months) => Ok(months.filter(|months| 0 < *months)),

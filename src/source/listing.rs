@@ -7,10 +7,11 @@ use serde::de::Error as _;
 use serde_json::{Map, Value};
 
 use crate::ids::{OrgId, ProjectId};
-use crate::window::from_ms;
+use crate::scan::whole;
+use crate::window::{from_ms, is_sound};
 
 use super::http::{Answer, Unusable};
-use super::wire::{ErrorBody, is_sane, whole};
+use super::wire::ErrorBody;
 
 /// An organization as `GET /v1/orgs` lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +163,7 @@ impl Element {
             .as_i64()
             .or_else(|| text(value)?.trim().parse().ok())
             .or_else(|| whole(value.as_f64()?))?;
-        is_sane(ms).then(|| from_ms(ms))
+        is_sound(ms).then(|| from_ms(ms))
     }
 
     /// Tags as a map, or as the list of pairs that other endpoints give.

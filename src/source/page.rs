@@ -15,7 +15,7 @@ use crate::window::from_ms;
 use super::canonical::ScopeHash;
 use super::http::{Answer, Unusable};
 use super::persons;
-use super::wire::{ErrorBody, integer, is_meant, malformed, members, missing, sane_ms, text};
+use super::wire::{ErrorBody, is_meant, malformed, members, missing, sound_ms, text};
 
 /// A page of `POST /pipeline/api/pipelines/execution/summary`, checked to be whole.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ impl Page {
             self.drift.odd_value("planExecutionId", shown(id));
             return;
         };
-        let start_ms = sane_ms(start);
+        let start_ms = sound_ms(start);
         if start_ms.is_none() {
             self.drift.odd_value("startTs", shown(start));
         }
@@ -114,7 +114,7 @@ impl Page {
         self.rows.push(PageRow {
             id: PlanExecutionId::new(plan_execution_id),
             start: start_ms.map(from_ms),
-            is_terminal: category.is_terminal(sane_ms(end).is_some()),
+            is_terminal: category.is_terminal(sound_ms(end).is_some()),
             content_hash: scope.content_hash(row),
             summary,
         });
@@ -173,7 +173,7 @@ impl Reader<'_> {
             if is_meant("totalElements", name.as_deref(), self.page.total.is_some())
                 && !value.is_null()
             {
-                let total = integer(Some(value));
+                let total = value.integer();
                 self.page.total = total.and_then(|total| u64::try_from(total).ok());
             }
             Some(())

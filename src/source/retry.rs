@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
 use super::error::{Cause, Place, SourceError};
+use crate::window::is_sound;
 
 /// The longest wait that a server may ask for.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_mins(2);
@@ -164,7 +165,7 @@ pub(super) fn retry_after(header: Option<&str>, now: Timestamp) -> Duration {
 /// A date as HTTP writes it, `Tue, 24 Nov 2026 10:00:00 GMT`, of a sane year.
 pub(super) fn http_date(text: &str) -> Option<Timestamp> {
     let date = DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
-    super::wire::is_sane(date.as_millisecond()).then_some(date)
+    is_sound(date.as_millisecond()).then_some(date)
 }
 
 /// The tries of one request so far: bounded by number and by time.

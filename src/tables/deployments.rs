@@ -198,7 +198,7 @@ fn artifact<'a>(service: &mut Service<'a>, drift: &mut Drift) -> Option<Cow<'a, 
     name.or_else(|| {
         let raw = primary?;
         let Some(mut artifact) = Artifact::read(raw, drift) else {
-            return leaf::text(raw).filter(|text| !text.is_empty());
+            return raw.text().filter(|text| !text.is_empty());
         };
         let name = artifact.text(ArtifactField::DisplayName, drift);
         let image = artifact.text(ArtifactField::ImagePath, drift);

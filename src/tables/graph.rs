@@ -99,13 +99,13 @@ impl<'a> Ids<'a> {
         if raw.items()?.next().is_none() {
             return Some(Self(None));
         }
-        let is_id = |item: Value<'a>| item.is_null() || leaf::text(item).is_some();
+        let is_id = |item: Value<'a>| item.is_null() || item.text().is_some();
         raw.items()?.all(is_id).then_some(Self(Some(raw)))
     }
 
     fn iter(self) -> impl Iterator<Item = Cow<'a, str>> {
         let items = self.0.and_then(Value::items).into_iter().flatten();
-        items.filter_map(leaf::text).filter(|id| !id.is_empty())
+        items.filter_map(Value::text).filter(|id| !id.is_empty())
     }
 
     fn is_empty(self) -> bool {
@@ -321,20 +321,20 @@ impl<'a> Node<'a> {
     /// Whether the node is a stage: not hidden, no group (its children are the stages), and no
     /// placeholder of a rollback that never came.
     fn is_row(&self, is_reached: bool) -> bool {
-        let is_hidden = self.fields.peek(NodeField::Hidden).and_then(leaf::boolean) == Some(true);
+        let is_hidden = self.fields.peek(NodeField::Hidden).and_then(Value::boolean) == Some(true);
         let is_group = self.is_strategy() || self.is_type("parallel");
         let is_missing = !is_reached && self.is_placeholder();
         !(is_hidden || is_group || is_missing)
     }
 
     fn is_placeholder(&self) -> bool {
-        let status = self.fields.peek(NodeField::Status).and_then(leaf::text);
+        let status = self.fields.peek(NodeField::Status).and_then(Value::text);
         self.is_type("PipelineRollback")
             && status.is_some_and(|status| status::same_word(&status, "NotStarted"))
     }
 
     fn is_strategy(&self) -> bool {
-        let group = self.fields.peek(NodeField::NodeGroup).and_then(leaf::text);
+        let group = self.fields.peek(NodeField::NodeGroup).and_then(Value::text);
         let is_grouped = group.is_some_and(|group| group.eq_ignore_ascii_case("STRATEGY"));
         let is_typed = ["MATRIX", "LOOP", "PARALLELISM"]
             .iter()

@@ -195,18 +195,18 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
                 self.take(field);
                 (!text.is_empty()).then_some(Cow::Borrowed(text))
             }
-            None => self.read_with(field, leaf::text, drift),
+            None => self.read_with(field, Value::text, drift),
         }
     }
 
     /// Takes a whole number.
     pub(super) fn integer(&mut self, field: F, drift: &mut Drift) -> Option<i64> {
-        self.read_with(field, leaf::integer, drift)
+        self.read_with(field, Value::integer, drift)
     }
 
     /// Takes a boolean.
     pub(super) fn boolean(&mut self, field: F, drift: &mut Drift) -> Option<bool> {
-        self.read_with(field, leaf::boolean, drift)
+        self.read_with(field, Value::boolean, drift)
     }
 
     /// Takes a time, in ms since the epoch.

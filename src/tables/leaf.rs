@@ -1,16 +1,13 @@
-//! What a JSON value says where a column asks for text, a number, a time or a list.
+//! What a JSON value says where a column asks for a time, a list or what stands within a text.
 //!
 //! Every reader gives `None` for a value that does not say it: the caller keeps such a value in
 //! `extra`. Texts are borrowed from the summary unless they hold escapes.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::ops::Range;
 
 use crate::scan::{Scanner, Value};
-
-/// The times that are believed: the years 2000 to 2100, in ms since the epoch, UTC.
-const SOUND_MS: Range<i64> = 946_684_800_000..4_133_980_800_000;
+use crate::window::is_sound;
 
 /// Below this a commit time is in seconds (as ms it would lie before 1973).
 const SECONDS_BELOW: i64 = 100_000_000_000;
@@ -18,52 +15,20 @@ const SECONDS_BELOW: i64 = 100_000_000_000;
 /// Up to this many entries, sorting their fingerprints is quicker than hashing.
 const FEW: usize = 32;
 
-/// Text; a number or a boolean gives its spelling.
-pub(super) fn text(raw: Value<'_>) -> Option<Cow<'_, str>> {
-    match raw.scalar() {
-        Some(spelling) => Some(Cow::Borrowed(spelling)),
-        None => raw.string(),
-    }
-}
-
-/// A whole number, also one that comes as text or with a fraction of zero.
-pub(super) fn integer(raw: Value<'_>) -> Option<i64> {
-    if let Some(number) = raw.scalar().and_then(|spelling| spelling.parse().ok()) {
-        return Some(number);
-    }
-    let text = text(raw)?;
-    let text = text.trim();
-    text.parse().ok().or_else(|| {
-        // Beyond 2^53 a floating-point number no longer tells whole numbers apart.
-        let number: f64 = text.parse().ok()?;
-        let whole = number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
-        whole.then(|| format!("{number:.0}").parse().ok())?
-    })
-}
-
-/// A boolean, also one that comes as text.
-pub(super) fn boolean(raw: Value<'_>) -> Option<bool> {
-    match text(raw)?.trim() {
-        word if word.eq_ignore_ascii_case("true") => Some(true),
-        word if word.eq_ignore_ascii_case("false") => Some(false),
-        _ => None,
-    }
-}
-
 /// A time in ms since the epoch.
 pub(super) fn time_ms(raw: Value<'_>) -> Option<i64> {
-    integer(raw).filter(|ms| SOUND_MS.contains(ms))
+    raw.integer().filter(|ms| is_sound(*ms))
 }
 
 /// A time of a commit, which comes in seconds or in ms; in ms since the epoch.
 pub(super) fn commit_time_ms(raw: Value<'_>) -> Option<i64> {
-    let time = integer(raw)?;
+    let time = raw.integer()?;
     let ms = if (0..SECONDS_BELOW).contains(&time) {
         time * 1000
     } else {
         time
     };
-    SOUND_MS.contains(&ms).then_some(ms)
+    is_sound(ms).then_some(ms)
 }
 
 /// The distinct texts of a list, in its order, without nulls and empty ones.
@@ -71,7 +36,7 @@ pub(super) fn texts(raw: Value<'_>) -> Option<Vec<Cow<'_, str>>> {
     let items = raw.items()?;
     let mut texts = Vec::with_capacity(raw.at_most().min(FEW));
     for item in items.filter(|item| !item.is_null()) {
-        let text = text(item)?;
+        let text = item.text()?;
         if !text.is_empty() {
             texts.push(text);
         }
@@ -84,7 +49,7 @@ pub(super) fn texts(raw: Value<'_>) -> Option<Vec<Cow<'_, str>>> {
 pub(super) fn plain(raw: Value<'_>) -> Option<Cow<'_, str>> {
     match raw.json() {
         "null" => None,
-        json => Some(text(raw).unwrap_or(Cow::Borrowed(json))),
+        json => Some(raw.text().unwrap_or(Cow::Borrowed(json))),
     }
 }
 
@@ -205,30 +170,6 @@ mod tests {
 
     fn raw(json: &str) -> Value<'static> {
         scan::leaked(json).unwrap()
-    }
-
-    #[test]
-    fn text_is_borrowed_unless_it_has_escapes() {
-        assert!(matches!(text(raw("\"é\"")), Some(Cow::Borrowed("é"))));
-        assert_eq!(text(raw(r#""a\n\u00e9""#)).unwrap(), "a\né");
-        assert_eq!(text(raw("-1.50")).unwrap(), "-1.50");
-        assert_eq!(text(raw("true")).unwrap(), "true");
-        for none in ["null", "{}", "[]", r#""\ud800""#] {
-            assert_eq!(text(raw(none)), None, "{none}");
-        }
-    }
-
-    #[test]
-    fn numbers_come_in_many_spellings() {
-        for json in ["1416", "\"1416\"", "\" 1416 \"", "1416.0", "1.416e3"] {
-            assert_eq!(integer(raw(json)), Some(1416), "{json}");
-        }
-        for none in ["1.5", "1e99", "\"\"", "\"NaN\"", "\"inf\"", "true", "[1]"] {
-            assert_eq!(integer(raw(none)), None, "{none}");
-        }
-        assert_eq!(integer(raw("-9223372036854775808")), Some(i64::MIN));
-        assert_eq!(boolean(raw("\"True\"")), Some(true));
-        assert_eq!(boolean(raw("0")), None);
     }
 
     #[test]

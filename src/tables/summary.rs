@@ -135,7 +135,7 @@ impl<'a> Summary<'a> {
             drop_if_same(&mut fields, field, id, drift);
         }
         if let Some(raw) = fields.take(Field::StartTs)
-            && leaf::integer(raw) != Some(row.start_ms)
+            && raw.integer() != Some(row.start_ms)
         {
             fields.refuse(Field::StartTs, drift);
         }
@@ -196,9 +196,9 @@ fn tag_list<'a>(raw: Value<'a>, drift: &mut Drift) -> Option<(Entries<'a>, bool)
             continue;
         };
         let value = tag.take(TagField::Value);
-        let text = value.and_then(leaf::text);
+        let text = value.and_then(Value::text);
         is_whole &= value.is_some() == text.is_some();
-        match tag.take(TagField::Key).and_then(leaf::text) {
+        match tag.take(TagField::Key).and_then(Value::text) {
             Some(key) => tags.push((key, text)),
             None => is_whole = false,
         }
@@ -212,7 +212,7 @@ fn tag_map(raw: Value<'_>) -> Option<(Entries<'_>, bool)> {
     let mut tags = Vec::new();
     let mut is_whole = true;
     for (key, value) in raw.members()? {
-        let text = leaf::text(value);
+        let text = value.text();
         is_whole &= text.is_some() || value.is_null();
         tags.push((key, text));
     }
