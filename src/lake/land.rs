@@ -297,7 +297,7 @@ fn json(value: &impl Serialize) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
@@ -307,6 +307,23 @@ mod tests {
     use crate::lake::store::Store;
     use crate::schema::Table;
     use crate::window::from_ms;
+
+    /// Version `n` of the execution `id`.
+    pub(in crate::lake) fn observation(n: i64, id: i64, start: Timestamp) -> Observation {
+        let observed = from_ms(start.as_millisecond() + 100_000 + n);
+        Observation {
+            id: PlanExecutionId::new(format!("e{id}")),
+            scope: Scope::new("org", "project"),
+            start,
+            version: Version {
+                observed,
+                content_hash: n,
+                is_terminal: true,
+            },
+            first_observed: observed,
+            summary: format!(r#"{{"name":"{n:1000}"}}"#).into(),
+        }
+    }
 
     #[tokio::test]
     async fn a_partition_in_many_runs_is_merged_once_and_counts_each_execution_once() {
@@ -318,25 +335,13 @@ mod tests {
             .unwrap();
         let mut spool = Spool::holding(2_000, scratch.path());
         let start = from_ms(1_763_971_200_000);
-        let observation = |n: i64, id: i64| Observation {
-            id: PlanExecutionId::new(format!("e{id}")),
-            scope: Scope::new("org", "project"),
-            start,
-            version: Version {
-                observed: from_ms(1_763_971_300_000 + n),
-                content_hash: n,
-                is_terminal: true,
-            },
-            first_observed: from_ms(1_763_971_300_000 + n),
-            summary: format!(r#"{{"name":"{n:1000}"}}"#).into(),
-        };
         let partition = lake
             .identity()
             .partition(&PlanExecutionId::new("e0"), start);
         // The last ones are executions of the first run, seen again.
         for (n, id) in (0..12).chain([0, 1]).enumerate() {
             let n = i64::try_from(n).unwrap();
-            spool.push(partition, observation(n, id)).unwrap();
+            spool.push(partition, observation(n, id, start)).unwrap();
         }
         let landed = lake.land("run", 0, &mut spool, || true).await.unwrap();
         let landed = landed.unwrap();

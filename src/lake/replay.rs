@@ -80,12 +80,22 @@ impl Lake {
         &self,
         partitions: &[RawPartition],
         which: Which,
+        told: impl FnMut(Partition, Derived),
+    ) -> Result<(), LakeError> {
+        self.replay_in_turns(partitions, which, LOCKED, told).await
+    }
+
+    async fn replay_in_turns(
+        &self,
+        partitions: &[RawPartition],
+        which: Which,
+        turn: Duration,
         mut told: impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
         let mut waiting = partitions.iter().copied().peekable();
         let mut lock = self.store.lock(LOCK_PATIENCE).await?;
         loop {
-            self.derive_for_a_while(&mut waiting, which, &mut told)
+            self.derive_for(turn, &mut waiting, which, &mut told)
                 .await?;
             if waiting.peek().is_none() {
                 break;
@@ -101,16 +111,20 @@ impl Lake {
         Ok(())
     }
 
-    async fn derive_for_a_while(
+    /// Derives at least one partition, and begins none after `turn`.
+    async fn derive_for(
         &self,
+        turn: Duration,
         waiting: &mut Peekable<impl Iterator<Item = RawPartition>>,
         which: Which,
         told: &mut impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
+        let first = waiting.next();
         let at_once = cores();
         let memory = &Semaphore::new(AT_ONCE_KB as usize);
         let since = Instant::now();
-        let some = iter::from_fn(|| waiting.next_if(|_| since.elapsed() < LOCKED));
+        let others = iter::from_fn(|| waiting.next_if(|_| since.elapsed() < turn));
+        let some = first.into_iter().chain(others);
         let mut derived = stream::iter(some)
             .map(|RawPartition { partition, bytes }| async move {
                 let kilobytes = u32::try_from(bytes >> 10).unwrap_or(AT_ONCE_KB);
@@ -157,7 +171,50 @@ fn threads(bytes: u64, cores: usize) -> Threads {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+    use crate::extract::spool::Spool;
+    use crate::ids::AccountId;
+    use crate::lake::land::tests::observation;
+    use crate::lake::store::Store;
+    use crate::window::from_ms;
+
+    #[tokio::test]
+    async fn a_sync_that_waits_has_the_lock_between_two_turns() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = || Store::open(&folder.path().display().to_string()).unwrap();
+        let account = AccountId::new("account");
+        let lake = Lake::open(store(), &account, from_ms(0), None, folder.path())
+            .await
+            .unwrap();
+        let mut spool = Spool::new(folder.path());
+        for day in 0..2 {
+            let seen = observation(0, day, from_ms(1_763_971_200_000 + day * 86_400_000));
+            let partition = lake.identity().partition(&seen.id, seen.start);
+            spool.push(partition, seen).unwrap();
+        }
+        lake.land("run", 0, &mut spool, || true).await.unwrap();
+        let partitions = lake.raw_partitions(Dates::default()).await.unwrap();
+
+        let order = RefCell::new(Vec::new());
+        let (locked, is_locked) = tokio::sync::oneshot::channel();
+        let sync = async {
+            is_locked.await.unwrap();
+            let _lock = store().lock(Duration::from_secs(60)).await.unwrap();
+            order.borrow_mut().push("sync");
+        };
+        let mut locked = Some(locked);
+        let replay = lake.replay_in_turns(&partitions, Which::All, Duration::ZERO, |_, _| {
+            order.borrow_mut().push("partition");
+            if let Some(locked) = locked.take() {
+                locked.send(()).unwrap();
+            }
+        });
+        let ((), replayed) = tokio::join!(sync, replay);
+        replayed.unwrap();
+        assert_eq!(order.into_inner(), ["partition", "sync", "partition"]);
+    }
 
     #[test]
     fn a_thread_a_partition_is_enough_where_each_core_has_one() {
