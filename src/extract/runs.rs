@@ -1,16 +1,19 @@
-//! The observations of one partition in sorted runs: in memory while they are few, else with their
-//! summaries in scratch. A merge decides by what is in memory, and then reads each run once, in order.
+//! The observations of one partition in sorted runs: in memory, or with their summaries in scratch. A merge
+//! decides by what is in memory, and then reads each run once, in order.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
-use std::path::Path;
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
-use super::Observation;
+use super::{Observation, Version};
+use crate::ids::{PlanExecutionId, Scope};
 
 /// Observations of one partition.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Runs(Vec<Run>);
 
 /// Where an observation stands among the runs of its partition.
@@ -23,14 +26,37 @@ pub struct Place {
 /// Observations in their order.
 #[derive(Debug)]
 struct Run {
-    /// Without summaries where these are in `file`.
+    /// Without summaries where these are stored.
     observations: Vec<Observation>,
-    /// The summaries, in the same order: one zstd frame of lengths and texts.
-    file: Option<File>,
+    stored: Option<Stored>,
+}
+
+/// Observations in scratch, in their order: one zstd frame of their heads, and then of the lengths and texts of
+/// their summaries.
+#[derive(Debug)]
+pub(super) struct Stored {
+    section: Section,
+    rows: usize,
+    /// Bytes of heads.
+    heads: usize,
+}
+
+/// A part of a file.
+#[derive(Clone, Debug)]
+struct Section {
+    file: Arc<File>,
+    at: u64,
+    end: u64,
 }
 
 /// Summaries shrink tenfold at the fastest level.
 const LEVEL: i32 = 1;
+
+/// Of many frames that are read at once, each takes this much memory (as a power of two), and as much again.
+const WINDOW: u32 = 17;
+
+/// Bytes that are read of a frame at a time.
+const READ: usize = 32 << 10;
 
 impl Runs {
     /// One run, in memory.
@@ -38,44 +64,21 @@ impl Runs {
         sort(&mut observations);
         Self(vec![Run {
             observations,
-            file: None,
+            stored: None,
         }])
     }
 
-    /// Adds a run whose summaries go to scratch.
+    /// Adds a run that is stored.
     ///
     /// # Errors
     ///
-    /// [`io::Error`] where scratch cannot be written.
-    pub(super) fn spill(
-        &mut self,
-        mut observations: Vec<Observation>,
-        scratch: &Path,
-    ) -> io::Result<()> {
-        sort(&mut observations);
-        let mut frame = zstd::Encoder::new(BufWriter::new(tempfile::tempfile_in(scratch)?), LEVEL)?;
-        for observation in &mut observations {
-            let summary = std::mem::take(&mut observation.summary);
-            let length = u32::try_from(summary.len()).map_err(io::Error::other)?;
-            frame.write_all(&length.to_le_bytes())?;
-            frame.write_all(&summary)?;
-        }
-        let file = frame.finish()?.into_inner()?;
+    /// [`io::Error`] where scratch cannot be read.
+    pub(super) fn add(&mut self, stored: Stored) -> io::Result<()> {
         self.0.push(Run {
-            observations,
-            file: Some(file),
+            observations: stored.heads()?,
+            stored: Some(stored),
         });
         Ok(())
-    }
-
-    /// How many they are.
-    pub fn len(&self) -> usize {
-        self.0.iter().map(|run| run.observations.len()).sum()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// All observations; not of every one the summary.
@@ -87,15 +90,8 @@ impl Runs {
     }
 
     /// The summaries, from the first on.
-    ///
-    /// # Errors
-    ///
-    /// [`io::Error`] where scratch cannot be read.
-    pub fn summaries(&self) -> io::Result<Summaries<'_>> {
-        let open = |run| Reader::open(run);
-        Ok(Summaries(
-            self.0.iter().map(open).collect::<Result<_, _>>()?,
-        ))
+    pub fn summaries(&self) -> Summaries<'_> {
+        Summaries(self.0.iter().map(Reader::of).collect())
     }
 }
 
@@ -103,13 +99,84 @@ fn sort(observations: &mut [Observation]) {
     observations.sort_by(|a, b| a.order().cmp(&b.order()));
 }
 
+impl Stored {
+    /// Appends observations to a file, which is read by position only.
+    ///
+    /// # Errors
+    ///
+    /// [`io::Error`] where the file cannot be written.
+    pub(super) fn append(file: &Arc<File>, mut observations: Vec<Observation>) -> io::Result<Self> {
+        sort(&mut observations);
+        let mut heads = Vec::new();
+        for observation in &observations {
+            write_head(&mut heads, observation)?;
+        }
+        let mut to = &**file;
+        let at = to.stream_position()?;
+        let mut frame = zstd::Encoder::new(to, LEVEL)?;
+        frame.window_log(WINDOW)?;
+        frame.write_all(&heads)?;
+        // So heads are read without what follows them.
+        frame.flush()?;
+        for Observation { summary, .. } in &observations {
+            frame.write_all(&length(summary)?)?;
+            frame.write_all(summary)?;
+        }
+        let end = frame.finish()?.stream_position()?;
+        let file = Arc::clone(file);
+        Ok(Self {
+            section: Section { file, at, end },
+            rows: observations.len(),
+            heads: heads.len(),
+        })
+    }
+
+    /// The first byte behind it in the file.
+    pub(super) fn end(&self) -> u64 {
+        self.section.end
+    }
+
+    /// The observations, without summaries.
+    fn heads(&self) -> io::Result<Vec<Observation>> {
+        let heads = take(&mut self.frame()?, self.heads)?;
+        let mut heads = heads.as_slice();
+        (0..self.rows).map(|_| read_head(&mut heads)).collect()
+    }
+
+    /// The frame, from the first summary on.
+    fn summaries(&self) -> io::Result<Frame> {
+        let mut frame = self.frame()?;
+        skip(&mut frame, self.heads as u64)?;
+        Ok(frame)
+    }
+
+    fn frame(&self) -> io::Result<Frame> {
+        let section = self.section.clone();
+        zstd::Decoder::with_buffer(BufReader::with_capacity(READ, section))
+    }
+}
+
+impl Read for Section {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let wanted = into.len().min(left);
+        let read = self.file.read_at(&mut into[..wanted], self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+type Frame = zstd::Decoder<'static, BufReader<Section>>;
+
 /// The summaries of runs, each read once.
 pub struct Summaries<'a>(Vec<Reader<'a>>);
 
 enum Reader<'a> {
     Memory(&'a [Observation]),
-    File {
-        frame: zstd::Decoder<'static, BufReader<&'a File>>,
+    Scratch {
+        stored: &'a Stored,
+        /// Open from the first to the last summary: few of many runs are at a time.
+        frame: Option<Frame>,
         next: usize,
     },
 }
@@ -124,19 +191,26 @@ impl Summaries<'_> {
         match &mut self.0[place.run] {
             Reader::Memory(observations) => Ok(observations[place.at].summary.clone()),
             // What stands there was passed: another summary must not take its place.
-            Reader::File { next, .. } if place.at < *next => {
+            Reader::Scratch { next, .. } if place.at < *next => {
                 Err(io::Error::other("summaries are asked for out of order"))
             }
-            Reader::File { frame, next } => {
-                while *next < place.at {
-                    let length = length(frame)?;
-                    io::copy(&mut frame.take(length), &mut io::sink())?;
-                    *next += 1;
+            Reader::Scratch {
+                stored,
+                frame,
+                next,
+            } => {
+                let mut open = match frame.take() {
+                    Some(open) => open,
+                    None => stored.summaries()?,
+                };
+                for _ in *next..place.at {
+                    let passed = read_length(&mut open)?;
+                    skip(&mut open, passed as u64)?;
                 }
-                let mut summary =
-                    vec![0; usize::try_from(length(frame)?).map_err(io::Error::other)?];
-                frame.read_exact(&mut summary)?;
-                *next += 1;
+                let length = read_length(&mut open)?;
+                let summary = take(&mut open, length)?;
+                *next = place.at + 1;
+                *frame = (*next < stored.rows).then_some(open);
                 Ok(summary.into())
             }
         }
@@ -144,30 +218,107 @@ impl Summaries<'_> {
 }
 
 impl<'a> Reader<'a> {
-    fn open(run: &'a Run) -> io::Result<Self> {
-        match &run.file {
-            None => Ok(Self::Memory(&run.observations)),
-            Some(file) => {
-                let mut from = file;
-                from.rewind()?;
-                let frame = zstd::Decoder::new(from)?;
-                Ok(Self::File { frame, next: 0 })
-            }
+    fn of(run: &'a Run) -> Self {
+        match &run.stored {
+            None => Self::Memory(&run.observations),
+            Some(stored) => Self::Scratch {
+                stored,
+                frame: None,
+                next: 0,
+            },
         }
     }
 }
 
-fn length(frame: &mut impl Read) -> io::Result<u64> {
-    let mut bytes = [0; 4];
-    frame.read_exact(&mut bytes)?;
-    Ok(u64::from(u32::from_le_bytes(bytes)))
+/// Bytes of a head's numbers: three times in ns, the hash, the flag, three lengths.
+const NUMBERS: usize = 16 + 16 + 16 + 8 + 1 + 3 * 4;
+
+/// Writes an observation without its summary.
+fn write_head(out: &mut Vec<u8>, observation: &Observation) -> io::Result<()> {
+    let Observation {
+        id,
+        scope,
+        start,
+        version,
+        first_observed,
+        summary: _,
+    } = observation;
+    out.reserve(NUMBERS);
+    for time in [start, &version.observed, first_observed] {
+        out.extend(time.as_nanosecond().to_le_bytes());
+    }
+    out.extend(version.content_hash.to_le_bytes());
+    out.push(u8::from(version.is_terminal));
+    let texts = [id.as_str(), scope.org.as_str(), scope.project.as_str()];
+    for text in texts {
+        out.extend(length(text.as_bytes())?);
+    }
+    out.extend(texts.into_iter().flat_map(str::bytes));
+    Ok(())
+}
+
+fn read_head(from: &mut impl Read) -> io::Result<Observation> {
+    let start = time(from)?;
+    let observed = time(from)?;
+    let first_observed = time(from)?;
+    let content_hash = i64::from_le_bytes(bytes(from)?);
+    let [is_terminal] = bytes(from)?;
+    let mut lengths = [0; 3];
+    for length in &mut lengths {
+        *length = read_length(from)?;
+    }
+    let [id, org, project] = lengths;
+    Ok(Observation {
+        id: PlanExecutionId::new(text(from, id)?),
+        scope: Scope::new(text(from, org)?, text(from, project)?),
+        start,
+        version: Version {
+            observed,
+            content_hash,
+            is_terminal: is_terminal == 1,
+        },
+        first_observed,
+        summary: Bytes::new(),
+    })
+}
+
+fn length(text: &[u8]) -> io::Result<[u8; 4]> {
+    let length = u32::try_from(text.len()).map_err(io::Error::other)?;
+    Ok(length.to_le_bytes())
+}
+
+fn read_length(from: &mut impl Read) -> io::Result<usize> {
+    Ok(u32::from_le_bytes(bytes(from)?) as usize)
+}
+
+fn time(from: &mut impl Read) -> io::Result<Timestamp> {
+    Timestamp::from_nanosecond(i128::from_le_bytes(bytes(from)?)).map_err(io::Error::other)
+}
+
+fn text(from: &mut impl Read, length: usize) -> io::Result<String> {
+    String::from_utf8(take(from, length)?).map_err(io::Error::other)
+}
+
+fn take(from: &mut impl Read, length: usize) -> io::Result<Vec<u8>> {
+    let mut taken = vec![0; length];
+    from.read_exact(&mut taken)?;
+    Ok(taken)
+}
+
+fn skip(from: &mut impl Read, bytes: u64) -> io::Result<()> {
+    io::copy(&mut from.take(bytes), &mut io::sink())?;
+    Ok(())
+}
+
+fn bytes<const N: usize>(from: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    from.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extract::Version;
-    use crate::ids::{PlanExecutionId, Scope};
     use crate::window::from_ms;
 
     fn observation(n: i64) -> Observation {
@@ -187,22 +338,24 @@ mod tests {
 
     #[test]
     fn runs_give_every_summary_in_order_and_again() {
-        let scratch = tempfile::tempdir().unwrap();
+        let file = Arc::new(tempfile::tempfile().unwrap());
         let mut runs = Runs::of([3, 1, 2].map(observation).into());
-        runs.spill([9, 7, 4, 6].map(observation).into(), scratch.path())
-            .unwrap();
-        runs.spill([8, 5].map(observation).into(), scratch.path())
-            .unwrap();
-        assert_eq!(runs.len(), 9);
+        for some in [[9, 7, 4, 6].as_slice(), &[8, 5]] {
+            let some = some.iter().copied().map(observation).collect();
+            runs.add(Stored::append(&file, some).unwrap()).unwrap();
+        }
+        assert_eq!(runs.observations().count(), 9);
         // A merge that loses its race reads them again.
         for _ in 0..2 {
-            let mut summaries = runs.summaries().unwrap();
+            let mut summaries = runs.summaries();
             let mut seen = Vec::new();
             for (place, known) in runs.observations() {
                 let n = known.version.content_hash;
                 // Not every one is asked for.
                 if n != 6 && n != 5 {
-                    assert_eq!(summaries.at(place).unwrap(), format!("summary {n}"));
+                    let mut whole = known.clone();
+                    whole.summary = summaries.at(place).unwrap();
+                    assert!(whole == observation(n), "{n}");
                     seen.push(n);
                 }
             }

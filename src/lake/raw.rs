@@ -228,7 +228,7 @@ fn rewrite(
     let mut sink = Sink {
         writer,
         batch: RawBuilders::new(),
-        summaries: runs.summaries().map_err(unreadable(scratch))?,
+        summaries: runs.summaries(),
         scratch,
     };
     let mut waiting = winners.iter().peekable();
