@@ -285,7 +285,7 @@ impl Exposition {
         );
         self.one(
             "harness_lake_gaps",
-            "Windows of the lake that could not be read whole yet.",
+            "Windows of the lake that are still to be read: not whole yet, or passed over by a backfill.",
             report.gaps,
         );
         let bounds = [("oldest", oldest), ("newest", newest)];

@@ -34,7 +34,7 @@ pub struct ScopeState {
     /// Windows read whole; the newest end is the watermark.
     #[serde(default)]
     pub coverage: Coverage,
-    /// Windows asked for that could not be read whole; never overlaps `coverage`.
+    /// Windows asked for that could not be read whole, or that a backfill passed over; never overlaps `coverage`.
     #[serde(default)]
     pub gaps: Coverage,
     /// `start_ts` of the newest row ever seen.

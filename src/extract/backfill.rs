@@ -21,8 +21,8 @@ pub struct Measured {
     pub busy: Vec<(Scope, Window, u64)>,
     /// Bytes of a row of a scope, by its first one.
     pub row_bytes: BTreeMap<Scope, u32>,
-    /// Scopes that did not answer.
-    pub failed: Vec<ScopeDone>,
+    /// Windows that were not answered for.
+    pub failed: Vec<(Window, ScopeDone)>,
 }
 
 /// Rows that a slice should have about: one to a few pages.
@@ -66,6 +66,25 @@ pub fn uncovered(
     scopes.iter().flat_map(parts).collect()
 }
 
+/// What the next `sync` would read before `to`: from the watermarks on, of a new scope from the start date on.
+/// A backfill that goes beyond moves the watermarks, the newest part first: what is not read by its end is a
+/// gap, or no `sync` would ever look there.
+pub fn beyond(
+    state: &State,
+    scopes: &[Scope],
+    to: Timestamp,
+    rules: &SyncRules,
+) -> Vec<(Scope, Window)> {
+    let beyond = |scope: &Scope| {
+        let known = state.scopes.get(scope);
+        let watermark = known.and_then(|known| known.coverage.end());
+        let from = watermark.unwrap_or(rules.start_date);
+        let window = Window::new(from.max(rules.retained_from), to).ok()?;
+        Some((scope.clone(), window))
+    };
+    scopes.iter().filter_map(beyond).collect()
+}
+
 /// Counts the rows of each window, `concurrency` at a time.
 ///
 /// # Errors
@@ -106,7 +125,9 @@ pub async fn measure(
                 measured.busy.push((scope, window, rows));
             }
             Err(error) if error.is_unauthorized() => return Err(error),
-            Err(error) => measured.failed.push(ScopeDone::failed(scope, error)),
+            Err(error) => measured
+                .failed
+                .push((window, ScopeDone::failed(scope, error))),
         }
     }
     Ok(measured)

@@ -188,7 +188,7 @@ impl Comparison<'_> {
         };
         let hulls = claims.iter().filter_map(hull).collect();
         let whole = measure(self.client, hulls, self.concurrency).await?;
-        self.note_failures(whole.failed);
+        self.note_failures(whole.failed.into_iter().map(|(_, done)| done));
         let busy: BTreeSet<_> = whole.busy.into_iter().map(|(scope, ..)| scope).collect();
         let idle: BTreeSet<_> = whole.idle.into_iter().map(|(scope, _)| scope).collect();
         self.compared.scopes = busy.len() + idle.len();
@@ -206,7 +206,7 @@ impl Comparison<'_> {
             }
         }
         let each = measure(self.client, asked, self.concurrency).await?;
-        self.note_failures(each.failed);
+        self.note_failures(each.failed.into_iter().map(|(_, done)| done));
         counts.extend(each.idle.into_iter().map(|day| (day, 0)));
         let busy = each.busy.into_iter();
         counts.extend(busy.map(|(scope, day, rows)| ((scope, day), rows)));
@@ -253,7 +253,7 @@ impl Comparison<'_> {
         Ok(seen)
     }
 
-    fn note_failures(&mut self, failed: Vec<ScopeDone>) {
+    fn note_failures(&mut self, failed: impl IntoIterator<Item = ScopeDone>) {
         for done in failed {
             let (org, project) = (done.scope.org.as_str(), done.scope.project.as_str());
             let is_known = |known: &Failure| known.org == org && known.project == project;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{Session, Stop, conclude};
 use crate::config::SyncConfig;
 use crate::error::Error;
-use crate::extract::backfill::{Measured, measure, slices, uncovered};
+use crate::extract::backfill::{Measured, beyond, measure, slices, uncovered};
 use crate::extract::fanout::Event;
 use crate::progress::Progress;
 use crate::report::Report;
@@ -48,29 +48,28 @@ async fn run(
     let rules = session.rules().await?;
     let to = range.to.min(rules.now - rules.window_lag);
     report.covered_to = Some(to.max(range.from));
-    let wanted = uncovered(
-        &session.record.state,
-        &session.scopes,
-        range.from,
-        to,
-        &rules,
-        range.again,
-    );
+    let (state, scopes) = (&session.record.state, &session.scopes);
+    let wanted = uncovered(state, scopes, range.from, to, &rules, range.again);
     let measured = session
         .or_stop(measure(&session.client, wanted, config.concurrency()))
         .await??;
     let Measured {
         idle, busy, failed, ..
     } = measured;
-    let asks = slices(&session.record.state, busy);
+    let asks = slices(state, busy);
     let mut landing = session.landing(report);
+    for (scope, window) in beyond(state, scopes, to, &rules) {
+        landing.take(Event::Gap(scope, window), progress).await?;
+    }
     for (scope, window) in idle {
         // Counted and found empty: as whole as an answer gets.
         landing
             .take(Event::Whole(scope.clone(), window), progress)
             .await?;
     }
-    for done in failed {
+    for (window, done) in failed {
+        let gap = Event::Gap(done.scope.clone(), window);
+        landing.take(gap, progress).await?;
         landing.take(Event::Done(Box::new(done)), progress).await?;
     }
     session.read(asks, landing, progress, clock).await

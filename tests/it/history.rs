@@ -2,10 +2,12 @@
 
 use std::fs;
 
+use harness_lake::sim::{AccountSpec, FaultKind, Match};
 use harness_lake::window::from_ms;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::support::{Lake, Run, Sim, bare_command};
+use crate::support::{Lake, Run, Sim, bare_command, now};
 
 /// Runs a command that needs no source.
 fn offline(arguments: &[&str]) -> Run {
@@ -84,6 +86,47 @@ fn a_backfill_reads_what_no_run_has_read_and_nothing_twice() {
         "the same content replaces nothing"
     );
     verify(&lake).expect(0);
+}
+
+/// An account that goes on for ten days.
+fn living() -> Sim {
+    let mut spec = AccountSpec::small(now());
+    spec.future_hours = 240;
+    Sim::start(&spec, |_| {})
+}
+
+#[test]
+fn a_backfill_beyond_the_watermark_leaves_a_gap_up_to_itself() {
+    let sim = living();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    sim.advance(SignedDuration::from_hours(6 * 24));
+    let (from, to) = (days_ago(&sim, 1), days_ago(&sim, 0));
+    let range = ["--lake", lake.path(), "--from", &from, "--to", &to];
+    let backfill = [&["backfill", "--output", "json"][..], &range].concat();
+    let report = sim.run(&backfill).expect(3).json();
+    let gaps = report["gaps"].as_u64().unwrap();
+    assert_eq!(
+        gaps,
+        sim.readable().len() as u64 + 1,
+        "and the forbidden project's"
+    );
+    sim.sync(&lake, &[]).expect(3);
+    sim.assert_truth(&lake);
+}
+
+#[test]
+fn a_project_that_fails_while_it_is_counted_is_read_by_the_next_sync() {
+    let sim = living();
+    let lake = Lake::new();
+    sim.sync(&lake, &["--start-date", &days_ago(&sim, 3)])
+        .expect(3);
+    let counted = Match::executions().of(sim.readable()[0].clone());
+    sim.faults().times(1, counted, FaultKind::Forbidden);
+    let report = backfill(&sim, &lake, &[]).expect(3).json();
+    assert_eq!(report["scopes"]["failed"], 2);
+    sim.sync(&lake, &[]).expect(3);
+    sim.assert_truth(&lake);
 }
 
 #[test]
