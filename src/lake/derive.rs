@@ -131,23 +131,62 @@ impl Lake {
         };
         if which == Which::Behind {
             let last = stamp(&self.store, &partition.table(Table::Executions)).await?;
-            if last.is_some_and(|(stamp, _)| stamp.is_ok_and(|stamp| !is_due(&stamp))) {
+            if let Some((Ok(last), _)) = last
+                && !is_due(&last)
+            {
+                if raw.revision < last.revision
+                    && self.is_ahead_of_raw(partition, last.revision).await?
+                {
+                    tracing::warn!(
+                        %partition,
+                        "the tables are ahead of their raw object, which was put back: run `harness-lake replay`"
+                    );
+                }
                 return Ok(Vec::new());
             }
         }
         let mut targets = Vec::new();
         for table in Table::PARTITIONED {
-            let there = match stamp(&self.store, &partition.table(table)).await? {
-                // A newer raw revision than ours is the business of whoever wrote it.
-                Some((Ok(stamp), _)) if raw.revision < stamp.revision || !is_due(&stamp) => {
+            let there = stamp(&self.store, &partition.table(table)).await?;
+            if let Some((Ok(stamp), _)) = &there {
+                let is_left = if raw.revision < stamp.revision {
+                    // A newer raw revision than ours is the business of whoever wrote it, if anyone did.
+                    which == Which::Behind
+                        || !self.is_ahead_of_raw(partition, stamp.revision).await?
+                } else {
+                    !is_due(stamp)
+                };
+                if is_left {
                     continue;
                 }
-                Some((stamp, tag)) => Some((stamp.ok(), tag)),
-                None => None,
-            };
+            }
+            let there = there.map(|(stamp, tag)| (stamp.ok(), tag));
             targets.push(Target { table, there });
         }
         Ok(targets)
+    }
+
+    /// The highest revision that a table of the partition is of; 0 where there is none. Tables whose raw
+    /// object is lost must be behind the next one.
+    pub(super) async fn derived_revision(&self, partition: Partition) -> Result<u64, LakeError> {
+        let mut highest = 0;
+        for table in Table::PARTITIONED {
+            if let Some((Ok(stamp), _)) = stamp(&self.store, &partition.table(table)).await? {
+                highest = highest.max(stamp.revision);
+            }
+        }
+        Ok(highest)
+    }
+
+    /// Whether a table of `revision` is ahead of its raw object, as it stands now: since raw comes first, one of
+    /// them was put back from a backup.
+    pub(super) async fn is_ahead_of_raw(
+        &self,
+        partition: Partition,
+        revision: u64,
+    ) -> Result<bool, LakeError> {
+        let raw = stamp(&self.store, &partition.raw()).await?;
+        Ok(raw.is_some_and(|(raw, _)| raw.is_ok_and(|raw| raw.revision < revision)))
     }
 
     async fn encode(

@@ -139,9 +139,9 @@ impl Lake {
         for attempt in 0..super::ATTEMPTS {
             pause(attempt).await;
             let found = self.store.get(&path).await?;
-            let expected = match &found {
-                Some((_, tag)) => Expected::Version(tag.clone()),
-                None => Expected::Absent,
+            let (expected, derived) = match &found {
+                Some((_, tag)) => (Expected::Version(tag.clone()), 0),
+                None => (Expected::Absent, self.derived_revision(partition).await?),
             };
             let (runs, scratch) = (Arc::clone(&runs), self.scratch.clone());
             let named = path.clone();
@@ -149,7 +149,8 @@ impl Lake {
                 let old = found
                     .map(|(bytes, _)| RawObject::new(&named, bytes))
                     .transpose()?;
-                let merged = merge(partition, old.as_ref(), &runs, &scratch)?;
+                let before = old.as_ref().map_or(derived, |old| old.revision);
+                let merged = merge(partition, old.as_ref(), before, &runs, &scratch)?;
                 Ok((old, merged))
             })
             .await?;

@@ -81,7 +81,8 @@ const BATCH_BYTES: usize = 4 << 20;
 const BATCH_ROWS: usize = 1_024;
 
 /// Merges the observations of one partition into its raw object, in memory that does not grow with
-/// it: keys decide, then old rows and winners are streamed in order into a new object.
+/// it: keys decide, then old rows and winners are streamed in order into a new object, of the revision
+/// that follows on `before`: that of the old object, or of what was derived from one that is lost.
 ///
 /// # Errors
 ///
@@ -89,6 +90,7 @@ const BATCH_ROWS: usize = 1_024;
 pub fn merge(
     partition: Partition,
     old: Option<&RawObject>,
+    before: u64,
     runs: &Runs,
     scratch: &Path,
 ) -> Result<Merge, FileError> {
@@ -120,7 +122,7 @@ pub fn merge(
     let replacement = if winners.is_empty() {
         None
     } else {
-        Some(rewrite(&path, old, winners, runs, scratch)?)
+        Some(rewrite(&path, old, before + 1, winners, runs, scratch)?)
     };
     let said_by = replacement.as_ref().or(old);
     let revision = said_by.map_or(0, |raw| raw.revision);
@@ -212,6 +214,7 @@ fn find_stored(
 fn rewrite(
     path: &str,
     old: Option<&RawObject>,
+    revision: u64,
     mut winners: Vec<Candidate<'_>>,
     runs: &Runs,
     scratch: &Path,
@@ -222,7 +225,6 @@ fn rewrite(
         .filter(|winner| winner.stored.is_some())
         .map(|winner| winner.observation.id.as_str())
         .collect();
-    let revision = old.map_or(0, |old| old.revision) + 1;
     let executions = old.map_or(0, |old| old.rows) + winners.len() as u64;
     let writer = ObjectWriter::new(Kind::Raw, path, revision, executions, scratch)?;
     let mut sink = Sink {

@@ -26,6 +26,8 @@ fn procedure(heading: &str) -> Vec<String> {
 struct Place {
     sim: Sim,
     lake: Lake,
+    /// How long ago the day is that procedures mend. It has executions.
+    days: i64,
 }
 
 impl Place {
@@ -37,7 +39,8 @@ impl Place {
         sim.sync(&lake, &[]).expect(3);
         sim.advance(SignedDuration::from_hours(2));
         sim.sync(&lake, &[]).expect(3);
-        Self { sim, lake }
+        let days = 7;
+        Self { sim, lake, days }
     }
 
     fn days_ago(&self, days: i64) -> String {
@@ -45,9 +48,8 @@ impl Place {
         at.strftime("%Y-%m-%d").to_string()
     }
 
-    /// A day that has executions.
     fn day(&self) -> String {
-        self.days_ago(7)
+        self.days_ago(self.days)
     }
 
     /// Runs a block as an operator would, with `harness-lake` on the path.
@@ -70,7 +72,7 @@ impl Place {
             .env("BACKUP", self.lake.beside("backup"))
             .env("START", self.days_ago(40))
             .env("DAY", self.day())
-            .env("NEXT_DAY", self.days_ago(6));
+            .env("NEXT_DAY", self.days_ago(self.days - 1));
         Run::of(shell.output().unwrap())
     }
 
@@ -118,14 +120,43 @@ fn tables_come_back_from_raw() {
 
 #[test]
 fn a_raw_object_comes_back_from_the_source() {
-    let place = Place::new();
-    let day = place.day();
-    let object = format!(
-        "{}/_raw/v1/start_date={day}/part-0-of-1.parquet",
-        place.lake.path()
-    );
-    fs::write(object, "damage").unwrap();
-    place.mend("A raw object is lost or damaged");
+    // A quiet day, and one that was merged before.
+    for days in [7, 0] {
+        let place = Place {
+            days,
+            ..Place::new()
+        };
+        let object = format!(
+            "{}/_raw/v1/start_date={}/part-0-of-1.parquet",
+            place.lake.path(),
+            place.day()
+        );
+        fs::write(object, "damage").unwrap();
+        place.mend("A raw object is lost or damaged");
+        place.sim.assert_truth(&place.lake);
+    }
+}
+
+#[test]
+fn tables_follow_a_raw_object_that_was_put_back() {
+    let place = Place {
+        days: 0,
+        ..Place::new()
+    };
+    let folder = format!("{}/_raw/v1/start_date={}", place.lake.path(), place.day());
+    let object = format!("{folder}/part-0-of-1.parquet");
+    let old = fs::read(&object).unwrap();
+    for _ in 0..2 {
+        place.sim.advance(SignedDuration::from_hours(3));
+        place.sim.sync(&place.lake, &[]).expect(3);
+    }
+    fs::write(&object, old).unwrap();
+    let audit = place.follow("harness-lake verify").expect(7);
+    assert!(audit.stdout.contains("raw has 2 only"), "{audit:?}");
+    place
+        .follow("harness-lake replay && harness-lake verify")
+        .expect(0);
+    place.sim.sync(&place.lake, &[]).expect(3);
     place.sim.assert_truth(&place.lake);
 }
 
@@ -187,13 +218,16 @@ fn a_backup_that_was_made_beside_a_run_is_whole_after_the_next_one() {
     let place = Place::new();
     let blocks = procedure("A backup, and back from it");
     let [backup, restore] = <[_; 2]>::try_from(blocks).unwrap();
-    // A run lands while the backup is half done: after the checkpoint.
-    let (state, rest) = backup.split_once("for folder").unwrap();
+    let (state, copies) = backup.split_once("for folder in ").unwrap();
+    let (folders, copy) = copies.split_once("; do ").unwrap();
+    assert_eq!(folders.split(' ').count(), 8);
     place.follow(state).expect(0);
-    place.sim.advance(SignedDuration::from_hours(5));
-    place.sim.sync(&place.lake, &[]).expect(3);
-    place.follow(&format!("for folder{rest}")).expect(0);
-
+    for folder in folders.split(' ') {
+        place.sim.advance(SignedDuration::from_hours(5));
+        place.sim.sync(&place.lake, &[]).expect(3);
+        let copy = format!("for folder in {folder}; do {copy}");
+        place.follow(&copy).expect(0);
+    }
     place.sim.advance(SignedDuration::from_hours(24));
     place.sim.sync(&place.lake, &[]).expect(3);
     place.follow(&restore).expect(0);

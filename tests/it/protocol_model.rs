@@ -237,6 +237,7 @@ impl Rules {
                     let merged = merge(
                         partition,
                         None,
+                        0,
                         &Runs::of(vec![observation(stored)]),
                         &scratch,
                     )
@@ -246,6 +247,7 @@ impl Rules {
                 let mut merged = merge(
                     partition,
                     old.as_ref(),
+                    old.as_ref().map_or(0, |old| old.revision),
                     &Runs::of(vec![observation(seen)]),
                     &scratch,
                 )
