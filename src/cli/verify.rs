@@ -10,7 +10,7 @@ use crate::config::{self, ConfigError};
 use crate::error::{Code, Error};
 use crate::job::audit::{Compared, Scrutiny, compare_with_source};
 use crate::lake::Lake;
-use crate::lake::verify::{Audit, FindingKind};
+use crate::lake::finding::{Audit, FindingKind};
 use crate::report::Failure;
 
 #[derive(Debug, Args)]

@@ -35,21 +35,22 @@ impl Lake {
         record: &Record,
     ) -> Result<Option<WrittenFile>, LakeError> {
         let path = layout::dimension(table);
-        let revision = match table {
-            Table::Scopes => record.number,
-            _ => record.listing_revision,
-        };
+        let revision = record.revision_of(table);
         for attempt in 0..super::ATTEMPTS {
             pause(attempt).await;
             let there = stamp(&self.store, &path).await?;
-            let is_current = |(stamp, _): &(Result<Stamp, _>, _)| {
-                stamp.as_ref().is_ok_and(|stamp| revision <= stamp.revision)
-            };
-            if there.as_ref().is_some_and(is_current) {
+            if let Some((
+                Ok(Stamp {
+                    revision: there, ..
+                }),
+                _,
+            )) = there
+                && revision <= there
+                && (revision == there || there <= self.newest_revision_of(table).await?)
+            {
                 return Ok(None);
             }
-            let rows = self.rows(table, &record.state);
-            let (body, count) = self.encode_dimension(table, &path, revision, &rows)?;
+            let (body, count) = self.encode_dimension(table, record)?;
             let expected = there.map_or(Expected::Absent, |(_, tag)| Expected::Version(tag));
             let bytes = body.len() as u64;
             hit("before-dimension");
@@ -63,6 +64,11 @@ impl Lake {
             }
         }
         Err(LakeError::Contended { what: path })
+    }
+
+    /// Where a lost checkpoint began anew, a dimension may be of a record that is no more.
+    pub(super) async fn newest_revision_of(&self, table: Table) -> Result<u64, LakeError> {
+        Ok(Record::newest(&self.store).await?.revision_of(table))
     }
 
     fn rows(&self, table: Table, state: &State) -> RecordBatch {
@@ -90,15 +96,15 @@ impl Lake {
         }
     }
 
-    fn encode_dimension(
+    /// The file of a dimension as a record gives it, and its rows.
+    pub(super) fn encode_dimension(
         &self,
         table: Table,
-        path: &str,
-        revision: u64,
-        rows: &RecordBatch,
+        record: &Record,
     ) -> Result<(Bytes, usize), LakeError> {
-        let mut writer = ObjectWriter::new(Kind::Table(table), path, revision, 1, &self.scratch)?;
-        writer.write(rows)?;
+        let (path, revision) = (layout::dimension(table), record.revision_of(table));
+        let mut writer = ObjectWriter::new(Kind::Table(table), &path, revision, 1, &self.scratch)?;
+        writer.write(&self.rows(table, &record.state))?;
         let encoded = writer.finish()?;
         let rows = encoded.rows();
         Ok((encoded.into_bytes()?, rows))

@@ -9,6 +9,7 @@ use super::store::{Expected, Found, Landing, Store, StoreError};
 use super::{layout, pause};
 use crate::checkpoint::{Delta, State};
 use crate::failpoint::hit;
+use crate::schema::Table;
 
 /// One committed state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +62,15 @@ const KEPT: usize = 100;
 const KEPT_DAYS: i64 = 7;
 
 impl Record {
+    /// The number of the record that a dimension follows from: `orgs` and `projects` from the last one in which
+    /// a listing changed.
+    pub fn revision_of(&self, dimension: Table) -> u64 {
+        match dimension {
+            Table::Scopes => self.number,
+            _ => self.listing_revision,
+        }
+    }
+
     /// The newest record; the empty state under number 0 where there is none.
     ///
     /// # Errors

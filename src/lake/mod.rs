@@ -6,6 +6,7 @@
 
 pub mod derive;
 pub mod dimensions;
+pub mod finding;
 pub mod identity;
 pub mod inventory;
 pub mod land;

@@ -1,123 +1,77 @@
 //! An audit of a lake: every file, every execution, tables against raw, checkpoint against both.
+//!
+//! Runs may be at work meanwhile. So what follows is listed before what it follows from (the checkpoint and
+//! tables before raw), and looked at again before it is called damage.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use super::derive::{Expectation, expectation, same_rows};
+use super::finding::{
+    Audit, BY_EITHER, BY_HAND, BY_NEXT_SYNC, BY_RECORD_BEFORE, BY_REPLAY, BY_SYNC, FindingKind,
+    by_backfill,
+};
 use super::layout::{self, Partition, date_of};
-use super::log::Record;
-use super::parquet::{Kind, Stamp, schema_of, stamp};
+use super::log::{CheckpointError, Record};
+use super::parquet::{FileError, Kind, Stamp, schema_of, stamp};
 use super::rows::{RawObject, each_row};
 use super::store::Found;
 use super::{Lake, LakeError, blocking};
+use crate::error::chain;
 use crate::ids::PlanExecutionId;
 use crate::schema::{Table, VERSION};
 use crate::window::from_ms;
 
-/// What an audit found.
-#[derive(Debug, Default, Serialize)]
-pub struct Audit {
-    /// Raw partitions looked at.
-    pub partitions: usize,
-    /// Executions in them.
-    pub executions: u64,
-    /// What is not as it should be.
-    pub findings: Vec<Finding>,
-}
-
-/// One thing that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub kind: FindingKind,
-    /// The object; of what the source says otherwise: the project and the day.
-    pub path: String,
-    /// What is wrong with it.
-    pub what: String,
-    /// The command that repairs it.
-    pub repair: Cow<'static, str>,
-}
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FindingKind {
-    /// A run died or is at work: the next one finishes it.
-    Ahead,
-    /// No file of this lake, yet where a query may meet it.
-    Foreign,
-    /// A promise of the lake is broken.
-    Damage,
-}
-
-/// The command for what the next run finds by itself.
-pub const BY_SYNC: &str = "harness-lake sync";
-const BY_EITHER: &str = "harness-lake sync (where a run died) or replay";
-const BY_REPLAY: &str = "harness-lake replay --again";
-const BY_BACKFILL: &str =
-    "remove the object, then `harness-lake sync --lookback 37d` as far as the source keeps it";
-const BY_HAND: &str = "move the object away";
-
-impl Audit {
-    /// Adds a finding.
-    pub fn add(
-        &mut self,
-        kind: FindingKind,
-        path: &str,
-        what: impl Into<String>,
-        repair: impl Into<Cow<'static, str>>,
-    ) {
-        self.findings.push(Finding {
-            kind,
-            path: path.to_owned(),
-            what: what.into(),
-            repair: repair.into(),
-        });
-    }
-
-    /// Findings that are no work in progress: a promise is broken, or a foreign file is in the way.
-    pub fn bad(&self) -> usize {
-        self.findings
-            .iter()
-            .filter(|finding| finding.kind != FindingKind::Ahead)
-            .count()
-    }
+/// What the raw partitions hold.
+#[derive(Default)]
+struct Seen {
+    /// Where an execution stands, by XXH3-128 of its id.
+    partitions: HashMap<u128, Partition>,
+    /// Executions that are not over.
+    open: HashSet<PlanExecutionId>,
 }
 
 impl Lake {
     /// Audits the lake: what each folder holds, schema and stamp of every file, each execution once
-    /// and in its own partition, tables equal to what their raw object gives, the checkpoint.
+    /// and in its own partition, tables equal to what their raw object gives, the checkpoint and what follows
+    /// from it.
     ///
     /// # Errors
     ///
     /// [`LakeError`] where the store cannot be read at all; what is wrong with a file is a finding.
     pub async fn verify(&self) -> Result<Audit, LakeError> {
         let mut audit = Audit::default();
+        let record = self.newest_record(&mut audit).await?;
+        if let Some(record) = &record {
+            self.verify_dimensions(record, &mut audit).await?;
+        }
+        let mut derived = BTreeSet::new();
+        for table in Table::PARTITIONED {
+            let (kind, folder) = (Kind::Table(table), layout::table_folder(table));
+            let there = self.partitions_in(kind, &folder, &mut audit).await?;
+            derived.extend(there.into_iter().map(|partition| (partition, table)));
+        }
         let raw = self
             .partitions_in(Kind::Raw, layout::RAW, &mut audit)
             .await?;
-        let mut tables = BTreeMap::new();
-        for table in Table::PARTITIONED {
-            let folder = layout::table_folder(table);
-            let there = self
-                .partitions_in(Kind::Table(table), &folder, &mut audit)
-                .await?;
-            for partition in there.iter().filter(|partition| !raw.contains(*partition)) {
+        for (partition, table) in &derived {
+            let path = partition.table(*table);
+            if !raw.contains(partition) && !audit.tells_of(&path) {
                 let what = "there is no raw partition that it could have been derived from";
-                audit.add(FindingKind::Damage, &partition.table(table), what, BY_HAND);
+                let repair = by_backfill(partition.date);
+                audit.add(FindingKind::Damage, &path, what, repair);
             }
-            tables.insert(table, there);
         }
-        let mut seen = HashMap::new();
-        let mut open = HashSet::new();
+        let mut seen = Seen::default();
         for partition in &raw {
-            self.verify_partition(*partition, &tables, &mut seen, &mut open, &mut audit)
+            self.verify_partition(*partition, &mut seen, &mut audit)
                 .await?;
         }
-        self.verify_checkpoint(&open, &mut audit).await?;
+        if let Some(record) = &record {
+            verify_record(record, &seen, &mut audit);
+        }
         audit.findings.sort();
         Ok(audit)
     }
@@ -129,103 +83,62 @@ impl Lake {
         kind: Kind,
         folder: &str,
         audit: &mut Audit,
-    ) -> Result<HashSet<Partition>, LakeError> {
-        let mut partitions = HashSet::new();
-        let mut found: Vec<Found> = self.store.list(folder).await?;
-        found.sort_by(|a, b| a.path.cmp(&b.path));
-        for Found { path, .. } in found {
+    ) -> Result<BTreeSet<Partition>, LakeError> {
+        let mut partitions = BTreeSet::new();
+        for Found { path, .. } in self.store.list(folder).await? {
             let inner = path
                 .strip_prefix(folder)
                 .and_then(|path| path.strip_prefix('/'));
             let Some(partition) = inner.and_then(Partition::parse) else {
-                audit.add(
-                    FindingKind::Foreign,
-                    &path,
-                    "no run makes an object of this name",
-                    BY_HAND,
-                );
+                foreign(&path, audit);
                 continue;
             };
-            if partition.buckets != self.identity.buckets_of(partition.date) {
-                let what = format!(
-                    "this date has {} buckets by `_state/lake.json`",
-                    self.identity.buckets_of(partition.date)
-                );
+            partitions.insert(partition);
+            let buckets = self.identity.buckets_of(partition.date);
+            if partition.buckets != buckets {
+                let what = format!("this date has {buckets} buckets by `_state/lake.json`");
                 audit.add(FindingKind::Damage, &path, what, BY_HAND);
             }
-            match self.stamp_finding(kind, &path).await? {
-                None => {
-                    partitions.insert(partition);
-                }
-                Some(what) => {
-                    let repair = if kind == Kind::Raw {
-                        BY_BACKFILL
-                    } else {
-                        BY_REPLAY
-                    };
-                    audit.add(FindingKind::Damage, &path, what, repair);
+            let Some((stamp, _)) = stamp(&self.store, &path).await? else {
+                continue;
+            };
+            if let Some(what) = oddity(kind, &stamp) {
+                match kind {
+                    Kind::Raw => damaged_raw(partition, what, audit),
+                    Kind::Table(_) => audit.add(FindingKind::Damage, &path, what, BY_REPLAY),
                 }
             }
         }
         Ok(partitions)
     }
 
-    /// What is wrong with the stamp or the schema of a file.
-    async fn stamp_finding(&self, kind: Kind, path: &str) -> Result<Option<String>, LakeError> {
-        let stamp = match stamp(&self.store, path).await? {
-            Some((Ok(stamp), _)) => stamp,
-            Some((Err(error), _)) => return Ok(Some(crate::error::chain(&error))),
-            None => return Ok(None),
-        };
-        if stamp.table != kind.name() || stamp.schema_version != VERSION {
-            let Stamp {
-                table,
-                schema_version,
-                ..
-            } = stamp;
-            return Ok(Some(format!(
-                "it says that it holds `{table}` v{schema_version}"
-            )));
-        }
-        Ok(None)
-    }
-
     async fn verify_partition(
         &self,
         partition: Partition,
-        tables: &BTreeMap<Table, HashSet<Partition>>,
-        seen: &mut HashMap<u128, Partition>,
-        open: &mut HashSet<PlanExecutionId>,
+        seen: &mut Seen,
         audit: &mut Audit,
     ) -> Result<(), LakeError> {
         let path = partition.raw();
+        if audit.tells_of(&path) {
+            return Ok(());
+        }
         let Some((bytes, _)) = self.store.get(&path).await? else {
             return Ok(());
         };
         let raw = match RawObject::new(&path, bytes) {
             Ok(raw) => raw,
             Err(error) => {
-                audit.add(
-                    FindingKind::Damage,
-                    &path,
-                    crate::error::chain(&error),
-                    BY_BACKFILL,
-                );
+                damaged_raw(partition, chain(&error), audit);
                 return Ok(());
             }
         };
         audit.partitions += 1;
         audit.executions += raw.rows;
-        self.verify_rows(partition, &raw, seen, open, audit);
-        for table in Table::PARTITIONED {
-            let path = partition.table(table);
-            let is_told = audit.findings.iter().any(|finding| finding.path == path);
-            if !tables[&table].contains(&partition) && !is_told {
-                let what = "it is not derived from its raw partition yet";
-                audit.add(FindingKind::Ahead, &path, what, BY_EITHER);
-            }
+        if let Err(error) = self.verify_rows(partition, &raw, seen, audit) {
+            damaged_raw(partition, chain(&error), audit);
+            return Ok(());
         }
-        self.verify_tables(partition, raw, tables, audit).await
+        self.verify_tables(partition, raw, audit).await
     }
 
     /// Each execution once over all dates, in the partition of its start and id.
@@ -233,36 +146,25 @@ impl Lake {
         &self,
         partition: Partition,
         raw: &RawObject,
-        seen: &mut HashMap<u128, Partition>,
-        open: &mut HashSet<PlanExecutionId>,
+        seen: &mut Seen,
         audit: &mut Audit,
-    ) {
-        let path = partition.raw();
-        let read = each_row(&path, raw, |row, is_terminal| {
+    ) -> Result<(), FileError> {
+        each_row(&partition.raw(), raw, |row, is_terminal| {
             let id = PlanExecutionId::new(row.plan_execution_id);
             let start = from_ms(row.start_ms);
             if self.identity.partition(&id, start) != partition {
                 let what = format!("execution {id} of {} does not belong there", date_of(start));
-                audit.add(FindingKind::Damage, &path, what, BY_BACKFILL);
+                damaged_raw(partition, what, audit);
             }
-            let hash = xxhash_rust::xxh3::xxh3_128(row.plan_execution_id.as_bytes());
-            if let Some(other) = seen.insert(hash, partition) {
+            if let Some(other) = seen.partitions.insert(hash(&id), partition) {
                 let what = format!("execution {id} stands in `{}` also", other.raw());
-                audit.add(FindingKind::Damage, &path, what, BY_BACKFILL);
+                damaged_raw(partition, what, audit);
             }
             if !is_terminal {
-                open.insert(id);
+                seen.open.insert(id);
             }
             Ok(())
-        });
-        if let Err(error) = read {
-            audit.add(
-                FindingKind::Damage,
-                &path,
-                crate::error::chain(&error),
-                BY_BACKFILL,
-            );
-        }
+        })
     }
 
     /// Every table is what its raw object gives, at the same revision.
@@ -270,74 +172,181 @@ impl Lake {
         &self,
         partition: Partition,
         raw: RawObject,
-        tables: &BTreeMap<Table, HashSet<Partition>>,
         audit: &mut Audit,
     ) -> Result<(), LakeError> {
         let (account, scratch) = (self.account().clone(), self.scratch.clone());
         let revision = raw.revision;
         let expected = blocking(move || expectation(&account, partition, &raw, &scratch)).await?;
+        let mut missing = Vec::new();
+        // The last one, `executions`, vouches for the others.
+        let mut is_vouched_for = false;
         for Expectation { table, body } in expected {
-            if !tables[&table].contains(&partition) {
+            let path = partition.table(table);
+            if audit.tells_of(&path) {
                 continue;
             }
-            let path = partition.table(table);
             let Some((bytes, _)) = self.store.get(&path).await? else {
+                missing.push(path);
                 continue;
             };
-            let there = Stamp::of(&path, &bytes)?;
-            if there.revision < revision {
-                let what = format!("of revision {}, raw has {revision}", there.revision);
+            let there = match Stamp::of(&path, &bytes) {
+                Ok(stamp) => stamp.revision,
+                Err(error) => {
+                    audit.add(FindingKind::Damage, &path, chain(&error), BY_REPLAY);
+                    continue;
+                }
+            };
+            is_vouched_for = table == Table::Executions && there == revision;
+            if there < revision {
+                let what = format!("of revision {there}, raw has {revision}");
                 audit.add(FindingKind::Ahead, &path, what, BY_EITHER);
-            } else if revision < there.revision {
-                let what = format!("of revision {}, raw has {revision} only", there.revision);
-                audit.add(FindingKind::Damage, &path, what, BY_REPLAY);
+            } else if revision < there {
+                if self.is_ahead_of_raw(partition, there).await? {
+                    let what = format!("of revision {there}, raw has {revision} only");
+                    audit.add(FindingKind::Damage, &path, what, BY_REPLAY);
+                }
             } else if let Some(what) = difference(&path, bytes, body).await? {
                 audit.add(FindingKind::Damage, &path, what, BY_REPLAY);
+            }
+        }
+        for path in missing {
+            if self.store.head(&path).await?.is_some() {
+                continue;
+            }
+            if is_vouched_for {
+                let what = "it is missing beside a table that vouches for it";
+                audit.add(FindingKind::Damage, &path, what, BY_REPLAY);
+            } else {
+                let what = "it is not derived from its raw partition yet";
+                audit.add(FindingKind::Ahead, &path, what, BY_EITHER);
             }
         }
         Ok(())
     }
 
-    async fn verify_checkpoint(
+    /// The newest record of the checkpoint; one that is damaged is a finding.
+    async fn newest_record(&self, audit: &mut Audit) -> Result<Option<Record>, LakeError> {
+        match Record::newest(&self.store).await {
+            Ok(record) => Ok(Some(record)),
+            Err(CheckpointError::Damaged { path, reason }) => {
+                audit.add(FindingKind::Damage, &path, reason, BY_RECORD_BEFORE);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// `orgs`, `projects` and `scopes` are what the record gives.
+    async fn verify_dimensions(&self, record: &Record, audit: &mut Audit) -> Result<(), LakeError> {
+        for table in Table::DIMENSIONS {
+            let path = layout::dimension(table);
+            for Found { path: found, .. } in self.store.list(&layout::table_folder(table)).await? {
+                if found != path {
+                    foreign(&found, audit);
+                }
+            }
+            let Some((bytes, _)) = self.store.get(&path).await? else {
+                if 0 < record.revision_of(table) {
+                    let what = "it is not derived from the checkpoint yet";
+                    audit.add(FindingKind::Ahead, &path, what, BY_SYNC);
+                }
+                continue;
+            };
+            let stamp = Stamp::of(&path, &bytes);
+            if let Some(what) = oddity(Kind::Table(table), &stamp) {
+                audit.add(FindingKind::Damage, &path, what, BY_NEXT_SYNC);
+            } else if let Ok(stamp) = stamp {
+                self.verify_dimension(table, record, (stamp.revision, bytes), audit)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn verify_dimension(
         &self,
-        open: &HashSet<PlanExecutionId>,
+        table: Table,
+        record: &Record,
+        (there, bytes): (u64, Bytes),
         audit: &mut Audit,
     ) -> Result<(), LakeError> {
-        let record = match Record::newest(&self.store).await {
-            Ok(record) => record,
-            Err(super::log::CheckpointError::Damaged { path, reason }) => {
-                audit.add(
-                    FindingKind::Damage,
-                    &path,
-                    reason,
-                    "remove the record: the one before it is taken up",
-                );
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let path = layout::checkpoint(record.number);
-        if record.number == 0 && 0 < audit.partitions {
-            let what = "no run has committed yet";
-            audit.add(FindingKind::Ahead, layout::CHECKPOINTS, what, BY_SYNC);
-        }
-        for id in record
-            .state
-            .open
-            .iter()
-            .filter(|(_, known)| known.start.is_some())
-            .map(|(id, _)| id)
-        {
-            // Open here and over there costs a poll; unknown there is a claim without a row.
-            if !open.contains(id) {
-                let what = format!("execution {id} is open here and over in its raw partition");
+        let path = layout::dimension(table);
+        let revision = record.revision_of(table);
+        match there.cmp(&revision) {
+            Ordering::Less => {
+                let what = format!("of record {there}, there is {revision}");
                 audit.add(FindingKind::Ahead, &path, what, BY_SYNC);
+            }
+            Ordering::Greater => {
+                let newest = self.newest_revision_of(table).await?;
+                if newest < there {
+                    let what = format!("of record {there}, there is {newest} only");
+                    audit.add(FindingKind::Damage, &path, what, BY_SYNC);
+                }
+            }
+            Ordering::Equal => {
+                let (body, _) = self.encode_dimension(table, record)?;
+                if let Some(what) = difference(&path, bytes, body).await? {
+                    audit.add(FindingKind::Damage, &path, what, BY_NEXT_SYNC);
+                }
             }
         }
         Ok(())
     }
 }
 
+/// The open list claims no execution that is in no raw partition.
+fn verify_record(record: &Record, seen: &Seen, audit: &mut Audit) {
+    let path = layout::checkpoint(record.number);
+    if record.number == 0 && 0 < audit.partitions {
+        let what = "no run has committed yet";
+        audit.add(FindingKind::Ahead, layout::CHECKPOINTS, what, BY_SYNC);
+    }
+    for (id, known) in &record.state.open {
+        let Some(start) = known.start.filter(|_| !seen.open.contains(id)) else {
+            continue;
+        };
+        if seen.partitions.contains_key(&hash(id)) {
+            // Open here and over over there costs a poll.
+            let what = format!("execution {id} is open here and over in its raw partition");
+            audit.add(FindingKind::Ahead, &path, what, BY_SYNC);
+        } else {
+            let what = format!("execution {id} is open here and in no raw partition");
+            let repair = by_backfill(date_of(start));
+            audit.add(FindingKind::Damage, &path, what, repair);
+        }
+    }
+}
+
+/// What is wrong with the stamp of a file.
+fn oddity(kind: Kind, stamp: &Result<Stamp, FileError>) -> Option<String> {
+    match stamp {
+        Err(error) => Some(chain(error)),
+        Ok(stamp) if stamp.table != kind.name() || stamp.schema_version != VERSION => {
+            Some(format!(
+                "it says that it holds `{}` v{}",
+                stamp.table, stamp.schema_version
+            ))
+        }
+        Ok(_) => None,
+    }
+}
+
+fn foreign(path: &str, audit: &mut Audit) {
+    let what = "no run makes an object of this name";
+    audit.add(FindingKind::Foreign, path, what, BY_HAND);
+}
+
+fn damaged_raw(partition: Partition, what: String, audit: &mut Audit) {
+    let repair = format!("remove the object, then {}", by_backfill(partition.date));
+    audit.add(FindingKind::Damage, &partition.raw(), what, repair);
+}
+
+fn hash(id: &PlanExecutionId) -> u128 {
+    xxhash_rust::xxh3::xxh3_128(id.as_str().as_bytes())
+}
+
+/// How the columns or the rows of a file differ from those that are expected.
 async fn difference(
     path: &str,
     there: Bytes,
@@ -345,11 +354,15 @@ async fn difference(
 ) -> Result<Option<String>, LakeError> {
     let named = path.to_owned();
     blocking(move || {
-        if schema_of(&named, there.clone())? != schema_of(&named, expected.clone())? {
+        let schema = match schema_of(&named, there.clone()) {
+            Ok(schema) => schema,
+            Err(error) => return Ok(Some(chain(&error))),
+        };
+        if schema != schema_of(&named, expected.clone())? {
             return Ok(Some("its columns are not those of its schema".to_owned()));
         }
         let same = same_rows(&named, there, expected)?;
-        Ok((!same).then(|| "its rows are not those that its raw partition gives".to_owned()))
+        Ok((!same).then(|| "its rows are not those that it is to be derived from".to_owned()))
     })
     .await
 }

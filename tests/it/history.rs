@@ -1,6 +1,8 @@
 //! `backfill`, `replay`, `verify` and `plan`: history, tables made again, and the audit.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use harness_lake::sim::{AccountSpec, FaultKind, Match};
 use harness_lake::window::from_ms;
@@ -173,13 +175,19 @@ fn an_audit_tells_work_in_progress_foreign_files_and_damage_apart() {
         let inner = format!("{table}/v1/{}/{name}", a_date(&sim));
         (format!("{}/{inner}", lake.path()), inner)
     };
-    let (missing, missing_inner) = path("stages", "part-0-of-1.parquet");
-    fs::remove_file(missing).unwrap();
-    let ahead = verify(&lake).expect(0).json();
-    assert_eq!(kinds(&ahead), [("ahead".to_owned(), missing_inner.clone())]);
-
+    // A run died before the last table of a date.
     let (cut, cut_inner) = path("executions", "part-0-of-1.parquet");
     let bytes = fs::read(&cut).unwrap();
+    fs::remove_file(&cut).unwrap();
+    let ahead = verify(&lake).expect(0).json();
+    assert_eq!(kinds(&ahead), [("ahead".to_owned(), cut_inner.clone())]);
+
+    fs::write(&cut, &bytes).unwrap();
+    let (missing, missing_inner) = path("stages", "part-0-of-1.parquet");
+    fs::remove_file(missing).unwrap();
+    let lost = verify(&lake).expect(7).json();
+    assert_eq!(kinds(&lost), [("damage".to_owned(), missing_inner.clone())]);
+
     fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
     let (foreign, foreign_inner) = path("commits", "copy.parquet");
     let (own, _) = path("commits", "part-0-of-1.parquet");
@@ -206,6 +214,93 @@ fn an_audit_tells_work_in_progress_foreign_files_and_damage_apart() {
     );
     verify(&lake).expect(0);
     sim.assert_truth(&lake);
+}
+
+#[test]
+fn an_audit_tells_of_each_raw_object_that_cannot_be_read_and_goes_on() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    let raw = |days| {
+        format!(
+            "_raw/v1/start_date={}/part-0-of-1.parquet",
+            days_ago(&sim, days)
+        )
+    };
+    let place = |days| format!("{}/{}", lake.path(), raw(days));
+    // One is lost, one is cut, and in one a page is damaged, which its footer does not tell.
+    fs::remove_file(place(3)).unwrap();
+    fs::write(place(4), "PAR1").unwrap();
+    let mut bytes = fs::read(place(5)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle - 50..middle].fill(0);
+    fs::write(place(5), bytes).unwrap();
+    let audit = verify(&lake).expect(7).json();
+    let mut expected: Vec<_> = ["commits", "deployments", "executions", "stages"]
+        .map(|table| raw(3).replace("_raw", table))
+        .into();
+    expected.extend([raw(4), raw(5)]);
+    expected.sort();
+    let mut told: Vec<_> = kinds(&audit).into_iter().map(|(_, path)| path).collect();
+    told.retain(|path| !path.starts_with("_state/"));
+    assert_eq!(told, expected, "{audit}");
+    for finding in audit["findings"].as_array().unwrap() {
+        assert_eq!(finding["kind"], "damage");
+        let repair = finding["repair"].as_str().unwrap();
+        assert!(
+            repair.contains("backfill --again --from 2026-11-"),
+            "{finding}"
+        );
+    }
+}
+
+#[test]
+fn an_audit_looks_at_the_dimensions() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    let place = |inner: &str| format!("{}/{inner}", lake.path());
+    let [orgs, scopes] = ["orgs", "scopes"].map(|table| format!("{table}/v1/part-0-of-1.parquet"));
+    let foreign = "orgs/v1/copy.parquet".to_owned();
+    fs::copy(place(&orgs), place(&foreign)).unwrap();
+    fs::copy(place(&orgs), place(&scopes)).unwrap();
+    let audit = verify(&lake).expect(7).json();
+    let expected = [("foreign", foreign.clone()), ("damage", scopes.clone())];
+    let expected = expected.map(|(kind, path)| (kind.to_owned(), path));
+    assert_eq!(kinds(&audit), expected);
+    fs::remove_file(place(&foreign)).unwrap();
+    fs::remove_file(place(&scopes)).unwrap();
+    assert_eq!(kinds(&verify(&lake).expect(0).json()).len(), 1, "ahead");
+    sim.sync(&lake, &[]).expect(3);
+    assert_eq!(kinds(&verify(&lake).expect(0).json()), []);
+}
+
+#[test]
+fn an_audit_beside_runs_finds_no_damage() {
+    let sim = living();
+    let lake = Lake::new();
+    sim.sync(&lake, &["--start-date", &days_ago(&sim, 0)])
+        .expect(3);
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let audits = scope.spawn(|| {
+            let mut audits = 0;
+            while !is_done.load(Ordering::Relaxed) {
+                verify(&lake).expect(0);
+                audits += 1;
+            }
+            audits
+        });
+        for days in 1..10 {
+            sim.advance(SignedDuration::from_hours(6));
+            sim.sync(&lake, &[]).expect(3);
+            let (from, to) = (days_ago(&sim, days + 1), days_ago(&sim, days));
+            let range = ["--lake", lake.path(), "--from", &from, "--to", &to];
+            sim.run(&[&["backfill"], &range[..]].concat());
+        }
+        is_done.store(true, Ordering::Relaxed);
+        assert!(3 < audits.join().unwrap());
+    });
 }
 
 #[test]
