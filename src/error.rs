@@ -74,6 +74,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A run is done, but a file that tells of it cannot be written.
+    #[error("the run is done, but `{path}` cannot be written")]
+    Unwritten {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A port or another resource of this machine cannot be had.
     #[error("{what}")]
     System {
@@ -180,10 +189,14 @@ impl Error {
             Self::NoneRead { code, .. } | Self::NotCompared { code, .. } => *code,
             Self::NoResources(_) => Code::NoResources,
             Self::Lake(lake) if lake.is_conflict() => Code::Conflict,
-            Self::Lake(_) | Self::Unsound { .. } => Code::Lake,
+            Self::Lake(lake) if !lake.is_scratch() => Code::Lake,
+            Self::Unsound { .. } => Code::Lake,
             Self::Partial { .. } => Code::Partial,
             Self::Interrupted | Self::Deadline { .. } => Code::Interrupted,
-            Self::Output { .. } | Self::System { .. } => Code::Failure,
+            // Scratch.
+            Self::Lake(_) | Self::Output { .. } | Self::Unwritten { .. } | Self::System { .. } => {
+                Code::Failure
+            }
         }
     }
 
@@ -210,6 +223,12 @@ impl Error {
             Self::Lake(LakeError::Missing { .. }) => "`harness-lake sync` makes one",
             Self::Lake(LakeError::TooLarge { .. }) => {
                 "`--buckets N` splits new dates into N objects; the dates that are there are split by `replay --into` another lake with `--buckets N`"
+            }
+            Self::Lake(lake) if lake.is_scratch() => {
+                "free space in that folder, or name another one with --scratch; what was committed stays"
+            }
+            Self::Unwritten { .. } => {
+                "name a file that can be written; the lake is as the report says"
             }
             Self::NotCompared { .. } => {
                 "read `source.not_compared` of `--output json`; the others are compared"

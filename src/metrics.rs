@@ -138,7 +138,7 @@ impl Exposition {
             "How long the run took.",
             decimal(took.as_millis()),
         );
-        let is = outcome(ending);
+        let is = Outcome::of(ending.error);
         let outcomes = [
             (Outcome::Success, "success"),
             (Outcome::Partial, "partial"),
@@ -160,7 +160,7 @@ impl Exposition {
     }
 
     fn last(&mut self, ending: &Ending<'_>, before: &str) {
-        let outcome = outcome(ending);
+        let outcome = Outcome::of(ending.error);
         let completed = matches!(outcome, Outcome::Success | Outcome::Partial);
         for (name, help, is_now) in [
             (
@@ -310,15 +310,6 @@ impl Exposition {
     }
 }
 
-fn outcome(ending: &Ending<'_>) -> Outcome {
-    match ending.error {
-        None => Outcome::Success,
-        Some(Error::Partial { .. }) => Outcome::Partial,
-        Some(Error::Interrupted) => Outcome::Interrupted,
-        Some(_) => Outcome::Failed,
-    }
-}
-
 /// How often each code was met, the codes that were not included.
 fn failures<'a>(ending: &Ending<'a>) -> BTreeMap<&'a str, usize> {
     let mut counts: BTreeMap<&str, usize> = Code::ALL.iter().map(|code| (code.name(), 0)).collect();
@@ -327,7 +318,7 @@ fn failures<'a>(ending: &Ending<'a>) -> BTreeMap<&'a str, usize> {
         *counts.entry(&failure.code).or_default() += 1;
     }
     if let Some(error) = ending.error
-        && outcome(ending) != Outcome::Partial
+        && Outcome::of(ending.error) != Outcome::Partial
     {
         let count = counts.entry(error.code().name()).or_default();
         *count = (*count).max(1);

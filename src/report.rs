@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{ScopeState, State};
 use crate::drift::Drift;
+use crate::error::{Error, chain};
 use crate::ids::AccountId;
 use crate::lake::derive::WrittenFile;
 use crate::lake::land::Landed;
@@ -135,6 +136,18 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Outcome {
+    /// How a run ended that met this error, or none.
+    pub fn of(error: Option<&Error>) -> Self {
+        match error {
+            None => Self::Success,
+            Some(Error::Partial { .. }) => Self::Partial,
+            Some(Error::Interrupted | Error::Deadline { .. }) => Self::Interrupted,
+            Some(_) => Self::Failed,
+        }
+    }
+}
+
 impl Report {
     /// A report of a run that begins now.
     pub fn begin(
@@ -166,6 +179,25 @@ impl Report {
             suspiciously_empty: Vec::new(),
             failures: Vec::new(),
             drift: Drift::default(),
+        }
+    }
+
+    /// Tells how the run ended: with this error, or none.
+    pub fn end(&mut self, error: Option<&Error>) {
+        self.outcome = Outcome::of(error);
+        match self.outcome {
+            Outcome::Success | Outcome::Partial => {}
+            // Not to its end; the watermarks say how far.
+            Outcome::Interrupted => self.covered_to = None,
+            Outcome::Failed => {
+                self.covered_to = None;
+                self.failures.extend(error.map(|error| Failure {
+                    org: String::new(),
+                    project: String::new(),
+                    code: error.code().name().to_owned(),
+                    message: chain(error),
+                }));
+            }
         }
     }
 

@@ -1,11 +1,15 @@
 //! The arguments that commands share, and what they mean.
 
+use std::fmt::Display;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use jiff::SignedDuration;
 
+use super::Context;
+use super::files::Files;
 use crate::config::{self, ConfigError, SourceConfig, SyncConfig};
 use crate::error::Error;
 use crate::extract::discover::Filter;
@@ -279,8 +283,13 @@ impl LakeArgs {
         open_store(&self.lake)
     }
 
-    pub(super) fn scratch(&self) -> PathBuf {
-        self.scratch.clone().unwrap_or_else(std::env::temp_dir)
+    pub(super) fn scratch(&self) -> Result<PathBuf, ConfigError> {
+        let folder = self.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        let what = format!("--scratch: there is no folder `{}`", folder.display());
+        Err(ConfigError::Range(what))
     }
 }
 
@@ -296,6 +305,15 @@ impl PiiArgs {
 }
 
 impl RunArgs {
+    pub(super) fn files(
+        &self,
+        command: &'static str,
+        context: &Context,
+    ) -> Result<Files<'_>, ConfigError> {
+        let (report, metrics) = (self.report.as_deref(), self.metrics_file.as_deref());
+        Files::begin(command, report, metrics, context)
+    }
+
     pub(super) fn config(
         &self,
         source: SourceConfig,
@@ -311,16 +329,27 @@ impl RunArgs {
                 .as_deref()
                 .map(config::instant)
                 .transpose()?,
-            lookback: config::duration(&self.lookback)?,
-            window_lag: config::duration(&self.window_lag)?,
+            lookback: bounded("--lookback", &self.lookback)?,
+            window_lag: bounded("--window-lag", &self.window_lag)?,
             deadline: self.deadline.as_deref().map(deadline).transpose()?,
             partial_exit_code: self.partial_exit_code,
             buckets: self.buckets,
             pii: self.pii.wish()?,
-            scratch: lake.scratch(),
+            scratch: lake.scratch()?,
             store: lake.store()?,
         })
     }
+}
+
+/// A duration that can be taken from any time that is now.
+fn bounded(flag: &str, text: &str) -> Result<SignedDuration, ConfigError> {
+    const LONGEST: SignedDuration = SignedDuration::from_hours(24 * 3_653);
+    let duration = config::duration(text)?;
+    if LONGEST < duration {
+        let what = format!("{flag} {text} is too long: ten years are the most");
+        return Err(ConfigError::Range(what));
+    }
+    Ok(duration)
 }
 
 fn deadline(text: &str) -> Result<Duration, ConfigError> {
@@ -344,12 +373,27 @@ impl BackfillArgs {
 
 impl ReplayArgs {
     pub(super) fn dates(&self) -> Result<Dates, ConfigError> {
-        let date = |text: &String| config::instant(text).map(date_of);
-        Ok(Dates {
-            from: self.from.as_ref().map(date).transpose()?,
-            to: self.to.as_ref().map(date).transpose()?,
-        })
+        let date = |text: &String| {
+            let at = config::instant(text)?;
+            let date = date_of(at);
+            let is_midnight = at.as_millisecond().rem_euclid(24 * 3_600_000) == 0;
+            is_midnight.then_some(date).ok_or_else(|| {
+                ConfigError::Range(format!("`{text}` is no date: a replay takes whole ones"))
+            })
+        };
+        let from = self.from.as_ref().map(date).transpose()?;
+        let to = self.to.as_ref().map(date).transpose()?;
+        if let (Some(first), Some(end)) = (from, to)
+            && end <= first
+        {
+            return Err(not_before(first, end));
+        }
+        Ok(Dates { from, to })
     }
+}
+
+fn not_before(from: impl Display, to: impl Display) -> ConfigError {
+    ConfigError::Range(format!("--from {from} is not before --to {to}"))
 }
 
 impl RangeArgs {
@@ -362,10 +406,7 @@ impl RangeArgs {
         if range.from < range.to {
             Ok(range)
         } else {
-            Err(ConfigError::Range(format!(
-                "--from {} is not before --to {}",
-                self.from, self.to
-            )))
+            Err(not_before(&self.from, &self.to))
         }
     }
 }

@@ -6,7 +6,7 @@ mod check;
 #[cfg(feature = "sim")]
 mod demo;
 mod examples;
-mod metrics;
+mod files;
 mod output;
 mod plan;
 mod replay;
@@ -136,7 +136,7 @@ pub async fn run(cli: Cli, clock: fn() -> Timestamp, stop: Stop, is_terminal: bo
         Command::Backfill(args) => backfill::run(&args, &context).await,
         Command::Plan(command) => unless_stopped(&context, plan::run(&command, &context)).await,
         Command::Replay(args) => replay::run(&args, &context).await,
-        Command::Status(args) => status::run(&args, &context).await,
+        Command::Status(args) => unless_stopped(&context, status::run(&args, &context)).await,
         Command::Verify(args) => unless_stopped(&context, verify::run(&args, &context)).await,
         Command::Schema(command) => schema::run(&command, &context),
         Command::Completions { shell } => schema::completions(shell),

@@ -55,6 +55,7 @@ pub(super) fn failure(error: &Error, format: Format) -> ExitCode {
             | Error::Deadline { .. }
             | Error::Unsound { .. }
             | Error::NotCompared { .. }
+            | Error::Unwritten { .. }
     );
     if !has_report {
         error_document(error, format);

@@ -142,7 +142,7 @@ fn show(planned: &Planned, context: &Context) -> Result<(), Error> {
 }
 
 async fn replay(args: &ReplayArgs, units: Option<u32>, context: &Context) -> Result<(), Error> {
-    let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()).await?;
+    let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()?).await?;
     let partitions = lake.raw_partitions(args.dates()?).await?;
     let mut dates: Vec<Date> = partitions.iter().map(|raw| raw.partition.date).collect();
     dates.dedup();

@@ -1,12 +1,12 @@
 //! `replay`: the tables again, from the raw partitions.
 
-use super::metrics::Measured;
+use super::files::Files;
 use super::output::{self, number};
-use super::{Context, ReplayArgs, open_store, sync};
+use super::{Context, ReplayArgs, open_store};
 use crate::config::ConfigError;
 use crate::error::Error;
 use crate::job::copy::copy;
-use crate::job::{failure_of, keep_report};
+use crate::job::keep_report;
 use crate::lake::Lake;
 use crate::lake::derive::{Derived, Which};
 use crate::lake::layout::Partition;
@@ -15,12 +15,13 @@ use crate::progress::Progress;
 use crate::report::{Outcome, Report};
 
 pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Error> {
-    let measured = Measured::begin("replay", args.metrics_file.as_deref(), context);
+    let (told, measured) = (args.report.as_deref(), args.metrics_file.as_deref());
+    let files = Files::begin("replay", told, measured, context)?;
     let Opened {
         source,
         lake,
         dates,
-    } = measured.needs(open(args, context).await)?;
+    } = files.needs(open(args, context).await)?;
     let run_id = ulid::Ulid::generate().to_string();
     let mut report = Report::begin(run_id, "replay", lake.account().clone(), (context.clock)());
     let which = if args.again {
@@ -38,17 +39,10 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
         ended => ended,
     };
     report.finished_at = (context.clock)();
-    match &ended {
-        Ok(()) => report.outcome = Outcome::Success,
-        Err(Error::Interrupted) => report.outcome = Outcome::Interrupted,
-        Err(error) => report.failures.push(failure_of(error)),
-    }
+    report.end(ended.as_ref().err());
     keep_report(lake.store(), &report).await;
-    measured.write(Some(&report), &ended)?;
-    if let Some(path) = &args.report {
-        sync::write(path, &report)?;
-    }
-    if ended.is_ok() || matches!(ended, Err(Error::Interrupted)) {
+    let ended = files.write(&report, ended);
+    if report.outcome != Outcome::Failed {
         output::result(context.output, &report, || {
             summary(&report, looked_at, &lake, source.as_ref())
         })?;
@@ -68,7 +62,7 @@ struct Opened {
 async fn open(args: &ReplayArgs, context: &Context) -> Result<Opened, Error> {
     let dates = args.dates()?;
     let into = args.into.as_deref().map(open_store).transpose()?;
-    let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()).await?;
+    let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()?).await?;
     let Some(into) = into else {
         return Ok(Opened {
             source: None,

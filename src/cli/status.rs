@@ -38,7 +38,7 @@ struct ScopeStatus {
 }
 
 pub(super) async fn run(args: &StatusArgs, context: &Context) -> Result<(), Error> {
-    let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()).await?;
+    let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()?).await?;
     let record = Record::newest(lake.store())
         .await
         .map_err(LakeError::from)?;

@@ -1,8 +1,6 @@
 //! `sync`: the scheduled job.
 
-use std::path::Path;
-
-use super::metrics::Measured;
+use super::files::Files;
 use super::output::{self, number};
 use super::{Context, SyncArgs};
 use crate::error::Error;
@@ -14,24 +12,18 @@ use crate::report::{Outcome, Report};
 const SKEW_SECONDS: i64 = 120;
 
 pub(super) async fn run(args: &SyncArgs, context: &Context) -> Result<(), Error> {
-    let measured = Measured::begin("sync", args.run.metrics_file.as_deref(), context);
-    let config = measured.needs(args.config())?;
+    let files = args.run.files("sync", context)?;
+    let config = files.needs(args.config())?;
     let progress = Progress::new(context.is_terminal);
     let (report, ended) = job::sync(&config, context.clock, &progress, context.stop.clone()).await;
-    measured.write(Some(&report), &ended)?;
-    conclude(
-        &report,
-        args.run.report.as_deref(),
-        config.store.shown(),
-        context,
-    )?;
-    ended
+    conclude(&files, &report, ended, config.store.shown(), context)
 }
 
-/// Tells what a run did: to the file that the user named, and to standard output.
+/// Tells what a run did: to the files that the user named, and to standard output.
 pub(super) fn conclude(
+    files: &Files<'_>,
     report: &Report,
-    file: Option<&Path>,
+    ended: Result<(), Error>,
     lake: &str,
     context: &Context,
 ) -> Result<(), Error> {
@@ -44,24 +36,12 @@ pub(super) fn conclude(
             "this machine's clock differs from the source's, which is used"
         );
     }
-    if let Some(path) = file {
-        write(path, report)?;
-    }
+    let ended = files.write(report, ended);
     // A run that failed prints its error instead: standard output is one document.
     if report.outcome != Outcome::Failed {
         output::result(context.output, report, || summary(report, lake))?;
     }
-    Ok(())
-}
-
-/// Writes the run report to the file that the user named.
-pub(super) fn write(path: &Path, report: &Report) -> Result<(), Error> {
-    let json = serde_json::to_vec_pretty(report).expect("a report has text keys only");
-    let failed = |source| Error::Output {
-        path: path.display().to_string(),
-        source,
-    };
-    std::fs::write(path, json).map_err(failed)
+    ended
 }
 
 /// What a run did, in a few lines.

@@ -57,7 +57,7 @@ pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<(), Erro
         .is_some()
         .then(|| args.api.config(RATE))
         .transpose()?;
-    let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()).await?;
+    let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()?).await?;
     let mut audit = lake.verify().await?;
     let source = match scrutiny.zip(api) {
         Some((scrutiny, api)) => {

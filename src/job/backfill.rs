@@ -47,7 +47,10 @@ async fn run(
     let session = Session::open(config, clock, stop, report).await?;
     let rules = session.rules().await?;
     let to = range.to.min(rules.now - rules.window_lag);
-    report.covered_to = Some(to.max(range.from));
+    report.covered_to = (range.from < to).then_some(to);
+    if report.covered_to.is_none() {
+        tracing::warn!("nothing of the range can be read yet: it begins after {to}");
+    }
     let (state, scopes) = (&session.record.state, &session.scopes);
     let wanted = uncovered(state, scopes, range.from, to, &rules, range.again);
     let measured = session

@@ -98,9 +98,8 @@ impl<'a> Landing<'a> {
     fn push(&mut self, observation: Observation) -> Result<(), Error> {
         let identity = self.lake.identity();
         let partition = identity.partition(&observation.id, observation.start);
-        let path = self.lake.scratch().display().to_string();
-        let failed = |source| Error::Output { path, source };
-        self.spool.push(partition, observation).map_err(failed)
+        let pushed = self.spool.push(partition, observation);
+        Ok(pushed.map_err(|error| self.lake.scratch_error(error))?)
     }
 
     fn done(&mut self, done: ScopeDone) {

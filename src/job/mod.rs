@@ -28,7 +28,7 @@ use crate::lake::store::Store;
 use crate::lake::views;
 use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
 use crate::progress::Progress;
-use crate::report::{Failure, Outcome, Report};
+use crate::report::Report;
 use crate::source::Client;
 use crate::tables::{OrgRow, ProjectRow};
 use landing::Landing;
@@ -234,19 +234,7 @@ async fn conclude(
 ) {
     progress.finish();
     report.finished_at = clock();
-    report.outcome = match result {
-        Ok(()) => Outcome::Success,
-        Err(Error::Partial { .. }) => Outcome::Partial,
-        Err(Error::Interrupted | Error::Deadline { .. }) => {
-            // Not to its end; the watermarks say how far.
-            report.covered_to = None;
-            Outcome::Interrupted
-        }
-        Err(error) => {
-            report.failures.push(failure_of(error));
-            Outcome::Failed
-        }
-    };
+    report.end(result.as_ref().err());
     keep_report(&config.store, report).await;
 }
 
@@ -341,16 +329,5 @@ pub(crate) async fn keep_report(store: &Store, report: &Report) {
             "the report or the views are not in the lake: {}",
             chain(&error)
         );
-    }
-}
-
-/// The failure that ended a run.
-pub(crate) fn failure_of(error: &Error) -> Failure {
-    let code = error.code().name().to_owned();
-    Failure {
-        org: String::new(),
-        project: String::new(),
-        code,
-        message: chain(error),
     }
 }

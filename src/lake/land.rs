@@ -244,7 +244,8 @@ impl Lake {
         Ok(())
     }
 
-    fn scratch_error(&self, source: std::io::Error) -> LakeError {
+    /// What cannot be read from or written to scratch.
+    pub fn scratch_error(&self, source: std::io::Error) -> LakeError {
         let folder = self.scratch.display().to_string();
         LakeError::File(FileError::Scratch { folder, source })
     }

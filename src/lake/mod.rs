@@ -133,6 +133,11 @@ pub enum LakeError {
 }
 
 impl LakeError {
+    /// Whether it is scratch, and not the lake, that failed.
+    pub fn is_scratch(&self) -> bool {
+        matches!(self, Self::File(FileError::Scratch { .. }))
+    }
+
     /// Whether other runs are the cause, so that the same run may succeed later.
     pub fn is_conflict(&self) -> bool {
         match self {

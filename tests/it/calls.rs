@@ -126,9 +126,22 @@ fn a_deadline_ends_a_run_and_the_next_goes_on() {
     let lake = Lake::new();
     let never = FaultKind::SlowBody(std::time::Duration::from_secs(3_600));
     sim.faults().always(Match::executions().page(2), never);
-    let run = sim.sync(&lake, &["--page-size", "10", "--deadline", "3s"]);
-    let report = run.expect(10).json();
+    let metrics = lake.beside("run.prom");
+    let arguments = [
+        "--page-size",
+        "10",
+        "--deadline",
+        "3s",
+        "--metrics-file",
+        &metrics,
+    ];
+    let report = sim.sync(&lake, &arguments).expect(10).json();
     assert_eq!(report["outcome"], "interrupted");
+    let metrics = std::fs::read_to_string(metrics).unwrap();
+    assert!(
+        metrics.contains("outcome=\"interrupted\"} 1\n"),
+        "{metrics}"
+    );
     assert!(20 <= report["executions"]["inserted"].as_u64().unwrap());
     sim.faults().clear();
     sim.sync(&lake, &[]).expect(0);

@@ -76,6 +76,7 @@ fn what_makes_no_sense_is_wrong_usage() {
         (["--lookback", "5"], "`5` is no duration"),
         (["--lookback", "-5m"], "`-5m`"),
         (["--window-lag", "soon"], "`soon` is no duration"),
+        (["--window-lag", "7000000d"], "7000000d is too long"),
         (["--start-date", "yesterday"], "`yesterday` is no date"),
         (["--project", "a["], "`a[` is no glob"),
         (["--base-url", "http://harness.example"], "--insecure-http"),

@@ -132,6 +132,31 @@ fn a_project_that_fails_while_it_is_counted_is_read_by_the_next_sync() {
 }
 
 #[test]
+fn a_range_that_holds_nothing_yet_covers_nothing() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let range = [
+        "--from",
+        "2027-01-01",
+        "--to",
+        "2027-02-01",
+        "--output",
+        "json",
+    ];
+    let backfill = [&["backfill", "--lake", lake.path()][..], &range].concat();
+    let report = sim.run(&backfill).expect(0).json();
+    assert_eq!(report["covered_to"], Value::Null);
+    for range in [
+        ["2026-11-20", "2026-11-01"],
+        ["2026-11-20T07:00:00Z", "2026-11-21"],
+    ] {
+        let [from, to] = range;
+        let replay = ["replay", "--lake", lake.path(), "--from", from, "--to", to];
+        offline(&replay).expect(2);
+    }
+}
+
+#[test]
 fn a_plan_tells_what_a_run_reads_and_changes_nothing() {
     let sim = Sim::small();
     let lake = Lake::new();

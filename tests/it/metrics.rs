@@ -178,19 +178,46 @@ fn every_run_writes_its_figures_where_a_collector_can_read_them() {
 }
 
 #[test]
-fn a_metrics_file_that_cannot_be_written_is_a_failure_of_a_run_that_has_no_other() {
+fn a_file_that_cannot_be_written_is_a_failure_of_a_run_that_has_no_other() {
     let sim = Sim::small();
     let lake = Lake::new();
-    let nowhere = lake.beside("missing/run.prom");
-    let run = sim.sync(&lake, &["--metrics-file", &nowhere]).expect(3);
-    assert!(run.stderr.contains(&nowhere), "{}", run.stderr);
-    let replay = ["replay", "--lake", lake.path(), "--metrics-file", &nowhere];
-    let run = sim.run(&replay).expect(1);
-    assert!(run.stderr.contains(&nowhere), "{}", run.stderr);
-    let run = sim.run(&[&replay[..], &["--output", "json"]].concat());
-    assert_eq!(
-        run.expect(1).error_code(),
-        "failure",
-        "one document, not two"
-    );
+    let folder = lake.beside("folder");
+    fs::create_dir(&folder).unwrap();
+    for flag in ["--metrics-file", "--report"] {
+        let run = sim.sync(&lake, &[flag, &folder]).expect(3);
+        assert!(run.stderr.contains(&folder), "{}", run.stderr);
+        let replay = [
+            "replay",
+            "--output",
+            "json",
+            "--lake",
+            lake.path(),
+            flag,
+            &folder,
+        ];
+        let run = sim.run(&replay).expect(1);
+        assert!(run.stderr.contains(&folder), "{}", run.stderr);
+        assert_eq!(run.json()["outcome"], "success", "what was done is told");
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_told_before_the_work() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let nowhere = lake.beside("missing");
+    let file = format!("{nowhere}/file");
+    for (flag, value) in [
+        ("--metrics-file", &file),
+        ("--report", &file),
+        ("--scratch", &nowhere),
+    ] {
+        let run = sim.sync(&lake, &[flag, value]).expect(2);
+        assert!(
+            run.stderr
+                .contains(&format!("{flag}: there is no folder `{nowhere}`"))
+        );
+        assert_eq!(run.error_code(), "usage");
+    }
+    assert!(!fs::exists(lake.path()).unwrap(), "no lake is made");
 }
