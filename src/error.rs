@@ -27,16 +27,24 @@ pub enum Error {
     /// Nothing is visible to the key, or nothing that was asked for.
     #[error("{0}")]
     NoResources(String),
+    /// Nothing that is visible passes the filters.
+    #[error("none of {0} passes --org, --project and --exclude")]
+    NothingPasses(String),
     /// The lake cannot be read or written.
     #[error("use the lake")]
     Lake(#[from] LakeError),
     /// Some scopes failed, the rest is committed.
-    #[error("{failed} of {total} projects failed or were not read whole; the rest is committed")]
+    #[error(
+        "{failed} of {total} projects failed or were not read whole{}; the rest is committed",
+        unlisted_too(*unlisted)
+    )]
     Partial {
         /// Scopes that failed.
         failed: usize,
         /// Scopes of the run.
         total: usize,
+        /// Organizations whose projects could not be listed.
+        unlisted: usize,
         /// The exit status that the user asked for.
         exit: u8,
     },
@@ -135,6 +143,26 @@ impl Code {
         Self::Interrupted,
     ];
 
+    /// The one code for scopes that failed for these reasons, and none was read; `None` where one was in part.
+    /// That some may not be read is no reason for the others.
+    pub fn of_all(codes: &[Self]) -> Option<Self> {
+        let others = codes
+            .iter()
+            .filter(|code| **code != Self::InvalidPermissions);
+        let mut others = others.copied();
+        let Some(first) = others.next() else {
+            return codes.first().copied();
+        };
+        if codes.contains(&Self::Partial) {
+            return None;
+        }
+        Some(match others.all(|code| code == first) {
+            true => first,
+            false if codes.contains(&Self::SourceUnavailable) => Self::SourceUnavailable,
+            false => Self::Failure,
+        })
+    }
+
     /// The code as JSON output and reports spell it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -163,10 +191,10 @@ impl Code {
                 "make sure that HARNESS_API_KEY is a live key and belongs to the account of --account-id"
             }
             Self::InvalidPermissions => {
-                "give the key's user or service account the right to view pipelines (core_pipeline_view)"
+                "give the key's user or service account the right to view what is named above: organizations, projects, pipelines (core_organization_view, core_project_view, core_pipeline_view)"
             }
             Self::NoResources => {
-                "give the key's user or service account the right to view organizations and projects (core_organization_view, core_project_view), or correct --org, --project and --exclude"
+                "give the key's user or service account the right to view organizations and projects (core_organization_view, core_project_view)"
             }
             Self::Lake => {
                 "make sure that --lake can be read and written and belongs to this account"
@@ -187,7 +215,7 @@ impl Error {
             Self::Config(_) => Code::Usage,
             Self::Source(source) => code_of_source(source),
             Self::NoneRead { code, .. } | Self::NotCompared { code, .. } => *code,
-            Self::NoResources(_) => Code::NoResources,
+            Self::NoResources(_) | Self::NothingPasses(_) => Code::NoResources,
             Self::Lake(lake) if lake.is_conflict() => Code::Conflict,
             Self::Lake(lake) if !lake.is_scratch() => Code::Lake,
             Self::Unsound { .. } => Code::Lake,
@@ -233,9 +261,19 @@ impl Error {
             Self::NotCompared { .. } => {
                 "read `source.not_compared` of `--output json`; the others are compared"
             }
+            Self::NothingPasses(_) => {
+                "correct --org, --project and --exclude: globs, --project over `org/project`, such as '*/web'; `harness-lake check` lists the projects"
+            }
             Self::Unsound { .. } => "each finding names the command that repairs it",
             other => other.code().hint(),
         }
+    }
+}
+
+fn unlisted_too(orgs: usize) -> String {
+    match orgs {
+        0 => String::new(),
+        orgs => format!(", and those of {orgs} organizations could not be listed"),
     }
 }
 
@@ -271,6 +309,21 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scopes_that_all_failed_have_one_code() {
+        use Code::{Failure, InvalidPermissions as Forbidden, Partial, SourceUnavailable as Away};
+        for (codes, one) in [
+            (&[][..], None),
+            (&[Forbidden, Forbidden], Some(Forbidden)),
+            (&[Forbidden, Away, Away], Some(Away)),
+            (&[Failure, Away], Some(Away)),
+            (&[Failure, Forbidden], Some(Failure)),
+            (&[Away, Partial], None),
+        ] {
+            assert_eq!(Code::of_all(codes), one, "{codes:?}");
+        }
+    }
 
     #[test]
     fn every_code_has_its_number_in_the_contract() {

@@ -226,7 +226,6 @@ impl Exposition {
         );
         let requests = &report.requests;
         let of = &requests.by_endpoint;
-        let listed = of.orgs + of.projects + of.executions;
         self.many(
             "harness_lake_run_requests",
             "Requests to the source, repetitions included.",
@@ -235,7 +234,7 @@ impl Exposition {
                 ("orgs", of.orgs),
                 ("projects", of.projects),
                 ("executions", of.executions),
-                ("retention", requests.total.saturating_sub(listed)),
+                ("retention", of.retention),
             ],
         );
         self.one(

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::checkpoint::{ScopeState, State};
 use crate::drift::Drift;
-use crate::error::{Error, chain};
+use crate::error::{Error, chain, code_of_source};
+use crate::extract::discover::Unlisted;
 use crate::ids::AccountId;
 use crate::lake::derive::WrittenFile;
 use crate::lake::land::Landed;
@@ -134,6 +135,17 @@ pub struct Failure {
     pub code: String,
     /// What happened.
     pub message: String,
+}
+
+impl From<&Unlisted> for Failure {
+    fn from(Unlisted { org, error }: &Unlisted) -> Self {
+        Self {
+            org: org.to_string(),
+            project: String::new(),
+            code: code_of_source(error).name().to_owned(),
+            message: chain(error),
+        }
+    }
 }
 
 impl Outcome {

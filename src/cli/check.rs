@@ -16,6 +16,7 @@ use crate::lake::LakeError;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
 use crate::pii::Wish;
+use crate::report::Failure;
 use crate::source::{Client, ExecutionsQuery, SourceError};
 use crate::window::Window;
 
@@ -25,6 +26,8 @@ struct Checked {
     orgs: usize,
     projects: usize,
     scopes: Vec<ScopeCheck>,
+    /// Organizations whose projects could not be listed.
+    unlisted: Vec<Failure>,
     lake: Option<LakeCheck>,
 }
 
@@ -59,10 +62,10 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
     let source = args.source.config(super::RATE)?;
     let filter = args.scopes.filter()?;
     let client = source.client(context.clock)?;
-    let found = discover(&client, source.concurrency.get() as usize).await?;
+    let found = discover(&client, &filter, source.concurrency.get() as usize).await?;
     let now = client.now().unwrap_or_else(context.clock);
     let scopes = found.scopes(&filter);
-    found.refuse_nothing(&scopes)?;
+    found.refuse_nothing(&scopes, &filter)?;
     let (lake, known) = match &args.lake {
         Some(url) => {
             let (lake, known) = check_lake(url, &source.account, &args.pii.wish()?).await?;
@@ -81,6 +84,7 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
         orgs: found.orgs.len(),
         projects: found.projects.len(),
         scopes,
+        unlisted: found.unlisted.iter().map(Failure::from).collect(),
         lake,
     };
     let verdict = verdict(&checked.scopes);
@@ -250,6 +254,20 @@ fn text(checked: &Checked) -> String {
         ]
     }));
     text.push_str(&table(&rows));
+    for Failure {
+        org, code, message, ..
+    } in &checked.unlisted
+    {
+        text.extend([
+            "\nprojects of ",
+            org,
+            " cannot be listed: ",
+            code,
+            ": ",
+            message,
+            "\n",
+        ]);
+    }
     if let Some(lake) = &checked.lake {
         let what = if lake.is_new {
             "can become a lake"

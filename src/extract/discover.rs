@@ -1,19 +1,30 @@
 //! Lists the organizations and projects that the key can see, and picks those to read.
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::error::Error;
-use crate::ids::Scope;
+use crate::ids::{OrgId, Scope};
 use crate::source::{Client, OrgEntry, ProjectEntry, SourceError};
 
 /// What the key can see.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Discovery {
     /// Organizations.
     pub orgs: Vec<OrgEntry>,
-    /// Their projects.
+    /// Projects of those that the filter lets pass.
     pub projects: Vec<ProjectEntry>,
+    /// Organizations whose projects could not be listed.
+    pub unlisted: Vec<Unlisted>,
+}
+
+/// An organization whose projects could not be listed: the others are read all the same.
+#[derive(Debug)]
+pub struct Unlisted {
+    /// The organization.
+    pub org: OrgId,
+    /// Why.
+    pub error: SourceError,
 }
 
 /// Which scopes a run reads: `--org`, `--project` (`org/project`) and `--exclude`, all globs.
@@ -21,6 +32,8 @@ pub struct Discovery {
 pub struct Filter {
     orgs: Option<GlobSet>,
     projects: Option<GlobSet>,
+    /// What `projects` say of organizations; none where they say nothing.
+    orgs_of_projects: Option<GlobSet>,
     exclude: Option<GlobSet>,
 }
 
@@ -33,22 +46,39 @@ pub struct GlobError {
     source: globset::Error,
 }
 
-/// Lists everything that the key can see, projects of `concurrency` organizations at a time.
+/// Lists everything that the key can see and that may pass `filter`, projects of `concurrency` organizations at a
+/// time.
 ///
 /// # Errors
 ///
-/// [`SourceError`] of the first listing that failed: a part of the account says nothing about what
-/// it no longer has.
-pub async fn discover(client: &Client, concurrency: usize) -> Result<Discovery, SourceError> {
+/// [`SourceError`] where organizations cannot be listed, where the key is refused, and where no project is seen
+/// since a listing failed.
+pub async fn discover(
+    client: &Client,
+    filter: &Filter,
+    concurrency: usize,
+) -> Result<Discovery, SourceError> {
     let orgs = client.orgs().await?;
-    let lists: Vec<Vec<ProjectEntry>> = futures::stream::iter(&orgs)
-        .map(|org| client.projects(&org.id))
-        .buffered(concurrency.max(1))
-        .try_collect()
-        .await?;
+    let (mut projects, mut unlisted) = (Vec::new(), Vec::new());
+    let asked = orgs.iter().filter(|org| filter.may_hold(&org.id));
+    let mut lists = futures::stream::iter(asked)
+        .map(|org| async { (org.id.clone(), client.projects(&org.id).await) })
+        .buffered(concurrency.max(1));
+    while let Some((org, listed)) = lists.next().await {
+        match listed {
+            Ok(some) => projects.extend(some),
+            Err(error) if error.is_unauthorized() => return Err(error),
+            Err(error) => unlisted.push(Unlisted { org, error }),
+        }
+    }
+    drop(lists);
+    if projects.is_empty() && !unlisted.is_empty() {
+        return Err(unlisted.swap_remove(0).error);
+    }
     Ok(Discovery {
-        projects: lists.concat(),
         orgs,
+        projects,
+        unlisted,
     })
 }
 
@@ -73,17 +103,19 @@ impl Discovery {
     ///
     /// # Errors
     ///
-    /// [`Error::NoResources`] that says what is missing.
-    pub fn refuse_nothing(&self, scopes: &[Scope]) -> Result<(), Error> {
-        let text = match (self.orgs.len(), self.projects.len(), scopes.len()) {
-            (0, _, _) => "no organization can be seen with this key".to_owned(),
-            (orgs, 0, _) => format!("no project of {orgs} organizations can be seen with this key"),
-            (_, projects, 0) => {
-                format!("none of {projects} projects passes --org, --project and --exclude")
-            }
+    /// [`Error::NoResources`] and [`Error::NothingPasses`] that say what is missing.
+    pub fn refuse_nothing(&self, scopes: &[Scope], filter: &Filter) -> Result<(), Error> {
+        let asked = self.orgs.iter().filter(|org| filter.may_hold(&org.id));
+        let (orgs, asked, projects) = (self.orgs.len(), asked.count(), self.projects.len());
+        Err(match (orgs, asked, projects, scopes.len()) {
+            (0, ..) => Error::NoResources("no organization can be seen with this key".to_owned()),
+            (_, 0, ..) => Error::NothingPasses(format!("{orgs} organizations")),
+            (_, _, 0, _) => Error::NoResources(format!(
+                "no project of {asked} organizations can be seen with this key"
+            )),
+            (.., 0) => Error::NothingPasses(format!("{projects} projects")),
             _ => return Ok(()),
-        };
-        Err(Error::NoResources(text))
+        })
     }
 }
 
@@ -98,11 +130,24 @@ impl Filter {
         projects: &[String],
         exclude: &[String],
     ) -> Result<Self, GlobError> {
+        let of_project = |glob: &String| Some(glob.split_once('/')?.0.to_owned());
+        let of_projects: Option<Vec<_>> = projects.iter().map(of_project).collect();
         Ok(Self {
             orgs: set(orgs)?,
             projects: set(projects)?,
+            // Half of a glob may be none, such as that of `{a/b,c/d}`.
+            orgs_of_projects: of_projects.and_then(|globs| set(&globs).ok()?),
             exclude: set(exclude)?,
         })
+    }
+
+    /// Whether a project of an organization may pass.
+    pub fn may_hold(&self, org: &OrgId) -> bool {
+        let org = org.as_str();
+        let within = |set: &Option<GlobSet>| set.as_ref().is_none_or(|set| set.is_match(org));
+        within(&self.orgs)
+            && within(&self.orgs_of_projects)
+            && !self.exclude.as_ref().is_some_and(|set| set.is_match(org))
     }
 
     /// Whether a scope is to be read.
@@ -156,5 +201,20 @@ mod tests {
         assert!(!passes(&[], &[], &["a"], "a/b") && !passes(&[], &[], &["a/b"], "a/b"));
         assert!(passes(&[], &[], &["a/c"], "a/b"));
         assert!(Filter::new(&globs(&["a["]), &[], &[]).is_err());
+    }
+
+    #[test]
+    fn only_organizations_that_may_hold_a_scope_are_asked() {
+        let may_hold = |projects: &[&str], exclude: &[&str], org: &str| {
+            let globs = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let filter = Filter::new(&[], &globs(projects), &globs(exclude)).unwrap();
+            filter.may_hold(&OrgId::new(org))
+        };
+        assert!(may_hold(&["a/web", "b*/*"], &[], "a") && may_hold(&["a/web", "b*/*"], &[], "bc"));
+        assert!(!may_hold(&["a/web", "b*/*"], &[], "c"));
+        assert!(!may_hold(&[], &["a"], "a") && may_hold(&[], &["a/web"], "a"));
+        for any in ["*", "{a/b,c/d}", "**"] {
+            assert!(may_hold(&["x/y", any], &[], "c"), "{any}");
+        }
     }
 }

@@ -260,6 +260,7 @@ impl ScopeReader<'_> {
                 self.tried = **so_far;
             }
         })?;
+        self.tried.answered();
         self.done.observed = self.done.observed.max(Some(page.observed));
         self.paging.came(size, page.rows.len(), page.bytes);
         if let Some(row_bytes) = self.paging.hints().row_bytes {

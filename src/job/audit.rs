@@ -15,7 +15,7 @@ use crate::checkpoint::State;
 use crate::config::{ConfigError, SourceConfig};
 use crate::error::{Error, chain, code_of_source};
 use crate::extract::backfill::measure;
-use crate::extract::discover::{Filter, discover};
+use crate::extract::discover::{Filter, Unlisted, discover};
 use crate::extract::fanout::{Event, ScopeDone, fan_out};
 use crate::extract::{Ask, PageHints};
 use crate::ids::{PlanExecutionId, Scope};
@@ -97,9 +97,9 @@ pub async fn compare_with_source(
     lake.identity().is_of(lake.store(), &source.account)?;
     let client = source.client(clock)?;
     let concurrency = source.concurrency.get() as usize;
-    let found = discover(&client, concurrency).await?;
+    let found = discover(&client, &scrutiny.filter, concurrency).await?;
     let scopes = found.scopes(&scrutiny.filter);
-    found.refuse_nothing(&scopes)?;
+    found.refuse_nothing(&scopes, &scrutiny.filter)?;
     let now = client.now().unwrap_or_else(clock);
     let retained = retained_from(client.retention_months().await?, now);
     let from = scrutiny
@@ -125,7 +125,7 @@ pub async fn compare_with_source(
         inventory: lake.inventory(dates).await?,
         compared: Compared::default(),
     };
-    comparison.note_unseen(&scopes, &scrutiny.filter, audit);
+    comparison.note_unseen(&scopes, &found.unlisted, &scrutiny.filter, audit);
     let counts = comparison.count(claimed(&state, &scopes, range)).await?;
     let seen = comparison.read(&counts).await?;
     Ok(comparison.conclude(counts, &seen, audit))
@@ -158,7 +158,16 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     /// Scopes of the lake that are not listed any more, and listed ones that were never read.
-    fn note_unseen(&mut self, listed: &[Scope], filter: &Filter, audit: &mut Audit) {
+    fn note_unseen(
+        &mut self,
+        listed: &[Scope],
+        unlisted: &[Unlisted],
+        filter: &Filter,
+        audit: &mut Audit,
+    ) {
+        let not_compared = &mut self.compared.not_compared;
+        not_compared.extend(unlisted.iter().map(Failure::from));
+        let is_told = |scope: &Scope| unlisted.iter().any(|told| told.org == scope.org);
         let is_read = |scope: &Scope| {
             let known = self.state.scopes.get(scope);
             known.is_some_and(|known| !known.coverage.is_empty())
@@ -171,7 +180,7 @@ impl Comparison<'_> {
             .state
             .scopes
             .keys()
-            .filter(|scope| filter.passes(scope));
+            .filter(|scope| filter.passes(scope) && !is_told(scope));
         for scope in of_lake.filter(|scope| !listed.contains(scope)) {
             let message = "the key does not see this project any more";
             self.compared

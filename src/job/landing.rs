@@ -10,6 +10,7 @@ use super::{Stop, or_stop};
 use crate::checkpoint::{Delta, Fate, Seen};
 use crate::error::{Code, Error, chain, code_of_source};
 use crate::extract::Observation;
+use crate::extract::discover::Unlisted;
 use crate::extract::fanout::{Event, ScopeDone};
 use crate::extract::spool::Spool;
 use crate::ids::Scope;
@@ -93,6 +94,21 @@ impl<'a> Landing<'a> {
             self.commit().await?;
         }
         Ok(())
+    }
+
+    /// Takes note of organizations whose projects could not be listed.
+    pub(super) fn unlisted(&mut self, orgs: &[Unlisted]) {
+        for unlisted in orgs {
+            let failure = Failure::from(unlisted);
+            tracing::warn!(
+                org.id = failure.org,
+                code = failure.code,
+                "{}",
+                failure.message
+            );
+            self.report.failures.push(failure);
+        }
+        self.outcomes.unlisted = orgs.len();
     }
 
     fn push(&mut self, observation: Observation) -> Result<(), Error> {
@@ -196,6 +212,8 @@ fn may_go_on(stop: Stop) -> impl FnMut() -> bool {
 struct Outcomes {
     ok: BTreeSet<Scope>,
     failed: BTreeMap<Scope, Code>,
+    /// Organizations whose projects could not be listed.
+    unlisted: usize,
 }
 
 impl Outcomes {
@@ -242,21 +260,23 @@ impl Outcomes {
     /// None succeeded and all for one reason: that reason. Some failed: partial.
     fn verdict(&self, report: &Report, exit: u8) -> Result<(), Error> {
         let (failed, total) = (self.failed.len(), report.scopes.total);
-        let mut codes = self.failed.values();
-        let Some(first) = codes.next() else {
+        let unlisted = self.unlisted;
+        if failed == 0 && unlisted == 0 {
             return Ok(());
-        };
-        if failed == total && *first != Code::Partial && codes.all(|code| code == first) {
-            return Err(Error::NoneRead {
-                scopes: total,
-                code: *first,
-            });
         }
-        Err(Error::Partial {
-            failed,
-            total,
-            exit,
-        })
+        let codes: Vec<Code> = self.failed.values().copied().collect();
+        match Code::of_all(&codes) {
+            Some(code) if failed == total => Err(Error::NoneRead {
+                scopes: total,
+                code,
+            }),
+            _ => Err(Error::Partial {
+                failed,
+                total,
+                unlisted,
+                exit,
+            }),
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl<'a> Session<'a> {
     ) -> Result<Self, Error> {
         let deadline = Deadline::begin(config.deadline);
         let client = config.source.client(clock)?;
-        let found = deadline.or(discover(&client, config.concurrency()));
+        let found = deadline.or(discover(&client, &config.filter, config.concurrency()));
         let found = or_stop(&mut stop, found).await;
         report.count(&client);
         let found = found???;
@@ -112,7 +112,7 @@ impl<'a> Session<'a> {
         report.clock_skew_seconds = Some(now.duration_since(clock()).as_secs());
         let scopes = found.scopes(&config.filter);
         report.scopes.total = scopes.len();
-        found.refuse_nothing(&scopes)?;
+        found.refuse_nothing(&scopes, &config.filter)?;
         let store = config.store.clone();
         let account = &config.source.account;
         let (buckets, pii) = (config.buckets, &config.pii);
@@ -149,15 +149,15 @@ impl<'a> Session<'a> {
     fn landing<'b>(&'b self, report: &'b mut Report) -> Landing<'b> {
         let mut landing = Landing::new(&self.lake, report, self.stop.clone(), self.now);
         landing.delta.fates.clone_from(&self.recovered);
+        landing.unlisted(&self.found.unlisted);
         landing
     }
 
     /// The listing, if it is of everything that the key can see.
     fn listing(&self) -> Option<Listing> {
         let key = self.config.source.key_fingerprint();
-        self.config
-            .is_everything
-            .then(|| listing(&self.found, self.now, key))
+        let is_whole = self.config.is_everything && self.found.unlisted.is_empty();
+        is_whole.then(|| listing(&self.found, self.now, key))
     }
 
     /// Reads the asks, lands what comes, commits, and tells how the run ends.

@@ -6,9 +6,9 @@ use super::backfill::Range;
 use super::sync_rules;
 use crate::checkpoint::State;
 use crate::config::SyncConfig;
-use crate::error::Error;
+use crate::error::{Code, Error, chain, code_of_source};
 use crate::extract::backfill::{Measured, measure, slices, uncovered};
-use crate::extract::discover::{Discovery, discover};
+use crate::extract::discover::{Discovery, Unlisted, discover};
 use crate::extract::{PageHints, SyncRules, plan_sync};
 use crate::ids::Scope;
 use crate::lake::LakeError;
@@ -66,10 +66,10 @@ pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Resu
         + measured.failed.len() as u64
         + pages(&measured, &state, config)
         + polls as u64
-        + listing_calls(&found);
+        + listing_calls(&found, config);
     Ok(Plan {
         scopes: scopes.len(),
-        windows: counted(measured),
+        windows: counted(measured)?,
         calls,
         open_executions,
     })
@@ -98,10 +98,10 @@ pub async fn plan_of_backfill(
     let measured = measure(&client, wanted, config.concurrency()).await?;
     let pages = pages(&measured, &state, config);
     let slices = slices(&state, measured.busy.clone()).len() as u64;
-    let calls = counts + pages.max(slices) + listing_calls(&found);
+    let calls = counts + pages.max(slices) + listing_calls(&found, config);
     Ok(Plan {
         scopes: scopes.len(),
-        windows: counted(measured),
+        windows: counted(measured)?,
         calls,
         open_executions: 0,
     })
@@ -109,10 +109,11 @@ pub async fn plan_of_backfill(
 
 async fn look(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Seen, Error> {
     let client = config.source.client(clock)?;
-    let found = discover(&client, config.concurrency()).await?;
+    let found = discover(&client, &config.filter, config.concurrency()).await?;
+    warn_of_unlisted(&found);
     let now = client.now().unwrap_or_else(clock);
     let scopes = found.scopes(&config.filter);
-    found.refuse_nothing(&scopes)?;
+    found.refuse_nothing(&scopes, &config.filter)?;
     let state = match Identity::read(&config.store).await? {
         Some((identity, _)) => {
             identity.is_of(&config.store, &config.source.account)?;
@@ -152,25 +153,56 @@ fn pages(measured: &Measured, state: &State, config: &SyncConfig) -> u64 {
 }
 
 /// The listing of organizations, one of projects for each, one question for the retention.
-fn listing_calls(found: &Discovery) -> u64 {
+fn listing_calls(found: &Discovery, config: &SyncConfig) -> u64 {
     let pages = |elements: usize| elements.div_ceil(LIST_PAGE).max(1) as u64;
     let of_org = |org: &OrgEntry| {
         let projects = found.projects.iter();
         pages(projects.filter(|project| project.org == org.id).count())
     };
-    1 + pages(found.orgs.len()) + found.orgs.iter().map(of_org).sum::<u64>()
+    let orgs = found.orgs.iter();
+    let asked = orgs.filter(|org| config.filter.may_hold(&org.id));
+    1 + pages(found.orgs.len()) + asked.map(of_org).sum::<u64>()
 }
 
-fn counted(measured: Measured) -> Vec<(Scope, Window, Option<u64>)> {
-    let idle = measured
-        .idle
+/// The windows with what the source counts in each.
+///
+/// # Errors
+///
+/// [`Error::NoneRead`] where no scope answered at all.
+fn counted(measured: Measured) -> Result<Vec<(Scope, Window, Option<u64>)>, Error> {
+    let Measured {
+        idle, busy, failed, ..
+    } = measured;
+    let codes = failed.iter().filter_map(|(_, done)| {
+        let error = done.failure.as_ref()?;
+        let (org, project) = (done.scope.org.as_str(), done.scope.project.as_str());
+        tracing::warn!(org.id = org, project.id = project, "{}", chain(error));
+        Some(code_of_source(error))
+    });
+    let codes: Vec<_> = codes.collect();
+    if let Some(code) = Code::of_all(&codes)
+        && idle.is_empty()
+        && busy.is_empty()
+    {
+        let scopes = codes.len();
+        return Err(Error::NoneRead { scopes, code });
+    }
+    let idle = idle
         .into_iter()
         .map(|(scope, window)| (scope, window, Some(0)));
-    let busy = measured
-        .busy
+    let busy = busy
         .into_iter()
         .map(|(scope, window, rows)| (scope, window, Some(rows)));
-    let mut windows: Vec<_> = idle.chain(busy).collect();
+    let failed = failed
+        .into_iter()
+        .map(|(window, done)| (done.scope, window, None));
+    let mut windows: Vec<_> = idle.chain(busy).chain(failed).collect();
     windows.sort();
-    windows
+    Ok(windows)
+}
+
+fn warn_of_unlisted(found: &Discovery) {
+    for Unlisted { org, error } in &found.unlisted {
+        tracing::warn!(org.id = org.as_str(), "{}", chain(error));
+    }
 }

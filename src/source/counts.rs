@@ -28,6 +28,8 @@ pub struct EndpointCounts {
     pub projects: u64,
     /// `POST /pipeline/api/pipelines/execution/summary`
     pub executions: u64,
+    /// `GET /pipeline/api/pipelines/retention/{account}`
+    pub retention: u64,
 }
 
 #[derive(Debug, Default)]
@@ -41,8 +43,8 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Counts an attempt that comes after `made` others.
-    pub(super) fn count(&self, endpoint: Endpoint, made: u32) {
+    /// Counts an attempt.
+    pub(super) fn count(&self, endpoint: Endpoint, is_repeated: bool) {
         let counter = match endpoint {
             Endpoint::Orgs => &self.orgs,
             Endpoint::Projects => &self.projects,
@@ -50,7 +52,7 @@ impl Counters {
             Endpoint::Retention => &self.retention,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if 0 < made {
+        if is_repeated {
             self.retried.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -65,12 +67,13 @@ impl Counters {
             orgs: read(&self.orgs),
             projects: read(&self.projects),
             executions: read(&self.executions),
+            retention: read(&self.retention),
         };
         RequestCounts {
             total: by_endpoint.orgs
                 + by_endpoint.projects
                 + by_endpoint.executions
-                + read(&self.retention),
+                + by_endpoint.retention,
             retried: read(&self.retried),
             rate_limited: read(&self.rate_limited),
             by_endpoint,

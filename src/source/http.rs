@@ -98,8 +98,8 @@ impl Http {
         tokio::time::sleep(ask.tried.wait()).await;
         loop {
             let pass = self.governor.pass().await;
-            self.counters
-                .count(ask.place.endpoint, tries.tried().attempts());
+            let is_repeated = 0 < tries.made() || !ask.tried.wait().is_zero();
+            self.counters.count(ask.place.endpoint, is_repeated);
             let began = Instant::now();
             let (cause, at_least) = match self.attempt(&ask, decode.clone()).await {
                 Ok(value) => {

@@ -262,6 +262,11 @@ impl Tried {
         self.failed + self.rate_limited
     }
 
+    /// What was waited for was answered: what is asked next need not wait.
+    pub fn answered(&mut self) {
+        self.wait = Duration::ZERO;
+    }
+
     /// The wait that is due before the next attempt.
     pub(super) fn wait(self) -> Duration {
         self.wait

@@ -5,11 +5,11 @@
 use std::collections::HashSet;
 use std::thread;
 
-use harness_lake::sim::{FaultKind, Match};
+use harness_lake::sim::{AccountSpec, Endpoint, FaultKind, Match};
 use jiff::SignedDuration;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Lake, Run, Sim, compare};
+use crate::support::{Lake, Run, Sim, compare, now, rows};
 
 #[test]
 fn what_never_answers_is_given_up_after_retries() {
@@ -81,5 +81,77 @@ fn one_project_never_answers(kind: &FaultKind) {
     let report = sim.sync(&lake, &[]).expect(3).json();
     assert_eq!(report["scopes"]["failed"], 1, "{kind:?}");
     assert_eq!(report["gaps"], 1, "the forbidden project's");
+    sim.assert_truth(&lake);
+}
+
+#[test]
+fn an_organization_that_cannot_be_listed_holds_up_no_other() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let lists = Match::endpoint(Endpoint::Projects);
+    sim.faults().times(1, lists.clone(), FaultKind::Forbidden);
+    let run = sim.sync(&lake, &[]).expect(3);
+    assert!(run.stderr.contains("1 organizations could not be listed"));
+    let failures = run.json()["failures"].as_array().unwrap().clone();
+    let of_org = |failure: &&Value| failure["project"] == "" && failure["org"] != "";
+    let failure = failures.iter().find(of_org).unwrap();
+    assert_eq!(failure["code"], "invalid_permissions");
+    let listed = format!(
+        "SELECT count(*) FROM '{}/projects/v1/*.parquet'",
+        lake.path()
+    );
+    assert_eq!(rows(&[&listed])[0][0][0], 0, "a part is no listing");
+    sim.sync(&lake, &[]).expect(3);
+    sim.assert_truth(&lake);
+
+    sim.faults().always(lists, FaultKind::Forbidden);
+    assert_eq!(
+        sim.sync(&lake, &[]).expect(5).error_code(),
+        "invalid_permissions"
+    );
+    // Those that cannot pass are not asked.
+    assert_eq!(
+        sim.sync(&lake, &["--org", "nope"]).expect(6).error_code(),
+        "no_resources"
+    );
+}
+
+#[test]
+fn what_may_not_be_read_is_no_reason_for_what_cannot_be_read() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let forbidden = sim.account().forbidden_scope().unwrap();
+    let plan = ["plan", "sync", "--output", "json", "--lake", lake.path()];
+    let plan = sim.run(&plan).expect(0).json();
+    let windows = plan["windows"].as_array().unwrap();
+    let of_forbidden = |window: &&Value| window["scope"] == json!(forbidden);
+    let window = windows.iter().find(of_forbidden).unwrap();
+    assert_eq!(window["executions"], Value::Null);
+
+    for scope in sim.readable() {
+        let when = Match::executions().of(scope);
+        sim.faults().always(when, FaultKind::Status(501));
+    }
+    let run = sim.sync(&lake, &["--partial-exit-code", "0"]);
+    assert_eq!(run.expect(9).error_code(), "source_unavailable");
+}
+
+#[test]
+fn a_page_that_came_is_not_waited_for() {
+    let sim = Sim::start(
+        &AccountSpec {
+            orgs: 1,
+            projects_per_org: 1,
+            ..AccountSpec::small(now())
+        },
+        |_| {},
+    );
+    let lake = Lake::new();
+    sim.faults()
+        .times(2, Match::executions(), FaultKind::Status(504));
+    let report = sim.sync(&lake, &["--page-size", "20"]).expect(0).json();
+    let requests = &report["requests"];
+    assert!(10 < requests["by_endpoint"]["executions"].as_u64().unwrap());
+    assert_eq!(requests["retried"], 2, "only what followed on a failure");
     sim.assert_truth(&lake);
 }
