@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::config::ConfigError;
 use crate::lake::LakeError;
-use crate::source::SourceError;
+use crate::source::{Cause, SourceError};
 
 /// The end of a command that did not do all it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +183,7 @@ impl Code {
     pub const fn hint(self) -> &'static str {
         match self {
             Self::Failure => "run again with RUST_LOG=harness_lake=debug and read the last lines",
-            Self::Usage => "see `harness-lake --help`",
+            Self::Usage => "see `harness-lake COMMAND --help`",
             Self::Partial => {
                 "read `failures` in the run report; the next run reads what is missing first"
             }
@@ -197,7 +197,7 @@ impl Code {
                 "give the key's user or service account the right to view organizations and projects (core_organization_view, core_project_view)"
             }
             Self::Lake => {
-                "make sure that --lake can be read and written and belongs to this account"
+                "make sure that --lake can be read and written and belongs to this account; in S3, that the bucket exists and the AWS_* variables or the role give rights on it"
             }
             Self::Conflict => {
                 "run again when the other runs have ended; nothing of theirs was lost"
@@ -258,6 +258,19 @@ impl Error {
             Self::Unwritten { .. } => {
                 "name a file that can be written; the lake is as the report says"
             }
+            Self::Source(
+                SourceError::Rejected {
+                    status: 300..=399 | 404 | 405,
+                    ..
+                }
+                | SourceError::Unavailable {
+                    cause: Cause::NotJson { .. },
+                    ..
+                },
+            ) => {
+                "make sure that --base-url is right: https://app.harness.io, or the address of a proxy with the path before `/v1`"
+            }
+            Self::System { .. } => "choose another --port, or 0 for one that is free",
             Self::NotCompared { .. } => {
                 "read `source.not_compared` of `--output json`; the others are compared"
             }

@@ -1,20 +1,20 @@
 //! How far a run is: a bar on a terminal, lines in the log elsewhere.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use crate::extract::fanout::ScopeDone;
 
 /// Shows how far a run is.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
-    scopes: AtomicU64,
+    /// What the run reads, in parts: `projects`, or `slices` of them.
+    parts: Mutex<(usize, &'static str)>,
+    done: AtomicU64,
     rows: AtomicU64,
-    last_line: Mutex<Option<Instant>>,
+    last_line: Mutex<Instant>,
 }
 
 /// How often a line is written where there is no terminal.
@@ -24,24 +24,26 @@ impl Progress {
     /// A bar on standard error where that is a terminal (`is_terminal`), lines elsewhere.
     pub fn new(is_terminal: bool) -> Self {
         let bar = is_terminal.then(|| {
-            let style = "{spinner} {pos}/{len} projects, {msg} executions  {wide_bar}  {elapsed}";
+            let style = "{spinner} {pos}/{len} {prefix}, {msg} executions  {wide_bar}  {elapsed}";
             let style = ProgressStyle::with_template(style).expect("the template is a constant");
             ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr()).with_style(style)
         });
-        let (scopes, rows) = (AtomicU64::new(0), AtomicU64::new(0));
         Self {
             bar,
-            scopes,
-            rows,
-            last_line: Mutex::new(None),
+            parts: Mutex::new((0, "projects")),
+            done: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            last_line: Mutex::new(Instant::now()),
         }
     }
 
-    /// The scopes are known.
-    pub fn begin(&self, scopes: usize) {
-        tracing::debug!(scopes, "reading");
+    /// The parts are known, and what they are.
+    pub fn begin(&self, parts: usize, what: &'static str) {
+        tracing::debug!(parts, "reading {what}");
+        *held(&self.parts) = (parts, what);
         if let Some(bar) = &self.bar {
-            bar.set_length(scopes as u64);
+            bar.set_length(parts as u64);
+            bar.set_prefix(what);
             bar.set_message("0");
             bar.enable_steady_tick(Duration::from_millis(100));
         }
@@ -50,32 +52,29 @@ impl Progress {
     /// Rows came.
     pub fn rows(&self, rows: usize) {
         let rows = self.rows.fetch_add(rows as u64, Ordering::Relaxed) + rows as u64;
-        if let Some(bar) = &self.bar {
-            bar.set_message(rows.to_string());
+        match &self.bar {
+            Some(bar) => bar.set_message(rows.to_string()),
+            None => self.line(),
         }
     }
 
-    /// A scope is done.
-    pub fn scope(&self, done: &ScopeDone) {
-        let scopes = self.scopes.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(bar) = &self.bar {
-            bar.inc(1);
-            return;
+    /// A part is done.
+    pub fn part(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        match &self.bar {
+            Some(bar) => bar.inc(1),
+            None => self.line(),
         }
-        let mut last = self
-            .last_line
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let is_due = last.get_or_insert_with(Instant::now).elapsed() >= LINE_EVERY;
-        if is_due {
-            *last = Some(Instant::now());
-            let rows = self.rows.load(Ordering::Relaxed);
-            tracing::info!(
-                scopes,
-                rows,
-                "read {} and {scopes} projects in all",
-                done.scope
-            );
+    }
+
+    /// Writes a line, if the last one was written long enough ago.
+    fn line(&self) {
+        let mut last = held(&self.last_line);
+        if LINE_EVERY <= last.elapsed() {
+            *last = Instant::now();
+            let (parts, what) = *held(&self.parts);
+            let [rows, done] = [&self.rows, &self.done].map(|of| of.load(Ordering::Relaxed));
+            tracing::info!("{rows} executions read, {done} of {parts} {what} done");
         }
     }
 
@@ -85,4 +84,8 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+fn held<T>(one: &Mutex<T>) -> MutexGuard<'_, T> {
+    one.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -23,8 +23,9 @@ use crate::pii::{Mode, Wish};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Source")]
 pub(super) struct SourceArgs {
-    /// File that holds the API key; without it the key is read from `HARNESS_API_KEY`, never from an argument
-    #[arg(long, env = "HARNESS_API_KEY_FILE", value_name = "FILE")]
+    /// File that holds the API key; without it the key is that of `HARNESS_API_KEY`, else of the file that
+    /// `HARNESS_API_KEY_FILE` names, never of an argument
+    #[arg(long, value_name = "FILE")]
     pub(super) api_key_file: Option<PathBuf>,
     /// The account; by default the one that the key holds (`pat.ACCOUNT.…`)
     #[arg(long, env = "HARNESS_ACCOUNT_ID", value_name = "ID")]
@@ -232,12 +233,12 @@ pub(super) struct StatusArgs {
 
 impl SourceArgs {
     pub(super) fn config(&self, default_rate: NonZeroU32) -> Result<SourceConfig, ConfigError> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a key never stands on a command line, so clap has no argument for it"
-        )]
-        let variable = std::env::var("HARNESS_API_KEY").ok();
-        let api_key = config::api_key(variable, self.api_key_file.as_deref())?;
+        let api_key = if let Some(file) = &self.api_key_file {
+            config::api_key(None, Some(file))?
+        } else {
+            let file = variable("HARNESS_API_KEY_FILE").map(PathBuf::from);
+            config::api_key(variable("HARNESS_API_KEY"), file.as_deref())?
+        };
         Ok(SourceConfig {
             account: config::account(self.account_id.as_deref(), &api_key)?,
             base_url: config::base_url(&self.base_url, self.insecure_http)?,
@@ -252,6 +253,13 @@ impl SourceArgs {
                 .transpose()?,
         })
     }
+}
+
+/// A variable that clap has no argument for, since a key never stands on a command line, or that stands behind
+/// one. The empty text is none.
+#[expect(clippy::disallowed_methods, reason = "the one place besides clap")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
 /// Requests a minute of a scheduled run: a tenth below what Harness allows a key.
@@ -295,12 +303,9 @@ impl LakeArgs {
 
 impl PiiArgs {
     pub(super) fn wish(&self) -> Result<Wish, ConfigError> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a key never stands on a command line, so clap has no argument for it"
-        )]
-        let variable = std::env::var("HARNESS_LAKE_PII_KEY").ok();
-        config::pii(self.pii, variable, self.pii_key_file.as_deref())
+        let file = self.pii_key_file.as_deref();
+        let variable = variable("HARNESS_LAKE_PII_KEY").filter(|_| file.is_none());
+        config::pii(self.pii, variable, file)
     }
 }
 

@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod examples;
 mod files;
+mod man;
 mod output;
 mod plan;
 mod replay;
@@ -17,6 +18,7 @@ mod status;
 mod sync;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -140,7 +142,7 @@ pub async fn run(cli: Cli, clock: fn() -> Timestamp, stop: Stop, is_terminal: bo
         Command::Verify(args) => unless_stopped(&context, verify::run(&args, &context)).await,
         Command::Schema(command) => schema::run(&command, &context),
         Command::Completions { shell } => schema::completions(shell),
-        Command::Man => schema::man(),
+        Command::Man => man::run(),
         #[cfg(feature = "sim")]
         Command::Demo(args) => demo::run(&args, &context).await,
         #[cfg(feature = "sim")]
@@ -178,8 +180,14 @@ pub fn parse() -> Result<Cli, ExitCode> {
         if error.use_stderr() && output::wants_json(std::env::args_os()) {
             output::usage_document(&error);
         }
-        // Nothing can be done where the output itself is gone.
-        drop(error.print());
+        let plain = error.render().to_string();
+        let shown = output::without_keys(&plain);
+        if shown == plain || !error.use_stderr() {
+            // Nothing can be done where the output itself is gone.
+            drop(error.print());
+        } else {
+            drop(write!(std::io::stderr(), "{shown}"));
+        }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
     })
 }

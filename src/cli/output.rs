@@ -72,13 +72,31 @@ pub(super) fn error_document(error: &Error, format: Format) {
 
 /// Prints what is wrong with a command line as the one document of standard output.
 pub(super) fn usage_document(error: &clap::Error) {
-    let text = error.render().to_string();
-    let message = text
+    let text = without_keys(&error.render().to_string());
+    // What is wrong, and with what: the usage and tips stand behind an empty line.
+    let lines = text
         .lines()
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches("error: ");
+        .map(str::trim)
+        .take_while(|line| !line.is_empty());
+    let message = lines.collect::<Vec<_>>().join(" ");
+    let message = message.trim_start_matches("error: ");
     document(Code::Usage, message, Code::Usage.hint());
+}
+
+/// Blots out what looks like an API key: one may be typed where none belongs, and repeated by the message.
+pub(super) fn without_keys(text: &str) -> String {
+    let mut told = String::with_capacity(text.len());
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    for word in text.split_inclusive(|c| !is_of_word(c)) {
+        let key = word.trim_end_matches(|c| !is_of_word(c));
+        let is_key = |kind: &str| key.strip_prefix(kind).is_some_and(|rest| !rest.is_empty());
+        if is_key("pat.") || is_key("sat.") {
+            told.extend(["***", &word[key.len()..]]);
+        } else {
+            told.push_str(word);
+        }
+    }
+    told
 }
 
 fn document(code: Code, message: &str, hint: &str) {
@@ -135,6 +153,17 @@ pub(super) fn number(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_looks_like_a_key_is_blotted_out() {
+        let told = "error: unexpected argument 'pat.ACC.id.Se-cr_et' found\n  tip: --x=sat.a.b.c.";
+        let shown = "error: unexpected argument '***' found\n  tip: --x=***";
+        assert_eq!(without_keys(told), shown);
+        assert_eq!(
+            without_keys("the path.of a pattern"),
+            "the path.of a pattern"
+        );
+    }
 
     #[test]
     fn numbers_and_tables_are_readable() {

@@ -1,12 +1,12 @@
 //! `schema`, `completions`, `man`: what the program says of itself.
 
-use std::path::Path;
-
 use clap::{CommandFactory, Subcommand, ValueEnum};
 
 use super::output::{self, table};
 use super::{Cli, Context};
+use crate::config::ConfigError;
 use crate::error::Error;
+use crate::lake::store::local_folder;
 use crate::schema::Table;
 use crate::schema::ddl::{Engine, ddl};
 use crate::schema::dictionary::{dictionary, of_table};
@@ -70,21 +70,15 @@ pub(super) fn run(command: &SchemaCommand, context: &Context) -> Result<(), Erro
                 EngineArg::Spark => Engine::Spark,
                 EngineArg::Trino => Engine::Trino,
             };
-            let statements = ddl(engine, &absolute(lake));
+            let lake = match local_folder(lake).map_err(ConfigError::Lake)? {
+                Some(folder) => folder.display().to_string(),
+                None => lake.clone(),
+            };
+            let statements = ddl(engine, &lake);
             let value = serde_json::json!({ "ddl": statements });
             output::result(context.output, &value, || statements)
         }
     }
-}
-
-/// A lake as engines find it from wherever they run.
-fn absolute(lake: &str) -> String {
-    let path = lake.strip_prefix("file://").unwrap_or(lake);
-    if path.contains("://") {
-        return lake.to_owned();
-    }
-    std::path::absolute(Path::new(path))
-        .map_or_else(|_| path.to_owned(), |path| path.display().to_string())
 }
 
 fn parse_table(name: &str) -> Result<Table, String> {
@@ -103,18 +97,5 @@ fn parse_table(name: &str) -> Result<Table, String> {
 pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Error> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "harness-lake", &mut text);
-    output::print(&String::from_utf8_lossy(&text))
-}
-
-/// Prints the manual page.
-pub(super) fn man() -> Result<(), Error> {
-    let mut text = Vec::new();
-    let failed = |source| Error::Output {
-        path: "the manual page".to_owned(),
-        source,
-    };
-    clap_mangen::Man::new(Cli::command())
-        .render(&mut text)
-        .map_err(failed)?;
     output::print(&String::from_utf8_lossy(&text))
 }

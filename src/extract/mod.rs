@@ -184,7 +184,10 @@ pub fn plan_sync(
 fn windows_of(known: &ScopeState, rules: &SyncRules) -> Vec<Window> {
     let to = rules.now - rules.window_lag;
     let last_row = known.last_row_start.or(known.coverage.start());
-    let from = match known.coverage.end() {
+    // What was covered while a clock was far ahead says nothing of what comes up to then.
+    let watermark = known.coverage.end().map(|end| end.min(to));
+    let begins = known.coverage.start().filter(|start| *start < to);
+    let from = match watermark.filter(|_| begins.is_some()) {
         None => rules.start_date,
         Some(watermark) => {
             let lookback = watermark

@@ -85,7 +85,7 @@ impl<'a> Landing<'a> {
                 self.delta.fates.insert(id, Fate::Missed(at));
             }
             Event::Done(done) => {
-                progress.scope(&done);
+                progress.part();
                 self.done(*done);
             }
         }

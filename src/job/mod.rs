@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::checkpoint::{Fate, Listing};
-use crate::config::SyncConfig;
+use crate::config::{ConfigError, SyncConfig};
 use crate::error::{Error, chain};
 use crate::extract::discover::{Discovery, discover};
 use crate::extract::fanout::fan_out;
@@ -168,7 +168,8 @@ impl<'a> Session<'a> {
         progress: &Progress,
         clock: fn() -> Timestamp,
     ) -> Result<(), Error> {
-        progress.begin(asks.len());
+        let is_sliced = landing.report.command == "backfill";
+        progress.begin(asks.len(), if is_sliced { "slices" } else { "projects" });
         let (events, mut told) = mpsc::channel(EVENTS);
         let (concurrency, size) = (self.config.concurrency(), self.config.source.page_size);
         let reading = fan_out(&self.client, asks, concurrency, size, events);
@@ -206,6 +207,10 @@ async fn sync_rules(
     client: &Client,
     now: Timestamp,
 ) -> Result<SyncRules, Error> {
+    if let Some(start) = config.start_date.filter(|start| now < *start) {
+        let what = format!("--start-date {start} lies in the future");
+        return Err(ConfigError::Range(what).into());
+    }
     let thirty_days = now - SignedDuration::from_hours(24 * START_DAYS);
     Ok(SyncRules {
         now,

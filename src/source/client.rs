@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::atomic::AtomicI64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use crate::pii::Treatment;
 use crate::scan::{Scanner, Value};
 
 use super::canonical;
+use super::clock::ServerClock;
 use super::counts::{Counters, RequestCounts};
 use super::error::{Endpoint, Place, SourceError, chain};
 use super::governor::Governor;
@@ -114,7 +114,7 @@ impl Client {
                 governor: Governor::new(settings.requests_per_minute, settings.concurrency),
                 counters: Counters::default(),
                 clock: settings.clock,
-                server_now: AtomicI64::new(i64::MIN),
+                server_clock: ServerClock::default(),
             },
             base_url,
             retry: settings.retry,

@@ -84,7 +84,7 @@ pub enum SourceError {
         message: String,
     },
     /// Another 4xx, or a status other than SUCCESS: asking again would give the same.
-    #[error("{place} answered {status} {code}: {message}")]
+    #[error("{place} answered {status}{}: {message}", behind_space(code))]
     Rejected {
         /// What was asked for.
         place: Place,
@@ -122,6 +122,15 @@ pub enum SourceError {
     Setup(#[source] reqwest::Error),
 }
 
+/// A server's code as it follows on a status; nothing where there is none.
+fn behind_space(code: &str) -> String {
+    if code.is_empty() {
+        String::new()
+    } else {
+        format!(" {code}")
+    }
+}
+
 /// How one attempt failed, where another may succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
@@ -129,7 +138,7 @@ pub enum Cause {
     #[error("rate limited: {0}")]
     RateLimited(String),
     /// A status that says "later".
-    #[error("{status} {code}: {message}")]
+    #[error("{status}{}: {message}", behind_space(code))]
     Status {
         /// The HTTP status.
         status: u16,

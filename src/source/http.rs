@@ -1,7 +1,6 @@
 //! The one way to Harness: permit, pause, slot, request, verdict, back-off.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use url::Url;
 
 use crate::ids::AccountId;
 
+use super::clock::ServerClock;
 use super::counts::Counters;
 use super::error::{Cause, Place, SourceError, chain};
 use super::governor::{Governor, Pass};
@@ -32,6 +32,9 @@ const WORDS_LIMIT: usize = 300;
 /// Account identifiers shorter than this are not blotted out of the server's words.
 const ACCOUNT_LEAST: usize = 8;
 
+/// What some gateways put before JSON, which has none.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 const TOTAL: HeaderName = HeaderName::from_static("x-total-elements");
 
 /// What `send` needs, shared by all requests of a run.
@@ -42,8 +45,8 @@ pub(super) struct Http {
     pub(super) governor: Governor,
     pub(super) counters: Counters,
     pub(super) clock: fn() -> Timestamp,
-    /// The latest `Date` of any answer, in ms since the epoch.
-    pub(super) server_now: AtomicI64,
+    /// By the `Date` of all answers.
+    pub(super) server_clock: ServerClock,
 }
 
 /// One request, to be sent as often as it takes.
@@ -136,8 +139,7 @@ impl Http {
 
     /// The latest time that the server told.
     pub(super) fn now(&self) -> Option<Timestamp> {
-        let ms = self.server_now.load(Ordering::Relaxed);
-        (ms != i64::MIN).then(|| crate::window::from_ms(ms))
+        self.server_clock.now()
     }
 
     async fn attempt<T, D>(&self, ask: &Ask, decode: D) -> Result<T, Verdict>
@@ -169,12 +171,9 @@ impl Http {
         }
         let mut response = request.send().await?;
         let status = response.status().as_u16();
+        let local = (self.clock)();
         let date = header(response.headers(), &DATE).and_then(http_date);
-        if let Some(date) = date {
-            let ms = date.as_millisecond();
-            self.server_now.fetch_max(ms, Ordering::Relaxed);
-        }
-        let observed = date.unwrap_or_else(self.clock);
+        let observed = date.map_or(local, |date| self.server_clock.tell(date, local));
         let total = header(response.headers(), &TOTAL).and_then(|text| text.trim().parse().ok());
         let retry_after = retry_after(header(response.headers(), &RETRY_AFTER), observed);
         let mut body = Vec::new();
@@ -183,6 +182,9 @@ impl Http {
                 return Err(Cause::TooLarge { limit: BODY_LIMIT });
             }
             body.extend_from_slice(&chunk);
+        }
+        if body.starts_with(BYTE_ORDER_MARK) {
+            body.drain(..BYTE_ORDER_MARK.len());
         }
         debug!(place = %ask.place, status, bytes = body.len(), "answered");
         Ok(Answer {

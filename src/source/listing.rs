@@ -78,7 +78,8 @@ pub(super) struct Element {
 
 impl ListPage {
     pub(super) fn decode(answer: &Answer, inner: &str) -> Result<Self, Unusable> {
-        let elements = match serde_json::from_slice(&answer.body)? {
+        let text = String::from_utf8_lossy(&answer.body);
+        let elements = match serde_json::from_str(&text)? {
             Value::Array(elements) => elements,
             Value::Object(object) if get(&object, "code").or(get(&object, "status")).is_some() => {
                 let body = ErrorBody::read(&answer.body).unwrap_or_default();

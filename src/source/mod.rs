@@ -6,6 +6,7 @@
 
 mod canonical;
 mod client;
+mod clock;
 mod counts;
 mod error;
 mod governor;

@@ -57,6 +57,13 @@ impl Page {
         scope: ScopeHash,
         treatment: &Treatment,
     ) -> Result<Self, Unusable> {
+        let is_text = str::from_utf8(&answer.body).is_ok();
+        // Bytes that no text has must not hold up all the rows around them.
+        let repaired = (!is_text).then(|| Answer {
+            body: String::from_utf8_lossy(&answer.body).into_owned().into(),
+            ..answer.clone()
+        });
+        let answer = repaired.as_ref().unwrap_or(answer);
         let body = &answer.body;
         let mut reader = Reader {
             answer,
@@ -82,6 +89,13 @@ impl Page {
         }
         if !reader.has_content {
             return Err(missing("list `data.content`").into());
+        }
+        if !is_text {
+            let what = "replaced by U+FFFD";
+            reader
+                .page
+                .drift
+                .odd_value("(bytes that are not UTF-8)", what);
         }
         Ok(reader.page)
     }

@@ -75,6 +75,9 @@ fn what_makes_no_sense_is_wrong_usage() {
     for (arguments, told) in [
         (["--lookback", "5"], "`5` is no duration"),
         (["--lookback", "-5m"], "`-5m`"),
+        (["--lake", ""], "names no lake"),
+        (["--lake", "s3://"], "names no lake"),
+        (["--lake", "file://elsewhere/lake"], "names no lake"),
         (["--window-lag", "soon"], "`soon` is no duration"),
         (["--window-lag", "7000000d"], "7000000d is too long"),
         (["--start-date", "yesterday"], "`yesterday` is no date"),
@@ -83,7 +86,10 @@ fn what_makes_no_sense_is_wrong_usage() {
         (["--base-url", "app.harness.io"], "no base URL"),
         (["--api-key-file", "/no/such/file"], "/no/such/file"),
     ] {
-        let mut command = sim.command(&["sync", "--output", "json", "--lake", lake.path()]);
+        let mut command = sim.command(&["sync", "--output", "json"]);
+        if arguments[0] != "--lake" {
+            command.args(["--lake", lake.path()]);
+        }
         // The file counts only where the variable is not set.
         if arguments[0] == "--api-key-file" {
             command.env_remove("HARNESS_API_KEY");
@@ -101,6 +107,61 @@ fn what_makes_no_sense_is_wrong_usage() {
     let run = Run::of(odd.unwrap()).expect(2);
     assert!(run.stdout.contains("--account-id"), "{}", run.stdout);
     assert_eq!(sim.server().requests().log.len(), 0, "nothing was asked");
+}
+
+#[test]
+fn a_start_in_the_future_is_wrong_usage() {
+    let sim = Sim::small();
+    let run = sim.sync(&Lake::new(), &["--start-date", "2062-01-01"]);
+    assert_eq!(run.expect(2).error_code(), "usage");
+}
+
+#[test]
+fn usage_errors_say_all_that_is_wrong_and_no_key() {
+    for (arguments, told) in [
+        (&["sync"][..], "--lake <LAKE>"),
+        (
+            &["schema", "ddl", "mysql", "--lake", "x"],
+            "duckdb, spark, trino",
+        ),
+        (&["sync", "--lake", "x", "pat.ACC.id.SeCrEt"], "***"),
+    ] {
+        let mut command = bare_command(arguments);
+        let run = Run::of(command.env("HARNESS_LAKE_OUTPUT", "json").output().unwrap());
+        assert!(!format!("{run:?}").contains("SeCrEt"));
+        let message = run.expect(2).json()["error"]["message"].to_string();
+        assert!(message.contains(told), "{message}");
+    }
+}
+
+#[test]
+fn a_lake_is_found_by_path_and_by_url() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let parent = lake.beside("other");
+    std::fs::create_dir(&parent).unwrap();
+    let dotted = format!("{parent}/../lake");
+    sim.run(&["sync", "--lake", &dotted]).expect(3);
+    sim.assert_truth(&lake);
+    let spaced = lake.beside("a b");
+    let url = format!("file://{}", spaced.replace(' ', "%20"));
+    sim.run(&["sync", "--lake", &url]).expect(3);
+    bare(&["status", "--lake", &spaced]).expect(0);
+}
+
+#[test]
+fn the_manual_tells_flags_variables_and_exit_statuses() {
+    let page = bare(&["man"]).expect(0).stdout.replace('\\', "");
+    for told in [
+        ".SH HARNESS-LAKE PLAN BACKFILL",
+        "--requests-per-minute",
+        "HARNESS_LAKE_DEADLINE",
+        "HARNESS_API_KEY_FILE",
+        "invalid_credentials",
+        "harness-lake replay --lake ./lake --into s3://bucket/harness",
+    ] {
+        assert!(page.contains(told), "{told}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,6 +45,25 @@ pub(super) enum Written {
     Done(Tag),
     /// Something else stood there; nothing was written.
     Refused,
+}
+
+/// A path as it is from everywhere, without `..`: what is there of it may hold links, behind which `..` leads
+/// elsewhere than it seems to.
+pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return Ok(path);
+    }
+    let mut there = PathBuf::new();
+    for part in path.components() {
+        if part == Component::ParentDir {
+            there = fs::canonicalize(&there).unwrap_or(there);
+            there.pop();
+        } else {
+            there.push(part);
+        }
+    }
+    Ok(there)
 }
 
 /// How often the lock is tried.
@@ -268,6 +287,26 @@ mod tests {
             0,
             "nothing stays staged"
         );
+    }
+
+    #[test]
+    fn a_path_with_dots_leads_where_the_system_would_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(at.join("a/b")).unwrap();
+        std::os::unix::fs::symlink(at.join("a/b"), at.join("link")).unwrap();
+        for (path, expected) in [
+            ("a/../lake", "lake"),
+            ("link/../lake", "a/lake"),
+            ("none/../lake", "lake"),
+            ("a/./b", "a/b"),
+        ] {
+            assert_eq!(
+                absolute(&at.join(path)).unwrap(),
+                at.join(expected),
+                "{path}"
+            );
+        }
     }
 
     #[tokio::test]

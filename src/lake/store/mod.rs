@@ -123,6 +123,33 @@ pub enum StoreError {
     },
 }
 
+/// The folder that a path or a `file://` URL names, absolute; `None` for a URL of S3.
+///
+/// # Errors
+///
+/// [`StoreError::Url`] for anything else, [`StoreError::File`] where there is no present folder.
+pub fn local_folder(url: &str) -> Result<Option<PathBuf>, StoreError> {
+    let none = || StoreError::Url {
+        url: url.to_owned(),
+    };
+    let path = match url.split_once("://") {
+        Some(("s3" | "s3a", _)) => return Ok(None),
+        Some(("file", _)) => {
+            let parsed = url::Url::parse(url).map_err(|_| none())?;
+            parsed.to_file_path().map_err(|()| none())?
+        }
+        Some(_) => return Err(none()),
+        None if url.is_empty() => return Err(none()),
+        None => PathBuf::from(url),
+    };
+    let absolute = local::absolute(&path).map_err(|source| StoreError::File {
+        action: "find",
+        path: path.display().to_string(),
+        source,
+    })?;
+    Ok(Some(absolute))
+}
+
 impl Store {
     /// Opens a path, `file://` or `s3://bucket/prefix`. A folder need not be there yet: the first put makes it.
     ///
@@ -131,23 +158,13 @@ impl Store {
     /// [`StoreError::Url`] and [`StoreError::Setup`] for settings that cannot work. Nothing is read or
     /// written yet.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        match url.split_once("://") {
-            Some(("s3" | "s3a", _)) => Self::open_s3(url),
-            Some(("file", path)) => Self::open_folder(FsPath::new(path)),
-            Some(_) => Err(StoreError::Url {
-                url: url.to_owned(),
-            }),
-            None => Self::open_folder(FsPath::new(url)),
+        match local_folder(url)? {
+            Some(folder) => Self::open_folder(folder),
+            None => Self::open_s3(url),
         }
     }
 
-    fn open_folder(folder: &FsPath) -> Result<Self, StoreError> {
-        let file = |source| StoreError::File {
-            action: "find",
-            path: folder.display().to_string(),
-            source,
-        };
-        let folder = std::path::absolute(folder).map_err(file)?;
+    fn open_folder(folder: PathBuf) -> Result<Self, StoreError> {
         let shown = folder.display().to_string();
         let setup = |source| StoreError::Setup {
             url: shown.clone(),
@@ -173,17 +190,31 @@ impl Store {
             retry_timeout: Duration::from_secs(60),
             ..RetryConfig::default()
         };
+        let none = || StoreError::Url {
+            url: url.to_owned(),
+        };
+        let parsed = url::Url::parse(url).map_err(|_| none())?;
+        parsed.host_str().ok_or_else(none)?;
         // One put moves a whole object: 5 s and 1 s for each MiB, at the largest that is put.
         let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
-        let objects = AmazonS3Builder::from_env()
+        let settings = AmazonS3Builder::from_env();
+        let endpoint = settings.get_config_value(&AmazonS3ConfigKey::Endpoint);
+        let allows = AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp);
+        let is_allowed = settings
+            .get_config_value(&allows)
+            .is_some_and(|it| it == "true");
+        if endpoint.is_some_and(|it| it.starts_with("http://")) && !is_allowed {
+            return Err(setup(ObjectError::Generic {
+                store: "S3",
+                source: "the endpoint is without TLS; AWS_ALLOW_HTTP=true allows that".into(),
+            }));
+        }
+        let objects = settings
             .with_url(url)
             .with_retry(retry)
             .with_config(timeout, "517s")
             .build()
             .map_err(setup)?;
-        let parsed = url::Url::parse(url).map_err(|_| StoreError::Url {
-            url: url.to_owned(),
-        })?;
         let prefix = Path::from_url_path(parsed.path())
             .map_err(|source| setup(ObjectError::from(source)))?;
         let store = Self::over(Arc::new(objects), prefix, url.trim_end_matches('/'));

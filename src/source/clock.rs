@@ -1,0 +1,98 @@
+//! What time it is at the source: by the `Date` of its answers, as long as they agree.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Dates of one run that differ by more than this are not all right.
+const ODD: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// The clock of the source, as its answers tell it.
+#[derive(Debug, Default)]
+pub(super) struct ServerClock(Mutex<Option<Told>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    /// A date that is believed.
+    date: Timestamp,
+    /// When it was told.
+    at: Instant,
+    /// The latest date that is believed.
+    latest: Timestamp,
+}
+
+impl ServerClock {
+    /// When an answer of this `Date` was made. A date that months lie between and the others is not believed, unless
+    /// it is nearer to the local clock than they are: an observation of a far future would win over all that follow.
+    pub(super) fn tell(&self, date: Timestamp, local: Timestamp) -> Timestamp {
+        let at = Instant::now();
+        let mut told = self.told();
+        let known = told.get_or_insert(Told {
+            date,
+            at,
+            latest: date,
+        });
+        let expected = known.now(at.duration_since(known.at));
+        let distance = |one: Timestamp, other: Timestamp| one.duration_since(other).abs();
+        if distance(date, expected) <= ODD {
+            known.latest = known.latest.max(date);
+            return date;
+        }
+        if distance(date, local) < distance(expected, local) {
+            tracing::warn!("the source's clock goes from {expected} to {date}");
+            *known = Told {
+                date,
+                at,
+                latest: date,
+            };
+            return date;
+        }
+        tracing::warn!("an answer is dated {date}, which is not believed: it is {expected}");
+        expected
+    }
+
+    /// The latest time that an answer told.
+    pub(super) fn now(&self) -> Option<Timestamp> {
+        self.told().map(|told| told.latest)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Told>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Told {
+    fn now(self, passed: Duration) -> Timestamp {
+        self.date.saturating_add(passed).unwrap_or(self.date)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_that_is_far_from_the_others_is_not_believed() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let local = at("2026-11-24T12:00:00Z");
+        // Hours of skew are believed, whatever the local clock says.
+        let (early, late) = (at("2026-11-24T07:00:00Z"), at("2026-11-24T17:00:00Z"));
+        let clock = ServerClock::default();
+        assert_eq!(clock.now(), None);
+        assert_eq!(
+            [early, late].map(|date| clock.tell(date, local)),
+            [early, late]
+        );
+        let odd = at("2066-11-24T12:00:00Z");
+        let believed = clock.tell(odd, local);
+        assert!(early <= believed && believed < late, "{believed}");
+        assert_eq!(clock.now(), Some(late));
+        // The first one was the odd one.
+        let clock = ServerClock::default();
+        assert_eq!(clock.tell(odd, local), odd);
+        assert_eq!(clock.tell(late, local), late);
+        assert_eq!(clock.now(), Some(late));
+        assert!(clock.tell(odd, local) < odd);
+    }
+}
