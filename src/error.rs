@@ -248,6 +248,9 @@ impl Error {
             Self::Lake(LakeError::OtherPii { .. }) => {
                 "what is stored cannot be treated again: choose another --into, or fill that lake by `backfill`"
             }
+            Self::Lake(LakeError::Within { .. }) => {
+                "name the lake itself, or a place outside of it"
+            }
             Self::Lake(LakeError::Missing { .. }) => "`harness-lake sync` makes one",
             Self::Lake(LakeError::TooLarge { .. }) => {
                 "`--buckets N` splits new dates into N objects; the dates that are there are split by `replay --into` another lake with `--buckets N`"

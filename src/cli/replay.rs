@@ -6,7 +6,7 @@ use super::{Context, ReplayArgs, open_store};
 use crate::config::ConfigError;
 use crate::error::Error;
 use crate::job::copy::copy;
-use crate::job::keep_report;
+use crate::job::{keep_report, or_stop};
 use crate::lake::Lake;
 use crate::lake::derive::{Derived, Which};
 use crate::lake::layout::Partition;
@@ -21,7 +21,11 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
         source,
         lake,
         dates,
-    } = files.needs(open(args, context).await)?;
+    } = files.needs(
+        or_stop(&mut context.stop.clone(), open(args, context))
+            .await
+            .flatten(),
+    )?;
     let run_id = ulid::Ulid::generate().to_string();
     let mut report = Report::begin(run_id, "replay", lake.account().clone(), (context.clock)());
     let which = if args.again {
@@ -103,7 +107,6 @@ async fn replay(
     report: &mut Report,
     looked_at: &mut u64,
 ) -> Result<(), Error> {
-    let partitions = lake.raw_partitions(dates).await?;
     let mut stop = context.stop.clone();
     let told = |partition: Partition, derived: Derived| {
         *looked_at += 1;
@@ -113,18 +116,11 @@ async fn replay(
         report.add_files(derived.files);
         report.drift.add(derived.drift);
     };
-    let interrupted = tokio::select! {
-        biased;
-        Ok(_) = stop.wait_for(|stopped| *stopped) => true,
-        done = lake.replay(&partitions, which, told) => {
-            done?;
-            false
-        }
+    let replayed = async {
+        let partitions = lake.raw_partitions(dates).await?;
+        lake.replay(&partitions, which, told).await
     };
-    if interrupted {
-        return Err(Error::Interrupted);
-    }
-    Ok(())
+    Ok(or_stop(&mut stop, replayed).await??)
 }
 
 fn summary(report: &Report, looked_at: u64, lake: &Lake, source: Option<&Lake>) -> String {

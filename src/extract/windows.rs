@@ -154,18 +154,22 @@ impl ScopeReader<'_> {
     ) -> Result<(), Stop> {
         self.watch(open);
         let starts: Vec<_> = open.iter().map(|(_, start)| *start).collect();
-        for window in clusters(&starts) {
+        let mut rest = clusters(&starts);
+        while let Some(window) = rest.pop() {
+            let holds = |window: &Window| starts.iter().any(|start| window.contains(*start));
             // Not told as coverage: a narrow window adds nothing to what is covered.
-            let reading = loop {
-                match self.read_pages(window).await? {
-                    Reading::PageTooLarge => {}
-                    reading => break reading,
+            match self.read_pages(window).await? {
+                Reading::Whole => {
+                    self.tried = Tried::default();
+                    let inside = open.iter().filter(|(_, start)| window.contains(*start));
+                    self.tell_missed(inside.map(|(id, _)| id)).await?;
                 }
-            };
-            if matches!(reading, Reading::Whole) {
-                self.tried = Tried::default();
-                let inside = open.iter().filter(|(_, start)| window.contains(*start));
-                self.tell_missed(inside.map(|(id, _)| id)).await?;
+                Reading::PageTooLarge => rest.push(window),
+                Reading::NotWhole | Reading::TooMany => {
+                    let halves = window.bisect(LEAST_WINDOW_MS);
+                    let halves = halves.into_iter().flat_map(|(older, newer)| [older, newer]);
+                    rest.extend(halves.filter(holds));
+                }
             }
         }
         Ok(())

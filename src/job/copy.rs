@@ -41,12 +41,18 @@ pub async fn copy(
     report: &mut Report,
 ) -> Result<(), Error> {
     // The checkpoint before the rows: what it claims is in them.
-    let record = Record::newest(from.store()).await;
-    let record = record.map_err(LakeError::from)?;
+    let look = async {
+        let [from_store, into_store] = [from, into].map(Lake::store);
+        let record = Record::newest(from_store).await?;
+        let there = Record::newest(into_store).await?;
+        Ok::<_, LakeError>((record, there, from.raw_partitions(dates).await?))
+    };
+    let (record, there, partitions) = or_stop(&mut stop.clone(), look).await??;
     let mut landing = Landing::new(into, report, stop.clone(), now);
-    for RawPartition { partition, .. } in from.raw_partitions(dates).await? {
+    for RawPartition { partition, .. } in partitions {
         let path = partition.raw();
-        let Some((bytes, _)) = from.store().get(&path).await.map_err(LakeError::from)? else {
+        let object = or_stop(&mut stop.clone(), from.store().get(&path)).await?;
+        let Some((bytes, _)) = object.map_err(LakeError::from)? else {
             continue;
         };
         let (batches, mut read) = mpsc::channel(BATCHES);
@@ -62,6 +68,7 @@ pub async fn copy(
     }
     if let Some(span) = span(dates) {
         landing.delta = claims(&record.state, span);
+        pass_over(&there.state, &mut landing.delta);
     }
     landing.commit().await?;
     Ok(())
@@ -108,6 +115,20 @@ fn claims(state: &State, span: Window) -> Delta {
         .collect();
     delta.listing = state.listing.listed_at.map(|_| state.listing.clone());
     delta
+}
+
+/// Adds gaps from the watermarks of a lake to where its claims are to go on: a later watermark would hide what lies
+/// between.
+fn pass_over(there: &State, delta: &mut Delta) {
+    for (scope, covered) in &delta.covered {
+        let known = there.scopes.get(scope);
+        let watermark = known.and_then(|known| known.coverage.end());
+        if let (Some(from), Some(to)) = (watermark, covered.end())
+            && let Ok(window) = Window::new(from, to)
+        {
+            delta.gaps.entry(scope.clone()).or_default().add(window);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -177,5 +198,22 @@ mod tests {
         state.open.remove(&dated);
         assert_eq!(copied, state);
         assert!(span(dates("2026-11-22", "2026-11-22")).is_none());
+    }
+
+    #[test]
+    fn what_a_later_claim_passes_over_is_a_gap() {
+        let window = |from, to| Window::new(at(from), at(to)).unwrap();
+        let scope = Scope::new("org", "project");
+        let covered = |from, to| Coverage::from_iter([window(from, to)]);
+        let mut there = State::default();
+        let known = there.scopes.entry(scope.clone()).or_default();
+        known.coverage = covered("01T00:00", "10T00:00");
+        let mut delta = Delta::default();
+        let later = covered("20T00:00", "24T00:00");
+        delta.covered.insert(scope.clone(), later);
+        pass_over(&there, &mut delta);
+        there.apply(&delta);
+        let between = covered("10T00:00", "20T00:00");
+        assert_eq!(there.scopes[&scope].gaps, between);
     }
 }

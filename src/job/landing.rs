@@ -43,6 +43,8 @@ pub(super) struct Landing<'a> {
     lake: &'a Lake,
     stop: Stop,
     now: Timestamp,
+    /// The latest answer that a scope ended with.
+    latest: Timestamp,
     outcomes: Outcomes,
     /// Whether a signal cut a merge short: what was spooled then is lost to this run, so nothing that
     /// it made whole may be claimed any more.
@@ -61,6 +63,7 @@ impl<'a> Landing<'a> {
             lake,
             stop,
             now,
+            latest: now,
             outcomes: Outcomes::default(),
             is_cut_short: false,
         }
@@ -119,10 +122,13 @@ impl<'a> Landing<'a> {
     }
 
     fn done(&mut self, done: ScopeDone) {
-        let error = done.error(self.now);
+        // No success of this run is later than its failure, nor hides it.
+        self.latest = self.latest.max(done.observed.unwrap_or(self.now));
+        let error = done.error(self.latest);
+        let is_whole = error.is_none() && done.gaps == 0 && !self.outcomes.has_failed(&done.scope);
         let seen = Seen {
             last_row_start: done.last_row_start,
-            success: done.observed.filter(|_| error.is_none() && done.gaps == 0),
+            success: done.observed.filter(|_| is_whole),
             error,
             row_bytes: done.pages.row_bytes,
             page_limit: done.pages.page_limit,
@@ -246,6 +252,10 @@ impl Outcomes {
             code: code.to_owned(),
             message,
         });
+    }
+
+    fn has_failed(&self, scope: &Scope) -> bool {
+        self.failed.contains_key(scope)
     }
 
     fn count(&self, report: &mut Report) {

@@ -21,7 +21,7 @@ use crate::extract::fanout::fan_out;
 use crate::extract::{Ask, SyncRules, plan_sync};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::identity::Identity;
-use crate::lake::land::Landed;
+use crate::lake::land::Recovered;
 use crate::lake::layout;
 use crate::lake::log::Record;
 use crate::lake::store::Store;
@@ -90,6 +90,8 @@ struct Session<'a> {
     record: Record,
     /// What runs that died had found open, and may not have committed.
     recovered: BTreeMap<PlanExecutionId, Fate>,
+    /// The lists of partitions that they had left.
+    lists: Vec<String>,
     stop: Stop,
     deadline: Deadline,
 }
@@ -121,9 +123,9 @@ impl<'a> Session<'a> {
         let lake = or_stop(&mut stop, lake).await??;
         let treatment = lake.identity().treatment(lake.store(), pii)?;
         let client = client.treating(treatment);
-        let mut recovered = recover(&lake, clock(), &mut stop).await?;
-        let recovered_fates = std::mem::take(&mut recovered.fates);
-        report.add(recovered);
+        let Recovered { mut landed, lists } = recover(&lake, clock(), &mut stop).await?;
+        let recovered = std::mem::take(&mut landed.fates);
+        report.add(landed);
         let record = Record::newest(lake.store())
             .await
             .map_err(LakeError::from)?;
@@ -135,7 +137,8 @@ impl<'a> Session<'a> {
             scopes,
             lake,
             record,
-            recovered: recovered_fates,
+            recovered,
+            lists,
             stop,
             deadline,
         })
@@ -192,7 +195,7 @@ impl<'a> Session<'a> {
         landing.report.drift.add(self.client.drift());
         committed?;
         read?;
-        prune(&self.lake, clock()).await;
+        prune(&self.lake, clock(), &self.lists).await;
         landing.verdict(self.config.partial_exit_code)
     }
 
@@ -276,7 +279,7 @@ impl Deadline {
     }
 }
 
-async fn recover(lake: &Lake, now: Timestamp, stop: &mut Stop) -> Result<Landed, Error> {
+async fn recover(lake: &Lake, now: Timestamp, stop: &mut Stop) -> Result<Recovered, Error> {
     let lock = or_stop(stop, lake.store().lock(LOCK_PATIENCE)).await?;
     let _lock = lock.map_err(LakeError::from)?;
     Ok(lake.recover(now).await?)
@@ -309,8 +312,8 @@ fn listing(found: &Discovery, now: Timestamp, key: String) -> Listing {
 }
 
 /// Deletes old records and reports; a failure costs space only.
-async fn prune(lake: &Lake, now: Timestamp) {
-    if let Err(error) = lake.prune(now).await {
+async fn prune(lake: &Lake, now: Timestamp, lists: &[String]) {
+    if let Err(error) = lake.prune(now, lists).await {
         tracing::warn!("old records stay: {}", chain(&error));
     }
 }

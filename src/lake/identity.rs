@@ -145,6 +145,7 @@ impl Identity {
         for attempt in 0..ATTEMPTS {
             pause(attempt).await;
             let Some((identity, tag)) = Self::read(store).await? else {
+                refuse_within(store)?;
                 let identity = Self::new(account, now, buckets.unwrap_or(1), pii.policy());
                 let put = store
                     .put(layout::LAKE, identity.encode(), &Expected::Absent)
@@ -181,6 +182,7 @@ impl Identity {
         for attempt in 0..ATTEMPTS {
             pause(attempt).await;
             let Some((identity, _)) = Self::read(store).await? else {
+                refuse_within(store)?;
                 let born = Self::new(&like.account_id, now, 1, like.pii.clone());
                 let rules = buckets.map(|count| vec![BucketRule { from: None, count }]);
                 let born = Self {
@@ -258,6 +260,24 @@ impl Identity {
         serde_json::to_vec_pretty(self)
             .expect("the identity has text keys only")
             .into()
+    }
+}
+
+/// Refuses to make a lake within another, where a query of that one would meet its files.
+fn refuse_within(store: &Store) -> Result<(), LakeError> {
+    let above = store
+        .folder()
+        .into_iter()
+        .flat_map(|at| at.ancestors().skip(1));
+    match above
+        .into_iter()
+        .find(|folder| folder.join(layout::LAKE).exists())
+    {
+        None => Ok(()),
+        Some(outer) => Err(LakeError::Within {
+            store: store.shown().to_owned(),
+            outer: outer.display().to_string(),
+        }),
     }
 }
 

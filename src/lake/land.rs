@@ -38,6 +38,15 @@ pub struct Landed {
     pub drift: Drift,
 }
 
+/// What dead runs had left.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// What finishing their work came to.
+    pub landed: Landed,
+    /// Their lists of partitions.
+    pub lists: Vec<String>,
+}
+
 /// `_state/pending/<run>-<n>.json`: the partitions that a run is about to merge.
 #[derive(Debug, Serialize, Deserialize)]
 struct Pending {
@@ -174,8 +183,11 @@ impl Lake {
     /// # Errors
     ///
     /// As [`Lake::derive`].
-    pub async fn recover(&self, now: Timestamp) -> Result<Landed, LakeError> {
-        let mut landed = Landed::default();
+    pub async fn recover(&self, now: Timestamp) -> Result<Recovered, LakeError> {
+        let Recovered {
+            mut landed,
+            mut lists,
+        } = Recovered::default();
         for found in self.store.list(layout::PENDING).await? {
             let age = now.as_millisecond() - found.modified.as_millisecond();
             if age < PENDING_AGE_MS {
@@ -191,8 +203,9 @@ impl Lake {
                         .await?;
                 }
             }
+            lists.push(found.path);
         }
-        Ok(landed)
+        Ok(Recovered { landed, lists })
     }
 
     async fn recover_partition(
@@ -221,13 +234,13 @@ impl Lake {
         Ok(())
     }
 
-    /// Deletes what is too old to be of use: checkpoint records, reports of 90 days, and lists of
-    /// partitions that [`Lake::recover`] has seen to, once this run has committed what it told.
+    /// Deletes what is too old to be of use: checkpoint records, reports of 90 days, and of the `lists` of
+    /// partitions that [`Lake::recover`] has seen to, once this run has committed what it told, the old ones.
     ///
     /// # Errors
     ///
     /// [`LakeError::Checkpoint`], [`LakeError::Store`].
-    pub async fn prune(&self, now: Timestamp) -> Result<(), LakeError> {
+    pub async fn prune(&self, now: Timestamp, lists: &[String]) -> Result<(), LakeError> {
         Record::prune(&self.store, now).await?;
         let oldest = now.as_millisecond() - REPORTS_MS;
         for report in self.store.list(layout::RUNS).await? {
@@ -237,7 +250,7 @@ impl Lake {
         }
         let gone = now.as_millisecond() - GONE_AGE_MS;
         for list in self.store.list(layout::PENDING).await? {
-            if list.modified.as_millisecond() < gone {
+            if list.modified.as_millisecond() < gone && lists.contains(&list.path) {
                 self.store.delete(&list.path).await?;
             }
         }

@@ -79,6 +79,14 @@ pub enum LakeError {
         /// The place.
         store: String,
     },
+    /// The place lies within another lake.
+    #[error("`{store}` lies within the lake `{outer}`")]
+    Within {
+        /// The place.
+        store: String,
+        /// The lake around it.
+        outer: String,
+    },
     /// `_state/lake.json` is damaged, or of a newer version of this program.
     #[error("`_state/lake.json` of `{store}` cannot be used: {reason}")]
     Identity {

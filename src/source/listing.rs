@@ -115,7 +115,8 @@ impl Element {
             outer,
             inner,
         };
-        element.id = element.text("identifier")?;
+        // No identifier of Harness has a slash, which parts the two of a scope.
+        element.id = element.text("identifier").filter(|id| !id.contains('/'))?;
         Some(element)
     }
 
@@ -227,7 +228,7 @@ mod tests {
             r#"[{"org":{"identifier":"default","name":"Default","tags":{"a":"1","b":null,"c":3}},
                  "created":1700000000000,"updated":"1700000000001","harness_managed":true,"new":[]},
                 {"identifier":"flat","harnessManaged":null,"created":-1,"description":""},
-                {"org":{"name":"nameless"}}, null, 7]"#,
+                {"org":{"name":"nameless"}}, null, {"identifier":"a/b"}]"#,
             "org",
         )
         .unwrap();

@@ -143,6 +143,13 @@ fn a_lake_is_found_by_path_and_by_url() {
     let dotted = format!("{parent}/../lake");
     sim.run(&["sync", "--lake", &dotted]).expect(3);
     sim.assert_truth(&lake);
+    let within = format!("{}/executions", lake.path());
+    let run = sim.run(&["sync", "--lake", &within]).expect(7);
+    assert!(
+        run.stderr.contains("lies within the lake"),
+        "{}",
+        run.stderr
+    );
     let spaced = lake.beside("a b");
     let url = format!("file://{}", spaced.replace(' ', "%20"));
     sim.run(&["sync", "--lake", &url]).expect(3);

@@ -18,6 +18,7 @@ use harness_lake::extract::spool::Spool;
 use harness_lake::extract::{Observation, Version};
 use harness_lake::ids::{AccountId, PlanExecutionId, Scope};
 use harness_lake::lake::derive::{Threads, Which};
+use harness_lake::lake::land::Recovered;
 use harness_lake::lake::layout::{self, Partition};
 use harness_lake::lake::log::Record;
 use harness_lake::lake::rows::RawObject;
@@ -160,7 +161,8 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
     let Job::Sync(spools) = job else {
         return replay(&lake).await;
     };
-    let mut recovered = lake.recover(clock).await?.fates;
+    let Recovered { landed, lists } = lake.recover(clock).await?;
+    let mut recovered = landed.fates;
     let parts = spools.len();
     for (part, observations) in (0..).zip(spools) {
         let mut spool = Spool::new(&scratch);
@@ -188,7 +190,7 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
         }
         lake.commit(&run_id, clock, &delta).await?;
     }
-    lake.prune(clock).await?;
+    lake.prune(clock, &lists).await?;
     Ok(())
 }
 
