@@ -11,7 +11,7 @@ use crate::source::{Cause, SourceError};
 #[non_exhaustive]
 pub enum Error {
     /// The settings make no sense.
-    #[error("read the settings")]
+    #[error("the settings")]
     Config(#[from] ConfigError),
     /// The source did not answer as needed.
     #[error("read from Harness")]
@@ -31,7 +31,7 @@ pub enum Error {
     #[error("none of {0} passes --org, --project and --exclude")]
     NothingPasses(String),
     /// The lake cannot be read or written.
-    #[error("use the lake")]
+    #[error("the lake")]
     Lake(#[from] LakeError),
     /// Some scopes failed, the rest is committed.
     #[error(

@@ -137,6 +137,12 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
+/// So many of something whose plural takes an `s`.
+pub(super) fn count(n: u64, one: &str) -> String {
+    let end = if n == 1 { "" } else { "s" };
+    format!("{} {one}{end}", number(n))
+}
+
 /// A number with thousands apart.
 pub(super) fn number(n: u64) -> String {
     let digits = n.to_string();
@@ -170,6 +176,10 @@ mod tests {
         assert_eq!(
             [0, 999, 1_000, 1_234_567].map(number),
             ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [0, 1, 2_000].map(|n| count(n, "gap")),
+            ["0 gaps", "1 gap", "2,000 gaps"]
         );
         let rows = [
             vec!["a".to_owned(), "bb".to_owned()],

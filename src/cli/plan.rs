@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
 
-use super::output::{self, number, table};
+use super::output::{self, count, number, table};
 use super::{BackfillArgs, Context, ReplayArgs, SyncArgs};
 use crate::error::Error;
 use crate::ids::Scope;
@@ -115,12 +115,12 @@ fn planned(command: &'static str, plan: Plan, rate: u32, units: Vec<Unit>) -> Pl
 fn show(planned: &Planned, context: &Context) -> Result<(), Error> {
     output::result(context.output, planned, || {
         let head = format!(
-            "{} would read {} executions of {} projects with {} calls: {} minutes at the budget\n\n",
+            "{} would read {} of {} with {}: {} at the budget\n\n",
             planned.command,
-            number(planned.executions),
-            planned.scopes,
-            number(planned.calls),
-            number(planned.minutes),
+            count(planned.executions, "execution"),
+            count(planned.scopes as u64, "project"),
+            count(planned.calls, "call"),
+            count(planned.minutes, "minute"),
         );
         let mut rows = vec![
             ["project", "from", "to", "executions"]

@@ -1,7 +1,7 @@
-//! `status`: what a lake covers, and how far behind it is.
+//! `status`: what a lake covers, how far behind it is, and how its last runs ended.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::output::{self, number, table};
 use super::{Context, StatusArgs};
@@ -9,7 +9,7 @@ use crate::checkpoint::ScopeError;
 use crate::error::Error;
 use crate::ids::{AccountId, Scope};
 use crate::lake::log::Record;
-use crate::lake::{Lake, LakeError};
+use crate::lake::{Lake, LakeError, layout};
 
 #[derive(Debug, Serialize)]
 struct Status {
@@ -20,8 +20,30 @@ struct Status {
     last_run_id: String,
     open_executions: usize,
     gaps: usize,
+    /// The newest first.
+    last_runs: Vec<LastRun>,
     scopes: Vec<ScopeStatus>,
 }
+
+/// What is told of a run's report.
+#[derive(Debug, Serialize, Deserialize)]
+struct LastRun {
+    run_id: String,
+    command: String,
+    outcome: String,
+    started_at: Timestamp,
+    finished_at: Timestamp,
+    executions: Changed,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Changed {
+    inserted: u64,
+    updated: u64,
+}
+
+/// How many of the last runs are told.
+const LAST_RUNS: usize = 5;
 
 #[derive(Debug, Serialize)]
 struct ScopeStatus {
@@ -42,11 +64,25 @@ pub(super) async fn run(args: &StatusArgs, context: &Context) -> Result<(), Erro
     let record = Record::newest(lake.store())
         .await
         .map_err(LakeError::from)?;
-    let status = status(&lake, &record, (context.clock)());
+    let last_runs = last_runs(&lake).await?;
+    let status = status(&lake, &record, last_runs, (context.clock)());
     output::result(context.output, &status, || text(&status))
 }
 
-fn status(lake: &Lake, record: &Record, now: Timestamp) -> Status {
+/// The reports of the last runs, by their names, which begin with the time. One that cannot be read is passed over.
+async fn last_runs(lake: &Lake) -> Result<Vec<LastRun>, LakeError> {
+    let found = lake.store().list(layout::RUNS).await?;
+    let mut paths: Vec<_> = found.into_iter().map(|report| report.path).collect();
+    paths.sort_unstable_by(|a, b| b.cmp(a));
+    let mut runs = Vec::new();
+    for path in paths.iter().take(LAST_RUNS) {
+        let report = lake.store().get(path).await?;
+        runs.extend(report.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok()));
+    }
+    Ok(runs)
+}
+
+fn status(lake: &Lake, record: &Record, last_runs: Vec<LastRun>, now: Timestamp) -> Status {
     let state = &record.state;
     let scopes = state.scopes.iter().map(|(scope, known)| ScopeStatus {
         scope: scope.clone(),
@@ -74,6 +110,7 @@ fn status(lake: &Lake, record: &Record, now: Timestamp) -> Status {
         last_run_id: record.run_id.clone(),
         open_executions: state.open.len(),
         gaps: state.gap_count(),
+        last_runs,
         scopes: scopes.collect(),
     }
 }
@@ -118,7 +155,22 @@ fn text(status: &Status) -> String {
                 .map_or_else(String::new, |error| error.code.clone()),
         ]
     }));
-    head + &table(&rows)
+    let mut runs = vec![
+        ["last runs", "began", "outcome", "new", "changed"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    runs.extend(status.last_runs.iter().map(|run| {
+        let Changed { inserted, updated } = run.executions;
+        vec![
+            run.command.clone(),
+            minute(Some(run.started_at)),
+            run.outcome.clone(),
+            number(inserted),
+            number(updated),
+        ]
+    }));
+    head + &table(&rows) + "\n" + &table(&runs)
 }
 
 fn lag(seconds: i64) -> String {

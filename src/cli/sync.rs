@@ -1,7 +1,7 @@
 //! `sync`: the scheduled job.
 
 use super::files::Files;
-use super::output::{self, number};
+use super::output::{self, count, number};
 use super::{Context, SyncArgs};
 use crate::error::Error;
 use crate::job;
@@ -50,27 +50,27 @@ pub(super) fn summary(report: &Report, lake: &str) -> String {
     let bytes: u64 = report.files.iter().map(|file| file.bytes).sum();
     let mut lines = vec![
         format!(
-            "{} executions read: {} new, {} changed, {} as they were",
-            number(executions.observed),
+            "{} read: {} new, {} changed, {} as they were",
+            count(executions.observed, "execution"),
             number(executions.inserted),
             number(executions.updated),
             number(executions.unchanged),
         ),
         format!(
-            "{} of {} projects read with {} requests ({} repeated, {} rate limited)",
+            "{} of {} read with {} ({} repeated, {} rate limited)",
             report.scopes.ok,
-            report.scopes.total,
-            number(report.requests.total),
+            count(report.scopes.total as u64, "project"),
+            count(report.requests.total, "request"),
             report.requests.retried,
             report.requests.rate_limited,
         ),
         format!(
-            "{} dates changed, {} objects written ({:.1} MB); {} executions still open, {} gaps",
-            report.dates_changed.len(),
-            report.files.len(),
+            "{} changed, {} written ({:.1} MB); {} still open, {}",
+            count(report.dates_changed.len() as u64, "date"),
+            count(report.files.len() as u64, "object"),
             megabytes(bytes),
-            number(report.open_executions as u64),
-            report.gaps,
+            count(report.open_executions as u64, "execution"),
+            count(report.gaps as u64, "gap"),
         ),
     ];
     if let Some(at) = report.covered_to {

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::args::{LakeArgs, ScopeArgs, SourceArgs};
-use super::output::{self, number, table};
+use super::output::{self, count, number, table};
 use super::{Context, RATE};
 use crate::config::{self, ConfigError};
 use crate::error::{Code, Error};
@@ -125,10 +125,10 @@ impl VerifyArgs {
 fn text(verified: &Verified, lake: &str) -> String {
     let Verified { audit, source } = verified;
     let mut text = format!(
-        "{lake}: {} executions in {} partitions, {} findings\n",
-        number(audit.executions),
-        number(audit.partitions as u64),
-        audit.findings.len(),
+        "{lake}: {} in {}, {}\n",
+        count(audit.executions, "execution"),
+        count(audit.partitions as u64, "partition"),
+        count(audit.findings.len() as u64, "finding"),
     );
     if let Some(compared) = source {
         text.push_str(&text_of_source(compared));

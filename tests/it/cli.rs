@@ -295,6 +295,14 @@ fn status_tells_how_far_a_lake_is() {
         .json();
     assert_eq!(status["account_id"], json!(sim.account().id()));
     assert_eq!(status["last_run_id"], report["run_id"]);
+    let last = &status["last_runs"][0];
+    for same in ["run_id", "outcome", "command"] {
+        assert_eq!(last[same], report[same]);
+    }
+    assert_eq!(
+        last["executions"]["inserted"],
+        report["executions"]["inserted"]
+    );
     assert_eq!(status["open_executions"], report["open_executions"]);
     assert_eq!(status["gaps"], 1);
     let forbidden = sim.account().forbidden_scope().unwrap();

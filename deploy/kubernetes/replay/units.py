@@ -38,7 +38,10 @@ def overlay(units):
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    units = json.load(sys.stdin)["units"]
+    plan = json.load(sys.stdin)
+    if "error" in plan:
+        sys.exit(f"the plan failed: {plan['error']['message']}")
+    units = plan["units"]
     if not units:
         sys.exit("the plan has no units: plan with --units N, over a lake that holds something")
     folder = pathlib.Path(sys.argv[1])

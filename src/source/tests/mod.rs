@@ -208,6 +208,24 @@ async fn a_compressed_page_is_read() {
 }
 
 #[tokio::test]
+async fn bytes_that_no_json_has_cost_no_row() {
+    let mark = format!("\u{feff}{PAGE}").into_bytes();
+    let mut odd = PAGE
+        .replace("\"Success\"", "\"Success\",\"name\":\"b?d\"")
+        .into_bytes();
+    let at = odd.iter().position(|byte| *byte == b'?').unwrap();
+    odd[at] = 0xff;
+    for (body, is_odd) in [(mark, false), (odd, true)] {
+        let (page, requests) = outcome([Answer::new(200, body)]).await;
+        let page = page.unwrap();
+        assert_eq!((page.rows.len(), requests), (1, 1));
+        assert_eq!(!page.drift.is_empty(), is_odd);
+        let summary = str::from_utf8(&page.rows[0].summary).unwrap();
+        assert_eq!(summary.contains("b\u{fffd}d"), is_odd, "{summary}");
+    }
+}
+
+#[tokio::test]
 async fn a_large_page_keeps_its_rows_in_order() {
     let rows: Vec<_> = (0..3_000)
         .map(|n| format!(r#"{{"planExecutionId":"e{n}","startTs":1700000000000}}"#))
