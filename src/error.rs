@@ -255,6 +255,9 @@ impl Error {
             Self::Lake(LakeError::TooLarge { .. }) => {
                 "`--buckets N` splits new dates into N objects; the dates that are there are split by `replay --into` another lake with `--buckets N`"
             }
+            Self::Lake(_) if chain(self).contains("URL scheme is not allowed") => {
+                "AWS_ALLOW_HTTP=true allows an endpoint without TLS"
+            }
             Self::Lake(lake) if lake.is_scratch() => {
                 "free space in that folder, or name another one with --scratch; what was committed stays"
             }

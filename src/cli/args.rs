@@ -314,9 +314,11 @@ impl RunArgs {
         &self,
         command: &'static str,
         context: &Context,
-    ) -> Result<Files<'_>, ConfigError> {
+    ) -> Result<Files<'_>, Error> {
         let (report, metrics) = (self.report.as_deref(), self.metrics_file.as_deref());
-        Files::begin(command, report, metrics, context)
+        let files = Files::begin(command, report, metrics, context);
+        files.check()?;
+        Ok(files)
     }
 
     pub(super) fn config(

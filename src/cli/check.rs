@@ -13,7 +13,7 @@ use crate::extract::discover::discover;
 use crate::ids::{AccountId, Scope};
 use crate::job::retained_from;
 use crate::lake::LakeError;
-use crate::lake::identity::Identity;
+use crate::lake::identity::{Identity, refuse_within};
 use crate::lake::log::Record;
 use crate::pii::Wish;
 use crate::report::Failure;
@@ -62,7 +62,7 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
     let source = args.source.config(super::RATE)?;
     let filter = args.scopes.filter()?;
     let client = source.client(context.clock)?;
-    let found = discover(&client, &filter, source.concurrency.get() as usize).await?;
+    let mut found = discover(&client, &filter, source.concurrency.get() as usize).await?;
     let now = client.now().unwrap_or_else(context.clock);
     let scopes = found.scopes(&filter);
     found.refuse_nothing(&scopes, &filter)?;
@@ -183,9 +183,13 @@ async fn check_lake(
     pii: &Wish,
 ) -> Result<(LakeCheck, State), Error> {
     let store = open_store(url)?;
+    let found = Identity::read(&store).await?;
+    if found.is_none() {
+        refuse_within(&store)?;
+    }
     store.probe().await.map_err(LakeError::from)?;
     let lake = store.shown().to_owned();
-    let Some((identity, _)) = Identity::read(&store).await? else {
+    let Some((identity, _)) = found else {
         return Ok((LakeCheck { lake, is_new: true }, State::default()));
     };
     identity.is_of(&store, account)?;

@@ -1,4 +1,5 @@
-//! The files that the user named for the end of a run: its report and its metrics, written whatever that end is.
+//! The files that the user named for the end of a run: its metrics, whatever that end is, and its report, if it came
+//! so far.
 
 use std::path::Path;
 
@@ -21,31 +22,39 @@ pub(super) struct Files<'a> {
 
 impl<'a> Files<'a> {
     /// Begins a run.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Range`] where a file's folder is not there: better told before the work.
     pub(super) fn begin(
         command: &'static str,
         report: Option<&'a Path>,
         metrics: Option<&'a Path>,
         context: &Context,
-    ) -> Result<Files<'a>, ConfigError> {
-        for (flag, file) in [("--report", report), ("--metrics-file", metrics)] {
-            let folder = file.and_then(Path::parent);
-            if let Some(folder) = folder.filter(|it| !it.as_os_str().is_empty() && !it.is_dir()) {
-                let folder = folder.display();
-                let what = format!("{flag}: there is no folder `{folder}`");
-                return Err(ConfigError::Range(what));
-            }
-        }
-        Ok(Self {
+    ) -> Files<'a> {
+        Self {
             command,
             report,
             metrics,
             clock: context.clock,
             began: (context.clock)(),
-        })
+        }
+    }
+
+    /// Looks for the folders of the files: better told before the work than after.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Range`] where one is not there.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let named = [("--report", self.report), ("--metrics-file", self.metrics)];
+        let folders = named.into_iter().try_for_each(|(flag, file)| {
+            let folder = file.and_then(Path::parent);
+            match folder.filter(|it| !it.as_os_str().is_empty() && !it.is_dir()) {
+                None => Ok(()),
+                Some(folder) => Err(ConfigError::Range(format!(
+                    "{flag}: there is no folder `{}`",
+                    folder.display()
+                ))),
+            }
+        });
+        self.needs(folders)
     }
 
     /// What a run needs before it has a report; where that cannot be had, the run has ended.

@@ -41,12 +41,8 @@ pub(super) fn print(text: &str) -> Result<(), Error> {
 pub(super) fn failure(error: &Error, format: Format) -> ExitCode {
     let mut err = io::stderr().lock();
     // Nothing can be done where standard error itself is gone.
-    drop(writeln!(
-        err,
-        "error: {}\n hint: {}",
-        chain(error),
-        error.hint()
-    ));
+    let told = without_keys(&chain(error));
+    drop(writeln!(err, "error: {told}\n hint: {}", error.hint()));
     // A run that went on to its end has printed its report, which names what failed.
     let has_report = matches!(
         error,
@@ -66,7 +62,7 @@ pub(super) fn failure(error: &Error, format: Format) -> ExitCode {
 /// Prints a failure as the one document of standard output, where JSON is asked for.
 pub(super) fn error_document(error: &Error, format: Format) {
     if format == Format::Json {
-        document(error.code(), &chain(error), error.hint());
+        document(error.code(), &without_keys(&chain(error)), error.hint());
     }
 }
 

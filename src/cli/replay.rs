@@ -16,16 +16,16 @@ use crate::report::{Outcome, Report};
 
 pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Error> {
     let (told, measured) = (args.report.as_deref(), args.metrics_file.as_deref());
-    let files = Files::begin("replay", told, measured, context)?;
+    let files = Files::begin("replay", told, measured, context);
+    files.check()?;
+    let opened = or_stop(&mut context.stop.clone(), open(args, context)).await;
+    // Interrupted so early, there is no report to print.
+    let opened = opened.inspect_err(|error| output::error_document(error, context.output));
     let Opened {
         source,
         lake,
         dates,
-    } = files.needs(
-        or_stop(&mut context.stop.clone(), open(args, context))
-            .await
-            .flatten(),
-    )?;
+    } = files.needs(opened.flatten())?;
     let run_id = ulid::Ulid::generate().to_string();
     let mut report = Report::begin(run_id, "replay", lake.account().clone(), (context.clock)());
     let which = if args.again {

@@ -51,8 +51,7 @@ pub struct GlobError {
 ///
 /// # Errors
 ///
-/// [`SourceError`] where organizations cannot be listed, where the key is refused, and where no project is seen
-/// since a listing failed.
+/// [`SourceError`] where organizations cannot be listed, and where the key is refused.
 pub async fn discover(
     client: &Client,
     filter: &Filter,
@@ -72,9 +71,6 @@ pub async fn discover(
         }
     }
     drop(lists);
-    if projects.is_empty() && !unlisted.is_empty() {
-        return Err(unlisted.swap_remove(0).error);
-    }
     Ok(Discovery {
         orgs,
         projects,
@@ -103,8 +99,14 @@ impl Discovery {
     ///
     /// # Errors
     ///
-    /// [`Error::NoResources`] and [`Error::NothingPasses`] that say what is missing.
-    pub fn refuse_nothing(&self, scopes: &[Scope], filter: &Filter) -> Result<(), Error> {
+    /// [`Error::NoResources`] and [`Error::NothingPasses`] that say what is missing, or why it is not known.
+    pub fn refuse_nothing(&mut self, scopes: &[Scope], filter: &Filter) -> Result<(), Error> {
+        if scopes.is_empty() && !self.unlisted.is_empty() {
+            // What may not be read is no reason for what cannot be read.
+            let is_other = |one: &Unlisted| !matches!(one.error, SourceError::Forbidden { .. });
+            let at = self.unlisted.iter().position(is_other).unwrap_or(0);
+            return Err(self.unlisted.swap_remove(at).error.into());
+        }
         let asked = self.orgs.iter().filter(|org| filter.may_hold(&org.id));
         let (orgs, asked, projects) = (self.orgs.len(), asked.count(), self.projects.len());
         Err(match (orgs, asked, projects, scopes.len()) {

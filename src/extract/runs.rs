@@ -175,7 +175,7 @@ enum Reader<'a> {
     Memory(&'a [Observation]),
     Scratch {
         stored: &'a Stored,
-        /// Open from the first to the last summary: few of many runs are at a time.
+        /// Open from the first summary that is asked for to the last one of the run.
         frame: Option<Frame>,
         next: usize,
     },

@@ -165,7 +165,9 @@ impl ScopeReader<'_> {
                     self.tell_missed(inside.map(|(id, _)| id)).await?;
                 }
                 Reading::PageTooLarge => rest.push(window),
-                Reading::NotWhole | Reading::TooMany => {
+                Reading::NotWhole if SUSPICIONS <= self.suspicions => {}
+                reading @ (Reading::NotWhole | Reading::TooMany) => {
+                    self.suspicions += u32::from(matches!(reading, Reading::NotWhole));
                     let halves = window.bisect(LEAST_WINDOW_MS);
                     let halves = halves.into_iter().flat_map(|(older, newer)| [older, newer]);
                     rest.extend(halves.filter(holds));

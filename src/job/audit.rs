@@ -97,7 +97,7 @@ pub async fn compare_with_source(
     lake.identity().is_of(lake.store(), &source.account)?;
     let client = source.client(clock)?;
     let concurrency = source.concurrency.get() as usize;
-    let found = discover(&client, &scrutiny.filter, concurrency).await?;
+    let mut found = discover(&client, &scrutiny.filter, concurrency).await?;
     let scopes = found.scopes(&scrutiny.filter);
     found.refuse_nothing(&scopes, &scrutiny.filter)?;
     let now = client.now().unwrap_or_else(clock);

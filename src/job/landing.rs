@@ -22,10 +22,10 @@ use crate::progress::Progress;
 use crate::report::{Failure, Report, SuspiciouslyEmpty};
 
 /// Bytes of scratch after which a spool is merged.
-const SPOOL_BYTES: u64 = 512 << 20;
+const SPOOL_BYTES: u64 = 1 << 30;
 
 /// Observations after which a spool is merged: what is told of each stays in memory until the commit.
-const SPOOL_ROWS: usize = 300_000;
+const SPOOL_ROWS: usize = 600_000;
 
 /// Time after which a spool is merged.
 const SPOOL_TIME: Duration = Duration::from_secs(300);
@@ -276,7 +276,7 @@ impl Outcomes {
         }
         let codes: Vec<Code> = self.failed.values().copied().collect();
         match Code::of_all(&codes) {
-            Some(code) if failed == total => Err(Error::NoneRead {
+            Some(code) if failed == total && self.ok.is_empty() => Err(Error::NoneRead {
                 scopes: total,
                 code,
             }),

@@ -109,7 +109,7 @@ impl<'a> Session<'a> {
         let found = deadline.or(discover(&client, &config.filter, config.concurrency()));
         let found = or_stop(&mut stop, found).await;
         report.count(&client);
-        let found = found???;
+        let mut found = found???;
         let now = client.now().unwrap_or_else(clock);
         report.clock_skew_seconds = Some(now.duration_since(clock()).as_secs());
         let scopes = found.scopes(&config.filter);

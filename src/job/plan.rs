@@ -109,7 +109,7 @@ pub async fn plan_of_backfill(
 
 async fn look(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Seen, Error> {
     let client = config.source.client(clock)?;
-    let found = discover(&client, &config.filter, config.concurrency()).await?;
+    let mut found = discover(&client, &config.filter, config.concurrency()).await?;
     warn_of_unlisted(&found);
     let now = client.now().unwrap_or_else(clock);
     let scopes = found.scopes(&config.filter);

@@ -10,6 +10,7 @@ use std::thread;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::finding::by_backfill;
 use super::layout::Partition;
 use super::parquet::{Encoded, FileError, Kind, ObjectWriter, Stamp, WRITER, read, stamp};
 use super::rows::{RawObject, each_row};
@@ -129,19 +130,20 @@ impl Lake {
                     Which::All => true,
                 }
         };
-        if which == Which::Behind {
-            let last = stamp(&self.store, &partition.table(Table::Executions)).await?;
-            if let Some((Ok(last), _)) = last
-                && !is_due(&last)
+        let last = stamp(&self.store, &partition.table(Table::Executions)).await?;
+        if let Some((Ok(last), _)) = last {
+            if which != Which::All
+                && raw.rows < last.rows
+                && self.lacks_rows(partition, &last).await?
             {
-                if raw.revision < last.revision
-                    && self.is_ahead_of_raw(partition, last.revision).await?
-                {
-                    tracing::warn!(
-                        %partition,
-                        "the tables are ahead of their raw object, which was put back: run `harness-lake replay`"
-                    );
-                }
+                tracing::warn!(
+                    "the raw object of {} holds less executions than the tables, which are left: {}",
+                    partition.date,
+                    by_backfill(partition.date)
+                );
+                return Ok(Vec::new());
+            }
+            if which == Which::Behind && !is_due(&last) {
                 return Ok(Vec::new());
             }
         }
@@ -166,11 +168,26 @@ impl Lake {
         Ok(targets)
     }
 
-    /// The highest revision that a table of the partition is of; 0 where there is none. Tables whose raw
-    /// object is lost must be behind the next one.
-    pub(super) async fn derived_revision(&self, partition: Partition) -> Result<u64, LakeError> {
+    /// Whether the raw object, as it stands now, has less executions than the table that was derived from it. It
+    /// never loses one, so it was lost itself, and the table may be the last copy of some.
+    pub(super) async fn lacks_rows(
+        &self,
+        partition: Partition,
+        executions: &Stamp,
+    ) -> Result<bool, LakeError> {
+        let raw = stamp(&self.store, &partition.raw()).await?;
+        Ok(raw.is_some_and(|(raw, _)| raw.is_ok_and(|raw| raw.rows < executions.rows)))
+    }
+
+    /// The highest revision that one of some tables of the partition is of; 0 where there is none. Tables whose raw
+    /// object was lost or put back must be behind the next one.
+    pub(super) async fn revision_of(
+        &self,
+        partition: Partition,
+        tables: &[Table],
+    ) -> Result<u64, LakeError> {
         let mut highest = 0;
-        for table in Table::PARTITIONED {
+        for table in tables.iter().copied() {
             if let Some((Ok(stamp), _)) = stamp(&self.store, &partition.table(table)).await? {
                 highest = highest.max(stamp.revision);
             }

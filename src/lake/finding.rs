@@ -53,7 +53,7 @@ pub(super) const BY_RECORD_BEFORE: &str = "remove the record: the one before it 
 pub(super) fn by_backfill(date: Date) -> String {
     let next = date.tomorrow().unwrap_or(date);
     format!(
-        "harness-lake backfill --again --from {date} --to {next}; what Harness has no more: _raw from a backup, then replay"
+        "harness-lake backfill --again --from {date} --to {next}; what Harness has no more: _raw from a backup, then replay --again"
     )
 }
 

@@ -145,7 +145,6 @@ impl Identity {
         for attempt in 0..ATTEMPTS {
             pause(attempt).await;
             let Some((identity, tag)) = Self::read(store).await? else {
-                refuse_within(store)?;
                 let identity = Self::new(account, now, buckets.unwrap_or(1), pii.policy());
                 let put = store
                     .put(layout::LAKE, identity.encode(), &Expected::Absent)
@@ -182,7 +181,6 @@ impl Identity {
         for attempt in 0..ATTEMPTS {
             pause(attempt).await;
             let Some((identity, _)) = Self::read(store).await? else {
-                refuse_within(store)?;
                 let born = Self::new(&like.account_id, now, 1, like.pii.clone());
                 let rules = buckets.map(|count| vec![BucketRule { from: None, count }]);
                 let born = Self {
@@ -263,15 +261,23 @@ impl Identity {
     }
 }
 
-/// Refuses to make a lake within another, where a query of that one would meet its files.
-fn refuse_within(store: &Store) -> Result<(), LakeError> {
-    let above = store
-        .folder()
-        .into_iter()
-        .flat_map(|at| at.ancestors().skip(1));
-    match above
-        .into_iter()
-        .find(|folder| folder.join(layout::LAKE).exists())
+/// Refuses to make a lake within another of the same disk, where a query of that one would meet its files.
+///
+/// # Errors
+///
+/// [`LakeError::Within`].
+pub fn refuse_within(store: &Store) -> Result<(), LakeError> {
+    let Some(folder) = store.folder() else {
+        return Ok(());
+    };
+    let there = folder
+        .ancestors()
+        .find_map(|above| above.canonicalize().ok());
+    let is_lake = |above: &&std::path::Path| above.join(layout::LAKE).exists();
+    match there
+        .iter()
+        .flat_map(|there| there.ancestors())
+        .find(is_lake)
     {
         None => Ok(()),
         Some(outer) => Err(LakeError::Within {

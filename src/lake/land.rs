@@ -21,6 +21,7 @@ use crate::extract::runs::Runs;
 use crate::extract::spool::Spool;
 use crate::failpoint::hit;
 use crate::ids::PlanExecutionId;
+use crate::schema::Table;
 
 /// What landing the observations of a spool, or of one partition of it, came to.
 #[derive(Debug, Default)]
@@ -145,12 +146,15 @@ impl Lake {
     ) -> Result<(Option<RawObject>, Merge), LakeError> {
         let runs = Arc::new(runs);
         let path = partition.raw();
+        let mut derived = 0;
         for attempt in 0..super::ATTEMPTS {
             pause(attempt).await;
             let found = self.store.get(&path).await?;
-            let (expected, derived) = match &found {
-                Some((_, tag)) => (Expected::Version(tag.clone()), 0),
-                None => (Expected::Absent, self.derived_revision(partition).await?),
+            let expected = if let Some((_, tag)) = &found {
+                Expected::Version(tag.clone())
+            } else {
+                derived = self.revision_of(partition, &Table::PARTITIONED).await?;
+                Expected::Absent
             };
             let (runs, scratch) = (Arc::clone(&runs), self.scratch.clone());
             let named = path.clone();
@@ -158,7 +162,7 @@ impl Lake {
                 let old = found
                     .map(|(bytes, _)| RawObject::new(&named, bytes))
                     .transpose()?;
-                let before = old.as_ref().map_or(derived, |old| old.revision);
+                let before = old.as_ref().map_or(0, |old| old.revision).max(derived);
                 let merged = merge(partition, old.as_ref(), before, &runs, &scratch)?;
                 Ok((old, merged))
             })
@@ -167,6 +171,13 @@ impl Lake {
                 return Ok((old, merged));
             };
             check_size(&path, new.bytes.len())?;
+            if old.is_some() {
+                derived = self.revision_of(partition, &[Table::Executions]).await?;
+                if new.revision <= derived {
+                    // Another run was faster, or the object was put back, and its tables would not follow.
+                    continue;
+                }
+            }
             hit("before-raw");
             if let Landing::Landed(_) = self.store.put(&path, new.bytes.clone(), &expected).await? {
                 hit("after-raw");
@@ -320,7 +331,6 @@ pub(super) mod tests {
     use crate::ids::{AccountId, Scope};
     use crate::lake::parquet::Stamp;
     use crate::lake::store::Store;
-    use crate::schema::Table;
     use crate::window::from_ms;
 
     /// Version `n` of the execution `id`.
@@ -375,5 +385,35 @@ pub(super) mod tests {
         assert_eq!((raw.rows, table.rows), (12, 12));
         assert_eq!(raw.revision, 1, "one put, however many runs");
         assert_eq!(table.revision, raw.revision);
+    }
+
+    #[tokio::test]
+    async fn tables_follow_on_a_raw_object_that_was_put_back_or_lost() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
+        let account = AccountId::new("account");
+        let lake = Lake::open(store, &account, from_ms(0), None, scratch.path())
+            .await
+            .unwrap();
+        let start = from_ms(1_763_971_200_000);
+        let seen = |version| observation(version, 0, start);
+        let partition = lake.identity().partition(&seen(0).id, start);
+        let (raw, table) = (partition.raw(), partition.table(Table::Executions));
+        let land = async |version| {
+            let mut spool = Spool::new(scratch.path());
+            spool.push(partition, seen(version)).unwrap();
+            lake.land("run", 0, &mut spool, || true).await.unwrap();
+            let [raw, table] = [&raw, &table].map(|path| lake.store().get(path));
+            let (raw, table) = (raw.await.unwrap().unwrap(), table.await.unwrap().unwrap());
+            let stamps = [&raw.0, &table.0].map(|bytes| Stamp::of("a file", bytes).unwrap());
+            (raw.0, stamps.map(|stamp| stamp.revision))
+        };
+        let (old, revisions) = land(1).await;
+        assert_eq!(revisions, [1, 1]);
+        assert_eq!(land(2).await.1, [2, 2]);
+        lake.store().overwrite(&raw, old).await.unwrap();
+        assert_eq!(land(3).await.1, [3, 3], "not 2 and 2 of other content");
+        lake.store().delete(&raw).await.unwrap();
+        assert_eq!(land(4).await.1, [4, 4]);
     }
 }

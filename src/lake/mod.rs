@@ -30,7 +30,7 @@ use tokio::sync::Semaphore;
 
 use crate::ids::AccountId;
 use crate::pii::{Mismatch, Wish};
-use identity::Identity;
+use identity::{Identity, refuse_within};
 use log::CheckpointError;
 use parquet::FileError;
 use store::{ProbeError, Store, StoreError};
@@ -198,6 +198,7 @@ impl Lake {
         scratch: &Path,
     ) -> Result<Self, LakeError> {
         if Identity::read(&store).await?.is_none() {
+            refuse_within(&store)?;
             store.probe().await?;
         }
         let _lock = store.lock(LOCK_PATIENCE).await?;
@@ -221,6 +222,7 @@ impl Lake {
         buckets: Option<u32>,
     ) -> Result<Self, LakeError> {
         if Identity::read(&store).await?.is_none() {
+            refuse_within(&store)?;
             store.probe().await?;
         }
         let _lock = store.lock(LOCK_PATIENCE).await?;

@@ -70,7 +70,7 @@ impl Lake {
                 .await?;
         }
         if let Some(record) = &record {
-            verify_record(record, &seen, &mut audit);
+            self.verify_record(record, &seen, &mut audit);
         }
         audit.findings.sort();
         Ok(audit)
@@ -175,6 +175,16 @@ impl Lake {
         audit: &mut Audit,
     ) -> Result<(), LakeError> {
         let (account, scratch) = (self.account().clone(), self.scratch.clone());
+        let last = partition.table(Table::Executions);
+        if let Some((Ok(stamp), _)) = stamp(&self.store, &last).await?
+            && raw.rows < stamp.rows
+            && self.lacks_rows(partition, &stamp).await?
+        {
+            let what = format!("holds {} executions, raw has {} only", stamp.rows, raw.rows);
+            let repair = by_backfill(partition.date);
+            audit.add(FindingKind::Damage, &last, what, repair);
+            return Ok(());
+        }
         let revision = raw.revision;
         let expected = blocking(move || expectation(&account, partition, &raw, &scratch)).await?;
         let mut missing = Vec::new();
@@ -293,27 +303,32 @@ impl Lake {
         }
         Ok(())
     }
-}
 
-/// The open list claims no execution that is in no raw partition.
-fn verify_record(record: &Record, seen: &Seen, audit: &mut Audit) {
-    let path = layout::checkpoint(record.number);
-    if record.number == 0 && 0 < audit.partitions {
-        let what = "no run has committed yet";
-        audit.add(FindingKind::Ahead, layout::CHECKPOINTS, what, BY_SYNC);
-    }
-    for (id, known) in &record.state.open {
-        let Some(start) = known.start.filter(|_| !seen.open.contains(id)) else {
-            continue;
-        };
-        if seen.partitions.contains_key(&hash(id)) {
-            // Open here and over over there costs a poll.
-            let what = format!("execution {id} is open here and over in its raw partition");
-            audit.add(FindingKind::Ahead, &path, what, BY_SYNC);
-        } else {
-            let what = format!("execution {id} is open here and in no raw partition");
-            let repair = by_backfill(date_of(start));
-            audit.add(FindingKind::Damage, &path, what, repair);
+    /// The open list claims no execution that is in no raw partition.
+    fn verify_record(&self, record: &Record, seen: &Seen, audit: &mut Audit) {
+        let path = layout::checkpoint(record.number);
+        if record.number == 0 && 0 < audit.partitions {
+            let what = "no run has committed yet";
+            audit.add(FindingKind::Ahead, layout::CHECKPOINTS, what, BY_SYNC);
+        }
+        for (id, known) in &record.state.open {
+            let Some(start) = known.start.filter(|_| !seen.open.contains(id)) else {
+                continue;
+            };
+            if seen.partitions.contains_key(&hash(id)) {
+                // Open here and over over there costs a poll.
+                let what = format!("execution {id} is open here and over in its raw partition");
+                audit.add(FindingKind::Ahead, &path, what, BY_SYNC);
+                continue;
+            }
+            let partition = self.identity.partition(id, start);
+            let [raw, table] = [partition.raw(), partition.table(Table::Executions)];
+            // Of a raw object that is lost or cannot be read, or of its tables, all is told already.
+            if !audit.tells_of(&raw) && !audit.tells_of(&table) {
+                let what = format!("execution {id} is open here and in no raw partition");
+                let repair = by_backfill(partition.date);
+                audit.add(FindingKind::Damage, &path, what, repair);
+            }
         }
     }
 }

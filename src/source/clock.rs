@@ -1,5 +1,6 @@
 //! What time it is at the source: by the `Date` of its answers, as long as they agree.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,11 @@ const ODD: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// The clock of the source, as its answers tell it.
 #[derive(Debug, Default)]
-pub(super) struct ServerClock(Mutex<Option<Told>>);
+pub(super) struct ServerClock {
+    told: Mutex<Option<Told>>,
+    /// Whether an odd date was warned of.
+    is_told_of: AtomicBool,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Told {
@@ -23,33 +28,35 @@ struct Told {
 }
 
 impl ServerClock {
-    /// When an answer of this `Date` was made. A date that months lie between and the others is not believed, unless
-    /// it is nearer to the local clock than they are: an observation of a far future would win over all that follow.
+    /// When an answer of this `Date` was made. A date that is apart from the others is not believed, unless it is nearer
+    /// to the local clock than they are: an observation of a far future would win over all that follow.
     pub(super) fn tell(&self, date: Timestamp, local: Timestamp) -> Timestamp {
         let at = Instant::now();
-        let mut told = self.told();
-        let known = told.get_or_insert(Told {
-            date,
-            at,
-            latest: date,
-        });
-        let expected = known.now(at.duration_since(known.at));
         let distance = |one: Timestamp, other: Timestamp| one.duration_since(other).abs();
-        if distance(date, expected) <= ODD {
-            known.latest = known.latest.max(date);
-            return date;
+        let mut told = self.told();
+        let expected = told.map_or(local, |known| known.now(at.duration_since(known.at)));
+        let is_apart = ODD < distance(date, expected);
+        let is_nearer = distance(date, local) < distance(expected, local);
+        if told.is_some() && is_apart && !is_nearer {
+            if !self.is_told_of.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "an answer is dated {date}, which is not believed: it is {expected}"
+                );
+            }
+            return expected;
         }
-        if distance(date, local) < distance(expected, local) {
-            tracing::warn!("the source's clock goes from {expected} to {date}");
-            *known = Told {
+        *told = Some(match *told {
+            Some(known) if !is_apart => Told {
+                latest: known.latest.max(date),
+                ..known
+            },
+            _ => Told {
                 date,
                 at,
                 latest: date,
-            };
-            return date;
-        }
-        tracing::warn!("an answer is dated {date}, which is not believed: it is {expected}");
-        expected
+            },
+        });
+        date
     }
 
     /// The latest time that an answer told.
@@ -58,7 +65,7 @@ impl ServerClock {
     }
 
     fn told(&self) -> MutexGuard<'_, Option<Told>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,10 +95,9 @@ mod tests {
         let believed = clock.tell(odd, local);
         assert!(early <= believed && believed < late, "{believed}");
         assert_eq!(clock.now(), Some(late));
-        // The first one was the odd one.
+        // The first one is the odd one.
         let clock = ServerClock::default();
-        assert_eq!(clock.tell(odd, local), odd);
-        assert_eq!(clock.tell(late, local), late);
+        assert_eq!([odd, late].map(|date| clock.tell(date, local)), [odd, late]);
         assert_eq!(clock.now(), Some(late));
         assert!(clock.tell(odd, local) < odd);
     }

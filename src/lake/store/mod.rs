@@ -197,19 +197,7 @@ impl Store {
         parsed.host_str().ok_or_else(none)?;
         // One put moves a whole object: 5 s and 1 s for each MiB, at the largest that is put.
         let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
-        let settings = AmazonS3Builder::from_env();
-        let endpoint = settings.get_config_value(&AmazonS3ConfigKey::Endpoint);
-        let allows = AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp);
-        let is_allowed = settings
-            .get_config_value(&allows)
-            .is_some_and(|it| it == "true");
-        if endpoint.is_some_and(|it| it.starts_with("http://")) && !is_allowed {
-            return Err(setup(ObjectError::Generic {
-                store: "S3",
-                source: "the endpoint is without TLS; AWS_ALLOW_HTTP=true allows that".into(),
-            }));
-        }
-        let objects = settings
+        let objects = AmazonS3Builder::from_env()
             .with_url(url)
             .with_retry(retry)
             .with_config(timeout, "517s")
