@@ -34,10 +34,7 @@ pub enum Error {
     #[error("the lake")]
     Lake(#[from] LakeError),
     /// Some scopes failed, the rest is committed.
-    #[error(
-        "{failed} of {total} projects failed or were not read whole{}; the rest is committed",
-        unlisted_too(*unlisted)
-    )]
+    #[error("{}; the rest is committed", what_failed(*failed, *total, *unlisted))]
     Partial {
         /// Scopes that failed.
         failed: usize,
@@ -289,10 +286,13 @@ impl Error {
     }
 }
 
-fn unlisted_too(orgs: usize) -> String {
-    match orgs {
-        0 => String::new(),
-        orgs => format!(", and those of {orgs} organizations could not be listed"),
+fn what_failed(failed: usize, total: usize, unlisted: usize) -> String {
+    let projects = format!("{failed} of {total} projects failed or were not read whole");
+    let orgs = format!("the projects of {unlisted} organizations could not be listed");
+    match (failed, unlisted) {
+        (_, 0) => projects,
+        (0, _) => orgs,
+        _ => format!("{projects}, and {orgs}"),
     }
 }
 
