@@ -76,9 +76,7 @@ pub fn beyond(
     rules: &SyncRules,
 ) -> Vec<(Scope, Window)> {
     let beyond = |scope: &Scope| {
-        let known = state.scopes.get(scope);
-        let watermark = known.and_then(|known| known.coverage.end());
-        let from = watermark.unwrap_or(rules.start_date);
+        let from = state.watermark(scope).unwrap_or(rules.start_date);
         let window = Window::new(from.max(rules.retained_from), to).ok()?;
         Some((scope.clone(), window))
     };

@@ -260,6 +260,22 @@ mod tests {
     }
 
     #[test]
+    fn coverage_that_lies_ahead_says_nothing_of_what_comes_before() {
+        let ahead = |from, to| ScopeState {
+            coverage: Coverage::from_iter([window(from, to)]),
+            ..ScopeState::default()
+        };
+        // A clock that was far ahead saw the scope first, or read it last.
+        let first = windows(&ahead("28T00:00", "29T00:00"));
+        assert_eq!(first, [window("01T00:00", "24T11:55")]);
+        let last = ScopeState {
+            last_row_start: Some(at("20T00:00")),
+            ..ahead("10T00:00", "29T00:00")
+        };
+        assert_eq!(windows(&last), [window("20T00:00", "24T11:55")]);
+    }
+
+    #[test]
     fn a_new_scope_begins_at_the_start_date() {
         assert_eq!(
             windows(&ScopeState::default()),

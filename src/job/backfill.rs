@@ -75,5 +75,6 @@ async fn run(
         landing.take(gap, progress).await?;
         landing.take(Event::Done(Box::new(done)), progress).await?;
     }
+    progress.begin(asks.len(), "slices");
     session.read(asks, landing, progress, clock).await
 }

@@ -121,9 +121,7 @@ fn claims(state: &State, span: Window) -> Delta {
 /// between.
 fn pass_over(there: &State, delta: &mut Delta) {
     for (scope, covered) in &delta.covered {
-        let known = there.scopes.get(scope);
-        let watermark = known.and_then(|known| known.coverage.end());
-        if let (Some(from), Some(to)) = (watermark, covered.end())
+        if let (Some(from), Some(to)) = (there.watermark(scope), covered.end())
             && let Ok(window) = Window::new(from, to)
         {
             delta.gaps.entry(scope.clone()).or_default().add(window);

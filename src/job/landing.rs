@@ -300,6 +300,7 @@ mod tests {
     use super::*;
     use crate::ids::AccountId;
     use crate::lake::store::Store;
+    use crate::source::SourceError;
     use crate::window::{Window, from_ms};
 
     #[tokio::test]
@@ -322,5 +323,31 @@ mod tests {
         landing.is_cut_short = false;
         landing.commit().await.unwrap();
         assert_eq!(Record::newest(lake.store()).await.unwrap().number, 1);
+    }
+
+    #[tokio::test]
+    async fn a_later_success_of_the_same_run_hides_no_failure() {
+        let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
+        let account = AccountId::new("account");
+        let scratch = std::env::temp_dir();
+        let lake = Lake::open(store, &account, from_ms(0), None, &scratch)
+            .await
+            .unwrap();
+        let mut report = Report::begin("run".to_owned(), "backfill", account, from_ms(0));
+        let (_signal, stop) = watch::channel(false);
+        let mut landing = Landing::new(&lake, &mut report, stop, from_ms(10));
+        let scope = Scope::new("org", "project");
+        let done = |at, failure| ScopeDone {
+            observed: Some(from_ms(at)),
+            failure,
+            ..ScopeDone::failed(scope.clone(), SourceError::InvalidKey)
+        };
+        landing.done(done(20, None));
+        landing.done(done(30, Some(SourceError::InvalidKey)));
+        landing.done(done(40, None));
+        let record = landing.commit().await.unwrap();
+        let known = &record.state.scopes[&scope];
+        assert_eq!(known.last_error.as_ref().unwrap().at, from_ms(30));
+        assert_eq!(known.last_success, Some(from_ms(20)));
     }
 }

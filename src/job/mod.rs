@@ -73,6 +73,7 @@ async fn run(
     let mut landing = session.landing(report);
     landing.delta.fates.extend(given_up);
     landing.delta.listing = session.listing();
+    progress.begin(asks.len(), "projects");
     session
         .read(asks.into_iter().collect(), landing, progress, clock)
         .await
@@ -171,8 +172,6 @@ impl<'a> Session<'a> {
         progress: &Progress,
         clock: fn() -> Timestamp,
     ) -> Result<(), Error> {
-        let is_sliced = landing.report.command == "backfill";
-        progress.begin(asks.len(), if is_sliced { "slices" } else { "projects" });
         let (events, mut told) = mpsc::channel(EVENTS);
         let (concurrency, size) = (self.config.concurrency(), self.config.source.page_size);
         let reading = fan_out(&self.client, asks, concurrency, size, events);

@@ -130,11 +130,11 @@ impl Lake {
                     Which::All => true,
                 }
         };
-        let last = stamp(&self.store, &partition.table(Table::Executions)).await?;
-        if let Some((Ok(last), _)) = last {
+        let mut last = stamp(&self.store, &partition.table(Table::Executions)).await?;
+        if let Some((Ok(last), _)) = &last {
             if which != Which::All
                 && raw.rows < last.rows
-                && self.lacks_rows(partition, &last).await?
+                && self.lacks_rows(partition, last).await?
             {
                 tracing::warn!(
                     "the raw object of {} holds less executions than the tables, which are left: {}",
@@ -143,13 +143,16 @@ impl Lake {
                 );
                 return Ok(Vec::new());
             }
-            if which == Which::Behind && !is_due(&last) {
+            if which == Which::Behind && !is_due(last) {
                 return Ok(Vec::new());
             }
         }
         let mut targets = Vec::new();
         for table in Table::PARTITIONED {
-            let there = stamp(&self.store, &partition.table(table)).await?;
+            let there = match table {
+                Table::Executions => last.take(),
+                _ => stamp(&self.store, &partition.table(table)).await?,
+            };
             if let Some((Ok(stamp), _)) = &there {
                 let is_left = if raw.revision < stamp.revision {
                     // A newer raw revision than ours is the business of whoever wrote it, if anyone did.
@@ -175,8 +178,8 @@ impl Lake {
         partition: Partition,
         executions: &Stamp,
     ) -> Result<bool, LakeError> {
-        let raw = stamp(&self.store, &partition.raw()).await?;
-        Ok(raw.is_some_and(|(raw, _)| raw.is_ok_and(|raw| raw.rows < executions.rows)))
+        self.raw_is(partition, |raw| raw.rows < executions.rows)
+            .await
     }
 
     /// The highest revision that one of some tables of the partition is of; 0 where there is none. Tables whose raw
@@ -202,8 +205,17 @@ impl Lake {
         partition: Partition,
         revision: u64,
     ) -> Result<bool, LakeError> {
+        self.raw_is(partition, |raw| raw.revision < revision).await
+    }
+
+    /// Whether the raw object, as it stands now, is sound and so.
+    async fn raw_is(
+        &self,
+        partition: Partition,
+        so: impl FnOnce(&Stamp) -> bool,
+    ) -> Result<bool, LakeError> {
         let raw = stamp(&self.store, &partition.raw()).await?;
-        Ok(raw.is_some_and(|(raw, _)| raw.is_ok_and(|raw| raw.revision < revision)))
+        Ok(raw.is_some_and(|(raw, _)| raw.is_ok_and(|raw| so(&raw))))
     }
 
     async fn encode(

@@ -82,7 +82,8 @@ fn rows_of(
     Ok(found)
 }
 
-fn hash(id: &str) -> u128 {
+/// What stands for an execution where millions are told apart.
+pub(super) fn hash(id: &str) -> u128 {
     xxhash_rust::xxh3::xxh3_128(id.as_bytes())
 }
 

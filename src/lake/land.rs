@@ -324,6 +324,8 @@ fn json(value: &impl Serialize) -> Bytes {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::path::Path;
+
     use object_store::memory::InMemory;
 
     use super::*;
@@ -350,14 +352,18 @@ pub(super) mod tests {
         }
     }
 
+    /// A lake in memory.
+    async fn new_lake(scratch: &Path) -> Lake {
+        let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
+        let account = AccountId::new("account");
+        let lake = Lake::open(store, &account, from_ms(0), None, scratch);
+        lake.await.unwrap()
+    }
+
     #[tokio::test]
     async fn a_partition_in_many_runs_is_merged_once_and_counts_each_execution_once() {
         let scratch = tempfile::tempdir().unwrap();
-        let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
-        let account = AccountId::new("account");
-        let lake = Lake::open(store, &account, from_ms(0), None, scratch.path())
-            .await
-            .unwrap();
+        let lake = new_lake(scratch.path()).await;
         let mut spool = Spool::holding(2_000, scratch.path());
         let start = from_ms(1_763_971_200_000);
         let partition = lake
@@ -390,11 +396,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn tables_follow_on_a_raw_object_that_was_put_back_or_lost() {
         let scratch = tempfile::tempdir().unwrap();
-        let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
-        let account = AccountId::new("account");
-        let lake = Lake::open(store, &account, from_ms(0), None, scratch.path())
-            .await
-            .unwrap();
+        let lake = new_lake(scratch.path()).await;
         let start = from_ms(1_763_971_200_000);
         let seen = |version| observation(version, 0, start);
         let partition = lake.identity().partition(&seen(0).id, start);
@@ -415,5 +417,27 @@ pub(super) mod tests {
         assert_eq!(land(3).await.1, [3, 3], "not 2 and 2 of other content");
         lake.store().delete(&raw).await.unwrap();
         assert_eq!(land(4).await.1, [4, 4]);
+    }
+
+    #[tokio::test]
+    async fn only_lists_that_were_recovered_are_removed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let lake = new_lake(scratch.path()).await;
+        let seen = observation(0, 0, from_ms(1_763_971_200_000));
+        let partition = lake.identity().partition(&seen.id, seen.start);
+        let mut spool = Spool::new(scratch.path());
+        spool.push(partition, seen).unwrap();
+        lake.land("died", 0, &mut spool, || true).await.unwrap();
+        let pending = async || lake.store().list(layout::PENDING).await.unwrap();
+        let made = pending().await[0].modified.as_millisecond();
+        let later = |minutes: i64| from_ms(made + minutes * 60_000);
+        // Too young to be a dead run's.
+        let lists = lake.recover(later(5)).await.unwrap().lists;
+        assert!(lists.is_empty());
+        lake.prune(later(180), &lists).await.unwrap();
+        assert_eq!(pending().await.len(), 1, "nobody has seen to it");
+        let lists = lake.recover(later(180)).await.unwrap().lists;
+        lake.prune(later(180), &lists).await.unwrap();
+        assert!(pending().await.is_empty());
     }
 }

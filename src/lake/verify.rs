@@ -13,6 +13,7 @@ use super::finding::{
     Audit, BY_EITHER, BY_HAND, BY_NEXT_SYNC, BY_RECORD_BEFORE, BY_REPLAY, BY_SYNC, FindingKind,
     by_backfill,
 };
+use super::inventory::hash;
 use super::layout::{self, Partition, date_of};
 use super::log::{CheckpointError, Record};
 use super::parquet::{FileError, Kind, Stamp, schema_of, stamp};
@@ -27,7 +28,7 @@ use crate::window::from_ms;
 /// What the raw partitions hold.
 #[derive(Default)]
 struct Seen {
-    /// Where an execution stands, by XXH3-128 of its id.
+    /// Where an execution stands, by the hash of its id.
     partitions: HashMap<u128, Partition>,
     /// Executions that are not over.
     open: HashSet<PlanExecutionId>,
@@ -156,7 +157,7 @@ impl Lake {
                 let what = format!("execution {id} of {} does not belong there", date_of(start));
                 damaged_raw(partition, what, audit);
             }
-            if let Some(other) = seen.partitions.insert(hash(&id), partition) {
+            if let Some(other) = seen.partitions.insert(hash(id.as_str()), partition) {
                 let what = format!("execution {id} stands in `{}` also", other.raw());
                 damaged_raw(partition, what, audit);
             }
@@ -315,7 +316,7 @@ impl Lake {
             let Some(start) = known.start.filter(|_| !seen.open.contains(id)) else {
                 continue;
             };
-            if seen.partitions.contains_key(&hash(id)) {
+            if seen.partitions.contains_key(&hash(id.as_str())) {
                 // Open here and over over there costs a poll.
                 let what = format!("execution {id} is open here and over in its raw partition");
                 audit.add(FindingKind::Ahead, &path, what, BY_SYNC);
@@ -355,10 +356,6 @@ fn foreign(path: &str, audit: &mut Audit) {
 fn damaged_raw(partition: Partition, what: String, audit: &mut Audit) {
     let repair = format!("remove the object, then {}", by_backfill(partition.date));
     audit.add(FindingKind::Damage, &partition.raw(), what, repair);
-}
-
-fn hash(id: &PlanExecutionId) -> u128 {
-    xxhash_rust::xxh3::xxh3_128(id.as_str().as_bytes())
 }
 
 /// How the columns or the rows of a file differ from those that are expected.

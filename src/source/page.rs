@@ -57,14 +57,18 @@ impl Page {
         scope: ScopeHash,
         treatment: &Treatment,
     ) -> Result<Self, Unusable> {
-        let is_text = str::from_utf8(&answer.body).is_ok();
-        // Bytes that no text has must not hold up all the rows around them.
-        let repaired = (!is_text).then(|| Answer {
-            body: String::from_utf8_lossy(&answer.body).into_owned().into(),
-            ..answer.clone()
-        });
-        let answer = repaired.as_ref().unwrap_or(answer);
         let body = &answer.body;
+        let Ok(json) = str::from_utf8(body) else {
+            // Bytes that no text has must not hold up all the rows around them.
+            let repaired = Answer {
+                body: String::from_utf8_lossy(body).into_owned().into(),
+                ..answer.clone()
+            };
+            let mut page = Self::decode(&repaired, scope, treatment)?;
+            let what = "replaced by U+FFFD";
+            page.drift.odd_value("(bytes that are not UTF-8)", what);
+            return Ok(page);
+        };
         let mut reader = Reader {
             answer,
             scope,
@@ -76,10 +80,7 @@ impl Page {
             scanner: Scanner::default(),
             scrubbed: Scanner::default(),
         };
-        let read = str::from_utf8(body)
-            .ok()
-            .and_then(|json| reader.envelope(json));
-        read.ok_or_else(|| malformed(body))?;
+        reader.envelope(json).ok_or_else(|| malformed(body))?;
         let refuses = |status: String| !status.eq_ignore_ascii_case("SUCCESS");
         if reader.status.is_some_and(refuses) {
             return Err(Unusable::Refused(ErrorBody::read(body).unwrap_or_default()));
@@ -89,13 +90,6 @@ impl Page {
         }
         if !reader.has_content {
             return Err(missing("list `data.content`").into());
-        }
-        if !is_text {
-            let what = "replaced by U+FFFD";
-            reader
-                .page
-                .drift
-                .odd_value("(bytes that are not UTF-8)", what);
         }
         Ok(reader.page)
     }

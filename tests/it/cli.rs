@@ -181,6 +181,10 @@ fn the_key_comes_from_a_file_where_it_is_no_variable() {
         .env_remove("HARNESS_API_KEY")
         .env("HARNESS_API_KEY_FILE", file.path());
     Run::of(command.output().unwrap()).expect(0);
+    // A flag goes before the environment.
+    let mut command = sim.command(&["check", "--api-key-file", file.path()]);
+    command.env("HARNESS_API_KEY", "pat.another.of.none");
+    Run::of(command.output().unwrap()).expect(0);
 }
 
 #[test]
