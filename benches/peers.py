@@ -26,8 +26,12 @@ PACKAGES = ["duckdb", "polars", "dlt", "pyarrow"]
 # One account, on every machine and every day.
 NOW = "2026-11-24T15:00:00Z"
 
-# A range that holds its whole history of 30 days, to the end that `sync` reads it to.
-FROM = "2026-10-24T00:00:00Z"
+# The account that `sync` reads stands still, so that all read the same: 16 days, 14 more that the simulator adds, and
+# weeks in which the last of it ended.
+STILL = ["--days", "16", "--history-until", "2026-09-30T15:00:00Z"]
+
+# A range that holds all of it.
+FROM = "2026-09-14T00:00:00Z"
 TO = "2026-11-24T14:55:00Z"
 
 # The simulated server has no limit; what it asks of a real one is another matter.
@@ -37,25 +41,38 @@ OURS = "harness-lake"
 
 # Rows of 12 kB on average: 96,000 of them are more than 1 GiB of JSON.
 REPLAY_EXECUTIONS = {"full": 96_000, "quick": 3_000}
-SYNC_EXECUTIONS = {"full": 10_000, "quick": 1_000}
+# Of the 16 days; nearly as many follow.
+SYNC_EXECUTIONS = {"full": 5_300, "quick": 530}
 
-FORMS = [
-    "duckdb json-all",
-    "duckdb parquet-all",
-    "duckdb json-two-scans",
-    "duckdb json-once",
-    "duckdb json-once-by-date",
-    "duckdb parquet-two-scans",
-    "duckdb parquet-once",
-    "duckdb parquet-once-by-date",
-    "polars json-streaming",
-    "polars json-once",
-    "polars parquet-streaming",
-    "polars parquet-once",
-]
+FORMS = {
+    "replay": [
+        "duckdb json-all",
+        "duckdb parquet-all",
+        "duckdb json-two-scans",
+        "duckdb json-once",
+        "duckdb json-once-by-date",
+        "duckdb parquet-two-scans",
+        "duckdb parquet-once",
+        "duckdb parquet-once-by-date",
+        "polars json-streaming",
+        "polars json-once",
+        "polars parquet-streaming",
+        "polars parquet-once",
+    ],
+    "sync": [
+        "dlt one gc",
+        "dlt one no-gc",
+        "dlt stages gc",
+        "dlt stages no-gc",
+        "dlt all gc",
+        "dlt all no-gc",
+        "dlt all-arrow gc",
+        "dlt all-arrow no-gc",
+    ],
+}
 
-# What a tool cannot write: JSON text as it came.
-CANNOT = {"polars": ["module_info"]}
+# What a tool cannot write as another does: JSON text as it came; when it read.
+CANNOT = {"polars": ["module_info"], "dlt": ["first_observed_ts", "observed_ts"]}
 
 
 def by_value(mapping: dict[str, str]) -> dict[str, list[str]]:
@@ -64,6 +81,15 @@ def by_value(mapping: dict[str, str]) -> dict[str, list[str]]:
     for name, value in mapping.items():
         names.setdefault(value, []).append(name)
     return names
+
+
+def compared(checks: dict[str, dict]) -> str:
+    """What of each form was found equal."""
+    said = {
+        form: ", ".join(f"{of['columns']} of {of['rows']:,} rows of `{name}`" for name, of in found.items())
+        for form, found in checks.items()
+    }
+    return "\n".join(f"- {', '.join(forms)}: columns {what}" for what, forms in by_value(said).items())
 
 
 class Bench:
@@ -75,14 +101,14 @@ class Bench:
         self.repeat = options.repeat or (1 if options.quick else 3)
         self.work = options.work.resolve() / self.setting
         self.work.mkdir(parents=True, exist_ok=True)
-        self.forms = options.forms
+        self.forms = options.forms or FORMS.get(options.part, [])
         self.results = Results(f"peers-{options.part}", self.work, measure.machine(self.binary, PACKAGES))
 
     def command(self, *arguments: object) -> list[str]:
         return [str(self.binary), *map(str, arguments)]
 
-    def sim(self, executions: int, rows: str = "realistic") -> Sim:
-        return Sim(self.binary, "--executions", executions, "--rows", rows, "--now", NOW)
+    def sim(self, executions: int, *more: str, rows: str = "realistic") -> Sim:
+        return Sim(self.binary, "--executions", executions, "--rows", rows, "--now", NOW, *more)
 
     def replay(self) -> None:
         lake, lines = self.work / "lake", self.work / "lines"
@@ -127,11 +153,6 @@ class Bench:
         written = {name: measure.size(lake / name) for name in tables}
         of_ours = {form: sum(written[name] for name in checks[form]) for form in outs}
         outputs = {OURS: 1.0} | {form: sizes[form] / of_ours[form] for form in outs}
-        said = {
-            form: ", ".join(f"{of['columns']} of {of['rows']:,} rows of `{name}`" for name, of in found.items())
-            for form, found in checks.items()
-        }
-        compared = [f"- {', '.join(forms)}: columns {what}" for what, forms in by_value(said).items()]
         text = "\n\n".join(
             [
                 f"## `replay` of {facts['rows']:,} executions, {facts['bytes'] / MIB:,.0f} MiB of "
@@ -140,7 +161,7 @@ class Bench:
                 f"Multiples of {OURS}, which writes every column of four tables "
                 f"({sum(written.values()) / MIB:,.0f} MiB); output beside the same tables of its. "
                 "Compared and found equal, both ways (Polars without `module_info`):",
-                "\n".join(compared),
+                compared(checks),
                 ratios(costs, OURS, facts["rows"], outputs),
             ]
         )
@@ -156,50 +177,54 @@ class Bench:
         return found
 
     def sync(self) -> None:
-        outs = {OURS: self.work / "synced"}
-        for form in ("one gc", "one no-gc", "stages gc", "stages no-gc"):
-            outs[f"dlt {form}"] = self.work / "dlt" / form.replace(" ", "-")
-        end = milliseconds(TO)
-        with self.sim(SYNC_EXECUTIONS[self.setting]) as sim:
-            commands = {
-                name: interpreter("dlt_sync.py", milliseconds(FROM), end, *name.split()[1:], out)
-                for name, out in outs.items()
-                if name != OURS
-            }
-            commands[OURS] = self.command("sync", "--lake", outs[OURS], "--start-date", FROM)
+        lake = self.work / "synced"
+        outs = {form: self.work / "dlt" / form for form in self.forms}
+        with self.sim(SYNC_EXECUTIONS[self.setting], *STILL) as sim:
 
-            def contender(name: str):
+            def contender(form: str):
+                how = form.split()[1:]
+                command = interpreter("dlt_sync.py", milliseconds(FROM), milliseconds(TO), *how, outs[form])
+
                 def measured() -> Sample:
-                    shutil.rmtree(outs[name], ignore_errors=True)
-                    return run(commands[name], env=sim.env | FAST, whole_tree=name != OURS)
+                    shutil.rmtree(outs[form], ignore_errors=True)
+                    return run(command, env=sim.env | FAST, whole_tree=True)
 
                 return measured
 
-            costs = measure.interleave({name: contender(name) for name in outs}, self.repeat)
-        checks = {}
-        for name, out in outs.items():
-            if name != OURS:
-                checks[name] = found = measure.answer("count.py", outs[OURS], out, end)
-                if found["only_ours"] or found["only_theirs"] or not found["ours"]:
-                    raise measure.Failed(f"{name} did not read the same executions: {found}")
-        rows = next(iter(checks.values()))["ours"]
-        sizes = {name: measure.size(out, "**/*.parquet") for name, out in outs.items()}
+            def ours() -> Sample:
+                shutil.rmtree(lake, ignore_errors=True)
+                return run(self.command("sync", "--lake", lake, "--start-date", FROM), env=sim.env | FAST)
+
+            contenders = {OURS: ours} | {form: contender(form) for form in self.forms}
+            costs = measure.interleave(contenders, self.repeat)
+        counts, checks = {}, {}
+        for form, out in outs.items():
+            counts[form] = found = measure.answer("count.py", lake, out)
+            if found["only_ours"] or found["only_theirs"] or not found["ours"]:
+                raise measure.Failed(f"{form} did not read the same executions: {found}")
+            if form.split()[1].startswith("all"):
+                checks[form] = self.same_rows(form, lake, out / "lake/harness")
+        rows = next(iter(counts.values()))["ours"]
+        sizes = {form: measure.size(out, "**/*.parquet") for form, out in {OURS: lake, **outs}.items()}
         text = "\n\n".join(
             [
                 f"## `sync` of {rows:,} executions from one simulated server; median of {self.repeat}",
-                f"Multiples of {OURS}, which writes raw partitions and all tables. dlt writes one "
-                "table with what is nested as JSON text, or executions in columns and a table of "
-                "stages, with Python's collector or without. The same executions, by id.",
-                ratios(costs, OURS, rows, {name: sizes[name] / sizes[OURS] for name in sizes}),
+                f"Multiples of {OURS}, which writes raw partitions and all tables. The forms `all` of dlt "
+                "write the same; the others one table with what is nested as JSON text, or executions in "
+                "columns and a table of stages. With Python's collector or without. The same executions, by "
+                "id; of the forms `all` compared and found equal, both ways:",
+                compared(checks),
+                ratios(costs, OURS, rows, {form: size / sizes[OURS] for form, size in sizes.items()}),
             ]
         )
-        self.results.add("sync", text, {"rows": rows, "costs": plain(costs), "sizes": sizes, "same": checks})
+        data = {"rows": rows, "costs": plain(costs), "sizes": sizes, "counted": counts, "same": checks}
+        self.results.add("sync", text, data)
 
     def startup(self) -> None:
         lake = self.work / "small-lake"
         with measure.once(lake) as is_new:
             if is_new:
-                with self.sim(500, "small") as sim:
+                with self.sim(500, rows="small") as sim:
                     run(self.command("sync", "--lake", lake), env=sim.env | FAST)
         times = 10 if self.setting == "quick" else 50
         asked = {
@@ -257,12 +282,7 @@ def stripped(binary: Path, work: Path) -> int:
 def main() -> None:
     parser = measure.options(__doc__.splitlines()[0])
     parser.add_argument("part", choices=["replay", "sync", "startup"])
-    parser.add_argument(
-        "--forms",
-        nargs="*",
-        default=FORMS,
-        help="what replay is compared with",
-    )
+    parser.add_argument("--forms", nargs="*", help="what `replay` or `sync` is compared with")
     options = parser.parse_args()
     getattr(Bench(options), options.part)()
 

@@ -2,7 +2,7 @@
 
 compare.py LAKE OUT [COLUMN ...]    columns that the contender cannot write
 
-All four tables are compared where all are there, else `executions` and `stages`.
+All four tables are compared where all are there, else `executions` and `stages`; raw rows where they are there.
 """
 
 import json
@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import duckdb
-from shape import ALL_COLUMNS, EXECUTIONS, SETS, STAGES
-
+from shape import ALL_COLUMNS, EXECUTIONS, RAW, SETS, STAGES
 
 # What tells the rows of an execution apart.
 KEYS = {
@@ -19,16 +18,21 @@ KEYS = {
     "stages": ["stage_node_id"],
     "deployments": ["stage_node_id", "service_id", "environment_id"],
     "commits": ["commit_sha"],
+    "_raw": [],
 }
 
 
 def plain(column: str, kind: str) -> str:
     """A column in the form in which both are compared."""
     if column in SETS:
-        return f"list_sort({column})"
+        # A contender without lists in Parquet writes them as JSON.
+        items = column if kind.endswith("[]") else f"json_transform({column}, '[\"VARCHAR\"]')"
+        return f"list_sort({items})"
     if column in ("tags", "matrix"):
-        # A contender without maps in Parquet writes a list of entries.
-        entries = f"map_entries({column})" if kind.startswith("MAP") else column
+        # One without maps writes a list of entries, or JSON.
+        if kind == "VARCHAR":
+            column = f"json_transform({column}, '\"MAP(VARCHAR, VARCHAR)\"')"
+        entries = column if kind.endswith("[]") else f"map_entries({column})"
         return f"list_sort(list_transform({entries}, lambda e: {{'key': e.key, 'value': e.value}}))"
     if column.endswith("_ts"):
         # Microseconds since the epoch, whatever says of a zone.
@@ -41,6 +45,8 @@ def main(lake: Path, out: Path, but: list[str]) -> None:
     connection.execute("SET TimeZone = 'UTC'")
     found = {}
     tables = ALL_COLUMNS if (out / "commits").exists() else {"executions": EXECUTIONS, "stages": STAGES}
+    if (out / "_raw").exists():
+        tables = tables | {"_raw": RAW}
     for table, columns in tables.items():
         columns = [name for name in columns if name not in but]
         sides = {}

@@ -252,3 +252,9 @@ ALL_COLUMNS = {
         "repo_name", "branch", "pr_number", "observed_ts",
     ],
 }  # fmt: skip
+
+# What a raw row is, but for the hash of its content.
+RAW = [
+    "plan_execution_id", "org_id", "project_id", "start_ts", "first_observed_ts", "observed_ts",
+    "is_terminal", "summary",
+]  # fmt: skip

@@ -281,7 +281,9 @@ impl ScopeArgs {
 /// Opens the place that `--lake` names.
 pub(super) fn open_store(url: &str) -> Result<Store, Error> {
     Store::open(url).map_err(|error| match error {
-        error @ StoreError::Url { .. } => Error::Config(ConfigError::Lake(error)),
+        error @ (StoreError::Url { .. } | StoreError::UrlParts) => {
+            Error::Config(ConfigError::Lake(error))
+        }
         error => Error::Lake(LakeError::from(error)),
     })
 }

@@ -1,6 +1,6 @@
 //! What of history to read: uncovered parts, measured by one small question each, then sliced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -129,6 +129,23 @@ pub async fn measure(
         }
     }
     Ok(measured)
+}
+
+/// The newest row ever seen of each scope of which nothing but empty windows were counted, as a window of its
+/// own: where it does not come either the scope is suspiciously empty.
+pub fn to_expect(
+    state: &State,
+    measured: &Measured,
+    retained_from: Timestamp,
+) -> Vec<(Scope, Window)> {
+    let idle: BTreeSet<_> = measured.idle.iter().map(|(scope, _)| scope).collect();
+    let row = |scope: &Scope| {
+        let row = state.scopes.get(scope)?.last_row_start?;
+        let window = Window::new(row, from_ms(row.as_millisecond() + 1)).ok()?;
+        let is_shown = measured.busy.iter().any(|(busy, ..)| busy == scope);
+        (retained_from <= row && !is_shown).then(|| (scope.clone(), window))
+    };
+    idle.into_iter().filter_map(row).collect()
 }
 
 /// Cuts windows into slices of about 2,000 rows, on a grid of weeks that all scopes share,

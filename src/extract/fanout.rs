@@ -1,8 +1,8 @@
 //! Reads all scopes at once, bounded: one task a scope, one channel, one budget of bytes in flight.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use super::{Ask, Observation, PageHints, Version};
 use crate::checkpoint::{OpenExecution, ScopeError};
 use crate::drift::Drift;
 use crate::ids::{PlanExecutionId, Scope};
-use crate::source::{Client, ExecutionsQuery, Page, SourceError, Tried};
+use crate::source::{Client, Endpoint, ExecutionsQuery, Page, Place, SourceError, Tried};
 use crate::window::Window;
 
 /// What reading tells, in the order in which it happened within a scope.
@@ -95,6 +95,8 @@ pub(super) struct Run<'a> {
     pub(super) ids_are_honoured: AtomicBool,
     /// Rows that the server gives in a page at most, whatever it is asked for.
     page_cap: AtomicU32,
+    /// What seems to be that, and the window that showed it: one short page may be a row that is hidden.
+    supposed_cap: Mutex<Option<(u32, Scope, Window)>>,
     /// The largest average row of any scope so far, 0 before: what a scope has that no run has seen.
     row_bytes: AtomicU32,
 }
@@ -111,9 +113,18 @@ pub(super) struct ScopeReader<'a> {
     done: ScopeDone,
     seen: HashSet<PlanExecutionId>,
     watched: HashSet<PlanExecutionId>,
+    /// Rows without a start that were told.
+    undated: usize,
+    /// `start_ts` of a row that is shown unless something is wrong.
+    row_to_expect: Option<Timestamp>,
+    /// Windows that came empty before any row did, though one is expected elsewhere.
+    doubtful: Vec<Window>,
     /// The share of the page that is asked for, or was answered last.
     share: Option<OwnedSemaphorePermit>,
 }
+
+/// Rows of a scope without a start at most: each stays in the checkpoint, which every run reads whole.
+const UNDATED: usize = 1_000;
 
 /// Kilobytes of pages in flight.
 const BUDGET_KB: u32 = 32 << 10;
@@ -139,6 +150,7 @@ pub async fn fan_out(
         budget: Arc::new(Semaphore::new(BUDGET_KB as usize)),
         ids_are_honoured: AtomicBool::new(true),
         page_cap: AtomicU32::new(u32::MAX),
+        supposed_cap: Mutex::new(None),
         row_bytes: AtomicU32::new(0),
     };
     let mut scopes = futures::stream::iter(asks)
@@ -167,6 +179,9 @@ async fn read_scope(
         events,
         seen: HashSet::new(),
         watched: HashSet::new(),
+        undated: 0,
+        row_to_expect: ask.row_to_expect,
+        doubtful: Vec::new(),
         share: None,
     };
     let failure = match reader.read(&ask).await {
@@ -207,6 +222,7 @@ impl ScopeReader<'_> {
             }
         }
         self.poll(&ask.open).await?;
+        self.believe().await?;
         // A gap may hold what no row showed.
         if self.done.gaps == 0 {
             self.tell_missed(ask.expected.iter().map(|(id, _)| id))
@@ -270,7 +286,20 @@ impl ScopeReader<'_> {
     }
 
     /// Tells the rows of a page, each with the time of its answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`] where too many have no start.
     pub(super) async fn tell_rows(&mut self, page: Page, window: Window) -> Result<(), Stop> {
+        self.undated += page.rows.iter().filter(|row| row.start.is_none()).count();
+        if UNDATED < self.undated {
+            let place = Place {
+                endpoint: Endpoint::Executions,
+                of: Some(self.scope.to_string()),
+            };
+            let limit = UNDATED;
+            return Err(Stop::Source(SourceError::Undated { place, limit }));
+        }
         let mut rows = Rows {
             observations: Vec::with_capacity(page.rows.len()),
             undated: Vec::new(),
@@ -315,6 +344,27 @@ impl ScopeReader<'_> {
         self.tell(Event::Rows(rows)).await
     }
 
+    /// Tells that a window came whole. One without rows is believed once the scope has shown one at all: else
+    /// it stays what it was before, a gap. That of the expected row is read again until it shows it.
+    pub(super) async fn tell_whole(&mut self, window: Window) -> Result<(), Stop> {
+        let is_elsewhere = |row: Timestamp| !window.contains(row);
+        if self.done.rows == 0 && self.row_to_expect.is_some_and(is_elsewhere) {
+            self.doubtful.push(window);
+            return Ok(());
+        }
+        self.tell(Event::Whole(self.scope.clone(), window)).await
+    }
+
+    /// Tells of the windows that were doubtful, once a row has come.
+    async fn believe(&mut self) -> Result<(), Stop> {
+        if 0 < self.done.rows {
+            for window in std::mem::take(&mut self.doubtful) {
+                self.tell(Event::Whole(self.scope.clone(), window)).await?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) async fn tell(&mut self, event: Event) -> Result<(), Stop> {
         if matches!(event, Event::Gap(..)) {
             self.done.gaps += 1;
@@ -351,8 +401,21 @@ impl ScopeReader<'_> {
         }
     }
 
-    /// Remembers, for all scopes, that the server gives no more than `rows` rows a page.
-    pub(super) fn capped(&mut self, rows: u32) {
+    /// The server gave no more than `rows` rows a page where it was asked for more. Where another window
+    /// shows the same, all scopes ask for no more from then on.
+    pub(super) fn seems_capped(&mut self, rows: u32, window: Window) {
+        let shown = (rows, self.scope.clone(), window);
+        let before = {
+            let mut supposed = self
+                .run
+                .supposed_cap
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            supposed.replace(shown.clone())
+        };
+        if before.is_none_or(|before| before.0 != rows || before == shown) {
+            return;
+        }
         self.paging.capped(rows);
         if rows < self.run.page_cap.fetch_min(rows, Ordering::Relaxed) {
             tracing::info!(rows, "this server gives smaller pages than it is asked for");

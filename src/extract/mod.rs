@@ -200,15 +200,9 @@ fn windows_of(known: &ScopeState, rules: &SyncRules) -> Vec<Window> {
     let inside = |gap: &Window| {
         newest.is_some_and(|newest| newest.from() <= gap.from() && gap.to() <= newest.to())
     };
-    let retained = |gap: Window| Window::new(gap.from().max(rules.retained_from), gap.to()).ok();
-    let gaps = known
-        .gaps
-        .windows()
-        .iter()
-        .copied()
-        .filter(|gap| !inside(gap))
-        .filter_map(retained);
-    gaps.chain(newest).collect()
+    // Also those that the source keeps no more: an answer of nothing closes them.
+    let gaps = known.gaps.windows().iter().copied();
+    gaps.filter(|gap| !inside(gap)).chain(newest).collect()
 }
 
 fn is_given_up(open: &OpenExecution, now: Timestamp) -> bool {
@@ -331,6 +325,17 @@ mod tests {
                 window("23T11:00", "24T11:55")
             ]
         );
+    }
+
+    #[test]
+    fn a_gap_that_the_source_keeps_no_more_is_asked_for_still() {
+        let old = at("01T00:00") - SignedDuration::from_hours(24 * 100);
+        let gap = Window::new(old, old + SignedDuration::from_hours(24 * 20)).unwrap();
+        let known = ScopeState {
+            gaps: Coverage::from_iter([gap]),
+            ..ScopeState::default()
+        };
+        assert_eq!(windows(&known), [gap, window("01T00:00", "24T11:55")]);
     }
 
     fn open(start: Timestamp, observed: Timestamp) -> OpenExecution {

@@ -1,12 +1,12 @@
 //! Reads one window of one scope whole: again, then in halves, and at last leaves a gap.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 
 use super::fanout::{Event, ScopeReader, Stop};
 use crate::ids::PlanExecutionId;
-use crate::source::{SourceError, Tried};
+use crate::source::{Page, SourceError, Tried};
 use crate::window::Window;
 
 /// Windows that are not halved any more, in milliseconds.
@@ -15,8 +15,8 @@ const LEAST_WINDOW_MS: i64 = 60_000;
 /// Rows of a window that some servers page through at most.
 const ROW_CAP: u64 = 10_000;
 
-/// Times that windows of one scope are read again because a total was not met; what is not whole
-/// then is a gap. A total that lies for ever must not cost for ever.
+/// Times that a total of one scope is not believed: it was not met, or a half announces as many rows as
+/// the whole. What is not whole then is a gap. A total that lies for ever must not cost for ever.
 const SUSPICIONS: u32 = 24;
 
 /// Pages of a window at most: with the largest pages and totals this is never met.
@@ -28,10 +28,36 @@ enum Reading {
     Whole,
     /// Rows came, but not as many as the total told.
     NotWhole,
-    /// More rows than can be paged through.
-    TooMany,
+    /// More rows than can be paged through; how many, where the total told.
+    TooMany(Option<u64>),
     /// A page of this size does not come.
     PageTooLarge,
+}
+
+/// A window that is still to be read.
+#[derive(Clone, Copy)]
+struct Part {
+    window: Window,
+    /// Whether it was read before and did not come whole.
+    is_second: bool,
+    /// Rows that the window announced of which this is a half, where they were too many.
+    announced: Option<u64>,
+}
+
+impl Part {
+    fn new(window: Window, announced: Option<u64>) -> Self {
+        Self {
+            window,
+            is_second: false,
+            announced,
+        }
+    }
+
+    /// The newer and the older half, each to be read for the first time.
+    fn halves(self, announced: Option<u64>) -> Option<[Self; 2]> {
+        let (older, newer) = self.window.bisect(LEAST_WINDOW_MS)?;
+        Some([newer, older].map(|half| Self::new(half, announced)))
+    }
 }
 
 impl ScopeReader<'_> {
@@ -42,34 +68,49 @@ impl ScopeReader<'_> {
     /// [`Stop`] where the source does not answer: the rest of the window is told as a gap first.
     pub(super) async fn read_window(&mut self, window: Window) -> Result<(), Stop> {
         // Oldest half on top, so that coverage grows from the old end.
-        let mut rest = vec![(window, 0_u32)];
-        while let Some((window, readings)) = rest.pop() {
+        let mut rest = vec![Part::new(window, None)];
+        while let Some(part) = rest.pop() {
+            let window = part.window;
             let reading = match self.read_pages(window).await {
                 Ok(reading) => reading,
                 Err(stop) => {
                     self.gap(window).await?;
-                    for (window, _) in rest {
-                        self.gap(window).await?;
+                    for part in rest {
+                        self.gap(part.window).await?;
                     }
                     return Err(stop);
                 }
             };
-            match reading {
+            let is_believed = self.suspicions < SUSPICIONS;
+            let halves = match reading {
                 Reading::Whole => {
                     self.tried = Tried::default();
                     self.paging.whole();
-                    self.tell(Event::Whole(self.scope.clone(), window)).await?;
+                    self.tell_whole(window).await?;
+                    continue;
                 }
-                Reading::PageTooLarge => rest.push((window, readings)),
-                Reading::NotWhole if readings == 0 && self.suspicions < SUSPICIONS => {
+                Reading::PageTooLarge => {
+                    rest.push(part);
+                    continue;
+                }
+                Reading::NotWhole if is_believed && !part.is_second => {
                     self.suspicions += 1;
-                    rest.push((window, 1));
+                    rest.push(Part {
+                        is_second: true,
+                        ..part
+                    });
+                    continue;
                 }
-                Reading::NotWhole if SUSPICIONS <= self.suspicions => self.gap(window).await?,
-                Reading::NotWhole | Reading::TooMany => match window.bisect(LEAST_WINDOW_MS) {
-                    Some((older, newer)) => rest.extend([(newer, 0), (older, 0)]),
-                    None => self.gap(window).await?,
-                },
+                Reading::NotWhole => part.halves(None).filter(|_| is_believed),
+                Reading::TooMany(total) => {
+                    let is_odd = part.announced.is_some() && part.announced <= total;
+                    self.suspicions += u32::from(is_odd);
+                    part.halves(total).filter(|_| is_believed || !is_odd)
+                }
+            };
+            match halves {
+                Some(halves) => rest.extend(halves),
+                None => self.gap(window).await?,
             }
         }
         Ok(())
@@ -81,65 +122,48 @@ impl ScopeReader<'_> {
 
     /// Reads the pages of a window, once. Rows are told as they come, whole or not.
     async fn read_pages(&mut self, window: Window) -> Result<Reading, Stop> {
-        let mut seen: HashSet<PlanExecutionId> = HashSet::new();
-        let mut unidentified = 0;
-        let mut first_total = None;
+        let mut tally = Tally::default();
         let (mut offset, mut size) = (0_u32, self.page_size());
-        // Whether the server seems to give smaller pages than it is asked for.
-        let mut is_capped = false;
+        // What the server seems to give at most, whatever it is asked for.
+        let mut cap = None;
         for _ in 0..PAGES {
             let page = match self.ask(window, &[], offset / size, size).await {
                 Ok(page) => page,
-                Err(SourceError::TooDeep { .. }) => return Ok(Reading::TooMany),
+                Err(SourceError::TooDeep { .. }) => return Ok(Reading::TooMany(None)),
                 Err(SourceError::PageGone { .. }) => return Ok(Reading::NotWhole),
                 Err(error) if self.shrinks(&error, size) => return Ok(Reading::PageTooLarge),
                 Err(error) => return Err(Stop::Source(error)),
             };
-            let total = page.total;
-            let first = *first_total.get_or_insert(total);
-            if first.is_some_and(|total| ROW_CAP < total) {
-                self.tell_rows(page, window).await?;
-                return Ok(Reading::TooMany);
-            }
             let rows = page.rows.len() as u64 + page.unidentified;
-            unidentified += page.unidentified;
-            let before = seen.len();
-            seen.extend(page.rows.iter().map(|row| row.id.clone()));
+            let is_new = tally.add(offset, &page);
             self.tell_rows(page, window).await?;
-            let distinct = seen.len() as u64 + unidentified;
+            if let Some(total) = tally.first_total.filter(|total| ROW_CAP < *total) {
+                return Ok(Reading::TooMany(Some(total)));
+            }
             let is_short = rows < u64::from(size);
-            if is_short && 0 < rows && total.is_some_and(|total| distinct < total) {
+            if is_short && 0 < rows && !tally.is_met() {
                 // More are announced: the server may give smaller pages than it is asked for. Its
                 // pages are then numbered by what it gives, so this one may have been another.
                 size = u32::try_from(rows).unwrap_or(size);
-                offset = u32::try_from(distinct).unwrap_or(u32::MAX) / size * size;
-                is_capped = true;
+                offset = u32::try_from(tally.distinct()).unwrap_or(u32::MAX) / size * size;
+                cap = Some(size);
                 continue;
             }
-            let is_last = is_short || total.is_some_and(|total| total <= distinct);
-            if is_last {
-                // Without a total the short page is all there is to go by.
-                let is_whole = first == total && total.is_none_or(|total| total == distinct);
-                return Ok(if is_whole {
-                    Reading::Whole
-                } else {
-                    Reading::NotWhole
-                });
+            if is_short || (tally.total.is_some() && tally.is_met()) {
+                return Ok(tally.verdict());
             }
-            if seen.len() == before {
+            if !is_new {
                 // The same page again: paging on would not end.
                 return Ok(Reading::NotWhole);
             }
             offset += size;
-            if is_capped {
-                // A full page of that size: so it is.
-                self.capped(size);
+            if cap == Some(size) {
+                self.seems_capped(size, window);
             } else {
-                let rest = total.map_or(u64::from(u32::MAX), |total| total - distinct);
-                (offset, size) = self.next_page(size, offset, rest);
+                (offset, size) = self.next_page(size, offset, tally.rest());
             }
         }
-        Ok(Reading::TooMany)
+        Ok(Reading::TooMany(None))
     }
 
     /// Reads narrow windows around executions: what a server gives that ignores lists of ids. Those
@@ -165,9 +189,9 @@ impl ScopeReader<'_> {
                     self.tell_missed(inside.map(|(id, _)| id)).await?;
                 }
                 Reading::PageTooLarge => rest.push(window),
-                Reading::NotWhole if SUSPICIONS <= self.suspicions => {}
-                reading @ (Reading::NotWhole | Reading::TooMany) => {
-                    self.suspicions += u32::from(matches!(reading, Reading::NotWhole));
+                Reading::NotWhole | Reading::TooMany(_) if SUSPICIONS <= self.suspicions => {}
+                Reading::NotWhole | Reading::TooMany(_) => {
+                    self.suspicions += 1;
                     let halves = window.bisect(LEAST_WINDOW_MS);
                     let halves = halves.into_iter().flat_map(|(older, newer)| [older, newer]);
                     rest.extend(halves.filter(holds));
@@ -175,6 +199,61 @@ impl ScopeReader<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// What the pages of one reading told so far.
+#[derive(Default)]
+struct Tally {
+    seen: HashSet<PlanExecutionId>,
+    /// Rows without an id, by the offset of their page.
+    unidentified: BTreeMap<u32, u64>,
+    /// Rows of the window, as the first page told.
+    first_total: Option<u64>,
+    /// The same, as the last page told.
+    total: Option<u64>,
+    is_begun: bool,
+}
+
+impl Tally {
+    /// Adds the page at `offset`; whether it shows an execution that none before did.
+    fn add(&mut self, offset: u32, page: &Page) -> bool {
+        if !self.is_begun {
+            (self.first_total, self.is_begun) = (page.total, true);
+        }
+        self.total = page.total;
+        // What is asked for again is not counted again.
+        self.unidentified.retain(|at, _| *at < offset);
+        self.unidentified.insert(offset, page.unidentified);
+        let before = self.seen.len();
+        self.seen.extend(page.rows.iter().map(|row| row.id.clone()));
+        before < self.seen.len()
+    }
+
+    fn distinct(&self) -> u64 {
+        self.seen.len() as u64 + self.unidentified.values().sum::<u64>()
+    }
+
+    /// Whether as many rows came as are announced, or none are.
+    fn is_met(&self) -> bool {
+        self.total.is_none_or(|total| total <= self.distinct())
+    }
+
+    /// Rows that are announced and have not come.
+    fn rest(&self) -> u64 {
+        self.total.map_or(u64::from(u32::MAX), |total| {
+            total.saturating_sub(self.distinct())
+        })
+    }
+
+    /// How the reading ended, after its last page. Without a total the short page is all there is to go by.
+    fn verdict(&self) -> Reading {
+        let is_exact = self.total.is_none_or(|total| total == self.distinct());
+        if is_exact && self.first_total == self.total {
+            Reading::Whole
+        } else {
+            Reading::NotWhole
+        }
     }
 }
 

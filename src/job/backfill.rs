@@ -5,8 +5,9 @@ use jiff::Timestamp;
 use super::{Session, Stop, conclude};
 use crate::config::SyncConfig;
 use crate::error::Error;
-use crate::extract::backfill::{Measured, beyond, measure, slices, uncovered};
+use crate::extract::backfill::{Measured, beyond, measure, slices, to_expect, uncovered};
 use crate::extract::fanout::Event;
+use crate::ids::Scope;
 use crate::progress::Progress;
 use crate::report::Report;
 
@@ -53,9 +54,17 @@ async fn run(
     }
     let (state, scopes) = (&session.record.state, &session.scopes);
     let wanted = uncovered(state, scopes, range.from, to, &rules, range.again);
-    let measured = session
-        .or_stop(measure(&session.client, wanted, config.concurrency()))
-        .await??;
+    let count = async |windows| {
+        let counted = measure(&session.client, windows, config.concurrency());
+        Ok::<_, Error>(session.or_stop(counted).await??)
+    };
+    let measured = count(wanted).await?;
+    let expected = to_expect(state, &measured, rules.retained_from);
+    let shown = count(expected.clone()).await?;
+    let is_missing = |scope: &Scope| {
+        let is_asked = expected.iter().any(|(asked, _)| asked == scope);
+        is_asked && !shown.busy.iter().any(|(busy, ..)| busy == scope)
+    };
     let Measured {
         idle, busy, failed, ..
     } = measured;
@@ -65,10 +74,16 @@ async fn run(
         landing.take(Event::Gap(scope, window), progress).await?;
     }
     for (scope, window) in idle {
-        // Counted and found empty: as whole as an answer gets.
-        landing
-            .take(Event::Whole(scope.clone(), window), progress)
-            .await?;
+        // Counted and found empty: as whole as an answer gets, unless the scope shows nothing any more.
+        let event = if is_missing(&scope) {
+            Event::Gap(scope, window)
+        } else {
+            Event::Whole(scope, window)
+        };
+        landing.take(event, progress).await?;
+    }
+    for (scope, row) in &shown.idle {
+        landing.suspect(scope, row.from());
     }
     for (window, done) in failed {
         let gap = Event::Gap(done.scope.clone(), window);

@@ -31,6 +31,7 @@ use crate::progress::Progress;
 use crate::report::Report;
 use crate::source::Client;
 use crate::tables::{OrgRow, ProjectRow};
+use crate::window::Window;
 use landing::Landing;
 
 /// Tells a run that a signal has come.
@@ -70,6 +71,7 @@ async fn run(
     let (asks, given_up) = plan_sync(&session.record.state, &session.scopes, &rules);
     report.given_up = given_up.len();
     report.covered_to = Some(rules.now - rules.window_lag);
+    warn_of_old_gaps(&asks, rules.retained_from);
     let mut landing = session.landing(report);
     landing.delta.fates.extend(given_up);
     landing.delta.listing = session.listing();
@@ -124,7 +126,8 @@ impl<'a> Session<'a> {
         let lake = or_stop(&mut stop, lake).await??;
         let treatment = lake.identity().treatment(lake.store(), pii)?;
         let client = client.treating(treatment);
-        let Recovered { mut landed, lists } = recover(&lake, clock(), &mut stop).await?;
+        let age_at = age_at(&lake, clock(), now);
+        let Recovered { mut landed, lists } = recover(&lake, age_at, &mut stop).await?;
         let recovered = std::mem::take(&mut landed.fates);
         report.add(landed);
         let record = Record::newest(lake.store())
@@ -193,8 +196,16 @@ impl<'a> Session<'a> {
         landing.report.count(&self.client);
         landing.report.drift.add(self.client.drift());
         committed?;
+        // A signal leaves no time for it; a deadline may be how every run ends.
+        if !matches!(read, Err(Error::Interrupted)) {
+            prune(
+                &self.lake,
+                age_at(&self.lake, clock(), self.now),
+                &self.lists,
+            )
+            .await;
+        }
         read?;
-        prune(&self.lake, clock(), &self.lists).await;
         landing.verdict(self.config.partial_exit_code)
     }
 
@@ -221,6 +232,15 @@ async fn sync_rules(
         start_date: config.start_date.unwrap_or(thirty_days),
         retained_from: retained_from(client.retention_months().await?, now),
     })
+}
+
+fn warn_of_old_gaps(asks: &BTreeMap<Scope, Ask>, retained_from: Timestamp) {
+    for (scope, ask) in asks {
+        let is_old = |window: &&Window| window.from() < retained_from;
+        for gap in ask.windows.iter().filter(is_old) {
+            tracing::warn!(%scope, %gap, "what the source no longer keeps of a gap is lost");
+        }
+    }
 }
 
 /// Before this the source keeps nothing, by the months that it tells.
@@ -281,7 +301,17 @@ impl Deadline {
 async fn recover(lake: &Lake, now: Timestamp, stop: &mut Stop) -> Result<Recovered, Error> {
     let lock = or_stop(stop, lake.store().lock(LOCK_PATIENCE)).await?;
     let _lock = lock.map_err(LakeError::from)?;
-    Ok(lake.recover(now).await?)
+    let recovered = lake.recover(now, || !*stop.borrow()).await?;
+    recovered.ok_or(Error::Interrupted)
+}
+
+/// The time by which the age of objects is told. A folder's are of the local clock; those of an object store
+/// are of its own, so where this machine's is ahead it must not make them older than they are.
+fn age_at(lake: &Lake, here: Timestamp, at_source: Timestamp) -> Timestamp {
+    match lake.store().folder() {
+        Some(_) => here,
+        None => here.min(at_source),
+    }
 }
 
 fn listing(found: &Discovery, now: Timestamp, key: String) -> Listing {

@@ -191,10 +191,16 @@ impl Lake {
     /// which those runs may not have committed. Every run begins with it; the lists go once they
     /// are two hours old ([`Lake::prune`]).
     ///
+    /// `may_go_on` is asked before each partition; `None` where it said no: the rest is left to the next run.
+    ///
     /// # Errors
     ///
     /// As [`Lake::derive`].
-    pub async fn recover(&self, now: Timestamp) -> Result<Recovered, LakeError> {
+    pub async fn recover(
+        &self,
+        now: Timestamp,
+        mut may_go_on: impl FnMut() -> bool,
+    ) -> Result<Option<Recovered>, LakeError> {
         let Recovered {
             mut landed,
             mut lists,
@@ -210,13 +216,16 @@ impl Lake {
             // A list that cannot be read was never whole: its run had merged nothing yet.
             if let Ok(list) = serde_json::from_slice::<Pending>(&bytes) {
                 for partition in list.partitions {
+                    if !may_go_on() {
+                        return Ok(None);
+                    }
                     self.recover_partition(partition, &list.run_id, &mut landed)
                         .await?;
                 }
             }
             lists.push(found.path);
         }
-        Ok(Recovered { landed, lists })
+        Ok(Some(Recovered { landed, lists }))
     }
 
     async fn recover_partition(
@@ -432,11 +441,14 @@ pub(super) mod tests {
         let made = pending().await[0].modified.as_millisecond();
         let later = |minutes: i64| from_ms(made + minutes * 60_000);
         // Too young to be a dead run's.
-        let lists = lake.recover(later(5)).await.unwrap().lists;
+        let recovered = async |at| lake.recover(at, || true).await.unwrap().unwrap();
+        let lists = recovered(later(5)).await.lists;
         assert!(lists.is_empty());
         lake.prune(later(180), &lists).await.unwrap();
         assert_eq!(pending().await.len(), 1, "nobody has seen to it");
-        let lists = lake.recover(later(180)).await.unwrap().lists;
+        let stopped = lake.recover(later(180), || false).await.unwrap();
+        assert!(stopped.is_none(), "the rest is left to the next run");
+        let lists = recovered(later(180)).await.lists;
         lake.prune(later(180), &lists).await.unwrap();
         assert!(pending().await.is_empty());
     }

@@ -24,7 +24,7 @@ pub const LAKE: &str = "_state/lake.json";
 /// The folder of the checkpoint's records.
 pub const CHECKPOINTS: &str = "_state/checkpoints";
 
-/// The folder of the lists of dates that are being merged.
+/// The folder of the lists of partitions that are being merged.
 pub const PENDING: &str = "_state/pending";
 
 /// The folder where a local lake stages its objects: outside of every glob over a table.
@@ -122,12 +122,12 @@ pub fn probe(id: &str) -> String {
     format!("{STAGING}/probe-{id}")
 }
 
-/// The list of dates that a run is about to merge; `part` counts the spools of the run.
+/// The list of partitions that a run is about to merge; `part` counts the spools of the run.
 pub fn pending(run_id: &str, part: u32) -> String {
     format!("{}{part}.json", pending_of(run_id))
 }
 
-/// With what the paths of a run's lists of dates begin.
+/// With what the paths of a run's lists of partitions begin.
 pub fn pending_of(run_id: &str) -> String {
     format!("{PENDING}/{run_id}-")
 }

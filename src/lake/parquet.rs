@@ -469,6 +469,10 @@ async fn stamp_of(store: &Store, path: &str, found: &Found) -> Result<Stamp, Sta
         path: path.to_owned(),
         source,
     };
+    if found.size == 0 {
+        // A store refuses an empty range.
+        return Err(failed(ParquetError::EOF("an empty file".to_owned())).into());
+    }
     let mut length = FOOTER_GUESS.min(found.size);
     loop {
         let end = store

@@ -83,6 +83,14 @@ pub enum SourceError {
         /// The server's words.
         message: String,
     },
+    /// So many rows without a start that the field must have changed: they have no place in a lake.
+    #[error("{place} gives executions without `startTs`, more than {limit} of them")]
+    Undated {
+        /// What was asked for.
+        place: Place,
+        /// As many are kept in the checkpoint.
+        limit: usize,
+    },
     /// Another 4xx, or a status other than SUCCESS: asking again would give the same.
     #[error("{place} answered {status}{}: {message}", behind_space(code))]
     Rejected {
@@ -262,6 +270,7 @@ impl SourceError {
             | Self::Forbidden { .. }
             | Self::TooDeep { .. }
             | Self::PageGone { .. }
+            | Self::Undated { .. }
             | Self::InvalidKey
             | Self::InvalidAccount
             | Self::InvalidBaseUrl

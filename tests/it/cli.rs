@@ -78,6 +78,13 @@ fn what_makes_no_sense_is_wrong_usage() {
         (["--lake", ""], "names no lake"),
         (["--lake", "s3://"], "names no lake"),
         (["--lake", "file://elsewhere/lake"], "names no lake"),
+        (["--lake", "s3://bucket/team#1"], "without `?`, `#`"),
+        (["--lake", "s3://bucket/team?a=b"], "without `?`, `#`"),
+        (["--lake", "s3://id:secret@bucket/team"], "without `?`, `#`"),
+        (
+            ["--lake", "gs://id:secret@bucket/team"],
+            "`gs://…@bucket/team`",
+        ),
         (["--window-lag", "soon"], "`soon` is no duration"),
         (["--window-lag", "7000000d"], "7000000d is too long"),
         (["--start-date", "yesterday"], "`yesterday` is no date"),

@@ -118,6 +118,29 @@ fn a_backfill_beyond_the_watermark_leaves_a_gap_up_to_itself() {
 }
 
 #[test]
+fn a_project_that_shows_nothing_any_more_is_not_taken_for_empty() {
+    let sim = living();
+    let lake = Lake::new();
+    sim.sync(&lake, &["--start-date", &days_ago(&sim, 3)])
+        .expect(3);
+    let silent = sim.busy()[0].clone();
+    let any = Match::executions().of(silent.clone());
+    sim.faults().always(any, FaultKind::NoRows);
+    let report = backfill(&sim, &lake, &[]).expect(3).json();
+    let told = &report["suspiciously_empty"];
+    assert_eq!(told.as_array().unwrap().len(), 1, "{report}");
+    assert_eq!(told[0]["project"], json!(silent.project));
+    assert_eq!(report["gaps"], 2, "and the forbidden project's");
+    // A gap that is as empty as all else of the project stays.
+    let report = sim.sync(&lake, &[]).expect(3).json();
+    assert_eq!(report["gaps"], 2);
+    sim.faults().clear();
+    let report = sim.sync(&lake, &[]).expect(3).json();
+    assert_eq!(report["gaps"], 1);
+    sim.assert_truth(&lake);
+}
+
+#[test]
 fn a_project_that_fails_while_it_is_counted_is_read_by_the_next_sync() {
     let sim = living();
     let lake = Lake::new();
@@ -214,6 +237,8 @@ fn an_audit_tells_work_in_progress_foreign_files_and_damage_apart() {
     assert_eq!(kinds(&lost), [("damage".to_owned(), missing_inner.clone())]);
 
     fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    let (emptied, emptied_inner) = path("deployments", "part-0-of-1.parquet");
+    fs::write(emptied, "").unwrap();
     let (foreign, foreign_inner) = path("commits", "copy.parquet");
     let (own, _) = path("commits", "part-0-of-1.parquet");
     fs::copy(own, &foreign).unwrap();
@@ -221,6 +246,7 @@ fn an_audit_tells_work_in_progress_foreign_files_and_damage_apart() {
     let expected = [
         ("ahead", missing_inner),
         ("foreign", foreign_inner),
+        ("damage", emptied_inner),
         ("damage", cut_inner),
     ];
     assert_eq!(
@@ -234,7 +260,7 @@ fn an_audit_tells_work_in_progress_foreign_files_and_damage_apart() {
         .json();
     assert_eq!(
         replayed["files"].as_array().unwrap().len(),
-        2,
+        3,
         "only what was missing or damaged"
     );
     verify(&lake).expect(0);

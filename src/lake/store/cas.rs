@@ -93,10 +93,12 @@ impl Store {
                 Expected::Version(tag) => Onto::Version(tag.clone()),
             };
             // On a disk the answer is certain.
-            return Ok(match local::put(folder, path, body, onto).await? {
-                Written::Done(tag) => Landing::Landed(tag),
-                Written::Refused => Landing::Lost,
-            });
+            return Ok(
+                match local::put(folder, path, body, onto, self.held.keep()).await? {
+                    Written::Done(tag) => Landing::Landed(tag),
+                    Written::Refused => Landing::Lost,
+                },
+            );
         }
         let mode = match expected {
             Expected::Absent => PutMode::Create,

@@ -4,7 +4,9 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,16 +16,35 @@ use super::{StoreError, Tag, file_of, staging_of};
 use crate::failpoint::hit;
 use crate::lake::layout;
 
-/// The lock of a local lake; released when dropped, or when the process dies.
+/// The lock of a local lake; released when dropped, or when the process dies. A put that is on its way
+/// keeps it: whoever waited for the put may be gone.
 #[derive(Debug)]
-pub struct LockGuard {
-    _file: Option<File>,
-}
+pub struct LockGuard(Option<Arc<File>>);
 
 impl LockGuard {
     /// The lock of a lake that needs none: conditional puts are enough there.
     pub(super) fn none() -> Self {
-        Self { _file: None }
+        Self(None)
+    }
+}
+
+/// The lock that this process holds, as long as it does.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held(Arc<Mutex<Weak<File>>>);
+
+impl Held {
+    pub(super) fn set(&self, lock: &LockGuard) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            lock.0.as_ref().map(Arc::downgrade).unwrap_or_default();
+    }
+
+    pub(super) fn keep(&self) -> LockGuard {
+        LockGuard(
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .upgrade(),
+        )
     }
 }
 
@@ -100,7 +121,7 @@ pub(super) async fn lock(folder: &Path, patience: Duration) -> Result<LockGuard,
         }
     }
     sweep(&staging_of(folder)).map_err(failed)?;
-    Ok(LockGuard { _file: Some(file) })
+    Ok(LockGuard(Some(Arc::new(file))))
 }
 
 /// Removes what dead runs left staged. Only under the lock, so no living run's file is among them,
@@ -125,17 +146,19 @@ fn sweep(staging: &Path) -> io::Result<()> {
 }
 
 /// Puts `body` under `path`: staged, synced, then renamed (or linked, where nothing may stand
-/// there), and the folder synced. Under [`Onto::Version`] the caller holds the lock.
+/// there), and the folder synced. Under [`Onto::Version`] `lock` is that of the lake.
 pub(super) async fn put(
     folder: &Path,
     path: &str,
     body: Bytes,
     onto: Onto,
+    lock: LockGuard,
 ) -> Result<Written, StoreError> {
     let target = file_of(folder, path);
     let staged = staging_of(folder).join(Ulid::generate().to_string());
     let shown = target.display().to_string();
     let write = move || {
+        let _lock = lock;
         let outcome = stage(&staged, &body).and_then(|tag| publish(&staged, &target, &onto, tag));
         if !matches!(outcome, Ok(Written::Done(_))) || matches!(onto, Onto::Nothing) {
             remove(&staged)?;
@@ -193,17 +216,7 @@ fn tag_of(meta: &fs::Metadata) -> Tag {
     let modified = meta.modified().ok();
     let since = modified.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     let micros = since.unwrap_or_default().as_micros();
-    Tag(format!("\"{:x}-{micros:x}-{:x}\"", inode(meta), meta.len()))
-}
-
-#[cfg(unix)]
-fn inode(meta: &fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(meta)
-}
-
-#[cfg(not(unix))]
-fn inode(_: &fs::Metadata) -> u64 {
-    0
+    Tag(format!("\"{:x}-{micros:x}-{:x}\"", meta.ino(), meta.len()))
 }
 
 /// Makes the folders above `path`, and syncs each new one into the folder that holds it.
@@ -227,8 +240,8 @@ fn make_parents(path: &Path) -> io::Result<()> {
 /// Makes the entry of `path` in its folder survive a loss of power.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
-        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
-        _ => Ok(()),
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
     }
 }
 
@@ -254,27 +267,16 @@ mod tests {
     async fn only_the_expected_version_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
-        let Written::Done(first) = put(at, "a=1/b.parquet", body("1"), Onto::Nothing)
-            .await
-            .unwrap()
-        else {
+        let put = |text, onto| put(at, "a=1/b.parquet", body(text), onto, LockGuard::none());
+        let Written::Done(first) = put("1", Onto::Nothing).await.unwrap() else {
             panic!("nothing stood there")
         };
-        assert_eq!(
-            put(at, "a=1/b.parquet", body("2"), Onto::Nothing)
-                .await
-                .unwrap(),
-            Written::Refused
-        );
+        assert_eq!(put("2", Onto::Nothing).await.unwrap(), Written::Refused);
         let onto = || Onto::Version(first.clone());
-        let Written::Done(second) = put(at, "a=1/b.parquet", body("3"), onto()).await.unwrap()
-        else {
+        let Written::Done(second) = put("3", onto()).await.unwrap() else {
             panic!("the first version stood there")
         };
-        assert_eq!(
-            put(at, "a=1/b.parquet", body("4"), onto()).await.unwrap(),
-            Written::Refused
-        );
+        assert_eq!(put("4", onto()).await.unwrap(), Written::Refused);
         let store = Store::open(&at.display().to_string()).unwrap();
         let (bytes, tag) = store.get("a=1/b.parquet").await.unwrap().unwrap();
         assert_eq!(
@@ -319,6 +321,21 @@ mod tests {
         assert!(matches!(refused, StoreError::Locked { .. }), "{refused}");
         drop(held);
         lock(folder.path(), Duration::ZERO).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_put_on_its_way_keeps_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().display().to_string()).unwrap();
+        let lock = async || store.lock(Duration::ZERO).await;
+        let held = lock().await.unwrap();
+        let put = store.held.keep();
+        drop(held);
+        lock().await.unwrap_err();
+        drop(put);
+        drop(lock().await.unwrap());
+        drop(store.held.keep());
+        lock().await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

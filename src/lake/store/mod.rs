@@ -32,6 +32,7 @@ pub struct Store {
     prefix: Path,
     /// The folder of a local lake: `object_store` only reads there, writing is ours.
     folder: Option<PathBuf>,
+    held: local::Held,
     shown: Arc<str>,
     /// Whether requests are given up that go unanswered.
     is_impatient: bool,
@@ -70,6 +71,11 @@ pub enum StoreError {
         /// What was given.
         url: String,
     },
+    /// A URL of S3 that says more than a bucket and a prefix.
+    #[error(
+        "a lake in S3 is `s3://bucket/prefix`, without `?`, `#` or a user: keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    )]
+    UrlParts,
     /// The settings of the object store make no sense, for instance a bucket without region.
     #[error("set up `{url}`")]
     Setup {
@@ -130,7 +136,7 @@ pub enum StoreError {
 /// [`StoreError::Url`] for anything else, [`StoreError::File`] where there is no present folder.
 pub fn local_folder(url: &str) -> Result<Option<PathBuf>, StoreError> {
     let none = || StoreError::Url {
-        url: url.to_owned(),
+        url: without_user(url),
     };
     let path = match url.split_once("://") {
         Some(("s3" | "s3a", _)) => return Ok(None),
@@ -175,6 +181,7 @@ impl Store {
             objects: Arc::new(LocalFileSystem::new()),
             prefix,
             folder: Some(folder),
+            held: local::Held::default(),
             shown: shown.into(),
             is_impatient: false,
         })
@@ -191,9 +198,13 @@ impl Store {
             ..RetryConfig::default()
         };
         let none = || StoreError::Url {
-            url: url.to_owned(),
+            url: without_user(url),
         };
         let parsed = url::Url::parse(url).map_err(|_| none())?;
+        let has_more = parsed.query().or(parsed.fragment()).or(parsed.password());
+        if has_more.is_some() || !parsed.username().is_empty() {
+            return Err(StoreError::UrlParts);
+        }
         parsed.host_str().ok_or_else(none)?;
         // One put moves a whole object: 5 s and 1 s for each MiB, at the largest that is put.
         let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
@@ -218,6 +229,7 @@ impl Store {
             objects,
             prefix,
             folder: None,
+            held: local::Held::default(),
             shown: shown.into(),
             is_impatient: false,
         }
@@ -240,10 +252,12 @@ impl Store {
     /// [`StoreError::Locked`] when another run keeps it for longer, [`StoreError::File`] where the
     /// lock file cannot be made.
     pub async fn lock(&self, patience: Duration) -> Result<LockGuard, StoreError> {
-        match &self.folder {
-            Some(folder) => local::lock(folder, patience).await,
-            None => Ok(LockGuard::none()),
-        }
+        let Some(folder) = &self.folder else {
+            return Ok(LockGuard::none());
+        };
+        let lock = local::lock(folder, patience).await?;
+        self.held.set(&lock);
+        Ok(lock)
     }
 
     /// Gives up the lock and takes it again, so late that whoever waits for it has it in between.
@@ -270,9 +284,10 @@ impl Store {
     /// [`StoreError::Objects`] after the store's retries.
     pub async fn get(&self, path: &str) -> Result<Option<(Bytes, Tag)>, StoreError> {
         let read = async {
-            let result = self.objects.get(&self.at(path)).await?;
-            let tag = result.meta.e_tag.clone();
-            Ok((result.bytes().await?, tag))
+            let found = self.answer(0, self.objects.get(&self.at(path))).await?;
+            let tag = found.meta.e_tag.clone();
+            let size = usize::try_from(found.meta.size).unwrap_or(usize::MAX);
+            Ok((self.answer(size, found.bytes()).await?, tag))
         };
         match read.await {
             Ok((bytes, tag)) => Ok(Some((bytes, self.tagged(path, tag)?))),
@@ -347,14 +362,14 @@ impl Store {
     }
 
     /// Writes an object that no other run writes, whatever stands there: reports, lists of
-    /// dates; or that all runs write alike.
+    /// partitions; or that all runs write alike.
     ///
     /// # Errors
     ///
     /// [`StoreError::Objects`] or [`StoreError::File`].
     pub async fn overwrite(&self, path: &str, body: Bytes) -> Result<(), StoreError> {
         if let Some(folder) = &self.folder {
-            return local::put(folder, path, body, local::Onto::Anything)
+            return local::put(folder, path, body, local::Onto::Anything, self.held.keep())
                 .await
                 .map(drop);
         }
@@ -388,7 +403,7 @@ impl Store {
         self.answer(bytes, put).await
     }
 
-    /// The answer to a request that brings `bytes`, or an error where none comes: a connection that is
+    /// The answer to a request that brings or fetches `bytes`, or an error where none comes: a connection that is
     /// dead says nothing. What becomes of a put is not known then.
     async fn answer<T>(
         &self,
@@ -454,6 +469,18 @@ impl StoreError {
     /// Whether other runs are the cause, so that the same run may succeed later.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Changed { .. } | Self::Locked { .. })
+    }
+}
+
+/// A URL as it may be shown: who it names, and with which password, is left out.
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://…@{host}{path}"),
+        None => url.to_owned(),
     }
 }
 
