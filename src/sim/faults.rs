@@ -57,6 +57,8 @@ pub enum FaultKind {
     TooManyRequestsAs400,
     /// The total is off by so many.
     WrongTotal(i64),
+    /// The total is this, whatever the window.
+    FixedTotal(u64),
     /// The last row comes twice.
     DuplicateLastRow,
     /// Each page but the first begins one row early, as after a new row.
@@ -73,6 +75,8 @@ pub enum FaultKind {
     ExtraField,
     /// What may be null is null.
     NullEverywhere,
+    /// No row tells when it started.
+    NoStart,
     /// Answers from a replica that lags by so much. The `Date` header does not lag.
     StaleAnswer(Duration),
     /// Every third row is missing, and not counted either.
@@ -206,6 +210,7 @@ impl FaultKind {
                 let total = data["totalElements"].as_i64().unwrap_or(0) + delta;
                 data["totalElements"] = total.max(0).into();
             },
+            Self::FixedTotal(total) => &move |data| data["totalElements"] = (*total).into(),
             Self::DuplicateLastRow => &duplicate_last,
             Self::UnknownStatus => &|data| {
                 if let Some(row) = data["content"].get_mut(0) {
@@ -214,6 +219,7 @@ impl FaultKind {
             },
             Self::ExtraField => &|data| each_row(data, extra),
             Self::NullEverywhere => &|data| each_row(data, nulls),
+            Self::NoStart => &|data| each_row(data, |row| drop(row.remove("startTs"))),
             _ => return body,
         };
         let Ok(mut value) = serde_json::from_str::<Value>(&body) else {

@@ -146,6 +146,50 @@ fn a_total_that_is_never_met_leaves_a_gap_that_the_next_run_fills() {
     }
 }
 
+#[test]
+fn a_large_total_that_ignores_the_window_does_not_cost_for_ever() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let bad = sim.busy()[0].clone();
+    let when = Match::executions().of(bad.clone());
+    sim.faults().always(when, FaultKind::FixedTotal(50_000));
+    let report = sim.sync(&lake, &[]).expect(3).json();
+    assert_eq!(failure_of(&report, bad.project.as_str())["code"], "partial");
+    let requests = report["requests"]["total"].as_u64().unwrap();
+    assert!(requests < 100, "{requests}");
+
+    sim.faults().clear();
+    sim.advance(SignedDuration::from_mins(1));
+    let report = sim.sync(&lake, &[]).expect(3).json();
+    assert_eq!(report["gaps"], 1, "the forbidden project's");
+    sim.assert_truth(&lake);
+}
+
+#[test]
+fn a_start_that_no_row_tells_any_more_fails_the_run_and_fills_no_checkpoint() {
+    let spec = AccountSpec {
+        orgs: 1,
+        projects_per_org: 1,
+        executions: 1_500,
+        forbidden_project: false,
+        ..AccountSpec::small(now())
+    };
+    let sim = Sim::start(&spec, |_| {});
+    let lake = Lake::new();
+    sim.faults().always(Match::executions(), FaultKind::NoStart);
+    let file = lake.beside("report.json");
+    sim.sync(&lake, &["--report", &file]).expect(1);
+    let report: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let message = report["failures"][0]["message"].as_str().unwrap();
+    assert!(message.contains("without `startTs`"), "{message}");
+    assert!(report["open_executions"].as_u64().unwrap() <= 1_000);
+
+    sim.faults().clear();
+    let report = sim.sync(&lake, &[]).expect(0).json();
+    assert_eq!(report["gaps"], 0);
+    sim.assert_truth(&lake);
+}
+
 fn failure_of<'a>(report: &'a Value, project: &str) -> &'a Value {
     let failures = report["failures"].as_array().unwrap();
     let of_it = |failure: &&Value| failure["project"] == *project;
