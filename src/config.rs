@@ -162,11 +162,9 @@ impl SourceConfig {
         })
     }
 
-    /// A fingerprint of the key: two keys see different scopes. Not reversible.
+    /// A fingerprint of the key: two keys see different scopes.
     pub fn key_fingerprint(&self) -> String {
-        let hash = xxhash_rust::xxh3::xxh3_128(self.api_key.expose_secret().as_bytes());
-        // Half of the bits, so that nothing can be tried against it with certainty.
-        format!("{:016x}", u64::try_from(hash >> 64).unwrap_or_default())
+        crate::pii::fingerprint(&self.api_key)
     }
 }
 

@@ -77,19 +77,27 @@ impl Key {
         (SHORTEST_KEY <= text.chars().count()).then(|| Self(SecretString::from(text.to_owned())))
     }
 
-    /// What tells the key apart from others: 64 bits of a keyed hash of a constant.
+    /// What tells the key apart from others.
     pub fn fingerprint(&self) -> String {
-        let mut hash = self.hmac();
-        hash.update(FINGERPRINT_OF);
-        let mut text = Vec::new();
-        write_hex(&hash.finalize().into_bytes()[..8], &mut text);
-        String::from_utf8(text).expect("hexadecimal digits are text")
+        fingerprint(&self.0)
     }
 
     fn hmac(&self) -> Hmac<Sha256> {
-        Hmac::new_from_slice(self.0.expose_secret().as_bytes())
-            .expect("HMAC takes a key of any length")
+        hmac(&self.0)
     }
+}
+
+/// What tells a secret apart from others: 64 bits of a keyed hash of a constant.
+pub fn fingerprint(secret: &SecretString) -> String {
+    let mut hash = hmac(secret);
+    hash.update(FINGERPRINT_OF);
+    let mut text = Vec::new();
+    write_hex(&hash.finalize().into_bytes()[..8], &mut text);
+    String::from_utf8(text).expect("hexadecimal digits are text")
+}
+
+fn hmac(secret: &SecretString) -> Hmac<Sha256> {
+    Hmac::new_from_slice(secret.expose_secret().as_bytes()).expect("HMAC takes a key of any length")
 }
 
 /// What the user asked for; without a mode a key means `hash`, and nothing means what the lake does.

@@ -248,7 +248,15 @@ impl Report {
     /// Adds objects that were replaced; of one object replaced twice the last counts.
     pub fn add_files(&mut self, files: Vec<WrittenFile>) {
         for file in files {
-            self.files.retain(|known| known.path != file.path);
+            let first = WrittenFile {
+                rows: 0,
+                bytes: 0,
+                ..file.clone()
+            };
+            let known = self.files.range(first..).next();
+            if let Some(known) = known.filter(|known| known.path == file.path).cloned() {
+                self.files.remove(&known);
+            }
             self.files.insert(file);
         }
     }

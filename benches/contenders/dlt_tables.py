@@ -240,121 +240,146 @@ def committed(stamp: int | None) -> int | None:
     return ms if 946_684_800_000 <= ms < 4_133_980_800_000 else None
 
 
+def ended(summary: dict) -> dict:
+    """How an execution stands, and why."""
+    status = summary.get("status") or None
+    of = category(status)
+    start, end = summary["startTs"], summary.get("endTs")
+    failure = summary.get("failureInfo") or {}
+    error = failure.get("message") or (summary.get("executionErrorInfo") or {}).get("message")
+    aborted = summary.get("abortedBy") or {}
+    return {
+        "status": status,
+        "status_category": of,
+        "is_terminal": of in OVER,
+        "is_failure_ignored": (status or "").replace("_", "").lower() == "ignorefailed",
+        "start_ts": start,
+        "end_ts": end,
+        "duration_ms": duration(of, start, end),
+        "error_message": error or None,
+        "failure_types": failure_types(failure),
+        "aborted_by_name": aborted.get("userName") or None,
+        "aborted_by_email": aborted.get("email") or None,
+        "aborted_ts": aborted.get("createdAt"),
+    }
+
+
+def begun(summary: dict) -> dict:
+    """What an execution was begun by, and what it follows."""
+    trigger = summary.get("executionTriggerInfo") or {}
+    by = trigger.get("triggeredBy") or {}
+    retry = summary.get("retryExecutionMetadata") or {}
+    own = summary["planExecutionId"]
+    root, previous = (
+        None if other == own else other or None
+        for other in (retry.get("rootExecutionId"), retry.get("parentExecutionId"))
+    )
+    parent = summary.get("parentStageInfo") or {}
+    parents = NO_PARENT
+    if parent.get("hasparentpipeline") or parent.get("hasParentPipeline"):
+        parents = {
+            column: parent.get(lower) or parent.get(camel) or None
+            for column, (lower, camel) in PARENT.items()
+        }
+    return {
+        "trigger_type": trigger.get("triggerType") or None,
+        "trigger_id": by.get("triggerIdentifier") or None,
+        "triggered_by_id": by.get("uuid") or None,
+        "triggered_by_name": by.get("identifier") or None,
+        "triggered_by_email": (by.get("extraInfo") or {}).get("email") or None,
+        "is_retry": bool(summary.get("isRetriedExecution") or root or previous),
+        "retry_root_execution_id": root,
+        "retry_parent_execution_id": previous,
+        "is_rerun": bool(trigger.get("isRerun")),
+        "rerun_of_execution_id": (trigger.get("rerunInfo") or {}).get("prevExecutionId") or None,
+        **parents,
+    }
+
+
+def totals(started: int, stages: list[dict]) -> dict:
+    """What an execution tells of its stages."""
+    ran = [stage for stage in stages if stage["start_ts"] is not None]
+    first = min((stage["start_ts"] for stage in ran if stage["ran_in_this_execution"]), default=None)
+    outcomes = [stage["status_category"] for stage in stages]
+    return {
+        "queued_ms": None if first is None else first - started,
+        "was_rolled_back": any(stage["is_rollback"] for stage in ran),
+        "stage_count": len(stages),
+        "succeeded_stage_count": outcomes.count("success"),
+        "failed_stage_count": outcomes.count("failure"),
+        "running_stage_count": outcomes.count("running"),
+    }
+
+
 def rows_of(org: str, project: str, page: list[dict]) -> dict[str, list[dict]]:
     """The rows of each table."""
     observed = int(time() * 1000)
     found = {name: [] for name in COLUMNS}
-    for s in page:
-        id, started = s["planExecutionId"], s["startTs"]
-        scope = {"org_id": org, "project_id": project, "plan_execution_id": id, "observed_ts": observed}
-        pipeline = s.get("pipelineIdentifier") or None
+    for summary in page:
+        started = summary["startTs"]
+        scope = {
+            "org_id": org,
+            "project_id": project,
+            "plan_execution_id": summary["planExecutionId"],
+            "observed_ts": observed,
+        }
+        pipeline = summary.get("pipelineIdentifier") or None
         head = {**scope, "pipeline_id": pipeline, "execution_start_ts": started}
-        stages, deployments = stages_of(head, started, s.get("layoutNodeMap") or {})
+        stages, deployments = stages_of(head, started, summary.get("layoutNodeMap") or {})
 
-        modules = s.get("moduleInfo") or {}
-        ci = modules.get("ci") or {}
+        modules = summary.get("moduleInfo") or {}
         cd = modules.get("cd") or modules.get("CD") or {}
-        built = ci.get("ciExecutionInfoDTO") or {}
-        request = built.get("pullRequest") or {}
+        ci = modules.get("ci") or {}
+        info = ci.get("ciExecutionInfoDTO") or {}
+        pull_request = info.get("pullRequest") or {}
         number = ci.get("prNumber")
         build = {
             "repo_name": ci.get("repoName") or None,
-            "branch": ci.get("branch") or request.get("sourceBranch") or None,
-            "pr_number": whole(request.get("id") if number is None else number),
+            "branch": ci.get("branch") or pull_request.get("sourceBranch") or None,
+            "pr_number": whole(pull_request.get("id") if number is None else number),
         }
-        commits = commits_of(head, build, [built.get("branch") or {}, request])
+        commits = commits_of(head, build, [info.get("branch") or {}, pull_request])
 
-        status = s.get("status") or None
-        of = category(status)
-        end = s.get("endTs")
-        trigger = s.get("executionTriggerInfo") or {}
-        by = trigger.get("triggeredBy") or {}
-        retry = s.get("retryExecutionMetadata") or {}
-        root, previous = (
-            None if other == id else other or None
-            for other in (retry.get("rootExecutionId"), retry.get("parentExecutionId"))
-        )
-        parent = s.get("parentStageInfo") or {}
-        has_parent = parent.get("hasparentpipeline") or parent.get("hasParentPipeline")
-        git = s.get("gitDetails") or {}
-        failure = s.get("failureInfo") or {}
-        error = failure.get("message") or (s.get("executionErrorInfo") or {}).get("message")
-        aborted = s.get("abortedBy") or {}
-        ran = [stage for stage in stages if stage["start_ts"] is not None]
-        first = min((stage["start_ts"] for stage in ran if stage["ran_in_this_execution"]), default=None)
-        outcomes = [stage["status_category"] for stage in stages]
-        is_terminal = of in OVER
-
+        end = ended(summary)
+        git = summary.get("gitDetails") or {}
+        execution = {
+            **scope,
+            **build,
+            **end,
+            **begun(summary),
+            **totals(started, stages),
+            "pipeline_id": pipeline,
+            "pipeline_name": summary.get("name") or None,
+            "run_sequence": summary.get("runSequence"),
+            "created_ts": summary.get("createdAt"),
+            "timeout_ts": summary.get("pipelineTimeoutTs"),
+            "execution_mode": summary.get("executionMode") or None,
+            "modules": texts(summary.get("modules")),
+            "tags": {tag["key"]: tag.get("value") for tag in summary.get("tags") or ()},
+            "store_type": summary.get("storeType") or None,
+            "yaml_repo_name": git.get("repoName") or None,
+            "yaml_branch": git.get("branch") or None,
+            "yaml_file_path": git.get("filePath") or None,
+            "yaml_commit_sha": git.get("commitId") or None,
+            "commit_sha": commits[0]["commit_sha"] if commits else None,
+            "ci_event": info.get("event") or None,
+            "services": texts(cd.get("serviceIdentifiers")),
+            "environments": texts(cd.get("envIdentifiers")),
+            "environment_types": texts(cd.get("environmentTypes")),
+            "infrastructures": texts(cd.get("infrastructureIdentifiers")),
+            "module_info": json(summary.get("moduleInfo")),
+            "first_observed_ts": observed,
+        }
+        raw = {
+            **scope,
+            "start_ts": started,
+            "is_terminal": end["is_terminal"],
+            "first_observed_ts": observed,
+            "summary": json(summary),
+        }
+        found["executions"].append(execution)
         found["stages"] += stages
         found["deployments"] += deployments
         found["commits"] += commits
-        found["_raw"].append(
-            {
-                **scope,
-                "start_ts": started,
-                "is_terminal": is_terminal,
-                "first_observed_ts": observed,
-                "summary": json(s),
-            }
-        )
-        found["executions"].append(
-            {
-                **scope,
-                **build,
-                "pipeline_id": pipeline,
-                "pipeline_name": s.get("name") or None,
-                "run_sequence": s.get("runSequence"),
-                "status": status,
-                "status_category": of,
-                "is_terminal": is_terminal,
-                "is_failure_ignored": (status or "").replace("_", "").lower() == "ignorefailed",
-                "created_ts": s.get("createdAt"),
-                "start_ts": started,
-                "end_ts": end,
-                "duration_ms": duration(of, started, end),
-                "queued_ms": None if first is None else first - started,
-                "timeout_ts": s.get("pipelineTimeoutTs"),
-                "trigger_type": trigger.get("triggerType") or None,
-                "trigger_id": by.get("triggerIdentifier") or None,
-                "triggered_by_id": by.get("uuid") or None,
-                "triggered_by_name": by.get("identifier") or None,
-                "triggered_by_email": (by.get("extraInfo") or {}).get("email") or None,
-                "execution_mode": s.get("executionMode") or None,
-                "is_retry": bool(s.get("isRetriedExecution") or root or previous),
-                "retry_root_execution_id": root,
-                "retry_parent_execution_id": previous,
-                "is_rerun": bool(trigger.get("isRerun")),
-                "rerun_of_execution_id": (trigger.get("rerunInfo") or {}).get("prevExecutionId") or None,
-                **(
-                    {name: parent.get(a) or parent.get(b) or None for name, (a, b) in PARENT.items()}
-                    if has_parent
-                    else NO_PARENT
-                ),
-                "was_rolled_back": any(stage["is_rollback"] for stage in ran),
-                "modules": texts(s.get("modules")),
-                "tags": {tag["key"]: tag.get("value") for tag in s.get("tags") or ()},
-                "store_type": s.get("storeType") or None,
-                "yaml_repo_name": git.get("repoName") or None,
-                "yaml_branch": git.get("branch") or None,
-                "yaml_file_path": git.get("filePath") or None,
-                "yaml_commit_sha": git.get("commitId") or None,
-                "commit_sha": commits[0]["commit_sha"] if commits else None,
-                "ci_event": built.get("event") or None,
-                "services": texts(cd.get("serviceIdentifiers")),
-                "environments": texts(cd.get("envIdentifiers")),
-                "environment_types": texts(cd.get("environmentTypes")),
-                "infrastructures": texts(cd.get("infrastructureIdentifiers")),
-                "stage_count": len(stages),
-                "succeeded_stage_count": outcomes.count("success"),
-                "failed_stage_count": outcomes.count("failure"),
-                "running_stage_count": outcomes.count("running"),
-                "error_message": error or None,
-                "failure_types": failure_types(failure),
-                "aborted_by_name": aborted.get("userName") or None,
-                "aborted_by_email": aborted.get("email") or None,
-                "aborted_ts": aborted.get("createdAt"),
-                "module_info": json(s.get("moduleInfo")),
-                "first_observed_ts": observed,
-            }
-        )
+        found["_raw"].append(raw)
     return found

@@ -204,6 +204,15 @@ impl State {
         Some((ends().min()?, ends().max()?))
     }
 
+    /// Open executions of each scope that has some.
+    pub fn open_counts(&self) -> BTreeMap<&Scope, usize> {
+        let mut counts = BTreeMap::new();
+        for open in self.open.values() {
+            *counts.entry(&open.scope).or_default() += 1;
+        }
+        counts
+    }
+
     /// Windows that could not be read whole, over all scopes.
     pub fn gap_count(&self) -> usize {
         self.scopes

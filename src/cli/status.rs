@@ -84,6 +84,7 @@ async fn last_runs(lake: &Lake) -> Result<Vec<LastRun>, LakeError> {
 
 fn status(lake: &Lake, record: &Record, last_runs: Vec<LastRun>, now: Timestamp) -> Status {
     let state = &record.state;
+    let open = state.open_counts();
     let scopes = state.scopes.iter().map(|(scope, known)| ScopeStatus {
         scope: scope.clone(),
         covered_from: known.coverage.start(),
@@ -92,11 +93,7 @@ fn status(lake: &Lake, record: &Record, last_runs: Vec<LastRun>, now: Timestamp)
             .coverage
             .end()
             .map(|end| now.duration_since(end).as_secs()),
-        open_executions: state
-            .open
-            .values()
-            .filter(|open| open.scope == *scope)
-            .count(),
+        open_executions: open.get(scope).copied().unwrap_or_default(),
         gaps: known.gaps.windows().len(),
         last_row_start: known.last_row_start,
         last_success: known.last_success,

@@ -113,12 +113,9 @@ impl Lake {
 
 /// One row for each scope that a run ever read or failed to read.
 pub fn scope_rows(state: &State) -> Vec<ScopeRow> {
+    let open = state.open_counts();
     let row = |(scope, known): (&Scope, &ScopeState)| {
-        let open = state
-            .open
-            .values()
-            .filter(|open| open.scope == *scope)
-            .count();
+        let open = open.get(scope).copied().unwrap_or_default();
         let error = known.last_error.as_ref();
         ScopeRow {
             org_id: scope.org.to_string(),
