@@ -1,9 +1,14 @@
 //! What can end a command, as users and schedulers see it: one code, one exit status, one hint each.
 
+use std::fmt;
 use std::process::ExitCode;
 
+use serde::{Serialize, Serializer};
+
+use crate::causes::chain;
 use crate::config::ConfigError;
 use crate::lake::LakeError;
+use crate::report::Failure;
 use crate::source::{Cause, SourceError};
 
 /// The end of a command that did not do all it was asked for.
@@ -16,13 +21,15 @@ pub enum Error {
     /// The source did not answer as needed.
     #[error("read from Harness")]
     Source(#[from] SourceError),
-    /// Not one scope was read, all for the same reason.
-    #[error("not one of {scopes} projects could be read ({})", code.name())]
+    /// Not one scope was read.
+    #[error("not one of {scopes} projects could be read ({code}), such as {example}")]
     NoneRead {
         /// Scopes tried.
         scopes: usize,
-        /// The code of each.
+        /// The one code for all.
         code: Code,
+        /// One of them, and why it failed.
+        example: String,
     },
     /// Nothing is visible to the key, or nothing that was asked for.
     #[error("{0}")]
@@ -205,7 +212,34 @@ impl Code {
     }
 }
 
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+}
+
 impl Error {
+    /// The end of a command that read none of the scopes that failed like this; `None` where it read one in
+    /// part, or there are none.
+    pub fn none_read<'a>(failures: impl IntoIterator<Item = &'a Failure>) -> Option<Self> {
+        let failures: Vec<_> = failures.into_iter().collect();
+        let codes: Vec<_> = failures.iter().map(|failure| failure.code).collect();
+        let code = Code::of_all(&codes)?;
+        let typical = codes.iter().position(|each| *each == code);
+        let example = failures[typical.unwrap_or_default()];
+        Some(Self::NoneRead {
+            scopes: codes.len(),
+            code,
+            example: format!("{}/{}: {}", example.org, example.project, example.message),
+        })
+    }
+
     /// The code of the contract that names this end.
     pub fn code(&self) -> Code {
         match self {
@@ -305,24 +339,10 @@ pub fn code_of_source(error: &SourceError) -> Code {
         | SourceError::PageGone { .. }
         | SourceError::TooDeep { .. } => Code::SourceUnavailable,
         SourceError::InvalidAccount | SourceError::InvalidBaseUrl => Code::Usage,
-        _ => Code::Failure,
-    }
-}
-
-/// Joins an error and its causes by `: `, each thing said once.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Some libraries print their cause themselves.
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
+        SourceError::Rejected { .. } | SourceError::Undated { .. } | SourceError::Setup(_) => {
+            Code::Failure
         }
-        cause = error.source();
     }
-    text
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod causes;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

@@ -310,11 +310,11 @@ impl Exposition {
 }
 
 /// How often each code was met, the codes that were not included.
-fn failures<'a>(ending: &Ending<'a>) -> BTreeMap<&'a str, usize> {
-    let mut counts: BTreeMap<&str, usize> = Code::ALL.iter().map(|code| (code.name(), 0)).collect();
+fn failures(ending: &Ending<'_>) -> BTreeMap<&'static str, usize> {
+    let mut counts: BTreeMap<_, usize> = Code::ALL.iter().map(|code| (code.name(), 0)).collect();
     let told = ending.report.map_or(&[][..], |report| &report.failures);
     for failure in told {
-        *counts.entry(&failure.code).or_default() += 1;
+        *counts.entry(failure.code.name()).or_default() += 1;
     }
     if let Some(error) = ending.error
         && Outcome::of(ending.error) != Outcome::Partial

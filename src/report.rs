@@ -6,11 +6,12 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
 
+use crate::causes::chain;
 use crate::checkpoint::{ScopeState, State};
 use crate::drift::Drift;
-use crate::error::{Error, chain, code_of_source};
+use crate::error::{Code, Error, code_of_source};
 use crate::extract::discover::Unlisted;
-use crate::ids::AccountId;
+use crate::ids::{AccountId, Scope};
 use crate::lake::derive::WrittenFile;
 use crate::lake::land::Landed;
 use crate::schema::VERSION;
@@ -132,9 +133,21 @@ pub struct Failure {
     /// The project; empty where the failure is no scope's.
     pub project: String,
     /// The code of the contract.
-    pub code: String,
+    pub code: Code,
     /// What happened.
     pub message: String,
+}
+
+impl Failure {
+    /// The failure of one scope.
+    pub fn of(scope: &Scope, code: Code, message: impl Into<String>) -> Self {
+        Self {
+            org: scope.org.to_string(),
+            project: scope.project.to_string(),
+            code,
+            message: message.into(),
+        }
+    }
 }
 
 impl From<&Unlisted> for Failure {
@@ -142,7 +155,7 @@ impl From<&Unlisted> for Failure {
         Self {
             org: org.to_string(),
             project: String::new(),
-            code: code_of_source(error).name().to_owned(),
+            code: code_of_source(error),
             message: chain(error),
         }
     }
@@ -206,7 +219,7 @@ impl Report {
                 self.failures.extend(error.map(|error| Failure {
                     org: String::new(),
                     project: String::new(),
-                    code: error.code().name().to_owned(),
+                    code: error.code(),
                     message: chain(error),
                 }));
             }

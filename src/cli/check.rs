@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use super::output::{self, table};
 use super::{CheckArgs, Context, Format, open_store};
+use crate::causes::chain;
 use crate::checkpoint::State;
 use crate::config::SourceConfig;
-use crate::error::{Code, Error, chain, code_of_source};
+use crate::error::{Code, Error, code_of_source};
 use crate::extract::discover::discover;
 use crate::ids::{AccountId, Scope};
 use crate::job::retained_from;
@@ -38,6 +39,8 @@ struct ScopeCheck {
     /// Executions of the last 30 days, or since the newest that the lake knows.
     executions: Option<u64>,
     message: Option<String>,
+    /// Why it did not answer.
+    code: Option<Code>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -62,10 +65,9 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
     let source = args.source.config(super::RATE)?;
     let filter = args.scopes.filter()?;
     let client = source.client(context.clock)?;
-    let mut found = discover(&client, &filter, source.concurrency.get() as usize).await?;
+    let found = discover(&client, &filter, source.concurrency.get() as usize).await?;
     let now = client.now().unwrap_or_else(context.clock);
-    let scopes = found.scopes(&filter);
-    found.refuse_nothing(&scopes, &filter)?;
+    let (found, scopes) = found.require_scopes(&filter)?;
     let (lake, known) = match &args.lake {
         Some(url) => {
             let (lake, known) = check_lake(url, &source.account, &args.pii.wish()?).await?;
@@ -148,6 +150,7 @@ async fn check_scopes(
         .buffered(source.concurrency.get() as usize);
     let mut checks = Vec::new();
     while let Some((scope, row_to_expect, answer)) = answers.next().await {
+        let code = answer.as_ref().err().map(code_of_source);
         let (state, executions, message) = match answer {
             Ok(page) if page.rows.is_empty() => match row_to_expect {
                 None => (ScopeState::Empty, Some(0), None),
@@ -161,16 +164,14 @@ async fn check_scopes(
             Err(error @ SourceError::Forbidden { .. }) => {
                 (ScopeState::Forbidden, None, Some(chain(&error)))
             }
-            Err(error) => {
-                let message = format!("{}: {}", code_of_source(&error).name(), chain(&error));
-                (ScopeState::Failed, None, Some(message))
-            }
+            Err(error) => (ScopeState::Failed, None, Some(chain(&error))),
         };
         checks.push(ScopeCheck {
             scope,
             state,
             executions,
             message,
+            code,
         });
     }
     Ok(checks)
@@ -201,18 +202,16 @@ async fn check_lake(
 
 /// Good where some scope answers: a single forbidden one is that scope's matter.
 fn verdict(scopes: &[ScopeCheck]) -> Result<(), Error> {
-    use ScopeState::{Empty, Ok as Good, SuspiciouslyEmpty};
-    let answers = |check: &ScopeCheck| matches!(check.state, Good | Empty | SuspiciouslyEmpty);
-    let is_forbidden = |check: &ScopeCheck| check.state == ScopeState::Forbidden;
-    let code = match () {
-        () if scopes.iter().any(answers) => return Ok(()),
-        () if scopes.iter().all(is_forbidden) => Code::InvalidPermissions,
-        () => Code::SourceUnavailable,
+    let failure = |check: &ScopeCheck| {
+        let message = check.message.clone().unwrap_or_default();
+        Some(Failure::of(&check.scope, check.code?, message))
     };
-    Err(Error::NoneRead {
-        scopes: scopes.len(),
-        code,
-    })
+    let failures: Vec<_> = scopes.iter().filter_map(failure).collect();
+    let none_read = Error::none_read(&failures);
+    match none_read.filter(|_| failures.len() == scopes.len()) {
+        Some(none_read) => Err(none_read),
+        None => Ok(()),
+    }
 }
 
 fn text(checked: &Checked) -> String {
@@ -262,15 +261,8 @@ fn text(checked: &Checked) -> String {
         org, code, message, ..
     } in &checked.unlisted
     {
-        text.extend([
-            "\nprojects of ",
-            org,
-            " cannot be listed: ",
-            code,
-            ": ",
-            message,
-            "\n",
-        ]);
+        let told = format!("\nprojects of {org} cannot be listed: {code}: {message}\n");
+        text.push_str(&told);
     }
     if let Some(lake) = &checked.lake {
         let what = if lake.is_new {

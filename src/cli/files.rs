@@ -6,8 +6,9 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::Context;
+use crate::causes::chain;
 use crate::config::ConfigError;
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::metrics::{self, Ending};
 use crate::report::Report;
 

@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Format;
-use crate::error::{Code, Error, chain};
+use crate::causes::chain;
+use crate::error::{Code, Error};
 
 /// Prints a result: `text` for people, `value` as JSON.
 pub(super) fn result(

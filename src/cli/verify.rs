@@ -93,12 +93,10 @@ fn verdict(verified: &Verified, lake: &str) -> Result<(), Error> {
 
 /// Why some projects could not be compared, if no other answered.
 fn code(compared: &Compared) -> Code {
-    let is_forbidden = |failure: &Failure| failure.code == Code::InvalidPermissions.name();
-    match compared.scopes {
-        0 if compared.not_compared.iter().all(is_forbidden) => Code::InvalidPermissions,
-        0 => Code::SourceUnavailable,
-        _ => Code::Partial,
-    }
+    let codes = compared.not_compared.iter().map(|failure| failure.code);
+    let one = Code::of_all(&codes.collect::<Vec<_>>());
+    one.filter(|_| compared.scopes == 0)
+        .unwrap_or(Code::Partial)
 }
 
 impl VerifyArgs {

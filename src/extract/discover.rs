@@ -95,12 +95,13 @@ impl Discovery {
         scopes
     }
 
-    /// Refuses to go on with no scope at all.
+    /// The scopes that pass `filter`, of which there must be one.
     ///
     /// # Errors
     ///
     /// [`Error::NoResources`] and [`Error::NothingPasses`] that say what is missing, or why it is not known.
-    pub fn refuse_nothing(&mut self, scopes: &[Scope], filter: &Filter) -> Result<(), Error> {
+    pub fn require_scopes(mut self, filter: &Filter) -> Result<(Self, Vec<Scope>), Error> {
+        let scopes = self.scopes(filter);
         if scopes.is_empty() && !self.unlisted.is_empty() {
             // What may not be read is no reason for what cannot be read.
             let is_other = |one: &Unlisted| !matches!(one.error, SourceError::Forbidden { .. });
@@ -116,7 +117,7 @@ impl Discovery {
                 "no project of {asked} organizations can be seen with this key"
             )),
             (.., 0) => Error::NothingPasses(format!("{projects} projects")),
-            _ => return Ok(()),
+            _ => return Ok((self, scopes)),
         })
     }
 }

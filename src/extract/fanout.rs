@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::paging::Paging;
 use super::{Ask, Observation, PageHints, Version};
-use crate::checkpoint::{OpenExecution, ScopeError};
+use crate::checkpoint::OpenExecution;
 use crate::drift::Drift;
 use crate::ids::{PlanExecutionId, Scope};
 use crate::source::{Client, Endpoint, ExecutionsQuery, Page, Place, SourceError, Tried};
@@ -450,16 +450,5 @@ impl ScopeDone {
             missing_row: None,
             failure: None,
         }
-    }
-
-    /// The failure as the checkpoint keeps it.
-    pub fn error(&self, at: Timestamp) -> Option<ScopeError> {
-        let failure = self.failure.as_ref()?;
-        let code = crate::error::code_of_source(failure).name().to_owned();
-        Some(ScopeError {
-            at,
-            code,
-            message: crate::error::chain(failure),
-        })
     }
 }

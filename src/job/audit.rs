@@ -11,9 +11,10 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::{EVENTS, START_DAYS, retained_from};
+use crate::causes::chain;
 use crate::checkpoint::State;
 use crate::config::{ConfigError, SourceConfig};
-use crate::error::{Error, chain, code_of_source};
+use crate::error::{Code, Error, code_of_source};
 use crate::extract::backfill::measure;
 use crate::extract::discover::{Filter, Unlisted, discover};
 use crate::extract::fanout::{Event, ScopeDone, fan_out};
@@ -97,9 +98,8 @@ pub async fn compare_with_source(
     lake.identity().is_of(lake.store(), &source.account)?;
     let client = source.client(clock)?;
     let concurrency = source.concurrency.get() as usize;
-    let mut found = discover(&client, &scrutiny.filter, concurrency).await?;
-    let scopes = found.scopes(&scrutiny.filter);
-    found.refuse_nothing(&scopes, &scrutiny.filter)?;
+    let found = discover(&client, &scrutiny.filter, concurrency).await?;
+    let (found, scopes) = found.require_scopes(&scrutiny.filter)?;
     let now = client.now().unwrap_or_else(clock);
     let retained = retained_from(client.retention_months().await?, now);
     let from = scrutiny
@@ -185,7 +185,7 @@ impl Comparison<'_> {
             let message = "the key does not see this project any more";
             self.compared
                 .not_compared
-                .push(failure(scope, "no_resources", message));
+                .push(Failure::of(scope, Code::NoResources, message));
         }
     }
 
@@ -269,11 +269,12 @@ impl Comparison<'_> {
             if self.compared.not_compared.iter().any(is_known) {
                 continue;
             }
-            let told = match &done.failure {
-                Some(error) => failure(&done.scope, code_of_source(error).name(), &chain(error)),
-                None => failure(&done.scope, "partial", "some days did not come whole"),
+            let (code, message) = match &done.failure {
+                Some(error) => (code_of_source(error), chain(error)),
+                None => (Code::Partial, "some days did not come whole".to_owned()),
             };
-            self.compared.not_compared.push(told);
+            let failure = Failure::of(&done.scope, code, message);
+            self.compared.not_compared.push(failure);
         }
     }
 
@@ -346,15 +347,6 @@ impl Comparison<'_> {
             );
             audit.add(FindingKind::Damage, &place, what, repair);
         }
-    }
-}
-
-fn failure(scope: &Scope, code: &str, message: &str) -> Failure {
-    Failure {
-        org: scope.org.to_string(),
-        project: scope.project.to_string(),
-        code: code.to_owned(),
-        message: message.to_owned(),
     }
 }
 

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{Stop, or_stop};
-use crate::checkpoint::{Delta, Fate, Seen};
-use crate::error::{Code, Error, chain, code_of_source};
+use crate::causes::chain;
+use crate::checkpoint::{Delta, Fate, ScopeError, Seen};
+use crate::error::{Code, Error, code_of_source};
 use crate::extract::Observation;
 use crate::extract::discover::Unlisted;
 use crate::extract::fanout::{Event, ScopeDone};
@@ -103,12 +104,7 @@ impl<'a> Landing<'a> {
     pub(super) fn unlisted(&mut self, orgs: &[Unlisted]) {
         for unlisted in orgs {
             let failure = Failure::from(unlisted);
-            tracing::warn!(
-                org.id = failure.org,
-                code = failure.code,
-                "{}",
-                failure.message
-            );
+            warn_of(&failure);
             self.report.failures.push(failure);
         }
         self.outcomes.unlisted = orgs.len();
@@ -124,7 +120,7 @@ impl<'a> Landing<'a> {
     fn done(&mut self, done: ScopeDone) {
         // No success of this run is later than its failure, nor hides it.
         self.latest = self.latest.max(done.observed.unwrap_or(self.now));
-        let error = done.error(self.latest);
+        let error = scope_error(&done, self.latest);
         let is_whole = error.is_none() && done.gaps == 0 && !self.outcomes.has_failed(&done.scope);
         let seen = Seen {
             last_row_start: done.last_row_start,
@@ -207,6 +203,27 @@ impl<'a> Landing<'a> {
     }
 }
 
+fn warn_of(failure: &Failure) {
+    let (org, project, code) = (&failure.org, &failure.project, failure.code.name());
+    tracing::warn!(
+        org.id = org,
+        project.id = project,
+        code,
+        "{}",
+        failure.message
+    );
+}
+
+/// The failure of a scope as the checkpoint keeps it.
+fn scope_error(done: &ScopeDone, at: Timestamp) -> Option<ScopeError> {
+    let failure = done.failure.as_ref()?;
+    Some(ScopeError {
+        at,
+        code: code_of_source(failure).name().to_owned(),
+        message: chain(failure),
+    })
+}
+
 /// Says yes until some seconds after a signal.
 fn may_go_on(stop: Stop) -> impl FnMut() -> bool {
     let mut noticed: Option<Instant> = None;
@@ -243,15 +260,9 @@ impl Outcomes {
         if is_known {
             return;
         }
-        let (org, project) = (done.scope.org.to_string(), done.scope.project.to_string());
-        let code = code.name();
-        tracing::warn!(org.id = org, project.id = project, code, "{message}");
-        report.failures.push(Failure {
-            org,
-            project,
-            code: code.to_owned(),
-            message,
-        });
+        let failure = Failure::of(&done.scope, code, message);
+        warn_of(&failure);
+        report.failures.push(failure);
     }
 
     fn has_failed(&self, scope: &Scope) -> bool {
@@ -274,19 +285,18 @@ impl Outcomes {
         if failed == 0 && unlisted == 0 {
             return Ok(());
         }
-        let codes: Vec<Code> = self.failed.values().copied().collect();
-        match Code::of_all(&codes) {
-            Some(code) if failed == total && self.ok.is_empty() => Err(Error::NoneRead {
-                scopes: total,
-                code,
-            }),
-            _ => Err(Error::Partial {
-                failed,
-                total,
-                unlisted,
-                exit,
-            }),
-        }
+        let of_scopes = report
+            .failures
+            .iter()
+            .filter(|told| !told.project.is_empty());
+        let is_all = failed == total && self.ok.is_empty();
+        let none_read = Error::none_read(of_scopes).filter(|_| is_all);
+        Err(none_read.unwrap_or(Error::Partial {
+            failed,
+            total,
+            unlisted,
+            exit,
+        }))
     }
 }
 

@@ -13,9 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::causes::chain;
 use crate::checkpoint::{Fate, Listing};
 use crate::config::{ConfigError, SyncConfig};
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::extract::discover::{Discovery, discover};
 use crate::extract::fanout::fan_out;
 use crate::extract::{Ask, SyncRules, plan_sync};
@@ -112,12 +113,11 @@ impl<'a> Session<'a> {
         let found = deadline.or(discover(&client, &config.filter, config.concurrency()));
         let found = or_stop(&mut stop, found).await;
         report.count(&client);
-        let mut found = found???;
+        let found = found???;
         let now = client.now().unwrap_or_else(clock);
         report.clock_skew_seconds = Some(now.duration_since(clock()).as_secs());
-        let scopes = found.scopes(&config.filter);
+        let (found, scopes) = found.require_scopes(&config.filter)?;
         report.scopes.total = scopes.len();
-        found.refuse_nothing(&scopes, &config.filter)?;
         let store = config.store.clone();
         let account = &config.source.account;
         let (buckets, pii) = (config.buckets, &config.pii);

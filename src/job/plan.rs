@@ -4,9 +4,10 @@ use jiff::Timestamp;
 
 use super::backfill::Range;
 use super::sync_rules;
+use crate::causes::chain;
 use crate::checkpoint::State;
 use crate::config::SyncConfig;
-use crate::error::{Code, Error, chain, code_of_source};
+use crate::error::{Error, code_of_source};
 use crate::extract::backfill::{Measured, measure, slices, uncovered};
 use crate::extract::discover::{Discovery, Unlisted, discover};
 use crate::extract::{PageHints, SyncRules, plan_sync};
@@ -14,6 +15,7 @@ use crate::ids::Scope;
 use crate::lake::LakeError;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
+use crate::report::Failure;
 use crate::source::{Client, OrgEntry};
 use crate::window::Window;
 
@@ -109,11 +111,10 @@ pub async fn plan_of_backfill(
 
 async fn look(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Seen, Error> {
     let client = config.source.client(clock)?;
-    let mut found = discover(&client, &config.filter, config.concurrency()).await?;
+    let found = discover(&client, &config.filter, config.concurrency()).await?;
     warn_of_unlisted(&found);
     let now = client.now().unwrap_or_else(clock);
-    let scopes = found.scopes(&config.filter);
-    found.refuse_nothing(&scopes, &config.filter)?;
+    let (found, scopes) = found.require_scopes(&config.filter)?;
     let state = match Identity::read(&config.store).await? {
         Some((identity, _)) => {
             identity.is_of(&config.store, &config.source.account)?;
@@ -173,19 +174,22 @@ fn counted(measured: Measured) -> Result<Vec<(Scope, Window, Option<u64>)>, Erro
     let Measured {
         idle, busy, failed, ..
     } = measured;
-    let codes = failed.iter().filter_map(|(_, done)| {
+    let failures = failed.iter().filter_map(|(_, done)| {
         let error = done.failure.as_ref()?;
         let (org, project) = (done.scope.org.as_str(), done.scope.project.as_str());
         tracing::warn!(org.id = org, project.id = project, "{}", chain(error));
-        Some(code_of_source(error))
+        Some(Failure::of(
+            &done.scope,
+            code_of_source(error),
+            chain(error),
+        ))
     });
-    let codes: Vec<_> = codes.collect();
-    if let Some(code) = Code::of_all(&codes)
+    let failures: Vec<_> = failures.collect();
+    if let Some(none_read) = Error::none_read(&failures)
         && idle.is_empty()
         && busy.is_empty()
     {
-        let scopes = codes.len();
-        return Err(Error::NoneRead { scopes, code });
+        return Err(none_read);
     }
     let idle = idle
         .into_iter()

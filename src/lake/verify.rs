@@ -20,7 +20,7 @@ use super::parquet::{FileError, Kind, Stamp, schema_of, stamp};
 use super::rows::{RawObject, each_row};
 use super::store::Found;
 use super::{Lake, LakeError, blocking};
-use crate::error::chain;
+use crate::causes::chain;
 use crate::ids::PlanExecutionId;
 use crate::schema::{Table, VERSION};
 use crate::window::from_ms;

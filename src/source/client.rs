@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::warn;
 use url::Url;
 
+use crate::causes::chain;
 use crate::drift::Drift;
 use crate::ids::{AccountId, OrgId};
 use crate::pii::Treatment;
@@ -22,7 +23,7 @@ use crate::scan::{Scanner, Value};
 use super::canonical;
 use super::clock::ServerClock;
 use super::counts::{Counters, RequestCounts};
-use super::error::{Endpoint, Place, SourceError, chain};
+use super::error::{Endpoint, Place, SourceError};
 use super::governor::Governor;
 use super::http::{Ask, Http};
 use super::listing::{Element, ListPage, OrgEntry, ProjectEntry};

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::retry::Tried;
+use crate::causes::chain;
 
 /// The endpoints that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,15 +278,4 @@ impl SourceError {
             | Self::Setup(_) => false,
         }
     }
-}
-
-/// An error and its sources on one line, for a log.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        line = format!("{line}: {error}");
-        source = error.source();
-    }
-    line
 }

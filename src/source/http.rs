@@ -11,11 +11,12 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::{debug, warn};
 use url::Url;
 
+use crate::causes::chain;
 use crate::ids::AccountId;
 
 use super::clock::ServerClock;
 use super::counts::Counters;
-use super::error::{Cause, Place, SourceError, chain};
+use super::error::{Cause, Place, SourceError};
 use super::governor::{Governor, Pass};
 use super::retry::{Refusal, RetryPolicy, Tried, Tries, Verdict, classify, http_date, retry_after};
 use super::wire::ErrorBody;

@@ -156,6 +156,13 @@ fn a_check_to_which_no_project_answers_is_not_good() {
         let when = Match::executions().of(scope);
         sim.faults().always(when, FaultKind::Status(400));
     }
-    let run = sim.run(&["check", "--output", "json"]).expect(9);
-    assert_eq!(run.error_code(), "source_unavailable");
+    for command in ["check", "sync"] {
+        let lake = Lake::new();
+        let arguments = [command, "--output", "json", "--lake", lake.path()];
+        let run = sim.run(&arguments).expect(1);
+        assert_eq!(run.error_code(), "failure", "{command}");
+        let message = run.json()["error"]["message"].to_string();
+        assert!(message.contains("such as "), "{command}: {message}");
+        assert!(message.contains("answered 400"), "{command}: {message}");
+    }
 }

@@ -198,7 +198,7 @@ mod tests {
         let begun = tokio::time::Instant::now();
         let body = Bytes::from(vec![0; 10 << 20]);
         let refused = store.put("a/b", body, &Expected::Absent).await.unwrap_err();
-        let said = crate::error::chain(&refused);
+        let said = crate::causes::chain(&refused);
         assert!(said.contains("no answer within 100 s"), "{said}");
         assert!(store.list("a").await.is_err());
         assert!(begun.elapsed() < Duration::from_secs(600));

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::error::chain;
 use super::*;
+use crate::causes::chain;
 use crate::ids::{AccountId, OrgId, Scope};
 use crate::window::{Window, from_ms};
 use server::{Answer, Server};
