@@ -26,12 +26,12 @@ PACKAGES = ["duckdb", "polars", "dlt", "pyarrow"]
 # One account, on every machine and every day.
 NOW = "2026-11-24T15:00:00Z"
 
-# The account that `sync` reads stands still, so that all read the same: 16 days, 14 more that the simulator adds, and
-# a week in which what had begun ended, but for a few that only their timeout ends.
-STILL = ["--days", "16", "--history-until", "2026-11-02T15:00:00Z"]
+# The account that `sync` reads stands still for an hour, so that all read the same: eight days, 14 more that the
+# simulator adds, and a week in which nothing starts and what ran ends, but for a few that only their timeout ends.
+STILL = ["--days", "8", "--history-until", "2026-11-03T15:00:00Z"]
 
 # A range that holds all of it.
-FROM = "2026-10-17T00:00:00Z"
+FROM = "2026-10-26T00:00:00Z"
 TO = "2026-11-24T14:55:00Z"
 
 # The simulated server has no limit; what it asks of a real one is another matter.
@@ -41,8 +41,8 @@ OURS = "harness-lake"
 
 # Rows of 12 kB on average: 96,000 of them are more than 1 GiB of JSON.
 REPLAY_EXECUTIONS = {"full": 96_000, "quick": 3_000}
-# Of the 16 days; nearly as many follow.
-SYNC_EXECUTIONS = {"full": 5_300, "quick": 530}
+# Those of eight days, of some 10,000 and 1,000.
+SYNC_EXECUTIONS = {"full": 3_650, "quick": 365}
 
 FORMS = {
     "replay": [

@@ -5,7 +5,7 @@
 //! of other systems along. So the rules go by what a key means, wherever it stands:
 //!
 //! - Everything within what is named as a person is personal, except what is known to be none.
-//! - A value that is an e-mail address and nothing else is personal anywhere.
+//! - A value or a key that is an e-mail address and nothing else is personal anywhere.
 //! - The keys of some objects are names of stages, tags or axes: no rule reads them.
 //!
 //! Free text is left: commit messages, titles, notes, errors, branches, tags, names of things.
@@ -20,7 +20,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::pii::Treatment;
-use rules::{Meaning, is_email};
+use rules::{Meaning, email};
 
 /// An object or an array that the scan is in.
 struct Level {
@@ -106,13 +106,14 @@ impl Scan<'_> {
         }
     }
 
-    /// Reads a key; one that is a person's address within a person is replaced, too.
+    /// Reads a key; one that is an address, or within a person holds one, is replaced, too.
     fn key(&mut self, string: Range<usize>, within: Meaning) -> Meaning {
         let key = decoded(&self.json[string.clone()]);
         let meaning = within.of_member(&key);
-        if within == Meaning::Person && key.contains('@') {
+        let address = email(&key).or((within == Meaning::Person).then_some(&*key));
+        if let Some(address) = address.filter(|address| address.contains('@')) {
             let mut name = Vec::new();
-            if self.treatment.replace(&key, &mut name) {
+            if self.treatment.replace(address, &mut name) {
                 // Null is no key.
                 let name = if name == b"null" {
                     b"\"\"".to_vec()
@@ -134,8 +135,8 @@ impl Scan<'_> {
             self.replace(string, &text);
         } else if may_be_email() {
             let text = decoded(raw);
-            if is_email(&text) {
-                self.replace(string, &text);
+            if let Some(address) = email(&text) {
+                self.replace(string, address);
             }
         }
     }

@@ -47,7 +47,7 @@ pub(super) fn folded<'a>(key: &str, buffer: &'a mut [u8; LONGEST]) -> Option<&'a
 /// Keys whose values are persons, or what persons are told by: `triggeredBy`, `approvers`, `email`;
 /// and the payloads of webhooks, which are full of them.
 pub(super) fn is_person(name: &str) -> bool {
-    const NAMES: [&str; 37] = [
+    const NAMES: [&str; 39] = [
         "admins",
         "approver",
         "approvers",
@@ -60,33 +60,46 @@ pub(super) fn is_person(name: &str) -> bool {
         "avatar",
         "avatarurl",
         "collaborators",
+        "currentuser",
         "committer",
         "committername",
         "committers",
         "emailid",
-        "emails",
         "emailaddress",
         "firstname",
         "fullname",
         "gituser",
         "jsonpayload",
         "lastname",
-        "login",
         "manualissuer",
+        "nickname",
         "owner",
         "ownerid",
         "ownername",
         "owners",
         "pusher",
+        "reporter",
         "requester",
         "reviewer",
         "reviewers",
         "sender",
         "triggerpayload",
         "user",
+        "userinfo",
         "users",
     ];
-    const ENDINGS: [&str; 4] = ["edby", "email", "userid", "username"];
+    const ENDINGS: [&str; 10] = [
+        "edby",
+        "edbyname",
+        "edbyuser",
+        "email",
+        "emails",
+        "login",
+        "userid",
+        "userids",
+        "username",
+        "usernames",
+    ];
     NAMES.contains(&name) || ENDINGS.iter().any(|end| name.ends_with(end))
 }
 
@@ -126,9 +139,16 @@ pub(super) fn has_names_for_keys(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// Whether a text is an e-mail address and nothing else.
-pub(super) fn is_email(text: &str) -> bool {
-    let Some((local, domain)) = text.trim().split_once('@') else {
+/// The e-mail address that a text is, if it is nothing else: bare, in quotes or brackets, as `mailto:`.
+pub(super) fn email(text: &str) -> Option<&str> {
+    let is_around = |c: char| c.is_whitespace() || "\"'<>".contains(c);
+    let inner = text.trim_matches(is_around);
+    let address = inner.strip_prefix("mailto:").unwrap_or(inner);
+    is_email(address).then_some(address)
+}
+
+fn is_email(address: &str) -> bool {
+    let Some((local, domain)) = address.split_once('@') else {
         return false;
     };
     let is_local = |c: char| c.is_alphanumeric() || "._%+-'".contains(c);

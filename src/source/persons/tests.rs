@@ -59,6 +59,14 @@ fn persons_are_dropped_and_all_else_stays_to_the_byte() {
             r#"{"x":["ada\u0040example.com"," bo@example.com "]}"#,
             r#"{"x":[null,null]}"#,
         ),
+        (
+            r#"{"who":"\"ada@example.com\"","to":"<mailto:bo@example.com>","bo@example.com":1}"#,
+            r#"{"who":null,"to":null,"":1}"#,
+        ),
+        (
+            r#"{"userIds":["u"],"authorLogin":"ada","triggeredByName":"Ada","nickname":"a"}"#,
+            r#"{"userIds":[null],"authorLogin":null,"triggeredByName":null,"nickname":null}"#,
+        ),
         (r#""ada@example.com""#, "null"),
     ] {
         assert_eq!(dropped(before), after);
