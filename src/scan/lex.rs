@@ -102,24 +102,42 @@ fn string(bytes: &[u8], at: usize) -> Option<(usize, Kind)> {
         match *bytes.get(at)? {
             b'"' => return Some((at + 1, kind)),
             b'\\' => {
-                kind = Kind::Escaped;
-                at += 1 + escape_len(&bytes[at + 1..])?;
+                let (length, is_half) = escape(&bytes[at + 1..])?;
+                kind = if is_half || kind == Kind::Broken {
+                    Kind::Broken
+                } else {
+                    Kind::Escaped
+                };
+                at += 1 + length;
             }
             _ => return None,
         }
     }
 }
 
-/// The length of what follows a backslash.
-fn escape_len(rest: &[u8]) -> Option<usize> {
+/// The length of what follows a backslash, with the other half of a surrogate pair where it is one; and
+/// whether that is missing.
+pub(super) fn escape(rest: &[u8]) -> Option<(usize, bool)> {
     match rest.first()? {
-        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(1),
-        b'u' => {
-            let hex = rest.get(1..5)?;
-            hex.iter().all(u8::is_ascii_hexdigit).then_some(5)
-        }
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some((1, false)),
+        b'u' => Some(match code_unit(&rest[1..])? {
+            0xd800..0xdc00 => match rest[5..].strip_prefix(b"\\u").and_then(code_unit) {
+                Some(0xdc00..0xe000) => (11, false),
+                _ => (5, true),
+            },
+            0xdc00..0xe000 => (5, true),
+            _ => (5, false),
+        }),
         _ => None,
     }
+}
+
+/// What four digits say.
+fn code_unit(digits: &[u8]) -> Option<u32> {
+    let digits = digits.first_chunk::<4>()?.iter();
+    digits
+        .map(|digit| char::from(*digit).to_digit(16))
+        .try_fold(0, |unit, digit| Some(unit << 4 | digit?))
 }
 
 /// The end of the number at `at`.

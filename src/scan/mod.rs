@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     Plain,
     /// A string with escapes.
     Escaped,
+    /// A string in which an escape is half of a surrogate pair: it says nothing.
+    Broken,
     /// An object.
     Object,
     /// A list.
@@ -110,6 +112,31 @@ impl Scanner {
 impl<'a> Document<'a> {
     fn new(json: &'a str, spans: &'a [Span]) -> Self {
         Self { json, spans }
+    }
+
+    /// The root's text with U+FFFD for each half of a surrogate pair; `None` where there is none. JSON with one
+    /// is refused whole by some readers.
+    pub(crate) fn repaired(&self) -> Option<String> {
+        let is_broken = |span: &&Span| span.kind == Kind::Broken;
+        let mut broken = self.spans.iter().filter(is_broken).peekable();
+        broken.peek()?;
+        let root = self.root().span();
+        let (mut text, mut copied) = (String::new(), root.start as usize);
+        for string in broken {
+            let mut at = string.start as usize;
+            while let Some(escape) = self.json[at..string.end as usize].find('\\') {
+                at += escape;
+                let (length, is_half) = lex::escape(&self.json.as_bytes()[at + 1..])?;
+                if is_half {
+                    text.push_str(&self.json[copied..at]);
+                    text.push_str("\\ufffd");
+                    copied = at + 1 + length;
+                }
+                at += 1 + length;
+            }
+        }
+        text.push_str(&self.json[copied..root.end as usize]);
+        Some(text)
     }
 
     /// The value that the whole text is.

@@ -136,6 +136,25 @@ fn reads_what_the_library_reads_and_refuses_what_it_refuses() {
 }
 
 #[test]
+fn halves_of_surrogate_pairs_are_replaced_and_nothing_else() {
+    for (before, after) in [
+        (r#"{"a":"\ud83d\ude00","b":"\\ud83d","c":"\n"}"#, None),
+        (r#" "\ud83d" "#, Some(r#""\ufffd""#)),
+        (
+            r#"["\uDE00 x\uD83D\uD83D\uDE00\"","\ud83d\\ude00",{"\udfff":1}, 2]"#,
+            Some(r#"["\ufffd x\ufffd\uD83D\uDE00\"","\ufffd\\ude00",{"\ufffd":1}, 2]"#),
+        ),
+    ] {
+        let mut scanner = Scanner::default();
+        let repaired = scanner.scan(before).unwrap().repaired();
+        assert_eq!(repaired.as_deref(), after, "{before}");
+        if let Some(repaired) = repaired {
+            assert!(serde_json::from_str::<serde_json::Value>(&repaired).is_ok());
+        }
+    }
+}
+
+#[test]
 fn depth_takes_no_stack() {
     let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
     assert!(Scanner::default().scan(&deep).is_some());

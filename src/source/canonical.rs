@@ -110,7 +110,9 @@ fn pair(domain: u64, left: u64, right: u64) -> u64 {
 fn value(value: Value<'_>, is_ordered: bool, depth: u8) -> Option<u64> {
     match value.kind() {
         Kind::Null => Some(leaf(domain::NULL, &[])),
-        Kind::Plain | Kind::Escaped => Some(leaf(domain::TEXT, value.string()?.as_bytes())),
+        Kind::Plain | Kind::Escaped | Kind::Broken => {
+            Some(leaf(domain::TEXT, value.string()?.as_bytes()))
+        }
         Kind::Other => scalar(value.json()),
         Kind::List => list(value, is_ordered, depth),
         Kind::Object => object(value, &[], depth),

@@ -65,8 +65,7 @@ impl Page {
                 ..answer.clone()
             };
             let mut page = Self::decode(&repaired, scope, treatment)?;
-            let what = "replaced by U+FFFD";
-            page.drift.odd_value("(bytes that are not UTF-8)", what);
+            page.drift.odd_value("(bytes that are not UTF-8)", REPLACED);
             return Ok(page);
         };
         let mut reader = Reader {
@@ -78,7 +77,7 @@ impl Page {
             has_data: false,
             has_content: false,
             scanner: Scanner::default(),
-            scrubbed: Scanner::default(),
+            changed: Scanner::default(),
         };
         reader.envelope(json).ok_or_else(|| malformed(body))?;
         let refuses = |status: String| !status.eq_ignore_ascii_case("SUCCESS");
@@ -142,7 +141,7 @@ struct Reader<'a> {
     /// Whether there was a list `data.content`.
     has_content: bool,
     scanner: Scanner,
-    scrubbed: Scanner,
+    changed: Scanner,
 }
 
 impl Reader<'_> {
@@ -191,18 +190,28 @@ impl Reader<'_> {
     fn row(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
         let document = cursor.value(&mut self.scanner)?;
         let row = document.root();
-        let summary = self.answer.body.slice_ref(row.json().as_bytes());
-        match persons::scrub(&summary, self.treatment) {
-            None => self.page.push(row, summary, self.scope),
-            Some(summary) => {
-                let document = self.scrubbed.scan(str::from_utf8(&summary).ok()?)?;
-                let summary = summary.clone();
+        let repaired = document.repaired().map(Bytes::from);
+        if repaired.is_some() {
+            let path = "(halves of surrogate pairs)";
+            self.page.drift.odd_value(path, REPLACED);
+        }
+        let came = self.answer.body.slice_ref(row.json().as_bytes());
+        let summary = repaired.as_ref().unwrap_or(&came);
+        let scrubbed = persons::scrub(summary, self.treatment);
+        match scrubbed.or(repaired) {
+            None => self.page.push(row, came, self.scope),
+            Some(changed) => {
+                let document = self.changed.scan(str::from_utf8(&changed).ok()?)?;
+                let summary = changed.clone();
                 self.page.push(document.root(), summary, self.scope);
             }
         }
         Some(())
     }
 }
+
+/// What became of what no text has.
+const REPLACED: &str = "replaced by U+FFFD";
 
 fn shown(value: Option<Value<'_>>) -> &str {
     value.map_or("(none)", Value::json)
@@ -260,6 +269,26 @@ mod tests {
             // Without a start, too: such rows are kept in the checkpoint.
             assert_eq!((row.start, row.content_hash), (None, hash));
             assert_eq!(row.summary, nobody);
+        }
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_does_not_get_into_a_lake() {
+        let row = r#"{"planExecutionId":"a","notes":"cut \ud83d","by":{"author":"Ada"}}"#;
+        let json = format!(r#"{{"data":{{"content":[{row},{{"planExecutionId":"b"}}]}}}}"#);
+        for (treatment, author) in [(Treatment::Keep, r#""Ada""#), (Treatment::Drop, "null")] {
+            let page = decode_treating(&json, &treatment).unwrap();
+            let repaired = row
+                .replace(r"\ud83d", r"\ufffd")
+                .replace(r#""Ada""#, author);
+            assert_eq!(page.rows[0].summary, repaired);
+            let hash = content_hash(&Scope::new("default", "web"), &repaired);
+            assert_eq!(page.rows[0].content_hash, hash);
+            assert_eq!(page.rows[1].summary, r#"{"planExecutionId":"b"}"#);
+            assert_eq!(
+                page.drift.odd_values["(halves of surrogate pairs)"].count,
+                1
+            );
         }
     }
 
