@@ -94,13 +94,16 @@ struct Node<'a> {
 struct Ids<'a>(Option<Value<'a>>);
 
 impl<'a> Ids<'a> {
-    /// Takes a list of texts; `None` for any other value.
+    /// Takes a list; `None` for any other value.
     fn of(raw: Value<'a>) -> Option<Self> {
-        if raw.items()?.next().is_none() {
-            return Some(Self(None));
-        }
-        let is_id = |item: Value<'a>| item.is_null() || item.text().is_some();
-        raw.items()?.all(is_id).then_some(Self(Some(raw)))
+        let is_empty = raw.items()?.next().is_none();
+        Some(Self((!is_empty).then_some(raw)))
+    }
+
+    /// Whether nothing but ids is in the list.
+    fn is_all(self) -> bool {
+        let mut items = self.0.and_then(Value::items).into_iter().flatten();
+        items.all(|item| item.is_null() || item.text().is_some())
     }
 
     fn iter(self) -> impl Iterator<Item = Cow<'a, str>> {
@@ -233,7 +236,7 @@ fn find_starts(
         }
     }
     if let Some(raw) = fields.peek(Field::StartingNodeIds) {
-        let ids = leaf::texts(raw).unwrap_or_default();
+        let (ids, _) = leaf::texts(raw).unwrap_or_default();
         starts.extend(ids.iter().filter_map(|id| nodes.find(id)));
     }
 }
@@ -297,7 +300,13 @@ impl<'a> Node<'a> {
         let (mut children, mut next) = (Ids::default(), Ids::default());
         if fields.peek(NodeField::Edges).is_some() {
             let mut edges: Edges<'a> = fields.object(NodeField::Edges, drift);
-            let mut ids = |field| edges.read_with(field, Ids::of, drift).unwrap_or_default();
+            let mut ids = |field| {
+                let ids = edges.read_with(field, Ids::of, drift).unwrap_or_default();
+                if !ids.is_all() {
+                    edges.refuse(field, drift);
+                }
+                ids
+            };
             (children, next) = (ids(EdgesField::Children), ids(EdgesField::Next));
             // No column tells what comes next, and a target may be missing.
             if !(children.is_empty() && next.is_empty() && edges.is_empty()) {

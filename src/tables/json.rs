@@ -214,10 +214,15 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         self.read_with(field, leaf::time_ms, drift)
     }
 
-    /// Takes a list of texts: distinct, none empty.
+    /// Takes a list of texts: distinct, none empty. One that holds anything else is left, too, and counted.
     pub(super) fn texts(&mut self, field: F, drift: &mut Drift) -> Vec<Cow<'a, str>> {
-        self.read_with(field, leaf::texts, drift)
-            .unwrap_or_default()
+        let (texts, is_all) = self
+            .read_with(field, leaf::texts, drift)
+            .unwrap_or((Vec::new(), true));
+        if !is_all {
+            self.refuse(field, drift);
+        }
+        texts
     }
 
     /// Takes the items of a list.

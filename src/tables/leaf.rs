@@ -31,18 +31,20 @@ pub(super) fn commit_time_ms(raw: Value<'_>) -> Option<i64> {
     is_sound(ms).then_some(ms)
 }
 
-/// The distinct texts of a list, in its order, without nulls and empty ones.
-pub(super) fn texts(raw: Value<'_>) -> Option<Vec<Cow<'_, str>>> {
+/// The distinct texts of a list, in its order, without nulls and empty ones; and whether nothing else is in it.
+pub(super) fn texts(raw: Value<'_>) -> Option<(Vec<Cow<'_, str>>, bool)> {
     let items = raw.items()?;
     let mut texts = Vec::with_capacity(raw.at_most().min(FEW));
+    let mut is_all = true;
     for item in items.filter(|item| !item.is_null()) {
-        let text = item.text()?;
-        if !text.is_empty() {
-            texts.push(text);
+        match item.text() {
+            Some(text) if text.is_empty() => {}
+            Some(text) => texts.push(text),
+            None => is_all = false,
         }
     }
     first_of_each(&mut texts, |text| text);
-    Some(texts)
+    Some((texts, is_all))
 }
 
 /// The value as plain text: a text as it stands, an object or a list as JSON, null as none.
@@ -189,11 +191,13 @@ mod tests {
 
     #[test]
     fn lists_hold_distinct_texts_or_nothing() {
+        let list = raw(r#"["a",null,"b","a","",3]"#);
         assert_eq!(
-            texts(raw(r#"["a",null,"b","a","",3]"#)).unwrap(),
-            ["a", "b", "3"]
+            texts(list).unwrap(),
+            (["a", "b", "3"].map(Cow::from).into(), true)
         );
-        assert_eq!(texts(raw(r#"["a",{}]"#)), None);
+        let mixed = raw(r#"["a",{}]"#);
+        assert_eq!(texts(mixed).unwrap(), (vec!["a".into()], false));
         assert_eq!(texts(raw("\"a\"")), None);
     }
 
