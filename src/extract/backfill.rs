@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 
-use super::fanout::ScopeDone;
+use super::fanout::{Event, ScopeDone};
 use super::{Ask, PageHints, SyncRules};
 use crate::checkpoint::State;
 use crate::ids::Scope;
@@ -21,6 +21,8 @@ pub struct Measured {
     pub busy: Vec<(Scope, Window, u64)>,
     /// Bytes of a row of a scope, by its first one.
     pub row_bytes: BTreeMap<Scope, u32>,
+    /// When a scope was last answered.
+    pub observed: BTreeMap<Scope, Timestamp>,
     /// Windows that were not answered for.
     pub failed: Vec<(Window, ScopeDone)>,
 }
@@ -108,6 +110,11 @@ pub async fn measure(
         })
         .buffer_unordered(concurrency.max(1));
     while let Some((scope, window, answer)) = answers.next().await {
+        if let Ok(page) = &answer {
+            let observed = measured.observed.entry(scope.clone());
+            let latest = observed.or_insert(page.observed);
+            *latest = page.observed.max(*latest);
+        }
         match answer {
             Ok(page)
                 if page.rows.is_empty()
@@ -131,21 +138,86 @@ pub async fn measure(
     Ok(measured)
 }
 
-/// The newest row ever seen of each scope of which nothing but empty windows were counted, as a window of its
-/// own: where it does not come either the scope is suspiciously empty.
-pub fn to_expect(
+/// What counting the windows of a backfill came to.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// Windows with rows, and how many.
+    pub busy: Vec<(Scope, Window, u64)>,
+    /// What is told of the others.
+    pub events: Vec<Event>,
+    /// Scopes that show not even the newest row ever seen, and its `start_ts`.
+    pub suspicious: Vec<(Scope, Timestamp)>,
+}
+
+/// Counts the rows of each window. Of a scope without any, the newest row ever seen is asked for, too: where
+/// it does not come either nothing of the scope is believed.
+///
+/// # Errors
+///
+/// As [`measure`].
+pub async fn count(
+    client: &Client,
     state: &State,
-    measured: &Measured,
+    windows: Vec<(Scope, Window)>,
     retained_from: Timestamp,
-) -> Vec<(Scope, Window)> {
-    let idle: BTreeSet<_> = measured.idle.iter().map(|(scope, _)| scope).collect();
-    let row = |scope: &Scope| {
+    concurrency: usize,
+) -> Result<Counted, SourceError> {
+    let measured = measure(client, windows, concurrency).await?;
+    let mut idle_scopes = measured.idle_scopes();
+    let newest_row = |scope: &Scope| {
         let row = state.scopes.get(scope)?.last_row_start?;
         let window = Window::new(row, from_ms(row.as_millisecond() + 1)).ok()?;
-        let is_shown = measured.busy.iter().any(|(busy, ..)| busy == scope);
-        (retained_from <= row && !is_shown).then(|| (scope.clone(), window))
+        (retained_from <= row).then(|| (scope.clone(), window))
     };
-    idle.into_iter().filter_map(row).collect()
+    let expected = idle_scopes.iter().filter_map(newest_row).collect();
+    let shown = measure(client, expected, concurrency).await?;
+    let empty = shown.idle.iter().map(|(scope, _)| scope);
+    let unknown = shown.failed.iter().map(|(_, done)| &done.scope);
+    let doubtful: BTreeSet<&Scope> = empty.chain(unknown).collect();
+    idle_scopes.retain(|scope| !doubtful.contains(scope));
+
+    let mut counted = Counted {
+        busy: measured.busy,
+        ..Counted::default()
+    };
+    let events = &mut counted.events;
+    for (scope, window) in measured.idle {
+        // Counted and found empty: as whole as an answer gets.
+        let is_doubtful = doubtful.contains(&scope);
+        let event = if is_doubtful {
+            Event::Gap
+        } else {
+            Event::Whole
+        };
+        events.push(event(scope, window));
+    }
+    for (window, done) in measured.failed {
+        events.push(Event::Gap(done.scope.clone(), window));
+        events.push(Event::Done(Box::new(done)));
+    }
+    for scope in idle_scopes {
+        let observed = measured.observed[&scope];
+        let done = ScopeDone::counted(scope, observed);
+        events.push(Event::Done(Box::new(done)));
+    }
+    let suspicious = shown.idle.iter();
+    counted.suspicious = suspicious
+        .map(|(scope, row)| (scope.clone(), row.from()))
+        .collect();
+    Ok(counted)
+}
+
+impl Measured {
+    /// Scopes of which nothing but empty windows were counted.
+    fn idle_scopes(&self) -> BTreeSet<Scope> {
+        let busy = self.busy.iter().map(|(scope, ..)| scope);
+        let failed = self.failed.iter().map(|(_, done)| &done.scope);
+        let others: BTreeSet<_> = busy.chain(failed).collect();
+        let idle = self.idle.iter().map(|(scope, _)| scope);
+        idle.filter(|scope| !others.contains(scope))
+            .cloned()
+            .collect()
+    }
 }
 
 /// Cuts windows into slices of about 2,000 rows, on a grid of weeks that all scopes share,

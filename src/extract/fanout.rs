@@ -439,6 +439,14 @@ impl ScopeDone {
         }
     }
 
+    /// A scope of which windows were counted and found empty.
+    pub fn counted(scope: Scope, observed: Timestamp) -> Self {
+        Self {
+            observed: Some(observed),
+            ..Self::new(scope, PageHints::default())
+        }
+    }
+
     fn new(scope: Scope, pages: PageHints) -> Self {
         Self {
             scope,

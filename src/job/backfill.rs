@@ -5,9 +5,8 @@ use jiff::Timestamp;
 use super::{Session, Stop, conclude};
 use crate::config::SyncConfig;
 use crate::error::Error;
-use crate::extract::backfill::{Measured, beyond, measure, slices, to_expect, uncovered};
+use crate::extract::backfill::{beyond, count, slices, uncovered};
 use crate::extract::fanout::Event;
-use crate::ids::Scope;
 use crate::progress::Progress;
 use crate::report::Report;
 
@@ -54,41 +53,19 @@ async fn run(
     }
     let (state, scopes) = (&session.record.state, &session.scopes);
     let wanted = uncovered(state, scopes, range.from, to, &rules, range.again);
-    let count = async |windows| {
-        let counted = measure(&session.client, windows, config.concurrency());
-        Ok::<_, Error>(session.or_stop(counted).await??)
-    };
-    let measured = count(wanted).await?;
-    let expected = to_expect(state, &measured, rules.retained_from);
-    let shown = count(expected.clone()).await?;
-    let is_missing = |scope: &Scope| {
-        let is_asked = expected.iter().any(|(asked, _)| asked == scope);
-        is_asked && !shown.busy.iter().any(|(busy, ..)| busy == scope)
-    };
-    let Measured {
-        idle, busy, failed, ..
-    } = measured;
-    let asks = slices(state, busy);
+    let (client, retained_from) = (&session.client, rules.retained_from);
+    let counting = count(client, state, wanted, retained_from, config.concurrency());
+    let counted = session.or_stop(counting).await??;
+    let asks = slices(state, counted.busy);
     let mut landing = session.landing(report);
     for (scope, window) in beyond(state, scopes, to, &rules) {
         landing.take(Event::Gap(scope, window), progress).await?;
     }
-    for (scope, window) in idle {
-        // Counted and found empty: as whole as an answer gets, unless the scope shows nothing any more.
-        let event = if is_missing(&scope) {
-            Event::Gap(scope, window)
-        } else {
-            Event::Whole(scope, window)
-        };
+    for event in counted.events {
         landing.take(event, progress).await?;
     }
-    for (scope, row) in &shown.idle {
-        landing.suspect(scope, row.from());
-    }
-    for (window, done) in failed {
-        let gap = Event::Gap(done.scope.clone(), window);
-        landing.take(gap, progress).await?;
-        landing.take(Event::Done(Box::new(done)), progress).await?;
+    for (scope, last_row_start) in &counted.suspicious {
+        landing.suspect(scope, *last_row_start);
     }
     progress.begin(asks.len(), "slices");
     session.read(asks, landing, progress, clock).await

@@ -9,7 +9,7 @@ use harness_lake::window::from_ms;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::support::{Lake, Run, Sim, bare_command, now};
+use crate::support::{Lake, Run, Sim, bare_command, now, rows};
 
 /// Runs a command that needs no source.
 fn offline(arguments: &[&str]) -> Run {
@@ -88,6 +88,35 @@ fn a_backfill_reads_what_no_run_has_read_and_nothing_twice() {
         "the same content replaces nothing"
     );
     verify(&lake).expect(0);
+}
+
+#[test]
+fn a_backfill_that_finds_nothing_was_a_success_all_the_same() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(3);
+    let successes = || {
+        let of_scope = "SELECT project_id, last_success_ts::text FROM";
+        let scopes = format!("{of_scope} {} ORDER BY ALL", lake.table("scopes"));
+        rows(&[&scopes])[0].clone()
+    };
+    let before = successes();
+    sim.advance(SignedDuration::from_mins(1));
+    let (from, to) = (days_ago(&sim, 60), days_ago(&sim, 58));
+    let range = [
+        "backfill",
+        "--lake",
+        lake.path(),
+        "--from",
+        &from,
+        "--to",
+        &to,
+    ];
+    sim.run(&range).expect(3);
+    for (before, after) in before.iter().zip(successes()) {
+        assert_eq!(before[0], after[0]);
+        assert!(before[1].is_null() || before[1] != after[1], "{before:?}");
+    }
 }
 
 /// An account that goes on for ten days.
