@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use harness_lake::ids::AccountId;
-use harness_lake::lake::parquet::{Kind, ObjectWriter};
+use harness_lake::lake::parquet::{FileKind, ObjectWriter};
 use harness_lake::tables::{Batches, ExecutionTables, RawRow};
 use serde::de::IgnoredAny;
 
@@ -58,8 +58,9 @@ fn counted_tables(summaries: &[String]) -> Batches {
 fn counted_parquet(batches: &Batches, executions: u64) {
     let scratch = std::env::temp_dir();
     for (table, batch) in batches {
-        let mut writer = ObjectWriter::new(Kind::Table(*table), "bench", 1, executions, &scratch)
-            .expect("a writer begins");
+        let mut writer =
+            ObjectWriter::new(FileKind::Table(*table), "bench", 1, executions, &scratch)
+                .expect("a writer begins");
         writer.write(batch).expect("a batch is written");
         black_box(writer.finish().expect("the object ends"));
     }

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use arrow::record_batch::RecordBatch;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use harness_lake::ids::AccountId;
-use harness_lake::lake::parquet::{Kind, ObjectWriter};
+use harness_lake::lake::parquet::{FileKind, ObjectWriter};
 use harness_lake::schema::Table;
 use harness_lake::sim::{Account, AccountSpec, RowSize, Vintage};
 use harness_lake::tables::{Batches, ExecutionTables, RawRow};
@@ -60,8 +60,14 @@ fn tables(account: &AccountId, rows: &[Row], mut each: impl FnMut(Batches)) {
 
 fn encode(batches: &[(Table, RecordBatch)], table: Table) -> usize {
     let scratch = std::env::temp_dir();
-    let mut writer = ObjectWriter::new(Kind::Table(table), "bench", 1, EXECUTIONS as u64, &scratch)
-        .expect("a writer begins");
+    let mut writer = ObjectWriter::new(
+        FileKind::Table(table),
+        "bench",
+        1,
+        EXECUTIONS as u64,
+        &scratch,
+    )
+    .expect("a writer begins");
     for (_, batch) in batches.iter().filter(|(of, _)| *of == table) {
         writer.write(batch).expect("a batch is written");
     }

@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
     /// Fields that no column holds and this version has never heard of, by path; kept in `extra`.
-    pub unknown_fields: BTreeMap<String, Seen>,
+    pub unknown_fields: BTreeMap<String, Sighting>,
     /// Statuses that this version cannot classify, by spelling; kept as spelled.
-    pub unknown_statuses: BTreeMap<String, Seen>,
+    pub unknown_statuses: BTreeMap<String, Sighting>,
     /// Values of an unexpected type or range, by path; kept in `extra`, null in their column.
-    pub odd_values: BTreeMap<String, Seen>,
+    pub odd_values: BTreeMap<String, Sighting>,
 }
 
 /// How often something was seen, with one example.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct Sighting {
     /// Times seen.
     pub count: u64,
     /// The first value seen, cut to 80 characters.
@@ -67,18 +67,18 @@ impl Drift {
     }
 }
 
-fn count(map: &mut BTreeMap<String, Seen>, path: &str, value: &str) {
+fn count(map: &mut BTreeMap<String, Sighting>, path: &str, value: &str) {
     entry(map, path, value).count += 1;
 }
 
-fn entry<'a>(map: &'a mut BTreeMap<String, Seen>, path: &str, value: &str) -> &'a mut Seen {
+fn entry<'a>(map: &'a mut BTreeMap<String, Sighting>, path: &str, value: &str) -> &'a mut Sighting {
     // Not `entry()`: it would copy the path of every repetition.
     if !map.contains_key(path) {
         let path = if map.len() < PATHS { path } else { "(more)" };
         let example = value.chars().take(EXAMPLE).collect();
         return map
             .entry(path.to_owned())
-            .or_insert(Seen { count: 0, example });
+            .or_insert(Sighting { count: 0, example });
     }
     map.get_mut(path).expect("the key was found just now")
 }
@@ -97,7 +97,7 @@ mod tests {
         drift.add(more);
         assert_eq!(
             drift.odd_values["endTs"],
-            Seen {
+            Sighting {
                 count: 3,
                 example: "-1".to_owned()
             }

@@ -93,7 +93,7 @@ pub struct Delta {
     /// Windows asked for and not read whole.
     pub gaps: BTreeMap<Scope, Coverage>,
     /// What else was seen of a scope.
-    pub seen: BTreeMap<Scope, Seen>,
+    pub seen: BTreeMap<Scope, ScopeNews>,
     /// Of each execution observed: what the raw partition says of it now.
     pub fates: BTreeMap<PlanExecutionId, Fate>,
     /// A listing of organizations and projects, where one was whole.
@@ -102,7 +102,7 @@ pub struct Delta {
 
 /// What was seen of a scope besides windows.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Seen {
+pub struct ScopeNews {
     /// `start_ts` of the newest row.
     pub last_row_start: Option<Timestamp>,
     /// When the scope was answered whole.
@@ -230,7 +230,7 @@ impl ScopeState {
             .filter(|start| asked.contains(*start) && retained_from <= *start)
     }
 
-    fn see(&mut self, seen: &Seen) {
+    fn see(&mut self, seen: &ScopeNews) {
         self.last_row_start = self.last_row_start.max(seen.last_row_start);
         self.last_success = self.last_success.max(seen.success);
         let newer = |one: &ScopeError, other: &ScopeError| one.at < other.at;
@@ -254,7 +254,7 @@ impl ScopeState {
     }
 }
 
-impl Seen {
+impl ScopeNews {
     /// Adds what was seen later.
     pub fn add(&mut self, later: Self) {
         self.last_row_start = self.last_row_start.max(later.last_row_start);

@@ -13,7 +13,7 @@ use super::files::Files;
 use crate::config::{self, ConfigError, SourceConfig, SyncConfig};
 use crate::error::Error;
 use crate::extract::discover::Filter;
-use crate::job::backfill::Range;
+use crate::job::backfill::BackfillRange;
 use crate::lake::LakeError;
 use crate::lake::layout::date_of;
 use crate::lake::replay::Dates;
@@ -406,8 +406,8 @@ fn not_before(from: impl Display, to: impl Display) -> ConfigError {
 }
 
 impl RangeArgs {
-    pub(super) fn range(&self) -> Result<Range, ConfigError> {
-        let range = Range {
+    pub(super) fn range(&self) -> Result<BackfillRange, ConfigError> {
+        let range = BackfillRange {
             from: config::instant(&self.from)?,
             to: config::instant(&self.to)?,
             again: self.again,

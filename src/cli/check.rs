@@ -35,7 +35,7 @@ struct Checked {
 #[derive(Debug, Serialize)]
 struct ScopeCheck {
     scope: Scope,
-    state: ScopeState,
+    state: ScopeHealth,
     /// Executions of the last 30 days, or since the newest that the lake knows.
     executions: Option<u64>,
     message: Option<String>,
@@ -45,7 +45,7 @@ struct ScopeCheck {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum ScopeState {
+enum ScopeHealth {
     Ok,
     Empty,
     /// A row was seen that should be there still, and none is.
@@ -153,18 +153,18 @@ async fn check_scopes(
         let code = answer.as_ref().err().map(code_of_source);
         let (state, executions, message) = match answer {
             Ok(page) if page.rows.is_empty() => match row_to_expect {
-                None => (ScopeState::Empty, Some(0), None),
+                None => (ScopeHealth::Empty, Some(0), None),
                 Some(at) => {
                     let message = format!("not even the execution of {at} is shown any more");
-                    (ScopeState::SuspiciouslyEmpty, Some(0), Some(message))
+                    (ScopeHealth::SuspiciouslyEmpty, Some(0), Some(message))
                 }
             },
-            Ok(page) => (ScopeState::Ok, page.total, None),
+            Ok(page) => (ScopeHealth::Ok, page.total, None),
             Err(error) if error.is_unauthorized() => return Err(error.into()),
             Err(error @ SourceError::Forbidden { .. }) => {
-                (ScopeState::Forbidden, None, Some(chain(&error)))
+                (ScopeHealth::Forbidden, None, Some(chain(&error)))
             }
-            Err(error) => (ScopeState::Failed, None, Some(chain(&error))),
+            Err(error) => (ScopeHealth::Failed, None, Some(chain(&error))),
         };
         checks.push(ScopeCheck {
             scope,
@@ -228,11 +228,11 @@ fn text(checked: &Checked) -> String {
         checked.account_id,
         checked.orgs,
         checked.projects,
-        count(ScopeState::Ok),
-        count(ScopeState::Empty),
-        count(ScopeState::SuspiciouslyEmpty),
-        count(ScopeState::Forbidden),
-        count(ScopeState::Failed),
+        count(ScopeHealth::Ok),
+        count(ScopeHealth::Empty),
+        count(ScopeHealth::SuspiciouslyEmpty),
+        count(ScopeHealth::Forbidden),
+        count(ScopeHealth::Failed),
     );
     let mut rows = vec![
         ["project", "state", "executions", ""]
@@ -241,11 +241,11 @@ fn text(checked: &Checked) -> String {
     ];
     rows.extend(checked.scopes.iter().map(|check| {
         let state = match check.state {
-            ScopeState::Ok => "ok",
-            ScopeState::Empty => "empty",
-            ScopeState::SuspiciouslyEmpty => "suspiciously empty",
-            ScopeState::Forbidden => "forbidden",
-            ScopeState::Failed => "failed",
+            ScopeHealth::Ok => "ok",
+            ScopeHealth::Empty => "empty",
+            ScopeHealth::SuspiciouslyEmpty => "suspiciously empty",
+            ScopeHealth::Forbidden => "forbidden",
+            ScopeHealth::Failed => "failed",
         };
         vec![
             check.scope.to_string(),

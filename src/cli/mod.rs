@@ -25,7 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use crate::error::Error;
-use crate::job::{Stop, or_stop};
+use crate::job::{StopSignal, or_stop};
 use args::{BackfillArgs, CheckArgs, RATE, ReplayArgs, StatusArgs, SyncArgs, open_store};
 
 /// Extracts every pipeline execution of a Harness account into a lake of Parquet.
@@ -117,7 +117,7 @@ enum Format {
 struct Context {
     output: Format,
     clock: fn() -> Timestamp,
-    stop: Stop,
+    stop: StopSignal,
     is_terminal: bool,
 }
 
@@ -125,7 +125,12 @@ struct Context {
 ///
 /// `clock` is the local clock; `stop` turns true when a signal comes; `is_terminal` says whether
 /// standard error is one.
-pub async fn run(cli: Cli, clock: fn() -> Timestamp, stop: Stop, is_terminal: bool) -> ExitCode {
+pub async fn run(
+    cli: Cli,
+    clock: fn() -> Timestamp,
+    stop: StopSignal,
+    is_terminal: bool,
+) -> ExitCode {
     let context = Context {
         output: cli.output.output,
         clock,

@@ -78,7 +78,7 @@ pub struct ScopeDone {
 
 /// Why the reading of a scope stops.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(super) enum ReadEnd {
     /// The source does not answer.
     Source(SourceError),
     /// Nobody listens any more: the run is ending.
@@ -86,7 +86,7 @@ pub(super) enum Stop {
 }
 
 /// What all scopes of a run share.
-pub(super) struct Run<'a> {
+pub(super) struct Shared<'a> {
     client: &'a Client,
     largest_page: u32,
     /// Kilobytes of pages in flight that are left.
@@ -104,7 +104,7 @@ pub(super) struct Run<'a> {
 /// Reads one scope.
 pub(super) struct ScopeReader<'a> {
     pub(super) scope: Scope,
-    pub(super) run: &'a Run<'a>,
+    pub(super) run: &'a Shared<'a>,
     pub(super) suspicions: u32,
     pub(super) paging: Paging,
     /// What the window that is read has cost in vain so far: all its pages share one patience.
@@ -144,7 +144,7 @@ pub async fn fan_out(
     largest_page: u32,
     events: mpsc::Sender<Event>,
 ) -> Result<(), SourceError> {
-    let run = Run {
+    let run = Shared {
         client,
         largest_page,
         budget: Arc::new(Semaphore::new(BUDGET_KB as usize)),
@@ -164,7 +164,7 @@ pub async fn fan_out(
 
 #[tracing::instrument(name = "scope", skip_all, fields(org.id = %scope.org, project.id = %scope.project))]
 async fn read_scope(
-    run: &Run<'_>,
+    run: &Shared<'_>,
     scope: Scope,
     ask: Ask,
     events: mpsc::Sender<Event>,
@@ -186,9 +186,9 @@ async fn read_scope(
     };
     let failure = match reader.read(&ask).await {
         Ok(()) => None,
-        Err(Stop::Abandoned) => return Ok(()),
-        Err(Stop::Source(error)) if error.is_unauthorized() => return Err(error),
-        Err(Stop::Source(error)) => Some(error),
+        Err(ReadEnd::Abandoned) => return Ok(()),
+        Err(ReadEnd::Source(error)) if error.is_unauthorized() => return Err(error),
+        Err(ReadEnd::Source(error)) => Some(error),
     };
     let ScopeReader {
         done,
@@ -210,7 +210,7 @@ async fn read_scope(
 }
 
 impl ScopeReader<'_> {
-    async fn read(&mut self, ask: &Ask) -> Result<(), Stop> {
+    async fn read(&mut self, ask: &Ask) -> Result<(), ReadEnd> {
         self.watch(&ask.expected);
         for (at, window) in ask.windows.iter().enumerate() {
             let read = self.read_window(*window).await;
@@ -240,7 +240,7 @@ impl ScopeReader<'_> {
     pub(super) async fn tell_missed(
         &mut self,
         watched: impl Iterator<Item = &PlanExecutionId>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ReadEnd> {
         let Some(observed) = self.done.observed else {
             return Ok(());
         };
@@ -289,8 +289,8 @@ impl ScopeReader<'_> {
     ///
     /// # Errors
     ///
-    /// [`Stop`] where too many have no start.
-    pub(super) async fn tell_rows(&mut self, page: Page, window: Window) -> Result<(), Stop> {
+    /// [`ReadEnd`] where too many have no start.
+    pub(super) async fn tell_rows(&mut self, page: Page, window: Window) -> Result<(), ReadEnd> {
         self.undated += page.rows.iter().filter(|row| row.start.is_none()).count();
         if UNDATED < self.undated {
             let place = Place {
@@ -298,7 +298,7 @@ impl ScopeReader<'_> {
                 of: Some(self.scope.to_string()),
             };
             let limit = UNDATED;
-            return Err(Stop::Source(SourceError::Undated { place, limit }));
+            return Err(ReadEnd::Source(SourceError::Undated { place, limit }));
         }
         let mut rows = Rows {
             observations: Vec::with_capacity(page.rows.len()),
@@ -346,7 +346,7 @@ impl ScopeReader<'_> {
 
     /// Tells that a window came whole. One without rows is believed once the scope has shown one at all: else
     /// it stays what it was before, a gap. That of the expected row is read again until it shows it.
-    pub(super) async fn tell_whole(&mut self, window: Window) -> Result<(), Stop> {
+    pub(super) async fn tell_whole(&mut self, window: Window) -> Result<(), ReadEnd> {
         let is_elsewhere = |row: Timestamp| !window.contains(row);
         if self.done.rows == 0 && self.row_to_expect.is_some_and(is_elsewhere) {
             self.doubtful.push(window);
@@ -356,7 +356,7 @@ impl ScopeReader<'_> {
     }
 
     /// Tells of the windows that were doubtful, once a row has come.
-    async fn believe(&mut self) -> Result<(), Stop> {
+    async fn believe(&mut self) -> Result<(), ReadEnd> {
         if 0 < self.done.rows {
             for window in std::mem::take(&mut self.doubtful) {
                 self.tell(Event::Whole(self.scope.clone(), window)).await?;
@@ -365,11 +365,14 @@ impl ScopeReader<'_> {
         Ok(())
     }
 
-    pub(super) async fn tell(&mut self, event: Event) -> Result<(), Stop> {
+    pub(super) async fn tell(&mut self, event: Event) -> Result<(), ReadEnd> {
         if matches!(event, Event::Gap(..)) {
             self.done.gaps += 1;
         }
-        self.events.send(event).await.map_err(|_| Stop::Abandoned)
+        self.events
+            .send(event)
+            .await
+            .map_err(|_| ReadEnd::Abandoned)
     }
 
     async fn take_share(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
-use super::fanout::{Event, ScopeReader, Stop};
+use super::fanout::{Event, ReadEnd, ScopeReader};
 use crate::ids::PlanExecutionId;
 use crate::source::{SourceError, Tried};
 use crate::window::{Window, from_ms};
@@ -19,15 +19,18 @@ impl ScopeReader<'_> {
     ///
     /// # Errors
     ///
-    /// [`Stop`] where the source does not answer.
-    pub(super) async fn poll(&mut self, open: &[(PlanExecutionId, Timestamp)]) -> Result<(), Stop> {
+    /// [`ReadEnd`] where the source does not answer.
+    pub(super) async fn poll(
+        &mut self,
+        open: &[(PlanExecutionId, Timestamp)],
+    ) -> Result<(), ReadEnd> {
         for batch in open.chunks(BATCH) {
             self.poll_batch(batch).await?;
         }
         Ok(())
     }
 
-    async fn poll_batch(&mut self, batch: &[(PlanExecutionId, Timestamp)]) -> Result<(), Stop> {
+    async fn poll_batch(&mut self, batch: &[(PlanExecutionId, Timestamp)]) -> Result<(), ReadEnd> {
         let mut rest = batch.to_vec();
         while !rest.is_empty() && self.run.ids_are_honoured.load(Ordering::Relaxed) {
             let size = self
@@ -45,7 +48,7 @@ impl ScopeReader<'_> {
                     rest.extend(now);
                     continue;
                 }
-                Err(error) => return Err(Stop::Source(error)),
+                Err(error) => return Err(ReadEnd::Source(error)),
             };
             self.tried = Tried::default();
             let asked: HashSet<_> = ids.iter().collect();

@@ -14,7 +14,7 @@ use crate::ids::{PlanExecutionId, Scope};
 
 /// Observations of one partition.
 #[derive(Debug)]
-pub struct Runs(Vec<Run>);
+pub struct SortedRuns(Vec<SortedRun>);
 
 /// Where an observation stands among the runs of its partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Place {
 
 /// Observations in their order.
 #[derive(Debug)]
-struct Run {
+struct SortedRun {
     /// Without summaries where these are stored.
     observations: Vec<Observation>,
     stored: Option<Stored>,
@@ -58,11 +58,11 @@ const WINDOW: u32 = 17;
 /// Bytes that are read of a frame at a time.
 const READ: usize = 32 << 10;
 
-impl Runs {
+impl SortedRuns {
     /// One run, in memory.
     pub fn of(mut observations: Vec<Observation>) -> Self {
         sort(&mut observations);
-        Self(vec![Run {
+        Self(vec![SortedRun {
             observations,
             stored: None,
         }])
@@ -74,7 +74,7 @@ impl Runs {
     ///
     /// [`io::Error`] where scratch cannot be read.
     pub(super) fn add(&mut self, stored: Stored) -> io::Result<()> {
-        self.0.push(Run {
+        self.0.push(SortedRun {
             observations: stored.heads()?,
             stored: Some(stored),
         });
@@ -218,7 +218,7 @@ impl Summaries<'_> {
 }
 
 impl<'a> Reader<'a> {
-    fn of(run: &'a Run) -> Self {
+    fn of(run: &'a SortedRun) -> Self {
         match &run.stored {
             None => Self::Memory(&run.observations),
             Some(stored) => Self::Scratch {
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn runs_give_every_summary_in_order_and_again() {
         let file = Arc::new(tempfile::tempfile().unwrap());
-        let mut runs = Runs::of([3, 1, 2].map(observation).into());
+        let mut runs = SortedRuns::of([3, 1, 2].map(observation).into());
         for some in [[9, 7, 4, 6].as_slice(), &[8, 5]] {
             let some = some.iter().copied().map(observation).collect();
             runs.add(Stored::append(&file, some).unwrap()).unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Observation;
-use super::runs::{Runs, Stored};
+use super::runs::{SortedRuns, Stored};
 
 /// Observations by partition `P`, in memory up to a limit, then in a file of `scratch`.
 #[derive(Debug)]
@@ -108,12 +108,12 @@ impl<P: Ord + Copy> Spool<P> {
     /// # Errors
     ///
     /// [`io::Error`] where scratch cannot be read.
-    pub fn pop(&mut self) -> io::Result<Option<(P, Runs)>> {
+    pub fn pop(&mut self) -> io::Result<Option<(P, SortedRuns)>> {
         let Some((partition, spooled)) = self.partitions.pop_first() else {
             *self = Self::holding(self.memory, &self.scratch);
             return Ok(None);
         };
-        let mut runs = Runs::of(spooled.in_memory);
+        let mut runs = SortedRuns::of(spooled.in_memory);
         for stored in spooled.on_disk {
             runs.add(stored)?;
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 
-use super::fanout::{Event, ScopeReader, Stop};
+use super::fanout::{Event, ReadEnd, ScopeReader};
 use crate::ids::PlanExecutionId;
 use crate::source::{Page, SourceError, Tried};
 use crate::window::Window;
@@ -65,8 +65,8 @@ impl ScopeReader<'_> {
     ///
     /// # Errors
     ///
-    /// [`Stop`] where the source does not answer: the rest of the window is told as a gap first.
-    pub(super) async fn read_window(&mut self, window: Window) -> Result<(), Stop> {
+    /// [`ReadEnd`] where the source does not answer: the rest of the window is told as a gap first.
+    pub(super) async fn read_window(&mut self, window: Window) -> Result<(), ReadEnd> {
         // Oldest half on top, so that coverage grows from the old end.
         let mut rest = vec![Part::new(window, None)];
         while let Some(part) = rest.pop() {
@@ -116,12 +116,12 @@ impl ScopeReader<'_> {
         Ok(())
     }
 
-    async fn gap(&mut self, window: Window) -> Result<(), Stop> {
+    async fn gap(&mut self, window: Window) -> Result<(), ReadEnd> {
         self.tell(Event::Gap(self.scope.clone(), window)).await
     }
 
     /// Reads the pages of a window, once. Rows are told as they come, whole or not.
-    async fn read_pages(&mut self, window: Window) -> Result<Reading, Stop> {
+    async fn read_pages(&mut self, window: Window) -> Result<Reading, ReadEnd> {
         let mut tally = Tally::default();
         let (mut offset, mut size) = (0_u32, self.page_size());
         // What the server seems to give at most, whatever it is asked for.
@@ -132,7 +132,7 @@ impl ScopeReader<'_> {
                 Err(SourceError::TooDeep { .. }) => return Ok(Reading::TooMany(None)),
                 Err(SourceError::PageGone { .. }) => return Ok(Reading::NotWhole),
                 Err(error) if self.shrinks(&error, size) => return Ok(Reading::PageTooLarge),
-                Err(error) => return Err(Stop::Source(error)),
+                Err(error) => return Err(ReadEnd::Source(error)),
             };
             let rows = page.rows.len() as u64 + page.unidentified;
             let is_new = tally.add(offset, &page);
@@ -175,7 +175,7 @@ impl ScopeReader<'_> {
     pub(super) async fn read_around(
         &mut self,
         open: &[(PlanExecutionId, Timestamp)],
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ReadEnd> {
         self.watch(open);
         let starts: Vec<_> = open.iter().map(|(_, start)| *start).collect();
         let mut rest = clusters(&starts);

@@ -145,7 +145,7 @@ fn claimed(state: &State, scopes: &[Scope], range: Window) -> Vec<(Scope, Vec<Wi
 type Counts = BTreeMap<(Scope, Window), u64>;
 
 /// Executions of the days on which the source counts more, with their `start_ts`.
-type Seen = BTreeMap<Scope, BTreeMap<PlanExecutionId, Timestamp>>;
+type RowsAtSource = BTreeMap<Scope, BTreeMap<PlanExecutionId, Timestamp>>;
 
 struct Comparison<'a> {
     client: &'a Client,
@@ -223,7 +223,7 @@ impl Comparison<'_> {
     }
 
     /// Reads the days of which the source counts more than the lake holds.
-    async fn read(&mut self, counts: &Counts) -> Result<Seen, Error> {
+    async fn read(&mut self, counts: &Counts) -> Result<RowsAtSource, Error> {
         let mut asks: BTreeMap<Scope, Ask> = BTreeMap::new();
         for ((scope, day), rows) in counts {
             if self.inventory.count(scope, *day) < *rows {
@@ -241,7 +241,7 @@ impl Comparison<'_> {
         let (events, mut told) = mpsc::channel(EVENTS);
         let reading = fan_out(self.client, asks, self.concurrency, self.page_size, events);
         let taking = async {
-            let (mut seen, mut failed) = (Seen::new(), Vec::new());
+            let (mut seen, mut failed) = (RowsAtSource::new(), Vec::new());
             while let Some(event) = told.recv().await {
                 match event {
                     Event::Rows(rows) => rows.observations.into_iter().for_each(|row| {
@@ -278,7 +278,7 @@ impl Comparison<'_> {
         }
     }
 
-    fn conclude(mut self, counts: Counts, seen: &Seen, audit: &mut Audit) -> Compared {
+    fn conclude(mut self, counts: Counts, seen: &RowsAtSource, audit: &mut Audit) -> Compared {
         self.compared.days = counts.len();
         for ((scope, window), counted) in counts {
             let in_lake = self.inventory.count(&scope, window);

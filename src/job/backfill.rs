@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Session, Stop, conclude};
+use super::{Session, StopSignal, conclude};
 use crate::config::SyncConfig;
 use crate::error::Error;
 use crate::extract::backfill::{beyond, count, slices, uncovered};
@@ -12,7 +12,7 @@ use crate::report::Report;
 
 /// What a backfill reads.
 #[derive(Clone, Copy, Debug)]
-pub struct Range {
+pub struct BackfillRange {
     /// The first instant.
     pub from: Timestamp,
     /// The first instant after; cut where it cannot be read whole yet.
@@ -25,10 +25,10 @@ pub struct Range {
 /// a run that dies is taken up where it stopped.
 pub async fn backfill(
     config: &SyncConfig,
-    range: Range,
+    range: BackfillRange,
     clock: fn() -> Timestamp,
     progress: &Progress,
-    stop: Stop,
+    stop: StopSignal,
 ) -> (Report, Result<(), Error>) {
     let mut report = config.begin_report("backfill", clock);
     let result = run(config, range, clock, progress, stop, &mut report).await;
@@ -38,10 +38,10 @@ pub async fn backfill(
 
 async fn run(
     config: &SyncConfig,
-    range: Range,
+    range: BackfillRange,
     clock: fn() -> Timestamp,
     progress: &Progress,
-    stop: Stop,
+    stop: StopSignal,
     report: &mut Report,
 ) -> Result<(), Error> {
     let session = Session::open(config, clock, stop, report).await?;

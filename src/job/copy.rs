@@ -10,8 +10,8 @@ use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 
 use super::landing::Landing;
-use super::{Stop, or_stop};
-use crate::checkpoint::{Delta, Fate, Seen, State};
+use super::{StopSignal, or_stop};
+use crate::checkpoint::{Delta, Fate, ScopeNews, State};
 use crate::error::Error;
 use crate::extract::fanout::{Event, Rows};
 use crate::lake::log::Record;
@@ -37,7 +37,7 @@ pub async fn copy(
     dates: Dates,
     now: Timestamp,
     progress: &Progress,
-    stop: Stop,
+    stop: StopSignal,
     report: &mut Report,
 ) -> Result<(), Error> {
     // The checkpoint before the rows: what it claims is in them.
@@ -99,7 +99,7 @@ fn claims(state: &State, span: Window) -> Delta {
                 claimed.insert(scope.clone(), part);
             }
         }
-        let seen = Seen {
+        let seen = ScopeNews {
             last_row_start: known.last_row_start.filter(|at| span.contains(*at)),
             success: known.last_success,
             error: known.last_error.clone(),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Stop, or_stop};
+use super::{StopSignal, or_stop};
 use crate::causes::chain;
-use crate::checkpoint::{Delta, Fate, ScopeError, Seen};
+use crate::checkpoint::{Delta, Fate, ScopeError, ScopeNews};
 use crate::error::{Code, Error, code_of_source};
 use crate::extract::Observation;
 use crate::extract::discover::Unlisted;
@@ -42,7 +42,7 @@ pub(super) struct Landing<'a> {
     since: Instant,
     part: u32,
     lake: &'a Lake,
-    stop: Stop,
+    stop: StopSignal,
     now: Timestamp,
     /// The latest answer that a scope ended with.
     latest: Timestamp,
@@ -54,7 +54,12 @@ pub(super) struct Landing<'a> {
 
 impl<'a> Landing<'a> {
     /// Begins with nothing. `now` is by the source's clock.
-    pub(super) fn new(lake: &'a Lake, report: &'a mut Report, stop: Stop, now: Timestamp) -> Self {
+    pub(super) fn new(
+        lake: &'a Lake,
+        report: &'a mut Report,
+        stop: StopSignal,
+        now: Timestamp,
+    ) -> Self {
         Self {
             delta: Delta::default(),
             report,
@@ -122,7 +127,7 @@ impl<'a> Landing<'a> {
         self.latest = self.latest.max(done.observed.unwrap_or(self.now));
         let error = scope_error(&done, self.latest);
         let is_whole = error.is_none() && done.gaps == 0 && !self.outcomes.has_failed(&done.scope);
-        let seen = Seen {
+        let seen = ScopeNews {
             last_row_start: done.last_row_start,
             success: done.observed.filter(|_| is_whole),
             error,
@@ -225,7 +230,7 @@ fn scope_error(done: &ScopeDone, at: Timestamp) -> Option<ScopeError> {
 }
 
 /// Says yes until some seconds after a signal.
-fn may_go_on(stop: Stop) -> impl FnMut() -> bool {
+fn may_go_on(stop: StopSignal) -> impl FnMut() -> bool {
     let mut noticed: Option<Instant> = None;
     move || !*stop.borrow() || noticed.get_or_insert_with(Instant::now).elapsed() < AFTER_SIGNAL
 }

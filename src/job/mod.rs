@@ -36,7 +36,7 @@ use crate::window::Window;
 use landing::Landing;
 
 /// Tells a run that a signal has come.
-pub type Stop = watch::Receiver<bool>;
+pub type StopSignal = watch::Receiver<bool>;
 
 /// Events that wait for the spool. Their bytes are bounded by the fan-out's budget.
 const EVENTS: usize = 64;
@@ -52,7 +52,7 @@ pub async fn sync(
     config: &SyncConfig,
     clock: fn() -> Timestamp,
     progress: &Progress,
-    stop: Stop,
+    stop: StopSignal,
 ) -> (Report, Result<(), Error>) {
     let mut report = config.begin_report("sync", clock);
     let result = run(config, clock, progress, stop, &mut report).await;
@@ -64,7 +64,7 @@ async fn run(
     config: &SyncConfig,
     clock: fn() -> Timestamp,
     progress: &Progress,
-    stop: Stop,
+    stop: StopSignal,
     report: &mut Report,
 ) -> Result<(), Error> {
     let session = Session::open(config, clock, stop, report).await?;
@@ -96,7 +96,7 @@ struct Session<'a> {
     recovered: BTreeMap<PlanExecutionId, Fate>,
     /// The lists of partitions that they had left.
     lists: Vec<String>,
-    stop: Stop,
+    stop: StopSignal,
     deadline: Deadline,
 }
 
@@ -105,7 +105,7 @@ impl<'a> Session<'a> {
     async fn open(
         config: &'a SyncConfig,
         clock: fn() -> Timestamp,
-        mut stop: Stop,
+        mut stop: StopSignal,
         report: &mut Report,
     ) -> Result<Self, Error> {
         let deadline = Deadline::begin(config.deadline);
@@ -266,7 +266,10 @@ async fn conclude(
 }
 
 /// Waits for `work`, unless a signal comes first.
-pub(crate) async fn or_stop<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Result<T, Error> {
+pub(crate) async fn or_stop<T>(
+    stop: &mut StopSignal,
+    work: impl Future<Output = T>,
+) -> Result<T, Error> {
     tokio::select! {
         biased;
         // A sender that is gone cannot signal any more: the work goes on.
@@ -298,7 +301,7 @@ impl Deadline {
     }
 }
 
-async fn recover(lake: &Lake, now: Timestamp, stop: &mut Stop) -> Result<Recovered, Error> {
+async fn recover(lake: &Lake, now: Timestamp, stop: &mut StopSignal) -> Result<Recovered, Error> {
     let lock = or_stop(stop, lake.store().lock(LOCK_PATIENCE)).await?;
     let _lock = lock.map_err(LakeError::from)?;
     let recovered = lake.recover(now, || !*stop.borrow()).await?;

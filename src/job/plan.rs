@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::backfill::Range;
+use super::backfill::BackfillRange;
 use super::sync_rules;
 use crate::causes::chain;
 use crate::checkpoint::State;
@@ -44,7 +44,7 @@ const LIST_PAGE: usize = 100;
 ///
 /// Those of connecting, listing, and reading the checkpoint.
 pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Plan, Error> {
-    let Seen {
+    let Outlook {
         client,
         found,
         state,
@@ -84,10 +84,10 @@ pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Resu
 /// As [`plan_of_sync`].
 pub async fn plan_of_backfill(
     config: &SyncConfig,
-    range: Range,
+    range: BackfillRange,
     clock: fn() -> Timestamp,
 ) -> Result<Plan, Error> {
-    let Seen {
+    let Outlook {
         client,
         found,
         state,
@@ -109,7 +109,7 @@ pub async fn plan_of_backfill(
     })
 }
 
-async fn look(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Seen, Error> {
+async fn look(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Outlook, Error> {
     let client = config.source.client(clock)?;
     let found = discover(&client, &config.filter, config.concurrency()).await?;
     warn_of_unlisted(&found);
@@ -126,7 +126,7 @@ async fn look(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Seen, Err
         None => State::default(),
     };
     let rules = sync_rules(config, &client, now).await?;
-    Ok(Seen {
+    Ok(Outlook {
         client,
         found,
         state,
@@ -136,7 +136,7 @@ async fn look(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Seen, Err
 }
 
 /// What a plan looks at.
-struct Seen {
+struct Outlook {
     client: Client,
     found: Discovery,
     state: State,

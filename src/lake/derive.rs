@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use super::finding::by_backfill;
 use super::layout::Partition;
-use super::parquet::{Encoded, FileError, Kind, ObjectWriter, Stamp, WRITER, read, stamp};
+use super::parquet::{Encoded, FileError, FileKind, ObjectWriter, Stamp, WRITER, read, stamp};
 use super::rows::{RawObject, each_row};
-use super::store::{Expected, Landing, Tag};
+use super::store::{Expected, PutOutcome, Tag};
 use super::{Lake, LakeError, blocking, pause};
 use crate::drift::Drift;
 use crate::failpoint::hit;
@@ -256,7 +256,7 @@ impl Lake {
             let bytes = body.len() as u64;
             hit("before-table");
             match self.store.put(&path, body, &expected).await? {
-                Landing::Landed(_) => {
+                PutOutcome::Landed(_) => {
                     hit("after-table");
                     files.push(WrittenFile {
                         path,
@@ -264,7 +264,7 @@ impl Lake {
                         bytes,
                     });
                 }
-                Landing::Lost => return Ok(false),
+                PutOutcome::Lost => return Ok(false),
             }
         }
         Ok(true)
@@ -315,7 +315,7 @@ fn encode(
 ) -> Result<(Vec<Encoded>, Drift), LakeError> {
     let open = |table: &Table| {
         let path = partition.table(*table);
-        let kind = Kind::Table(*table);
+        let kind = FileKind::Table(*table);
         let writer = ObjectWriter::new(kind, &path, raw.revision, raw.rows, scratch)?;
         Ok::<_, FileError>((*table, writer))
     };
@@ -442,7 +442,7 @@ mod tests {
             first_observed_ms: 1_763_971_300_000,
             summary: &format!(r#"{{"name":"{name}"}}"#),
         });
-        let kind = Kind::Table(Table::Executions);
+        let kind = FileKind::Table(Table::Executions);
         let mut writer = ObjectWriter::new(kind, "e.parquet", 1, 1, &std::env::temp_dir()).unwrap();
         for (table, batch) in rows.finish() {
             if table == Table::Executions {

@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use super::derive::WrittenFile;
 use super::log::Record;
-use super::parquet::{Kind, ObjectWriter, Stamp, stamp};
-use super::store::{Expected, Landing};
+use super::parquet::{FileKind, ObjectWriter, Stamp, stamp};
+use super::store::{Expected, PutOutcome};
 use super::{Lake, LakeError, layout, pause};
 use crate::checkpoint::{ScopeState, State};
 use crate::failpoint::hit;
@@ -54,7 +54,7 @@ impl Lake {
             let expected = there.map_or(Expected::Absent, |(_, tag)| Expected::Version(tag));
             let bytes = body.len() as u64;
             hit("before-dimension");
-            if let Landing::Landed(_) = self.store.put(&path, body, &expected).await? {
+            if let PutOutcome::Landed(_) = self.store.put(&path, body, &expected).await? {
                 hit("after-dimension");
                 return Ok(Some(WrittenFile {
                     path,
@@ -103,7 +103,8 @@ impl Lake {
         record: &Record,
     ) -> Result<(Bytes, usize), LakeError> {
         let (path, revision) = (layout::dimension(table), record.revision_of(table));
-        let mut writer = ObjectWriter::new(Kind::Table(table), &path, revision, 1, &self.scratch)?;
+        let mut writer =
+            ObjectWriter::new(FileKind::Table(table), &path, revision, 1, &self.scratch)?;
         writer.write(&self.rows(table, &record.state))?;
         let encoded = writer.finish()?;
         let rows = encoded.rows();

@@ -8,7 +8,7 @@ use ulid::Ulid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::layout::{self, Partition, date_of};
-use super::store::{Expected, Landing, Store, Tag};
+use super::store::{Expected, PutOutcome, Store, Tag};
 use super::{ATTEMPTS, LakeError, pause};
 use crate::ids::{AccountId, PlanExecutionId};
 use crate::pii::{Policy, Treatment, Wish};
@@ -149,7 +149,7 @@ impl Identity {
                 let put = store
                     .put(layout::LAKE, identity.encode(), &Expected::Absent)
                     .await?;
-                born |= matches!(put, Landing::Landed(_));
+                born |= matches!(put, PutOutcome::Landed(_));
                 continue;
             };
             identity.is_of(store, account)?;

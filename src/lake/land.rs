@@ -13,11 +13,11 @@ use super::log::Record;
 use super::parquet::FileError;
 use super::raw::{Kept, Merge, MergeCounts, merge};
 use super::rows::{RawObject, open_rows};
-use super::store::{Expected, Landing};
+use super::store::{Expected, PutOutcome};
 use super::{Lake, LakeError, blocking, check_size, pause};
 use crate::checkpoint::{Delta, Fate, OpenExecution};
 use crate::drift::Drift;
-use crate::extract::runs::Runs;
+use crate::extract::runs::SortedRuns;
 use crate::extract::spool::Spool;
 use crate::failpoint::hit;
 use crate::ids::PlanExecutionId;
@@ -112,7 +112,7 @@ impl Lake {
     async fn land_partition(
         &self,
         partition: Partition,
-        runs: Runs,
+        runs: SortedRuns,
         landed: &mut Landed,
     ) -> Result<(), LakeError> {
         let starts: HashMap<PlanExecutionId, Timestamp> = runs
@@ -142,7 +142,7 @@ impl Lake {
     async fn merge_partition(
         &self,
         partition: Partition,
-        runs: Runs,
+        runs: SortedRuns,
     ) -> Result<(Option<RawObject>, Merge), LakeError> {
         let runs = Arc::new(runs);
         let path = partition.raw();
@@ -179,7 +179,9 @@ impl Lake {
                 }
             }
             hit("before-raw");
-            if let Landing::Landed(_) = self.store.put(&path, new.bytes.clone(), &expected).await? {
+            if let PutOutcome::Landed(_) =
+                self.store.put(&path, new.bytes.clone(), &expected).await?
+            {
                 hit("after-raw");
                 return Ok((Some(new), merged));
             }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use super::store::{Expected, Found, Landing, Store, StoreError};
+use super::store::{Expected, Found, PutOutcome, Store, StoreError};
 use super::{layout, pause};
 use crate::checkpoint::{Delta, State};
 use crate::failpoint::hit;
@@ -107,11 +107,11 @@ impl Record {
             // has landed stays in the sum of all later records, also where a listing lags.
             hit("before-record");
             match store.put(&path, next.encode()?, &Expected::Absent).await? {
-                Landing::Landed(_) => {
+                PutOutcome::Landed(_) => {
                     hit("after-record");
                     return Ok(next);
                 }
-                Landing::Lost => {}
+                PutOutcome::Lost => {}
             }
         }
         Err(CheckpointError::Contended { attempts: ATTEMPTS })

@@ -80,14 +80,14 @@ const WRITE_ID: &str = "harness_lake.write_id";
 
 /// What a file of the lake holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// The raw partition of a date.
     Raw,
     /// A table.
     Table(Table),
 }
 
-impl Kind {
+impl FileKind {
     /// The name in the file's metadata.
     pub fn name(self) -> &'static str {
         match self {
@@ -107,7 +107,7 @@ impl Kind {
 /// What a file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// The table, as [`Kind::name`] spells it.
+    /// The table, as [`FileKind::name`] spells it.
     pub table: String,
     /// The version of its schema.
     pub schema_version: u32,
@@ -170,7 +170,7 @@ impl ObjectWriter {
     ///
     /// [`FileError::Parquet`].
     pub fn new(
-        kind: Kind,
+        kind: FileKind,
         path: &str,
         revision: u64,
         executions: u64,
@@ -498,8 +498,11 @@ mod tests {
 
     #[test]
     fn columns_that_are_encoded_in_a_way_of_their_own_exist() {
-        let tables = Table::PARTITIONED.into_iter().map(Kind::Table);
-        let schemas: Vec<_> = tables.chain([Kind::Raw]).map(Kind::schema).collect();
+        let tables = Table::PARTITIONED.into_iter().map(FileKind::Table);
+        let schemas: Vec<_> = tables
+            .chain([FileKind::Raw])
+            .map(FileKind::schema)
+            .collect();
         let names = LONG_TEXT.iter().chain(&UNIQUE_TEXT).chain(&DURATIONS);
         for name in names.chain(&DENSE) {
             let exists = |schema: &&SchemaRef| schema.field_with_name(name).is_ok();

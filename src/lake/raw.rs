@@ -11,9 +11,9 @@ use jiff::Timestamp;
 
 use super::layout::Partition;
 use super::merge::wins;
-use super::parquet::{FileError, Kind, ObjectWriter, read_raw};
+use super::parquet::{FileError, FileKind, ObjectWriter, read_raw};
 use super::rows::{KEY_COLUMNS, RawBuilders, RawColumns, RawObject, damaged, micros, summaries};
-use crate::extract::runs::{Place, Runs, Summaries};
+use crate::extract::runs::{Place, SortedRuns, Summaries};
 use crate::extract::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
 
@@ -91,7 +91,7 @@ pub fn merge(
     partition: Partition,
     old: Option<&RawObject>,
     before: u64,
-    runs: &Runs,
+    runs: &SortedRuns,
     scratch: &Path,
 ) -> Result<Merge, FileError> {
     let path = partition.raw();
@@ -216,7 +216,7 @@ fn rewrite(
     old: Option<&RawObject>,
     revision: u64,
     mut winners: Vec<Candidate<'_>>,
-    runs: &Runs,
+    runs: &SortedRuns,
     scratch: &Path,
 ) -> Result<RawObject, FileError> {
     winners.sort_by(|a, b| a.observation.order().cmp(&b.observation.order()));
@@ -226,7 +226,7 @@ fn rewrite(
         .map(|winner| winner.observation.id.as_str())
         .collect();
     let executions = old.map_or(0, |old| old.rows) + winners.len() as u64;
-    let writer = ObjectWriter::new(Kind::Raw, path, revision, executions, scratch)?;
+    let writer = ObjectWriter::new(FileKind::Raw, path, revision, executions, scratch)?;
     let mut sink = Sink {
         writer,
         batch: RawBuilders::new(),

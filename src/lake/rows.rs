@@ -12,7 +12,7 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::parquet::{FileError, Kind, Stamp, read_raw};
+use super::parquet::{FileError, FileKind, Stamp, read_raw};
 use super::raw::Kept;
 use crate::extract::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
@@ -51,7 +51,7 @@ impl RawObject {
     /// [`FileError`] where it is no raw object.
     pub fn new(path: &str, bytes: Bytes) -> Result<Self, FileError> {
         let stamp = Stamp::of(path, &bytes)?;
-        if stamp.table != Kind::Raw.name() {
+        if stamp.table != FileKind::Raw.name() {
             return Err(FileError::Foreign {
                 path: path.to_owned(),
                 key: "harness_lake.table",

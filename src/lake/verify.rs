@@ -16,7 +16,7 @@ use super::finding::{
 use super::inventory::hash;
 use super::layout::{self, Partition, date_of};
 use super::log::{CheckpointError, Record};
-use super::parquet::{FileError, Kind, Stamp, schema_of, stamp};
+use super::parquet::{FileError, FileKind, Stamp, schema_of, stamp};
 use super::rows::{RawObject, each_row};
 use super::store::Found;
 use super::{Lake, LakeError, blocking};
@@ -27,7 +27,7 @@ use crate::window::from_ms;
 
 /// What the raw partitions hold.
 #[derive(Default)]
-struct Seen {
+struct RawIndex {
     /// Where an execution stands, by the hash of its id.
     partitions: HashMap<u128, Partition>,
     /// Executions that are not over.
@@ -50,12 +50,12 @@ impl Lake {
         }
         let mut derived = BTreeSet::new();
         for table in Table::PARTITIONED {
-            let (kind, folder) = (Kind::Table(table), layout::table_folder(table));
+            let (kind, folder) = (FileKind::Table(table), layout::table_folder(table));
             let there = self.partitions_in(kind, &folder, &mut audit).await?;
             derived.extend(there.into_iter().map(|partition| (partition, table)));
         }
         let raw = self
-            .partitions_in(Kind::Raw, layout::RAW, &mut audit)
+            .partitions_in(FileKind::Raw, layout::RAW, &mut audit)
             .await?;
         for (partition, table) in &derived {
             let path = partition.table(*table);
@@ -65,7 +65,7 @@ impl Lake {
                 audit.add(FindingKind::Damage, &path, what, repair);
             }
         }
-        let mut seen = Seen::default();
+        let mut seen = RawIndex::default();
         for partition in &raw {
             self.verify_partition(*partition, &mut seen, &mut audit)
                 .await?;
@@ -81,7 +81,7 @@ impl Lake {
     /// says, are findings.
     async fn partitions_in(
         &self,
-        kind: Kind,
+        kind: FileKind,
         folder: &str,
         audit: &mut Audit,
     ) -> Result<BTreeSet<Partition>, LakeError> {
@@ -105,8 +105,8 @@ impl Lake {
             };
             if let Some(what) = oddity(kind, &stamp) {
                 match kind {
-                    Kind::Raw => damaged_raw(partition, what, audit),
-                    Kind::Table(_) => audit.add(FindingKind::Damage, &path, what, BY_REPLAY),
+                    FileKind::Raw => damaged_raw(partition, what, audit),
+                    FileKind::Table(_) => audit.add(FindingKind::Damage, &path, what, BY_REPLAY),
                 }
             }
         }
@@ -116,7 +116,7 @@ impl Lake {
     async fn verify_partition(
         &self,
         partition: Partition,
-        seen: &mut Seen,
+        seen: &mut RawIndex,
         audit: &mut Audit,
     ) -> Result<(), LakeError> {
         let path = partition.raw();
@@ -147,7 +147,7 @@ impl Lake {
         &self,
         partition: Partition,
         raw: &RawObject,
-        seen: &mut Seen,
+        seen: &mut RawIndex,
         audit: &mut Audit,
     ) -> Result<(), FileError> {
         each_row(&partition.raw(), raw, |row, is_terminal| {
@@ -264,7 +264,7 @@ impl Lake {
                 continue;
             };
             let stamp = Stamp::of(&path, &bytes);
-            if let Some(what) = oddity(Kind::Table(table), &stamp) {
+            if let Some(what) = oddity(FileKind::Table(table), &stamp) {
                 audit.add(FindingKind::Damage, &path, what, BY_NEXT_SYNC);
             } else if let Ok(stamp) = stamp {
                 self.verify_dimension(table, record, (stamp.revision, bytes), audit)
@@ -306,7 +306,7 @@ impl Lake {
     }
 
     /// The open list claims no execution that is in no raw partition.
-    fn verify_record(&self, record: &Record, seen: &Seen, audit: &mut Audit) {
+    fn verify_record(&self, record: &Record, seen: &RawIndex, audit: &mut Audit) {
         let path = layout::checkpoint(record.number);
         if record.number == 0 && 0 < audit.partitions {
             let what = "no run has committed yet";
@@ -335,7 +335,7 @@ impl Lake {
 }
 
 /// What is wrong with the stamp of a file.
-fn oddity(kind: Kind, stamp: &Result<Stamp, FileError>) -> Option<String> {
+fn oddity(kind: FileKind, stamp: &Result<Stamp, FileError>) -> Option<String> {
     match stamp {
         Err(error) => Some(chain(error)),
         Ok(stamp) if stamp.table != kind.name() || stamp.schema_version != VERSION => {

@@ -1,7 +1,7 @@
 //! The tables and views as statements for DuckDB, Spark and Trino: absolute paths, comments. Pure.
 
 use super::views::VIEWS;
-use super::{Column, Definition, Kind, Table, VERSION};
+use super::{Column, ColumnType, Definition, Table, VERSION};
 
 /// The engines whose statements are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ fn trino(definition: &Definition, folder: &str) -> String {
 
 fn columns(
     definition: &Definition,
-    kind: impl Fn(Kind) -> &'static str,
+    kind: impl Fn(ColumnType) -> &'static str,
     comment: impl Fn(&Column) -> String,
 ) -> Vec<String> {
     let line =
@@ -136,29 +136,29 @@ fn comment(column: &Column) -> String {
     }
 }
 
-fn spark_type(kind: Kind) -> &'static str {
+fn spark_type(kind: ColumnType) -> &'static str {
     match kind {
-        Kind::Utf8 => "STRING",
-        Kind::Boolean => "BOOLEAN",
-        Kind::Int32 => "INT",
-        Kind::Int64 => "BIGINT",
-        Kind::Double => "DOUBLE",
-        Kind::Timestamp => "TIMESTAMP",
-        Kind::Utf8List => "ARRAY<STRING>",
-        Kind::Utf8Map => "MAP<STRING, STRING>",
+        ColumnType::Utf8 => "STRING",
+        ColumnType::Boolean => "BOOLEAN",
+        ColumnType::Int32 => "INT",
+        ColumnType::Int64 => "BIGINT",
+        ColumnType::Double => "DOUBLE",
+        ColumnType::Timestamp => "TIMESTAMP",
+        ColumnType::Utf8List => "ARRAY<STRING>",
+        ColumnType::Utf8Map => "MAP<STRING, STRING>",
     }
 }
 
-fn trino_type(kind: Kind) -> &'static str {
+fn trino_type(kind: ColumnType) -> &'static str {
     match kind {
-        Kind::Utf8 => "VARCHAR",
-        Kind::Boolean => "BOOLEAN",
-        Kind::Int32 => "INTEGER",
-        Kind::Int64 => "BIGINT",
-        Kind::Double => "DOUBLE",
-        Kind::Timestamp => "TIMESTAMP(6) WITH TIME ZONE",
-        Kind::Utf8List => "ARRAY(VARCHAR)",
-        Kind::Utf8Map => "MAP(VARCHAR, VARCHAR)",
+        ColumnType::Utf8 => "VARCHAR",
+        ColumnType::Boolean => "BOOLEAN",
+        ColumnType::Int32 => "INTEGER",
+        ColumnType::Int64 => "BIGINT",
+        ColumnType::Double => "DOUBLE",
+        ColumnType::Timestamp => "TIMESTAMP(6) WITH TIME ZONE",
+        ColumnType::Utf8List => "ARRAY(VARCHAR)",
+        ColumnType::Utf8Map => "MAP(VARCHAR, VARCHAR)",
     }
 }
 

@@ -75,7 +75,7 @@ fn prose_is_not_frozen_and_everything_else_is() {
     assert!(!changed(|it| it.description.clear()));
     assert!(changed(|it| it.columns[0].nullable ^= true));
     assert!(changed(|it| it.columns.swap(0, 1)));
-    assert!(changed(|it| it.columns[0].kind = super::Kind::Int32));
+    assert!(changed(|it| it.columns[0].kind = super::ColumnType::Int32));
     assert!(changed(|it| it.columns[1].name.push('x')));
     assert!(changed(|it| it.columns.truncate(3)));
     assert!(changed(|it| it.key.truncate(1)));

@@ -125,7 +125,7 @@ pub struct Column {
     pub name: String,
     /// The column's type.
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub kind: ColumnType,
     /// Whether null stands for "not told by the server".
     pub nullable: bool,
     /// The unit, where a number or a time has one.
@@ -139,7 +139,7 @@ pub struct Column {
 
 /// The types that `DuckDB` and Spark both read as they stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
+pub enum ColumnType {
     /// Text.
     #[serde(rename = "utf8")]
     Utf8,
@@ -166,7 +166,7 @@ pub enum Kind {
     Utf8Map,
 }
 
-impl Kind {
+impl ColumnType {
     /// The word in the schema files.
     pub const fn name(self) -> &'static str {
         match self {
@@ -288,7 +288,7 @@ mod tests {
     fn lists_and_maps_are_never_null_themselves() {
         for definition in definitions() {
             for column in &definition.columns {
-                if matches!(column.kind, Kind::Utf8List | Kind::Utf8Map) {
+                if matches!(column.kind, ColumnType::Utf8List | ColumnType::Utf8Map) {
                     assert!(!column.nullable, "{}.{}", definition.table, column.name);
                 }
             }
@@ -305,7 +305,10 @@ mod tests {
                 assert!(is_told, "{name} has no source");
                 let is_number = matches!(
                     column.kind,
-                    Kind::Int32 | Kind::Int64 | Kind::Double | Kind::Timestamp
+                    ColumnType::Int32
+                        | ColumnType::Int64
+                        | ColumnType::Double
+                        | ColumnType::Timestamp
                 );
                 assert_eq!(column.unit.is_some(), is_number, "the unit of {name}");
             }

@@ -25,7 +25,7 @@ use super::clock::ServerClock;
 use super::counts::{Counters, RequestCounts};
 use super::error::{Endpoint, Place, SourceError};
 use super::governor::Governor;
-use super::http::{Ask, Http};
+use super::http::{Http, Request};
 use super::listing::{Element, ListPage, OrgEntry, ProjectEntry};
 use super::page::Page;
 use super::retry::{RetryPolicy, Tried};
@@ -174,7 +174,7 @@ impl Client {
         url.query_pairs_mut()
             .append_pair("accountIdentifier", self.http.account.as_str())
             .extend_pairs(query.parameters());
-        let ask = Ask {
+        let ask = Request {
             place: place(Endpoint::Executions, Some(query.scope.to_string())),
             method: Method::POST,
             url,
@@ -201,7 +201,7 @@ impl Client {
     /// [`SourceError::Unauthorized`] only.
     pub async fn retention_months(&self) -> Result<Option<u32>, SourceError> {
         let account = self.http.account.as_str();
-        let ask = Ask {
+        let ask = Request {
             retry: RetryPolicy {
                 attempts: self.retry.attempts.min(2),
                 ..self.retry
@@ -309,8 +309,8 @@ impl Client {
         Ok(read)
     }
 
-    fn get(&self, place: Place, url: Url) -> Ask {
-        Ask {
+    fn get(&self, place: Place, url: Url) -> Request {
+        Request {
             place,
             method: Method::GET,
             url,

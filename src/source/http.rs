@@ -51,7 +51,7 @@ pub(super) struct Http {
 }
 
 /// One request, to be sent as often as it takes.
-pub(super) struct Ask {
+pub(super) struct Request {
     pub(super) place: Place,
     pub(super) method: Method,
     pub(super) url: Url,
@@ -92,7 +92,7 @@ impl Http {
     /// Sends a request until it is answered, refused for good, or out of tries.
     ///
     /// `decode` runs within the attempt, so that a truncated answer is asked for again.
-    pub(super) async fn send<T, D>(&self, ask: Ask, decode: D) -> Result<T, SourceError>
+    pub(super) async fn send<T, D>(&self, ask: Request, decode: D) -> Result<T, SourceError>
     where
         T: Send + 'static,
         D: Fn(&Answer) -> Result<T, Unusable> + Clone + Send + 'static,
@@ -143,7 +143,7 @@ impl Http {
         self.server_clock.now()
     }
 
-    async fn attempt<T, D>(&self, ask: &Ask, decode: D) -> Result<T, Verdict>
+    async fn attempt<T, D>(&self, ask: &Request, decode: D) -> Result<T, Verdict>
     where
         T: Send + 'static,
         D: FnOnce(&Answer) -> Result<T, Unusable> + Send + 'static,
@@ -165,7 +165,7 @@ impl Http {
         }
     }
 
-    async fn fetch(&self, ask: &Ask) -> Result<Answer, Cause> {
+    async fn fetch(&self, ask: &Request) -> Result<Answer, Cause> {
         let mut request = self.client.request(ask.method.clone(), ask.url.clone());
         if let Some(body) = &ask.body {
             request = request.body(body.clone());

@@ -7,7 +7,7 @@ use crate::scan::Value;
 use super::columns::{columns, set_head};
 use super::json::object;
 use super::modules::Modules;
-use super::stages::{Progress, Totals};
+use super::stages::{Timing, Totals};
 use super::summary::{self, Field, Fieldset, Head, Summary};
 use crate::drift::Drift;
 use crate::schema::Table;
@@ -210,7 +210,7 @@ impl Executions {
     fn push_progress(&mut self, head: &Head<'_>, fields: &mut Fieldset<'_>, drift: &mut Drift) {
         let end_ms = fields.time(Field::EndTs, drift);
         let status = fields.text(Field::Status, drift);
-        let progress = Progress::new(status, Some(head.row.start_ms), end_ms, drift);
+        let progress = Timing::new(status, Some(head.row.start_ms), end_ms, drift);
         let word = progress.status.as_deref().unwrap_or_default();
         self.is_failure_ignored
             .set(status::is_failure_ignored(word));

@@ -76,7 +76,7 @@ pub(super) struct Totals {
 }
 
 /// What a status and two times say together; the same for stages and executions.
-pub(super) struct Progress<'a> {
+pub(super) struct Timing<'a> {
     pub(super) status: Option<Cow<'a, str>>,
     pub(super) category: Category,
     pub(super) is_terminal: bool,
@@ -84,7 +84,7 @@ pub(super) struct Progress<'a> {
     pub(super) end_ms: Option<i64>,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> Timing<'a> {
     pub(super) fn new(
         status: Option<Cow<'a, str>>,
         start_ms: Option<i64>,
@@ -116,7 +116,7 @@ impl<'a> Progress<'a> {
 pub(super) struct StageFacts<'a> {
     pub(super) node_id: &'a str,
     pub(super) stage_id: Option<Cow<'a, str>>,
-    pub(super) progress: Progress<'a>,
+    pub(super) progress: Timing<'a>,
     pub(super) is_rollback: bool,
     pub(super) ran_in_this_execution: bool,
 }
@@ -134,7 +134,7 @@ impl Stages {
     ) {
         let end_ms = fields.time(NodeField::EndTs, drift);
         let status = fields.text(NodeField::Status, drift);
-        let progress = Progress::new(status, stage.start_ms, end_ms, drift);
+        let progress = Timing::new(status, stage.start_ms, end_ms, drift);
         let is_rollback_node = fields.boolean(NodeField::IsRollback, drift) == Some(true);
         let kind = stage.kind.unwrap_or_default();
         let is_deployment = kind.eq_ignore_ascii_case("Deployment");

@@ -230,7 +230,7 @@ pub(super) fn last_counts(entries: &mut Entries<'_>, path: &str, drift: &mut Dri
 const MANY_TYPES: usize = 32;
 
 /// Why something failed.
-pub(super) struct Failure<'a> {
+pub(super) struct FailureInfo<'a> {
     pub(super) message: Option<Cow<'a, str>>,
     pub(super) types: Vec<Cow<'a, str>>,
 }
@@ -242,7 +242,7 @@ pub(super) fn failure<'a, F: Fields, const N: usize>(
     detailed: F,
     brief: F,
     drift: &mut Drift,
-) -> Failure<'a> {
+) -> FailureInfo<'a> {
     let mut info: Failing<'a> = object.object(detailed, drift);
     let message = info.text(FailingField::Message, drift);
     let mut types = info.texts(FailingField::Types, drift);
@@ -268,7 +268,7 @@ pub(super) fn failure<'a, F: Fields, const N: usize>(
         info.keep_instead(FailingField::Message, members::string(other));
     }
     object.put_back(brief, info);
-    Failure {
+    FailureInfo {
         message: message.or(other),
         types,
     }

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
 use harness_lake::checkpoint::{Delta, Fate, State};
-use harness_lake::extract::runs::Runs;
+use harness_lake::extract::runs::SortedRuns;
 use harness_lake::extract::{Observation, Version};
 use harness_lake::ids::{PlanExecutionId, Scope};
 use harness_lake::lake::land::fate as fate_of;
@@ -238,7 +238,7 @@ impl Rules {
                         partition,
                         None,
                         0,
-                        &Runs::of(vec![observation(stored)]),
+                        &SortedRuns::of(vec![observation(stored)]),
                         &scratch,
                     )
                     .unwrap();
@@ -248,7 +248,7 @@ impl Rules {
                     partition,
                     old.as_ref(),
                     old.as_ref().map_or(0, |old| old.revision),
-                    &Runs::of(vec![observation(seen)]),
+                    &SortedRuns::of(vec![observation(seen)]),
                     &scratch,
                 )
                 .unwrap();

@@ -23,7 +23,7 @@ pub enum Expected {
 
 /// How a put ended. Losing is a result, not an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Landing {
+pub enum PutOutcome {
     /// The body stands there, in this version.
     Landed(Tag),
     /// Another run was faster; what it wrote stands there.
@@ -47,7 +47,7 @@ impl Store {
         path: &str,
         body: Bytes,
         expected: &Expected,
-    ) -> Result<Landing, StoreError> {
+    ) -> Result<PutOutcome, StoreError> {
         let mut attempt = 1;
         loop {
             let error = match self.put_once(path, body.clone(), expected).await {
@@ -71,13 +71,13 @@ impl Store {
         path: &str,
         body: &Bytes,
         expected: &Expected,
-    ) -> Result<Option<Landing>, StoreError> {
+    ) -> Result<Option<PutOutcome>, StoreError> {
         let there = self.get(path).await?;
         Ok(match (there, expected) {
-            (Some((bytes, tag)), _) if bytes == *body => Some(Landing::Landed(tag)),
+            (Some((bytes, tag)), _) if bytes == *body => Some(PutOutcome::Landed(tag)),
             (Some((_, tag)), Expected::Version(expected)) if tag == *expected => None,
             (None, Expected::Absent) => None,
-            (Some(_) | None, _) => Some(Landing::Lost),
+            (Some(_) | None, _) => Some(PutOutcome::Lost),
         })
     }
 
@@ -86,7 +86,7 @@ impl Store {
         path: &str,
         body: Bytes,
         expected: &Expected,
-    ) -> Result<Landing, StoreError> {
+    ) -> Result<PutOutcome, StoreError> {
         if let Some(folder) = &self.folder {
             let onto = match expected {
                 Expected::Absent => Onto::Nothing,
@@ -95,8 +95,8 @@ impl Store {
             // On a disk the answer is certain.
             return Ok(
                 match local::put(folder, path, body, onto, self.held.keep()).await? {
-                    Written::Done(tag) => Landing::Landed(tag),
-                    Written::Refused => Landing::Lost,
+                    Written::Done(tag) => PutOutcome::Landed(tag),
+                    Written::Refused => PutOutcome::Lost,
                 },
             );
         }
@@ -108,7 +108,7 @@ impl Store {
             }),
         };
         match self.put_object(path, body, mode).await {
-            Ok(result) => Ok(Landing::Landed(self.tagged(path, result.e_tag)?)),
+            Ok(result) => Ok(PutOutcome::Landed(self.tagged(path, result.e_tag)?)),
             Err(source) => Err(self.failed("write", path, source)),
         }
     }
@@ -161,14 +161,14 @@ mod tests {
                     .unwrap()
             }
         };
-        let Landing::Landed(first) = put("1", Expected::Absent).await else {
+        let PutOutcome::Landed(first) = put("1", Expected::Absent).await else {
             panic!("created")
         };
-        assert_eq!(put("2", Expected::Absent).await, Landing::Lost);
-        let Landing::Landed(_) = put("3", Expected::Version(first.clone())).await else {
+        assert_eq!(put("2", Expected::Absent).await, PutOutcome::Lost);
+        let PutOutcome::Landed(_) = put("3", Expected::Version(first.clone())).await else {
             panic!("replaced")
         };
-        assert_eq!(put("4", Expected::Version(first)).await, Landing::Lost);
+        assert_eq!(put("4", Expected::Version(first)).await, PutOutcome::Lost);
         assert_eq!(store.get("a/b").await.unwrap().unwrap().0, "3");
     }
 
@@ -179,7 +179,7 @@ mod tests {
         store.overwrite("a/b", body.clone()).await.unwrap();
         let landing = store.put("a/b", body, &Expected::Absent).await.unwrap();
         assert!(
-            matches!(landing, Landing::Landed(_)),
+            matches!(landing, PutOutcome::Landed(_)),
             "an earlier try of the same put created it"
         );
     }

@@ -19,7 +19,7 @@ use object_store::{
     ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, RetryConfig,
 };
 
-pub use cas::{Expected, Landing};
+pub use cas::{Expected, PutOutcome};
 pub use local::LockGuard;
 pub use probe::ProbeError;
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use ulid::Ulid;
 
-use super::{Expected, Landing, Store, StoreError};
+use super::{Expected, PutOutcome, Store, StoreError};
 use crate::lake::layout;
 
 /// A store that a lake cannot be kept in.
@@ -54,21 +54,21 @@ impl Store {
         let racers = (0..RACERS).map(|n| self.put(path, body(n), &Expected::Absent));
         let mut winners = Vec::new();
         for landing in join_all(racers).await {
-            if let Landing::Landed(tag) = landing? {
+            if let PutOutcome::Landed(tag) = landing? {
                 winners.push(tag);
             }
         }
         let [first] = winners.as_slice() else {
             return Err(ignored("several creations of one object were accepted"));
         };
-        if self.put(path, body(RACERS), &Expected::Absent).await? != Landing::Lost {
+        if self.put(path, body(RACERS), &Expected::Absent).await? != PutOutcome::Lost {
             return Err(ignored("a creation over an existing object was accepted"));
         }
         let expected = Expected::Version(first.clone());
-        if self.put(path, body(RACERS + 1), &expected).await? == Landing::Lost {
+        if self.put(path, body(RACERS + 1), &expected).await? == PutOutcome::Lost {
             return Err(ignored("an update of the current version was refused"));
         }
-        if self.put(path, body(RACERS + 2), &expected).await? != Landing::Lost {
+        if self.put(path, body(RACERS + 2), &expected).await? != PutOutcome::Lost {
             return Err(ignored("an update of an outdated version was accepted"));
         }
         Ok(())
