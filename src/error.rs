@@ -8,6 +8,9 @@ use serde::{Serialize, Serializer};
 use crate::causes::chain;
 use crate::config::ConfigError;
 use crate::lake::LakeError;
+use crate::lake::log::CheckpointError;
+use crate::lake::parquet::FileError;
+use crate::lake::store::{ProbeError, StoreError};
 use crate::report::Failure;
 use crate::source::{Cause, SourceError};
 
@@ -223,6 +226,17 @@ impl Serialize for Code {
         to.serialize_str(self.name())
     }
 }
+
+macro_rules! of_the_lake {
+    ($($error:ty),+) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::Lake(error.into())
+            }
+        })+
+    };
+}
+of_the_lake!(StoreError, ProbeError, CheckpointError, FileError);
 
 impl Error {
     /// The end of a command that read none of the scopes that failed like this; `None` where it read one in

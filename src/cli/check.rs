@@ -12,13 +12,12 @@ use crate::config::SourceConfig;
 use crate::error::{Code, Error, code_of_source};
 use crate::extract::discover::discover;
 use crate::ids::{AccountId, Scope};
-use crate::job::retained_from;
-use crate::lake::LakeError;
+use crate::job::{START_DAYS, retained_from};
 use crate::lake::identity::{Identity, refuse_within};
 use crate::lake::log::Record;
 use crate::pii::Wish;
 use crate::report::Failure;
-use crate::source::{Client, ExecutionsQuery, SourceError};
+use crate::source::{Client, SourceError};
 use crate::window::Window;
 
 #[derive(Debug, Serialize)]
@@ -108,7 +107,7 @@ struct Question {
 impl Question {
     /// Asks for 30 days, or from the newest row on that any run has seen.
     fn new(scope: Scope, known: &State, now: Timestamp, retained_from: Timestamp) -> Self {
-        let month = now - SignedDuration::from_hours(30 * 24);
+        let month = now - SignedDuration::from_hours(24 * START_DAYS);
         let known = known.scopes.get(&scope);
         let last_row = known
             .and_then(|known| known.last_row_start)
@@ -137,14 +136,7 @@ async fn check_scopes(
                 window,
                 row_to_expect,
             } = ask;
-            let query = ExecutionsQuery {
-                scope: &scope,
-                window,
-                ids: &[],
-                page: 0,
-                size: 1,
-            };
-            let answer = client.executions(&query).await;
+            let answer = client.count(&scope, window).await;
             (scope, row_to_expect, answer)
         })
         .buffered(source.concurrency.get() as usize);
@@ -188,14 +180,14 @@ async fn check_lake(
     if found.is_none() {
         refuse_within(&store)?;
     }
-    store.probe().await.map_err(LakeError::from)?;
+    store.probe().await?;
     let lake = store.shown().to_owned();
     let Some((identity, _)) = found else {
         return Ok((LakeCheck { lake, is_new: true }, State::default()));
     };
     identity.is_of(&store, account)?;
     identity.treatment(&store, pii)?;
-    let record = Record::newest(&store).await.map_err(LakeError::from)?;
+    let record = Record::newest(&store).await?;
     let is_new = false;
     Ok((LakeCheck { lake, is_new }, record.state))
 }

@@ -16,8 +16,8 @@ use crate::config::{self, SourceConfig, SyncConfig};
 use crate::error::Error;
 use crate::extract::discover::Filter;
 use crate::job;
+use crate::lake::layout;
 use crate::lake::store::Store;
-use crate::lake::{LakeError, layout};
 use crate::pii::Wish;
 use crate::progress::Progress;
 use crate::report::Report;
@@ -145,7 +145,7 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
             page_size: 1_000,
             ca_certificate: None,
         },
-        store: Store::open(&lake.display().to_string()).map_err(LakeError::from)?,
+        store: Store::open(&lake.display().to_string())?,
         buckets: None,
         pii: Wish::default(),
         scratch: std::env::temp_dir(),
@@ -161,7 +161,7 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
 
 /// The version of each object of raw partitions and tables.
 async fn objects(store: &Store) -> Result<BTreeMap<String, (u64, Timestamp)>, Error> {
-    let found = store.list("").await.map_err(LakeError::from)?;
+    let found = store.list("").await?;
     let is_data = |path: &str| path.contains("/start_date=");
     Ok(found
         .into_iter()

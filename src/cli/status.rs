@@ -61,9 +61,7 @@ struct ScopeStatus {
 
 pub(super) async fn run(args: &StatusArgs, context: &Context) -> Result<(), Error> {
     let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()?).await?;
-    let record = Record::newest(lake.store())
-        .await
-        .map_err(LakeError::from)?;
+    let record = Record::newest(lake.store()).await?;
     let last_runs = last_runs(&lake).await?;
     let status = status(&lake, &record, last_runs, (context.clock)());
     output::result(context.output, &status, || text(&status))

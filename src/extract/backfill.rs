@@ -9,7 +9,7 @@ use super::fanout::{Event, ScopeDone};
 use super::{Ask, PageHints, SyncRules};
 use crate::checkpoint::State;
 use crate::ids::Scope;
-use crate::source::{Client, ExecutionsQuery, SourceError};
+use crate::source::{Client, SourceError};
 use crate::window::{Coverage, Window, from_ms};
 
 /// What the source holds of the windows asked about.
@@ -98,14 +98,7 @@ pub async fn measure(
     let mut measured = Measured::default();
     let mut answers = futures::stream::iter(windows)
         .map(|(scope, window)| async move {
-            let query = ExecutionsQuery {
-                scope: &scope,
-                window,
-                ids: &[],
-                page: 0,
-                size: 1,
-            };
-            let answer = client.executions(&query).await;
+            let answer = client.count(&scope, window).await;
             (scope, window, answer)
         })
         .buffer_unordered(concurrency.max(1));

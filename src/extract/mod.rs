@@ -79,6 +79,13 @@ pub struct Ask {
     pub row_to_expect: Option<Timestamp>,
 }
 
+impl Ask {
+    /// Requests that poll the executions which no window holds.
+    pub fn polls(&self) -> usize {
+        self.open.len().div_ceil(open::BATCH)
+    }
+}
+
 /// What earlier runs learned of the pages of a scope.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PageHints {

@@ -11,7 +11,7 @@ use crate::source::{SourceError, Tried};
 use crate::window::{Window, from_ms};
 
 /// Ids of a batch.
-const BATCH: usize = 100;
+pub(super) const BATCH: usize = 100;
 
 impl ScopeReader<'_> {
     /// Polls executions by id, with the time range that covers them; those that a whole answer does

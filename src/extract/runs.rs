@@ -81,7 +81,7 @@ impl SortedRuns {
         Ok(())
     }
 
-    /// All observations; not of every one the summary.
+    /// All observations; the summaries of those in scratch are empty, and come by [`SortedRuns::summaries`].
     pub fn observations(&self) -> impl Iterator<Item = (Place, &Observation)> {
         self.0.iter().enumerate().flat_map(|(run, known)| {
             let place = move |(at, observation)| (Place { run, at }, observation);

@@ -20,12 +20,12 @@ use crate::extract::discover::{Filter, Unlisted, discover};
 use crate::extract::fanout::{Event, ScopeDone, fan_out};
 use crate::extract::{Ask, PageHints};
 use crate::ids::{PlanExecutionId, Scope};
+use crate::lake::Lake;
 use crate::lake::finding::{Audit, BY_SYNC, FindingKind};
 use crate::lake::inventory::Inventory;
 use crate::lake::layout::date_of;
 use crate::lake::log::Record;
 use crate::lake::replay::Dates;
-use crate::lake::{Lake, LakeError};
 use crate::report::Failure;
 use crate::source::Client;
 use crate::window::{Window, from_ms};
@@ -107,7 +107,7 @@ pub async fn compare_with_source(
         .unwrap_or(now - SignedDuration::from_hours(24 * START_DAYS));
     // The checkpoint before the rows: what it claims is in them.
     let record = Record::newest(lake.store()).await;
-    let state = record.map_err(LakeError::from)?.state;
+    let state = record?.state;
     let to = scrutiny.to.unwrap_or(now).min(now);
     let range = Window::new(from.max(retained), to).map_err(|empty| {
         let text = format!("nothing can be compared: {empty}");

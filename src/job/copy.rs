@@ -52,7 +52,7 @@ pub async fn copy(
     for RawPartition { partition, .. } in partitions {
         let path = partition.raw();
         let object = or_stop(&mut stop.clone(), from.store().get(&path)).await?;
-        let Some((bytes, _)) = object.map_err(LakeError::from)? else {
+        let Some((bytes, _)) = object? else {
             continue;
         };
         let (batches, mut read) = mpsc::channel(BATCHES);
@@ -64,7 +64,7 @@ pub async fn copy(
             landing.take(Event::Rows(Rows::of(batch)), progress).await?;
         }
         let read = reading.await.map_err(LakeError::Broken)?;
-        read.map_err(LakeError::from)?;
+        read?;
     }
     if let Some(span) = span(dates) {
         landing.delta = claims(&record.state, span);

@@ -18,7 +18,7 @@ use crate::ids::Scope;
 use crate::lake::layout::Partition;
 use crate::lake::log::Record;
 use crate::lake::store::LockGuard;
-use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
+use crate::lake::{LOCK_PATIENCE, Lake};
 use crate::progress::Progress;
 use crate::report::{Failure, Report, SuspiciouslyEmpty};
 
@@ -197,7 +197,7 @@ impl<'a> Landing<'a> {
             return lock.map_err(|_| Error::Interrupted);
         }
         let lock = or_stop(&mut self.stop, store.lock(LOCK_PATIENCE)).await?;
-        Ok(lock.map_err(LakeError::from)?)
+        Ok(lock?)
     }
 
     /// How the run ends, from how its scopes did.

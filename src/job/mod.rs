@@ -42,7 +42,7 @@ pub type StopSignal = watch::Receiver<bool>;
 const EVENTS: usize = 64;
 
 /// Where coverage of a new scope begins, if the user names no date.
-const START_DAYS: i64 = 30;
+pub(crate) const START_DAYS: i64 = 30;
 
 /// Reads everything new since the watermark, gaps, open executions and a lookback, and commits.
 ///
@@ -130,9 +130,7 @@ impl<'a> Session<'a> {
         let Recovered { mut landed, lists } = recover(&lake, age_at, &mut stop).await?;
         let recovered = std::mem::take(&mut landed.fates);
         report.add(landed);
-        let record = Record::newest(lake.store())
-            .await
-            .map_err(LakeError::from)?;
+        let record = Record::newest(lake.store()).await?;
         Ok(Self {
             config,
             client,
@@ -303,7 +301,7 @@ impl Deadline {
 
 async fn recover(lake: &Lake, now: Timestamp, stop: &mut StopSignal) -> Result<Recovered, Error> {
     let lock = or_stop(stop, lake.store().lock(LOCK_PATIENCE)).await?;
-    let _lock = lock.map_err(LakeError::from)?;
+    let _lock = lock?;
     let recovered = lake.recover(now, || !*stop.borrow()).await?;
     recovered.ok_or(Error::Interrupted)
 }

@@ -10,13 +10,12 @@ use crate::config::SyncConfig;
 use crate::error::{Error, code_of_source};
 use crate::extract::backfill::{Measured, measure, slices, uncovered};
 use crate::extract::discover::{Discovery, Unlisted, discover};
-use crate::extract::{PageHints, SyncRules, plan_sync};
+use crate::extract::{Ask, PageHints, SyncRules, plan_sync};
 use crate::ids::Scope;
-use crate::lake::LakeError;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
 use crate::report::Failure;
-use crate::source::{Client, OrgEntry};
+use crate::source::{Client, LIST_LIMIT, OrgEntry};
 use crate::window::Window;
 
 /// What a run would read.
@@ -32,12 +31,6 @@ pub struct Plan {
     pub open_executions: usize,
 }
 
-/// Ids in a poll of open executions.
-const BATCH: usize = 100;
-
-/// Elements of a page of a list.
-const LIST_PAGE: usize = 100;
-
 /// Plans a `sync`.
 ///
 /// # Errors
@@ -52,10 +45,7 @@ pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Resu
         rules,
     } = look(config, clock).await?;
     let (asks, _) = plan_sync(&state, &scopes, &rules);
-    let polls: usize = asks
-        .values()
-        .map(|ask| ask.open.len().div_ceil(BATCH))
-        .sum();
+    let polls: usize = asks.values().map(Ask::polls).sum();
     let open_executions = asks.values().map(|ask| ask.open.len()).sum();
     let windows = asks.into_iter().flat_map(|(scope, ask)| {
         ask.windows
@@ -118,10 +108,7 @@ async fn look(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Outlook, 
     let state = match Identity::read(&config.store).await? {
         Some((identity, _)) => {
             identity.is_of(&config.store, &config.source.account)?;
-            Record::newest(&config.store)
-                .await
-                .map_err(LakeError::from)?
-                .state
+            Record::newest(&config.store).await?.state
         }
         None => State::default(),
     };
@@ -155,7 +142,7 @@ fn pages(measured: &Measured, state: &State, config: &SyncConfig) -> u64 {
 
 /// The listing of organizations, one of projects for each, one question for the retention.
 fn listing_calls(found: &Discovery, config: &SyncConfig) -> u64 {
-    let pages = |elements: usize| elements.div_ceil(LIST_PAGE).max(1) as u64;
+    let pages = |elements: usize| elements.div_ceil(LIST_LIMIT).max(1) as u64;
     let of_org = |org: &OrgEntry| {
         let projects = found.projects.iter();
         pages(projects.filter(|project| project.org == org.id).count())

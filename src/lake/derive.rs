@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::finding::by_backfill;
 use super::layout::Partition;
 use super::parquet::{Encoded, FileError, FileKind, ObjectWriter, Stamp, WRITER, read, stamp};
+use super::raw::{BATCH_BYTES, BATCH_ROWS};
 use super::rows::{RawObject, each_row};
 use super::store::{Expected, PutOutcome, Tag};
 use super::{Lake, LakeError, blocking, pause};
@@ -71,12 +72,6 @@ struct Target {
     /// is damaged.
     there: Option<(Option<Stamp>, Tag)>,
 }
-
-/// Bytes of summaries that are decoded into one batch of each table.
-const BATCH_BYTES: usize = 4 << 20;
-
-/// Executions that are decoded into one batch of each table.
-const BATCH_ROWS: usize = 1_024;
 
 impl Lake {
     /// Brings the tables of a partition up to `raw`, children first and `executions` last, so that a
@@ -208,7 +203,7 @@ impl Lake {
         self.raw_is(partition, |raw| raw.revision < revision).await
     }
 
-    /// Whether the raw object, as it stands now, is sound and so.
+    /// Whether the raw object, as it stands now, can be read and is so.
     async fn raw_is(
         &self,
         partition: Partition,

@@ -55,10 +55,10 @@ pub enum CheckpointError {
 /// Attempts to take the next number: each failed one means that another run got through.
 const ATTEMPTS: u32 = 32;
 
-/// Records that stay whatever their age.
+/// As many of the newest records stay, however old.
 const KEPT: usize = 100;
 
-/// Days that a record stays whatever their number.
+/// Records that are younger than these days stay, however many.
 const KEPT_DAYS: i64 = 7;
 
 impl Record {

@@ -48,7 +48,7 @@ pub enum Outcome {
     Inserted,
     /// Seen with other content.
     Updated,
-    /// Seen with the content that is stored, or later than which something is stored.
+    /// Seen with the content that is stored, or something that was observed later is stored.
     Unchanged,
 }
 
@@ -59,7 +59,7 @@ pub struct MergeCounts {
     pub inserted: u64,
     /// Seen with other content.
     pub updated: u64,
-    /// Seen with the content that is stored, or later than which something is stored.
+    /// Seen with the content that is stored, or something that was observed later is stored.
     pub unchanged: u64,
 }
 
@@ -74,11 +74,11 @@ impl MergeCounts {
     }
 }
 
-/// Bytes of summaries in a batch that is written.
-const BATCH_BYTES: usize = 4 << 20;
+/// Bytes of summaries in a batch that is written or decoded.
+pub(super) const BATCH_BYTES: usize = 4 << 20;
 
-/// Rows of a batch that is written.
-const BATCH_ROWS: usize = 1_024;
+/// Executions in a batch that is written or decoded.
+pub(super) const BATCH_ROWS: usize = 1_024;
 
 /// Merges the observations of one partition into its raw object, in memory that does not grow with
 /// it: keys decide, then old rows and winners are streamed in order into a new object, of the revision

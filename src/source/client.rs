@@ -16,9 +16,10 @@ use url::Url;
 
 use crate::causes::chain;
 use crate::drift::Drift;
-use crate::ids::{AccountId, OrgId};
+use crate::ids::{AccountId, OrgId, Scope};
 use crate::pii::Treatment;
 use crate::scan::{Scanner, Value};
+use crate::window::Window;
 
 use super::canonical;
 use super::clock::ServerClock;
@@ -32,7 +33,7 @@ use super::retry::{RetryPolicy, Tried};
 use super::wire::{ExecutionsQuery, members, missing, scan};
 
 /// Elements asked for in one page of a list: what every server allows, whichever text is right.
-const LIST_LIMIT: usize = 100;
+pub const LIST_LIMIT: usize = 100;
 
 /// Pages of a list after which it is taken to repeat for ever.
 const LIST_PAGES: usize = 1_000;
@@ -157,6 +158,22 @@ impl Client {
     /// rows vanished meanwhile; see also [`SourceError::wants_smaller_page`].
     pub async fn executions(&self, query: &ExecutionsQuery<'_>) -> Result<Page, SourceError> {
         self.executions_after(query, Tried::default()).await
+    }
+
+    /// Asks for the oldest execution of a window, and so for how many it holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::executions`].
+    pub async fn count(&self, scope: &Scope, window: Window) -> Result<Page, SourceError> {
+        let query = ExecutionsQuery {
+            scope,
+            window,
+            ids: &[],
+            page: 0,
+            size: 1,
+        };
+        self.executions(&query).await
     }
 
     /// The same after requests that failed, and that count as attempts at this one: pages of one

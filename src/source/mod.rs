@@ -20,7 +20,7 @@ mod tests;
 mod wire;
 
 pub use canonical::content_hash;
-pub use client::{Client, SourceSettings};
+pub use client::{Client, LIST_LIMIT, SourceSettings};
 pub use counts::{EndpointCounts, RequestCounts};
 pub use error::{Cause, Endpoint, Place, SourceError};
 pub use listing::{OrgEntry, ProjectEntry};

@@ -86,7 +86,7 @@ pub(super) fn is_meant(name: &str, found: Option<&str>, is_known: bool) -> bool 
 ///
 /// # Errors
 ///
-/// Where it ends to be JSON, as the library tells it.
+/// Where it stops being JSON, as the library tells it.
 pub(super) fn scan<'a>(
     body: &'a [u8],
     scanner: &'a mut Scanner,
@@ -96,7 +96,7 @@ pub(super) fn scan<'a>(
     document.ok_or_else(|| malformed(body))
 }
 
-/// Why a body could not be read: where it ends to be JSON, else that it is no object.
+/// Why a body could not be read: where it stops being JSON, else that it is no object.
 pub(super) fn malformed(body: &[u8]) -> serde_json::Error {
     match serde_json::from_slice::<IgnoredAny>(body) {
         Err(error) => error,
