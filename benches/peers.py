@@ -60,14 +60,14 @@ FORMS = {
         "polars parquet-once",
     ],
     "sync": [
-        "dlt one gc",
-        "dlt one no-gc",
-        "dlt stages gc",
-        "dlt stages no-gc",
-        "dlt all gc",
-        "dlt all no-gc",
-        "dlt all-arrow gc",
-        "dlt all-arrow no-gc",
+        "dlt one plain",
+        "dlt one tuned",
+        "dlt stages plain",
+        "dlt stages tuned",
+        "dlt all plain",
+        "dlt all tuned",
+        "dlt all-arrow plain",
+        "dlt all-arrow tuned",
     ],
 }
 
@@ -210,9 +210,9 @@ class Bench:
             [
                 f"## `sync` of {rows:,} executions from one simulated server; median of {self.repeat}",
                 f"Multiples of {OURS}, which writes raw partitions and all tables. The forms `all` of dlt "
-                "write the same; the others one table with what is nested as JSON text, or executions in "
-                "columns and a table of stages. With Python's collector or without. The same executions, by "
-                "id; of the forms `all` compared and found equal, both ways:",
+                "write raw rows and four tables too; the others one table with what is nested as JSON text, or "
+                "executions in columns and a table of stages. With Python's collector or without. The same "
+                "executions, by id; of the forms `all` compared and found equal, both ways:",
                 compared(checks),
                 ratios(costs, OURS, rows, {form: size / sizes[OURS] for form, size in sizes.items()}),
             ]

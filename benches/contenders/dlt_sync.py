@@ -1,6 +1,6 @@
 """dlt reads every execution of an account into Parquet in a folder.
 
-    dlt_sync.py FROM_MS TO_MS TABLES COLLECTOR FOLDER
+    dlt_sync.py FROM_MS TO_MS TABLES TUNING FOLDER
 
 TABLES:
 
@@ -11,12 +11,12 @@ all        all four tables and the raw rows (`dlt_tables.py`), by a transformer 
            their columns typed by hints
 all-arrow  the same rows as tables of Arrow, which dlt writes as they come and does not normalize
 
-COLLECTOR: `gc`, or `no-gc`: Python's collector of cycles walks through all these rows again and
-again, and there is nothing to collect.
+TUNING:
 
-Set for speed and memory: projects in parallel, each page to its end before the next, answers parsed
-once, small pages and buffers, no compression between steps, nothing sent home. A second process to
-normalize cost more than it brought.
+plain      as dlt comes, but for settings: projects in parallel, small pages and buffers, no compression
+           between steps, nothing sent home. A second process to normalize cost more than it brought
+tuned      besides, each page to its end before the next, answers parsed once, and without Python's
+           collector of cycles, which walks through all these rows again and again and finds nothing
 """
 
 import gc
@@ -25,14 +25,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-FROM_MS, TO_MS, TABLES, COLLECTOR = sys.argv[1:5]
+FROM_MS, TO_MS, TABLES, TUNING = sys.argv[1:5]
 FOLDER = Path(sys.argv[5]).resolve()
 
 # Rows of a page and of a buffer. Larger ones bring rows nothing, and Arrow an eighth of its time.
 PAGE, BUFFER = (200, 2000) if TABLES == "all-arrow" else (100, 250)
 
-if COLLECTOR == "no-gc":
+if TUNING == "tuned":
     gc.disable()
+    os.environ["EXTRACT__NEXT_ITEM_MODE"] = "fifo"
 
 os.environ |= {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
@@ -40,7 +41,6 @@ os.environ |= {
     "DATA_WRITER__DISABLE_COMPRESSION": "true",
     "DATA_WRITER__BUFFER_MAX_ITEMS": str(BUFFER),
     "EXTRACT__WORKERS": "4",
-    "EXTRACT__NEXT_ITEM_MODE": "fifo",
     # Without a level here the writer takes zstd's least.
     "DATA_WRITER__COMPRESSION": "zstd",
     "DESTINATION__FILESYSTEM__BUCKET_URL": (FOLDER / "lake").as_uri(),
@@ -126,7 +126,7 @@ def executions(org: str, project: str) -> dict:
             },
             "data_selector": "data.content",
             "paginator": PageNumberPaginator(base_page=0, total_path="data.totalPages"),
-            "response_actions": [parse_once],
+            "response_actions": [parse_once] if TUNING == "tuned" else [],
         },
     }
 

@@ -404,8 +404,8 @@ impl ScopeReader<'_> {
         }
     }
 
-    /// The server gave no more than `rows` rows a page where it was asked for more. Where another window
-    /// shows the same, all scopes ask for no more from then on.
+    /// The server gave no more than `rows` rows a page where it was asked for more. Where that is a number
+    /// that people choose, or another window shows the same, all scopes ask for no more from then on.
     pub(super) fn seems_capped(&mut self, rows: u32, window: Window) {
         let shown = (rows, self.scope.clone(), window);
         let before = {
@@ -416,7 +416,8 @@ impl ScopeReader<'_> {
                 .unwrap_or_else(PoisonError::into_inner);
             supposed.replace(shown.clone())
         };
-        if before.is_none_or(|before| before.0 != rows || before == shown) {
+        let is_known = before.is_some_and(|before| before.0 == rows && before != shown);
+        if !is_known && !rows.is_multiple_of(5) {
             return;
         }
         self.paging.capped(rows);

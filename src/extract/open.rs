@@ -55,14 +55,17 @@ impl ScopeReader<'_> {
             let is_honoured = page.rows.iter().all(|row| asked.contains(&row.id));
             let observed = page.observed;
             let shown: HashSet<_> = page.rows.iter().map(|row| row.id.clone()).collect();
-            let is_whole = page.total.is_none_or(|total| total == shown.len() as u64);
+            // Without a total, those that were not shown are asked for until none is.
+            let is_whole = page
+                .total
+                .map_or(shown.is_empty(), |total| total == shown.len() as u64);
             self.tell_rows(page, window).await?;
             if !is_honoured {
                 tracing::info!("this server ignores lists of ids; polling by narrow windows");
                 self.run.ids_are_honoured.store(false, Ordering::Relaxed);
                 rest.extend(now);
             } else if !is_whole && !shown.is_empty() {
-                // A server that gives smaller pages than it is asked for: the others come next.
+                // The server may give smaller pages than it is asked for: the others come next.
                 rest.extend(now.into_iter().filter(|(id, _)| !shown.contains(id)));
             } else if is_whole {
                 for id in ids.iter().filter(|id| !shown.contains(id)) {

@@ -141,16 +141,17 @@ impl ScopeReader<'_> {
                 return Ok(Reading::TooMany(Some(total)));
             }
             let is_short = rows < u64::from(size);
-            if is_short && 0 < rows && !tally.is_met() {
-                // More are announced: the server may give smaller pages than it is asked for. Its
+            // Without a total, pages are asked for until one shows nothing new.
+            if rows == 0 || tally.is_met() || (tally.total.is_none() && is_short && !is_new) {
+                return Ok(tally.verdict());
+            }
+            if is_short {
+                // More are announced, or may follow: the server may give smaller pages than it is asked for. Its
                 // pages are then numbered by what it gives, so this one may have been another.
                 size = u32::try_from(rows).unwrap_or(size);
                 offset = u32::try_from(tally.distinct()).unwrap_or(u32::MAX) / size * size;
                 cap = Some(size);
                 continue;
-            }
-            if is_short || (tally.total.is_some() && tally.is_met()) {
-                return Ok(tally.verdict());
             }
             if !is_new {
                 // The same page again: paging on would not end.
@@ -234,9 +235,9 @@ impl Tally {
         self.seen.len() as u64 + self.unidentified.values().sum::<u64>()
     }
 
-    /// Whether as many rows came as are announced, or none are.
+    /// Whether as many rows came as are announced.
     fn is_met(&self) -> bool {
-        self.total.is_none_or(|total| total <= self.distinct())
+        self.total.is_some_and(|total| total <= self.distinct())
     }
 
     /// Rows that are announced and have not come.
@@ -246,7 +247,7 @@ impl Tally {
         })
     }
 
-    /// How the reading ended, after its last page. Without a total the short page is all there is to go by.
+    /// How the reading ended, after its last page.
     fn verdict(&self) -> Reading {
         let is_exact = self.total.is_none_or(|total| total == self.distinct());
         if is_exact && self.first_total == self.total {

@@ -57,6 +57,8 @@ pub enum FaultKind {
     TooManyRequestsAs400,
     /// The total is off by so many.
     WrongTotal(i64),
+    /// No total is told, and pages have no more rows than this.
+    NoTotal(usize),
     /// The total is this, whatever the window.
     FixedTotal(u64),
     /// The last row comes twice.
@@ -197,7 +199,7 @@ impl FaultKind {
             Self::RepeatPage => Twist::FirstPage,
             Self::ShiftedPage => Twist::OneRowEarly,
             Self::RowsVanish => Twist::ThirdsMissing,
-            Self::CappedPage(rows) => Twist::SmallPages(*rows),
+            Self::CappedPage(rows) | Self::NoTotal(rows) => Twist::SmallPages(*rows),
             Self::NoRows => Twist::NoRows,
             _ => Twist::None,
         }
@@ -210,6 +212,7 @@ impl FaultKind {
                 let total = data["totalElements"].as_i64().unwrap_or(0) + delta;
                 data["totalElements"] = total.max(0).into();
             },
+            Self::NoTotal(_) => &|data| data["totalElements"] = Value::Null,
             Self::FixedTotal(total) => &move |data| data["totalElements"] = (*total).into(),
             Self::DuplicateLastRow => &duplicate_last,
             Self::UnknownStatus => &|data| {

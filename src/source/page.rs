@@ -76,6 +76,7 @@ impl Page {
             status: None,
             has_data: false,
             has_content: false,
+            odd_total: "(none)".to_owned(),
             scanner: Scanner::default(),
             changed: Scanner::default(),
         };
@@ -90,7 +91,11 @@ impl Page {
         if !reader.has_content {
             return Err(missing("list `data.content`").into());
         }
-        Ok(reader.page)
+        let mut page = reader.page;
+        if page.total.is_none() {
+            page.drift.odd_value("totalElements", &reader.odd_total);
+        }
+        Ok(page)
     }
 
     fn empty(answer: &Answer) -> Self {
@@ -140,6 +145,8 @@ struct Reader<'a> {
     has_data: bool,
     /// Whether there was a list `data.content`.
     has_content: bool,
+    /// `data.totalElements` as it came, in case it tells no total.
+    odd_total: String,
     scanner: Scanner,
     changed: Scanner,
 }
@@ -182,6 +189,7 @@ impl Reader<'_> {
             {
                 let total = value.integer();
                 self.page.total = total.and_then(|total| u64::try_from(total).ok());
+                self.odd_total = value.json().to_owned();
             }
             Some(())
         })
@@ -300,6 +308,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((page.total, page.unidentified), (None, 2));
+        assert_eq!(page.drift.odd_values["totalElements"].count, 1);
         let ids: Vec<_> = page.rows.iter().map(|row| row.id.as_str()).collect();
         assert_eq!(ids, ["7", "b", "c"]);
         assert!(page.rows.iter().all(|row| row.start.is_none()));

@@ -147,6 +147,23 @@ fn a_total_that_is_never_met_leaves_a_gap_that_the_next_run_fills() {
 }
 
 #[test]
+fn pages_are_asked_for_to_the_last_where_no_total_is_told() {
+    for rows in [7, 1_000] {
+        let sim = Sim::small();
+        let lake = Lake::new();
+        sim.faults()
+            .always(Match::executions(), FaultKind::NoTotal(rows));
+        let report = sim.sync(&lake, &[]).expect(3).json();
+        assert_eq!(report["gaps"], 1, "the forbidden project's");
+        assert!(report["drift"]["odd_values"]["totalElements"].is_object());
+        sim.assert_truth(&lake);
+        sim.advance(SignedDuration::from_hours(30));
+        sim.sync(&lake, &ALL).expect(3);
+        sim.assert_truth(&lake);
+    }
+}
+
+#[test]
 fn a_large_total_that_ignores_the_window_does_not_cost_for_ever() {
     let sim = Sim::small();
     let lake = Lake::new();
