@@ -211,7 +211,7 @@ class Bench:
                 f"## `sync` of {rows:,} executions from one simulated server; median of {self.repeat}",
                 f"Multiples of {OURS}, which writes raw partitions and all tables. The forms `all` of dlt "
                 "write raw rows and four tables too; the others one table with what is nested as JSON text, or "
-                "executions in columns and a table of stages. With Python's collector or without. The same "
+                "executions in columns and a table of stages. As dlt comes, or tuned. The same "
                 "executions, by id; of the forms `all` compared and found equal, both ways:",
                 compared(checks),
                 ratios(costs, OURS, rows, {form: size / sizes[OURS] for form, size in sizes.items()}),

@@ -284,7 +284,7 @@ impl Exposition {
         );
         self.one(
             "harness_lake_gaps",
-            "Windows of the lake that are still to be read: not whole yet, or passed over by a backfill.",
+            "Windows of the lake that were asked for and did not come whole; the next run reads them first.",
             report.gaps,
         );
         let bounds = [("oldest", oldest), ("newest", newest)];

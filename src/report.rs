@@ -61,6 +61,10 @@ pub struct Report {
     /// Scopes that answer as if they were empty, though a row was seen in them that should be there
     /// still: a lost right looks like that on some servers, and so does a project that was emptied.
     pub suspiciously_empty: Vec<SuspiciouslyEmpty>,
+    /// What was asked for too late: the source keeps nothing of that age, so what was not read is lost.
+    pub beyond_retention: Vec<BeyondRetention>,
+    /// Projects, as `org/project`, that were listed up to now and are not any more; their rows stay.
+    pub vanished: Vec<String>,
     /// What failed, a line a scope.
     pub failures: Vec<Failure>,
     /// What the source sent that this version does not know.
@@ -123,6 +127,19 @@ pub struct SuspiciouslyEmpty {
     pub project: String,
     /// `start_ts` of the newest row that was ever seen.
     pub last_row_start: Timestamp,
+}
+
+/// A window of a scope that the source keeps no more, and that no run has read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BeyondRetention {
+    /// The organization.
+    pub org: String,
+    /// The project.
+    pub project: String,
+    /// Its first instant.
+    pub from: Timestamp,
+    /// The first instant after.
+    pub to: Timestamp,
 }
 
 /// Why a scope was not read whole.
@@ -202,6 +219,8 @@ impl Report {
             watermark: Watermarks::default(),
             empty_scopes: 0,
             suspiciously_empty: Vec::new(),
+            beyond_retention: Vec::new(),
+            vanished: Vec::new(),
             failures: Vec::new(),
             drift: Drift::default(),
         }

@@ -86,6 +86,23 @@ impl Listing {
         self.key.clone_from(&newer.key);
     }
 
+    /// Projects that were visible up to now and are not in a newer listing by the same key; and whether they are
+    /// so many that a lost right is likely.
+    pub fn vanished(&self, newer: &Self) -> (Vec<Scope>, bool) {
+        if self.key != newer.key {
+            return (Vec::new(), false);
+        }
+        let visible: Vec<_> = visible(&self.projects).collect();
+        let is_gone = |scope: &&&Scope| !newer.projects.contains_key(**scope);
+        let vanished: Vec<Scope> = visible
+            .iter()
+            .filter(is_gone)
+            .map(|gone| (*gone).clone())
+            .collect();
+        let are_many = is_many(vanished.len(), visible.len());
+        (vanished, are_many)
+    }
+
     /// Whether the tables `orgs` and `projects` made from both are the same.
     pub fn shows_the_same(&self, other: &Self) -> bool {
         same_rows(&self.orgs, &other.orgs) && same_rows(&self.projects, &other.projects)
@@ -110,6 +127,17 @@ impl<T> Listed<T> {
     }
 }
 
+/// What may yet come back as if nothing had been.
+fn visible<K, T>(known: &BTreeMap<K, Listed<T>>) -> impl Iterator<Item = &K> {
+    let known = known.iter();
+    let visible = known.filter(|(_, listed)| listed.missed.len() < MISSES_OF_MANY);
+    visible.map(|(key, _)| key)
+}
+
+fn is_many(vanished: usize, visible: usize) -> bool {
+    visible * MANY < vanished * 100
+}
+
 fn merge<K: Ord + Clone, T: Clone>(
     known: &mut BTreeMap<K, Listed<T>>,
     seen: &BTreeMap<K, Listed<T>>,
@@ -117,14 +145,8 @@ fn merge<K: Ord + Clone, T: Clone>(
     same_key: bool,
     hide: impl Fn(&mut T, Option<Timestamp>),
 ) {
-    let visible = || {
-        known
-            .iter()
-            .filter(|(_, listed)| listed.missed.len() < MISSES_OF_MANY)
-    };
-    let vanished = visible().filter(|(key, _)| !seen.contains_key(key)).count();
-    let visible = visible().count();
-    let many = visible * MANY < vanished * 100;
+    let vanished = visible(known).filter(|key| !seen.contains_key(key)).count();
+    let many = is_many(vanished, visible(known).count());
     let missing = known
         .iter_mut()
         .filter(|(key, _)| same_key && !seen.contains_key(key));
@@ -170,6 +192,30 @@ mod tests {
         assert_eq!(hidden(&known, "a"), Some(from_ms(2)));
         known.absorb(&listing(4, "k", &TEN));
         assert_eq!(hidden(&known, "a"), None);
+    }
+
+    #[test]
+    fn projects_that_vanish_are_told_until_they_are_hidden() {
+        let of = |at, key: &str, ids: &[&str]| {
+            let row = |id: &&str| ProjectRow {
+                org_id: "o".to_owned(),
+                project_id: (*id).to_owned(),
+                ..ProjectRow::default()
+            };
+            Listing::new(from_ms(at), key.to_owned(), [], ids.iter().map(row))
+        };
+        let mut known = of(1, "k", &TEN);
+        assert_eq!(
+            known.vanished(&of(2, "k", &TEN[1..])),
+            (vec![Scope::new("o", "a")], false)
+        );
+        assert_eq!(known.vanished(&of(2, "other", &TEN[1..])), (vec![], false));
+        let (vanished, are_many) = known.vanished(&of(2, "k", &TEN[5..]));
+        assert_eq!((vanished.len(), are_many), (5, true));
+        for at in 2..5 {
+            known.absorb(&of(at, "k", &TEN[5..]));
+        }
+        assert_eq!(known.vanished(&of(5, "k", &TEN[5..])), (vec![], false));
     }
 
     #[test]

@@ -34,9 +34,13 @@ pub struct ScopeState {
     /// Windows read whole; the newest end is the watermark.
     #[serde(default)]
     pub coverage: Coverage,
-    /// Windows asked for that could not be read whole, or that a backfill passed over; never overlaps `coverage`.
+    /// Windows asked for that could not be read whole; never overlaps `coverage`.
     #[serde(default)]
     pub gaps: Coverage,
+    /// Windows before the watermark that nobody asked for, since a backfill or a copy of dates passed them
+    /// over; never overlaps `coverage` or `gaps`. The next `sync` asks for them.
+    #[serde(default, skip_serializing_if = "Coverage::is_empty")]
+    pub passed_over: Coverage,
     /// `start_ts` of the newest row ever seen.
     #[serde(default)]
     pub last_row_start: Option<Timestamp>,
@@ -92,6 +96,8 @@ pub struct Delta {
     pub covered: BTreeMap<Scope, Coverage>,
     /// Windows asked for and not read whole.
     pub gaps: BTreeMap<Scope, Coverage>,
+    /// Windows not asked for, behind which something is covered.
+    pub passed_over: BTreeMap<Scope, Coverage>,
     /// What else was seen of a scope.
     pub seen: BTreeMap<Scope, ScopeNews>,
     /// Of each execution observed: what the raw partition says of it now.
@@ -141,11 +147,16 @@ impl State {
         for (scope, gaps) in &delta.gaps {
             self.scope(scope).gaps.union(gaps);
         }
+        for (scope, passed_over) in &delta.passed_over {
+            self.scope(scope).passed_over.union(passed_over);
+        }
         for (scope, seen) in &delta.seen {
             self.scope(scope).see(seen);
         }
         for scope in self.scopes.values_mut() {
             scope.gaps = scope.gaps.minus(&scope.coverage);
+            let unread = scope.passed_over.minus(&scope.coverage);
+            scope.passed_over = unread.minus(&scope.gaps);
         }
         for (id, fate) in &delta.fates {
             self.decide(id, fate);
@@ -223,6 +234,18 @@ impl State {
 }
 
 impl ScopeState {
+    /// Windows to be read before anything new: gaps, and what was passed over.
+    pub fn owed(&self) -> Coverage {
+        let mut owed = self.gaps.clone();
+        owed.union(&self.passed_over);
+        owed
+    }
+
+    /// Up to where the scope was read or is owed; what lies behind it was never asked for.
+    pub fn asked_until(&self) -> Option<Timestamp> {
+        self.coverage.end().or_else(|| self.owed().end())
+    }
+
     /// The newest row ever seen, where the source keeps it still and `asked` holds it: then an answer
     /// of no row at all contradicts it. A project that is merely quiet shows this row.
     pub fn row_to_expect(&self, asked: Window, retained_from: Timestamp) -> Option<Timestamp> {
@@ -311,11 +334,13 @@ mod tests {
         (
             prop::collection::btree_map(any_scope(), any_coverage(), 0..3),
             prop::collection::btree_map(any_scope(), any_coverage(), 0..3),
+            prop::collection::btree_map(any_scope(), any_coverage(), 0..3),
             prop::collection::btree_map("[xyz]".prop_map(PlanExecutionId::new), any_fate(), 0..4),
         )
-            .prop_map(|(covered, gaps, fates)| Delta {
+            .prop_map(|(covered, gaps, passed_over, fates)| Delta {
                 covered,
                 gaps,
+                passed_over,
                 fates,
                 ..Delta::default()
             })
@@ -378,10 +403,12 @@ mod tests {
         }
 
         #[test]
-        fn a_gap_is_never_covered(deltas in prop::collection::vec(any_delta(), 1..6)) {
+        fn a_gap_is_never_covered_and_what_was_passed_over_is_no_gap(deltas in prop::collection::vec(any_delta(), 1..6)) {
             let refs: Vec<_> = deltas.iter().collect();
             for scope in applied(&refs).scopes.values() {
                 prop_assert_eq!(scope.gaps.minus(&scope.coverage), scope.gaps.clone());
+                let others = scope.passed_over.minus(&scope.coverage).minus(&scope.gaps);
+                prop_assert_eq!(others, scope.passed_over.clone());
             }
         }
 

@@ -13,7 +13,7 @@ use crate::error::{Code, Error, code_of_source};
 use crate::extract::discover::discover;
 use crate::ids::{AccountId, Scope};
 use crate::job::{START_DAYS, retained_from};
-use crate::lake::identity::{Identity, refuse_within};
+use crate::lake::identity::{Identity, refuse_birth};
 use crate::lake::log::Record;
 use crate::pii::Wish;
 use crate::report::Failure;
@@ -178,7 +178,7 @@ async fn check_lake(
     let store = open_store(url)?;
     let found = Identity::read(&store).await?;
     if found.is_none() {
-        refuse_within(&store)?;
+        refuse_birth(&store).await?;
     }
     store.probe().await?;
     let lake = store.shown().to_owned();

@@ -97,6 +97,18 @@ pub(super) fn summary(report: &Report, lake: &str) -> String {
             "suspiciously empty: {org}/{project}: not even the execution of {at} is shown any more"
         ));
     }
+    for lost in &report.beyond_retention {
+        lines.push(format!(
+            "beyond the retention: {}/{} from {} to {}: what no run read there is lost",
+            lost.org, lost.project, lost.from, lost.to
+        ));
+    }
+    if !report.vanished.is_empty() {
+        lines.push(format!(
+            "not listed any more: {}",
+            report.vanished.join(", ")
+        ));
+    }
     for failure in &report.failures {
         let (org, project) = (&failure.org, &failure.project);
         lines.push(format!(

@@ -6,8 +6,8 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::fanout::{Event, ScopeDone};
-use super::{Ask, PageHints, SyncRules};
-use crate::checkpoint::State;
+use super::{Ask, PageHints, SyncRules, begins};
+use crate::checkpoint::{ScopeState, State};
 use crate::ids::Scope;
 use crate::source::{Client, SourceError};
 use crate::window::{Coverage, Window, from_ms};
@@ -69,8 +69,8 @@ pub fn uncovered(
 }
 
 /// What the next `sync` would read before `to`: from the watermarks on, of a new scope from the start date on.
-/// A backfill that goes beyond moves the watermarks, the newest part first: what is not read by its end is a
-/// gap, or no `sync` would ever look there.
+/// A backfill that goes beyond moves the watermarks, the newest part first: what is not read by its end is
+/// passed over, and no `sync` would ever look there unless told.
 pub fn beyond(
     state: &State,
     scopes: &[Scope],
@@ -78,9 +78,9 @@ pub fn beyond(
     rules: &SyncRules,
 ) -> Vec<(Scope, Window)> {
     let beyond = |scope: &Scope| {
-        let from = state.watermark(scope).unwrap_or(rules.start_date);
-        let window = Window::new(from.max(rules.retained_from), to).ok()?;
-        Some((scope.clone(), window))
+        let known = state.scopes.get(scope);
+        let from = begins(known.unwrap_or(&ScopeState::default()), rules);
+        Some((scope.clone(), Window::new(from, to).ok()?))
     };
     scopes.iter().filter_map(beyond).collect()
 }

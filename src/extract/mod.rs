@@ -183,7 +183,7 @@ pub fn plan_sync(
     (asks, given_up)
 }
 
-/// The windows of one scope: gaps, then one from early enough until now.
+/// The windows of one scope: what is owed, then one from early enough until now.
 ///
 /// It begins at the watermark less the lookback, or at the last row ever seen where that is
 /// earlier; so a project that looked empty while a key had lost its rights is read again from its
@@ -193,23 +193,37 @@ fn windows_of(known: &ScopeState, rules: &SyncRules) -> Vec<Window> {
     let last_row = known.last_row_start.or(known.coverage.start());
     // What was covered while a clock was far ahead says nothing of what comes up to then.
     let watermark = known.coverage.end().map(|end| end.min(to));
-    let begins = known.coverage.start().filter(|start| *start < to);
-    let from = match watermark.filter(|_| begins.is_some()) {
-        None => rules.start_date,
+    let is_ahead = known.coverage.start().is_some_and(|start| to <= start);
+    let begins = begins(known, rules);
+    let from = match watermark.filter(|_| !is_ahead) {
+        None if is_ahead => rules.start_date.max(rules.retained_from),
+        None => begins,
         Some(watermark) => {
             let lookback = watermark
                 .saturating_sub(rules.lookback)
                 .unwrap_or(watermark);
-            last_row.map_or(lookback, |at| at.min(lookback))
+            let from = last_row.map_or(lookback, |at| at.min(lookback));
+            from.max(rules.retained_from.min(begins))
         }
     };
-    let newest = Window::new(from.max(rules.retained_from), to).ok();
+    let newest = Window::new(from, to).ok();
     let inside = |gap: &Window| {
         newest.is_some_and(|newest| newest.from() <= gap.from() && gap.to() <= newest.to())
     };
     // Also those that the source keeps no more: an answer of nothing closes them.
-    let gaps = known.gaps.windows().iter().copied();
-    gaps.filter(|gap| !inside(gap)).chain(newest).collect()
+    let owed = known.owed();
+    let owed = owed.windows().iter().copied();
+    owed.filter(|gap| !inside(gap)).chain(newest).collect()
+}
+
+/// Where what no run has asked for of a scope begins. Of a new one that is the start date, if the source keeps
+/// so much; of one that was left alone for longer than that, it is where it was left.
+fn begins(known: &ScopeState, rules: &SyncRules) -> Timestamp {
+    let start = rules.start_date.max(rules.retained_from);
+    match known.coverage.end() {
+        Some(watermark) => watermark,
+        None => known.asked_until().map_or(start, |until| until.min(start)),
+    }
 }
 
 fn is_given_up(open: &OpenExecution, now: Timestamp) -> bool {
@@ -335,6 +349,49 @@ mod tests {
     }
 
     #[test]
+    fn no_time_is_left_out_however_long_a_scope_was_not_read() {
+        let ago = |days: i64| rules().now - SignedDuration::from_hours(24 * days);
+        let between = |from, to| Coverage::from_iter([Window::new(from, to).unwrap()]);
+        let until_now = |from| Window::new(from, at("24T11:55")).unwrap();
+        // Longer than the source keeps anything.
+        let left = ScopeState {
+            coverage: between(ago(300), ago(200)),
+            last_row_start: Some(ago(250)),
+            ..ScopeState::default()
+        };
+        assert_eq!(windows(&left), [until_now(ago(200))]);
+        // A quiet one is not asked for again from before that.
+        let quiet = ScopeState {
+            coverage: between(ago(300), ago(0)),
+            last_row_start: Some(ago(250)),
+            ..ScopeState::default()
+        };
+        assert_eq!(windows(&quiet), [until_now(rules().retained_from)]);
+        // Never read, though it was asked for.
+        let failed = ScopeState {
+            gaps: between(ago(80), ago(50)),
+            ..ScopeState::default()
+        };
+        let gap = Window::new(ago(80), ago(50)).unwrap();
+        assert_eq!(windows(&failed), [gap, until_now(ago(50))]);
+    }
+
+    #[test]
+    fn what_was_passed_over_is_asked_for_first() {
+        let known = ScopeState {
+            coverage: Coverage::from_iter([window("10T00:00", "24T11:00")]),
+            passed_over: Coverage::from_iter([window("02T00:00", "10T00:00")]),
+            last_row_start: Some(at("24T10:59")),
+            ..ScopeState::default()
+        };
+        let expected = [
+            window("02T00:00", "10T00:00"),
+            window("23T11:00", "24T11:55"),
+        ];
+        assert_eq!(windows(&known), expected);
+    }
+
+    #[test]
     fn a_gap_that_the_source_keeps_no_more_is_asked_for_still() {
         let old = at("01T00:00") - SignedDuration::from_hours(24 * 100);
         let gap = Window::new(old, old + SignedDuration::from_hours(24 * 20)).unwrap();
@@ -342,7 +399,7 @@ mod tests {
             gaps: Coverage::from_iter([gap]),
             ..ScopeState::default()
         };
-        assert_eq!(windows(&known), [gap, window("01T00:00", "24T11:55")]);
+        assert_eq!(windows(&known)[0], gap);
     }
 
     fn open(start: Timestamp, observed: Timestamp) -> OpenExecution {

@@ -6,7 +6,6 @@ use super::{Session, StopSignal, conclude};
 use crate::config::SyncConfig;
 use crate::error::Error;
 use crate::extract::backfill::{beyond, count, slices, uncovered};
-use crate::extract::fanout::Event;
 use crate::progress::Progress;
 use crate::report::Report;
 
@@ -59,7 +58,8 @@ async fn run(
     let asks = slices(state, counted.busy);
     let mut landing = session.landing(report);
     for (scope, window) in beyond(state, scopes, to, &rules) {
-        landing.take(Event::Gap(scope, window), progress).await?;
+        let passed_over = landing.delta.passed_over.entry(scope);
+        passed_over.or_default().add(window);
     }
     for event in counted.events {
         landing.take(event, progress).await?;

@@ -93,6 +93,7 @@ fn claims(state: &State, span: Window) -> Delta {
         for (claimed, own) in [
             (&mut delta.covered, &known.coverage),
             (&mut delta.gaps, &known.gaps),
+            (&mut delta.passed_over, &known.passed_over),
         ] {
             let part = cut(own);
             if !part.is_empty() {
@@ -117,14 +118,15 @@ fn claims(state: &State, span: Window) -> Delta {
     delta
 }
 
-/// Adds gaps from the watermarks of a lake to where its claims are to go on: a later watermark would hide what lies
-/// between.
+/// Takes note of what lies between the watermarks of a lake and where its claims are to go on: a later watermark
+/// would hide it.
 fn pass_over(there: &State, delta: &mut Delta) {
     for (scope, covered) in &delta.covered {
         if let (Some(from), Some(to)) = (there.watermark(scope), covered.end())
             && let Ok(window) = Window::new(from, to)
         {
-            delta.gaps.entry(scope.clone()).or_default().add(window);
+            let passed_over = delta.passed_over.entry(scope.clone());
+            passed_over.or_default().add(window);
         }
     }
 }
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_claim_passes_over_is_a_gap() {
+    fn what_a_later_claim_passes_over_is_owed() {
         let window = |from, to| Window::new(at(from), at(to)).unwrap();
         let scope = Scope::new("org", "project");
         let covered = |from, to| Coverage::from_iter([window(from, to)]);
@@ -212,6 +214,6 @@ mod tests {
         pass_over(&there, &mut delta);
         there.apply(&delta);
         let between = covered("10T00:00", "20T00:00");
-        assert_eq!(there.scopes[&scope].gaps, between);
+        assert_eq!(there.scopes[&scope].passed_over, between);
     }
 }

@@ -29,10 +29,9 @@ use crate::lake::store::Store;
 use crate::lake::views;
 use crate::lake::{LOCK_PATIENCE, Lake, LakeError};
 use crate::progress::Progress;
-use crate::report::Report;
+use crate::report::{BeyondRetention, Report};
 use crate::source::Client;
 use crate::tables::{OrgRow, ProjectRow};
-use crate::window::Window;
 use landing::Landing;
 
 /// Tells a run that a signal has come.
@@ -72,10 +71,9 @@ async fn run(
     let (asks, given_up) = plan_sync(&session.record.state, &session.scopes, &rules);
     report.given_up = given_up.len();
     report.covered_to = Some(rules.now - rules.window_lag);
-    warn_of_old_gaps(&asks, rules.retained_from);
+    report.beyond_retention = beyond_retention(&asks, rules.retained_from);
     let mut landing = session.landing(report);
     landing.delta.fates.extend(given_up);
-    landing.delta.listing = session.listing();
     progress.begin(asks.len(), "projects");
     session
         .read(asks.into_iter().collect(), landing, progress, clock)
@@ -155,6 +153,18 @@ impl<'a> Session<'a> {
         let mut landing = Landing::new(&self.lake, report, self.stop.clone(), self.now);
         landing.delta.fates.clone_from(&self.recovered);
         landing.unlisted(&self.found.unlisted);
+        landing.delta.listing = self.listing();
+        if let Some(listing) = &landing.delta.listing {
+            let (vanished, are_many) = self.record.state.listing.vanished(listing);
+            if are_many {
+                let projects = vanished.len();
+                tracing::warn!(
+                    projects,
+                    "so many projects are not listed any more; has the key lost rights?"
+                );
+            }
+            landing.report.vanished = vanished.iter().map(Scope::to_string).collect();
+        }
         landing
     }
 
@@ -232,13 +242,24 @@ async fn sync_rules(
     })
 }
 
-fn warn_of_old_gaps(asks: &BTreeMap<Scope, Ask>, retained_from: Timestamp) {
+/// What of the windows asked for the source keeps no more.
+fn beyond_retention(asks: &BTreeMap<Scope, Ask>, retained_from: Timestamp) -> Vec<BeyondRetention> {
+    let mut beyond = Vec::new();
     for (scope, ask) in asks {
-        let is_old = |window: &&Window| window.from() < retained_from;
-        for gap in ask.windows.iter().filter(is_old) {
-            tracing::warn!(%scope, %gap, "what the source no longer keeps of a gap is lost");
+        for window in &ask.windows {
+            let (from, to) = (window.from(), window.to().min(retained_from));
+            if from < to {
+                tracing::warn!(%scope, %from, %to, "what no run read there is lost: the source keeps it no more");
+                beyond.push(BeyondRetention {
+                    org: scope.org.to_string(),
+                    project: scope.project.to_string(),
+                    from,
+                    to,
+                });
+            }
         }
     }
+    beyond
 }
 
 /// Before this the source keeps nothing, by the months that it tells.

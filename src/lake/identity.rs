@@ -261,12 +261,29 @@ impl Identity {
     }
 }
 
-/// Refuses to make a lake within another of the same disk, where a query of that one would meet its files.
+/// Refuses to make a lake where one has been, or within another.
 ///
 /// # Errors
 ///
-/// [`LakeError::Within`].
-pub fn refuse_within(store: &Store) -> Result<(), LakeError> {
+/// [`LakeError::Identity`], [`LakeError::Within`].
+pub async fn refuse_birth(store: &Store) -> Result<(), LakeError> {
+    refuse_within(store)?;
+    for folder in [layout::CHECKPOINTS, layout::RAW] {
+        // Another run may be giving birth: its identity comes first.
+        if !store.list(folder).await?.is_empty() && Identity::read(store).await?.is_none() {
+            return Err(LakeError::Identity {
+                store: store.shown().to_owned(),
+                reason: format!(
+                    "it is not there, but objects in `{folder}` are; put it back from a backup, or choose another place"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to make a lake within another of the same disk, where a query of that one would meet its files.
+fn refuse_within(store: &Store) -> Result<(), LakeError> {
     let Some(folder) = store.folder() else {
         return Ok(());
     };

@@ -30,10 +30,10 @@ use tokio::sync::Semaphore;
 
 use crate::ids::AccountId;
 use crate::pii::{Mismatch, Wish};
-use identity::{Identity, refuse_within};
+use identity::{Identity, refuse_birth};
 use log::CheckpointError;
 use parquet::FileError;
-use store::{ProbeError, Store, StoreError};
+use store::{LockGuard, ProbeError, Store, StoreError};
 
 /// How long a run waits for the lock of a local lake before it gives up with a conflict.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(600);
@@ -197,11 +197,7 @@ impl Lake {
         pii: &Wish,
         scratch: &Path,
     ) -> Result<Self, LakeError> {
-        if Identity::read(&store).await?.is_none() {
-            refuse_within(&store)?;
-            store.probe().await?;
-        }
-        let _lock = store.lock(LOCK_PATIENCE).await?;
+        let _lock = make_way(&store).await?;
         let (identity, born) = Identity::agree(&store, account, now, buckets, pii).await?;
         if born {
             tracing::info!(lake = store.shown(), account.id = %account, "a lake is born");
@@ -221,11 +217,7 @@ impl Lake {
         now: Timestamp,
         buckets: Option<u32>,
     ) -> Result<Self, LakeError> {
-        if Identity::read(&store).await?.is_none() {
-            refuse_within(&store)?;
-            store.probe().await?;
-        }
-        let _lock = store.lock(LOCK_PATIENCE).await?;
+        let _lock = make_way(&store).await?;
         let identity = Identity::adopt(&store, &self.identity, now, buckets).await?;
         Ok(Self::new(store, identity, &self.scratch))
     }
@@ -263,6 +255,15 @@ impl Lake {
     pub fn store(&self) -> &Store {
         &self.store
     }
+}
+
+/// Makes sure that a lake can be born in a place, unless one is there; gives its lock.
+async fn make_way(store: &Store) -> Result<LockGuard, LakeError> {
+    if Identity::read(store).await?.is_none() {
+        refuse_birth(store).await?;
+        store.probe().await?;
+    }
+    Ok(store.lock(LOCK_PATIENCE).await?)
 }
 
 /// Runs work that takes long on a thread of its own.

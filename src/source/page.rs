@@ -189,7 +189,7 @@ impl Reader<'_> {
             {
                 let total = value.integer();
                 self.page.total = total.and_then(|total| u64::try_from(total).ok());
-                self.odd_total = value.json().to_owned();
+                value.json().clone_into(&mut self.odd_total);
             }
             Some(())
         })
