@@ -330,6 +330,11 @@ pub fn instant(text: &str) -> Result<Timestamp, ConfigError> {
     text.parse().map_err(|_| odd())
 }
 
+/// Whether an instant is the first of a UTC date.
+pub fn is_midnight(at: Timestamp) -> bool {
+    at.as_nanosecond().rem_euclid(86_400_000_000_000) == 0
+}
+
 /// A duration such as `90s`, `5m`, `24h`, `37d`, not negative.
 ///
 /// # Errors

@@ -272,7 +272,7 @@ impl Exposition {
         }
     }
 
-    /// What the run committed; nothing where it did not come to that.
+    /// What is committed, by this run or before; nothing where there is no lake yet, or it cannot be read.
     fn state(&mut self, report: &Report) {
         let (Some(oldest), Some(newest)) = (report.watermark.min, report.watermark.max) else {
             return;

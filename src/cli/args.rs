@@ -382,16 +382,13 @@ impl BackfillArgs {
 
 impl ReplayArgs {
     pub(super) fn dates(&self) -> Result<Dates, ConfigError> {
-        let date = |text: &String| {
-            let at = config::instant(text)?;
-            let date = date_of(at);
-            let is_midnight = at.as_millisecond().rem_euclid(24 * 3_600_000) == 0;
-            is_midnight.then_some(date).ok_or_else(|| {
-                ConfigError::Range(format!("`{text}` is no date: a replay takes whole ones"))
-            })
-        };
-        let from = self.from.as_ref().map(date).transpose()?;
-        let to = self.to.as_ref().map(date).transpose()?;
+        let instant = |text: &Option<String>| text.as_deref().map(config::instant).transpose();
+        let from = instant(&self.from)?.map(date_of);
+        // A date is replayed whole, also the last one.
+        let to = instant(&self.to)?.map(|to| match date_of(to) {
+            date if config::is_midnight(to) => date,
+            date => date.tomorrow().unwrap_or(date),
+        });
         if let (Some(first), Some(end)) = (from, to)
             && end <= first
         {

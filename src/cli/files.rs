@@ -42,10 +42,14 @@ impl<'a> Files<'a> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Range`] where one is not there.
+    /// [`ConfigError::Range`] where one is not there, or a file is one itself.
     pub(super) fn check(&self) -> Result<(), Error> {
         let named = [("--report", self.report), ("--metrics-file", self.metrics)];
         let folders = named.into_iter().try_for_each(|(flag, file)| {
+            if let Some(folder) = file.filter(|file| file.is_dir()) {
+                let what = format!("{flag}: `{}` is a folder", folder.display());
+                return Err(ConfigError::Range(what));
+            }
             let folder = file.and_then(Path::parent);
             match folder.filter(|it| !it.as_os_str().is_empty() && !it.is_dir()) {
                 None => Ok(()),

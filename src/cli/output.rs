@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Format;
 use crate::causes::chain;
 use crate::error::{Code, Error};
+use crate::report::{Outcome, Report};
 
 /// Prints a result: `text` for people, `value` as JSON.
 pub(super) fn result(
@@ -38,6 +39,20 @@ pub(super) fn print(text: &str) -> Result<(), Error> {
     }
 }
 
+/// Prints what a run came to that ended as `ended` says. As JSON, a failure is the one document.
+pub(super) fn ended(
+    format: Format,
+    report: &Report,
+    ended: &Result<(), Error>,
+    text: impl FnOnce() -> String,
+) -> Result<(), Error> {
+    let is_unwritten = matches!(ended, Err(Error::Unwritten { .. })) && format == Format::Json;
+    if report.outcome == Outcome::Failed || is_unwritten {
+        return Ok(());
+    }
+    result(format, report, text)
+}
+
 /// Tells why a command failed, and gives its exit status.
 pub(super) fn failure(error: &Error, format: Format) -> ExitCode {
     let mut err = io::stderr().lock();
@@ -52,7 +67,6 @@ pub(super) fn failure(error: &Error, format: Format) -> ExitCode {
             | Error::Deadline { .. }
             | Error::Unsound { .. }
             | Error::NotCompared { .. }
-            | Error::Unwritten { .. }
     );
     if !has_report {
         error_document(error, format);

@@ -1,16 +1,18 @@
 //! `plan`: what a command would do, with one cheap count per window; changes nothing.
 
 use clap::Subcommand;
-use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::{SignedDuration, Span, Timestamp};
 use serde::Serialize;
 
 use super::output::{self, count, number, table};
-use super::{BackfillArgs, Context, ReplayArgs, SyncArgs};
+use super::{BackfillArgs, Context, Format, ReplayArgs, SyncArgs};
+use crate::config::is_midnight;
 use crate::error::Error;
 use crate::ids::Scope;
 use crate::job::plan::{Plan, plan_of_backfill, plan_of_sync};
 use crate::lake::Lake;
+use crate::lake::layout::date_of;
 use crate::window::Window;
 
 #[derive(Debug, Subcommand)]
@@ -21,7 +23,7 @@ pub(super) enum PlanCommand {
     Backfill {
         #[command(flatten)]
         args: BackfillArgs,
-        /// Cut the range into N date ranges for mapped tasks
+        /// Cut the range into N date ranges for mapped tasks, as JSON
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
         units: Option<u32>,
     },
@@ -29,7 +31,7 @@ pub(super) enum PlanCommand {
     Replay {
         #[command(flatten)]
         args: ReplayArgs,
-        /// Cut the dates into N ranges for mapped tasks
+        /// Cut the dates into N ranges for mapped tasks, as JSON
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
         units: Option<u32>,
     },
@@ -66,11 +68,11 @@ struct PlannedReplay {
     units: Vec<Unit>,
 }
 
-/// A range of dates: `--from` and `--to` of one task.
+/// `--from` and `--to` of one task: dates, but where a range begins or ends within one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Unit {
-    from: Date,
-    to: Date,
+    from: String,
+    to: String,
 }
 
 pub(super) async fn run(command: &PlanCommand, context: &Context) -> Result<(), Error> {
@@ -79,15 +81,18 @@ pub(super) async fn run(command: &PlanCommand, context: &Context) -> Result<(), 
             let config = args.config()?;
             let rate = config.source.requests_per_minute.get();
             let plan = plan_of_sync(&config, context.clock).await?;
-            show(&planned("sync", plan, rate, Vec::new()), context)
+            show(&planned("sync", plan, rate, Vec::new()), context.output)
         }
         PlanCommand::Backfill { args, units } => {
             let config = args.config()?;
             let range = args.range.range()?;
             let rate = config.source.requests_per_minute.get();
-            let units = units.map_or_else(Vec::new, |units| cut_range(range.from, range.to, units));
+            let cut = units.map_or_else(Vec::new, |units| cut_range(range.from, range.to, units));
             let plan = plan_of_backfill(&config, range, context.clock).await?;
-            show(&planned("backfill", plan, rate, units), context)
+            show(
+                &planned("backfill", plan, rate, cut),
+                format(*units, context),
+            )
         }
         PlanCommand::Replay { args, units } => replay(args, *units, context).await,
     }
@@ -112,8 +117,8 @@ fn planned(command: &'static str, plan: Plan, rate: u32, units: Vec<Unit>) -> Pl
     }
 }
 
-fn show(planned: &Planned, context: &Context) -> Result<(), Error> {
-    output::result(context.output, planned, || {
+fn show(planned: &Planned, format: Format) -> Result<(), Error> {
+    output::result(format, planned, || {
         let head = format!(
             "{} would read {} of {} with {}: {} at the budget\n\n",
             planned.command,
@@ -137,8 +142,13 @@ fn show(planned: &Planned, context: &Context) -> Result<(), Error> {
                 executions,
             ]
         }));
-        head + &table(&rows) + &lines(&planned.units)
+        head + &table(&rows)
     })
+}
+
+/// Units are for programs: they come as JSON, whatever is asked for.
+fn format(units: Option<u32>, context: &Context) -> Format {
+    units.map_or(context.output, |_| Format::Json)
 }
 
 async fn replay(args: &ReplayArgs, units: Option<u32>, context: &Context) -> Result<(), Error> {
@@ -151,26 +161,10 @@ async fn replay(args: &ReplayArgs, units: Option<u32>, context: &Context) -> Res
         partitions: partitions.len(),
         units: cut_dates(&dates, units.unwrap_or(1)),
     };
-    output::result(context.output, &planned, || {
-        let head = format!(
-            "replay would look at {} partitions\n",
-            number(planned.partitions as u64)
-        );
-        head + &lines(&planned.units)
+    output::result(format(units, context), &planned, || {
+        let partitions = count(planned.partitions as u64, "partition");
+        format!("replay would look at {partitions}")
     })
-}
-
-fn lines(units: &[Unit]) -> String {
-    let line = |unit: &Unit| {
-        [
-            "\n--from ",
-            &unit.from.to_string(),
-            " --to ",
-            &unit.to.to_string(),
-        ]
-        .concat()
-    };
-    units.iter().map(line).collect()
 }
 
 /// Dates that hold something, cut into at most `units` ranges of about as many dates each.
@@ -179,25 +173,27 @@ fn cut_dates(dates: &[Date], units: u32) -> Vec<Unit> {
     let unit = |some: &[Date]| {
         let (first, last) = (some.first()?, some.last()?);
         Some(Unit {
-            from: *first,
-            to: last.tomorrow().ok()?,
+            from: first.to_string(),
+            to: last.tomorrow().ok()?.to_string(),
         })
     };
     dates.chunks(size).filter_map(unit).collect()
 }
 
-/// A range of time, cut into at most `units` ranges of whole dates.
+/// A range of time, cut at midnight into at most `units` ranges.
 fn cut_range(from: Timestamp, to: Timestamp, units: u32) -> Vec<Unit> {
-    let (first, last) = (
-        crate::lake::layout::date_of(from),
-        to - jiff::SignedDuration::from_millis(1),
-    );
-    let end = crate::lake::layout::date_of(last);
-    let dates: Vec<Date> = first
-        .series(jiff::Span::new().days(1))
-        .take_while(|date| *date <= end)
-        .collect();
-    cut_dates(&dates, units)
+    let end = date_of(to - SignedDuration::from_millis(1));
+    let days = date_of(from).series(Span::new().days(1));
+    let dates: Vec<Date> = days.take_while(|date| *date <= end).collect();
+    let mut cut = cut_dates(&dates, units);
+    let bound = |at: Timestamp| (!is_midnight(at)).then(|| at.to_string());
+    if let (Some(first), Some(from)) = (cut.first_mut(), bound(from)) {
+        first.from = from;
+    }
+    if let (Some(last), Some(to)) = (cut.last_mut(), bound(to)) {
+        last.to = to;
+    }
+    cut
 }
 
 #[cfg(test)]
@@ -210,9 +206,16 @@ mod tests {
         for units in [1, 2, 3, 7, 100] {
             let cut = cut_range(at("2026-01-01"), at("2026-01-11"), units);
             assert!(cut.len() <= units as usize && cut.len() <= 10);
-            assert_eq!(cut.first().unwrap().from, "2026-01-01".parse().unwrap());
-            assert_eq!(cut.last().unwrap().to, "2026-01-11".parse().unwrap());
+            assert_eq!(cut.first().unwrap().from, "2026-01-01");
+            assert_eq!(cut.last().unwrap().to, "2026-01-11");
             assert!(cut.windows(2).all(|pair| pair[0].to == pair[1].from));
         }
+        let cut = cut_range(at("2026-01-01T12:00:00Z"), at("2026-01-03T06:00:00Z"), 2);
+        let bounds = cut.iter().map(|unit| (&*unit.from, &*unit.to));
+        let expected = [
+            ("2026-01-01T12:00:00Z", "2026-01-03"),
+            ("2026-01-03", "2026-01-03T06:00:00Z"),
+        ];
+        assert_eq!(bounds.collect::<Vec<_>>(), expected);
     }
 }

@@ -6,13 +6,13 @@ use super::{Context, ReplayArgs, open_store};
 use crate::config::ConfigError;
 use crate::error::Error;
 use crate::job::copy::copy;
-use crate::job::{keep_report, or_stop};
+use crate::job::{keep_report, or_stop, sum_up};
 use crate::lake::Lake;
 use crate::lake::derive::{Derived, Which};
 use crate::lake::layout::Partition;
 use crate::lake::replay::Dates;
 use crate::progress::Progress;
-use crate::report::{Outcome, Report};
+use crate::report::Report;
 
 pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Error> {
     let (told, measured) = (args.report.as_deref(), args.metrics_file.as_deref());
@@ -42,15 +42,14 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
         Ok(()) => replay(&lake, dates, which, context, &mut report, &mut looked_at).await,
         ended => ended,
     };
+    sum_up(lake.store(), &mut report).await;
     report.finished_at = (context.clock)();
     report.end(ended.as_ref().err());
     keep_report(lake.store(), &report).await;
     let ended = files.write(&report, ended);
-    if report.outcome != Outcome::Failed {
-        output::result(context.output, &report, || {
-            summary(&report, looked_at, &lake, source.as_ref())
-        })?;
-    }
+    output::ended(context.output, &report, &ended, || {
+        summary(&report, looked_at, &lake, source.as_ref())
+    })?;
     ended
 }
 

@@ -6,7 +6,7 @@ use super::{Context, SyncArgs};
 use crate::error::Error;
 use crate::job;
 use crate::progress::Progress;
-use crate::report::{Outcome, Report};
+use crate::report::Report;
 
 /// The clock skew that is warned of.
 const SKEW_SECONDS: i64 = 120;
@@ -37,10 +37,7 @@ pub(super) fn conclude(
         );
     }
     let ended = files.write(report, ended);
-    // A run that failed prints its error instead: standard output is one document.
-    if report.outcome != Outcome::Failed {
-        output::result(context.output, report, || summary(report, lake))?;
-    }
+    output::ended(context.output, report, &ended, || summary(report, lake))?;
     ended
 }
 

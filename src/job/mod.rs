@@ -279,9 +279,24 @@ async fn conclude(
     result: &Result<(), Error>,
 ) {
     progress.finish();
+    if report.watermark.min.is_none() {
+        sum_up(&config.store, report).await;
+    }
     report.finished_at = clock();
     report.end(result.as_ref().err());
     keep_report(&config.store, report).await;
+}
+
+/// Sums up what is committed in the lake, which may have been there before the run; a lake that cannot be read
+/// leaves the report as it is.
+pub(crate) async fn sum_up(store: &Store, report: &mut Report) {
+    let is_ours = match Identity::read(store).await {
+        Ok(Some((identity, _))) => identity.account_id == report.account_id,
+        Ok(None) | Err(_) => false,
+    };
+    if is_ours && let Ok(record) = Record::newest(store).await {
+        report.sum_up(&record.state);
+    }
 }
 
 /// Waits for `work`, unless a signal comes first.

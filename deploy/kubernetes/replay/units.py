@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes an overlay whose Job has one index for each unit of a plan.
 
-    harness-lake plan replay --units 16 --output json | units.py deploy/kubernetes/my-replay
+    harness-lake plan replay --units 16 | units.py deploy/kubernetes/my-replay
     kubectl kustomize deploy/kubernetes/my-replay
 
 The overlay names `../replay`, so it stands beside that folder; add namespace and image as in
