@@ -56,7 +56,7 @@ pub enum Error {
         exit: u8,
     },
     /// An audit found what must not be.
-    #[error("{findings} findings in `{lake}`")]
+    #[error("`{lake}` holds what is damaged or foreign: {findings} of the findings")]
     Unsound {
         /// Findings that are damage or foreign.
         findings: usize,

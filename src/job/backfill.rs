@@ -46,9 +46,12 @@ async fn run(
     let session = Session::open(config, clock, stop, report).await?;
     let rules = session.rules().await?;
     let to = range.to.min(rules.now - rules.window_lag);
-    report.covered_to = (range.from < to).then_some(to);
-    if report.covered_to.is_none() {
+    let from = range.from.max(rules.retained_from);
+    report.covered_to = (from < to).then_some(to);
+    if to <= range.from {
         tracing::warn!("nothing of the range can be read yet: it begins after {to}");
+    } else if range.from < from {
+        tracing::warn!("the source keeps nothing from before {from}: the range begins there");
     }
     let (state, scopes) = (&session.record.state, &session.scopes);
     let wanted = uncovered(state, scopes, range.from, to, &rules, range.again);

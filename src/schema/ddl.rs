@@ -43,6 +43,7 @@ const REFRESH: &str = "\
 ";
 
 const PARTITIONS: &str = "\
+-- Times are UTC, in ms: what the Hive connector takes as it comes (hive.timestamp-precision).
 -- New dates are found by CALL system.sync_partition_metadata(CURRENT_SCHEMA, 'executions', 'ADD'), the same for stages, deployments
 -- and commits.
 ";
@@ -156,7 +157,8 @@ fn trino_type(kind: ColumnType) -> &'static str {
         ColumnType::Int32 => "INTEGER",
         ColumnType::Int64 => "BIGINT",
         ColumnType::Double => "DOUBLE",
-        ColumnType::Timestamp => "TIMESTAMP(6) WITH TIME ZONE",
+        // The Hive connector knows no time zones, and no other precision unless told.
+        ColumnType::Timestamp => "TIMESTAMP(3)",
         ColumnType::Utf8List => "ARRAY(VARCHAR)",
         ColumnType::Utf8Map => "MAP(VARCHAR, VARCHAR)",
     }

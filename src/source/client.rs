@@ -35,6 +35,9 @@ use super::wire::{ExecutionsQuery, members, missing, scan};
 /// Elements asked for in one page of a list: what every server allows, whichever text is right.
 pub const LIST_LIMIT: usize = 100;
 
+/// How drift names a total of a list that its elements do not come up to.
+const LIST_TOTAL: &str = "X-Total-Elements";
+
 /// Pages of a list after which it is taken to repeat for ever.
 const LIST_PAGES: usize = 1_000;
 
@@ -263,6 +266,11 @@ impl Client {
         drift.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether every list held as many elements as were announced.
+    pub fn lists_are_whole(&self) -> bool {
+        !self.drift().odd_values.contains_key(LIST_TOTAL)
+    }
+
     /// Reads a list to its end, once more where fewer elements came than were announced: one may
     /// have slipped from page to page.
     async fn list(
@@ -271,18 +279,24 @@ impl Client {
         path: &[&str],
         inner: &'static str,
     ) -> Result<Vec<Element>, SourceError> {
-        let (mut found, mut skipped) = (BTreeMap::new(), 0);
+        let (mut found, mut skipped, mut missing) = (BTreeMap::new(), 0, None);
         for _ in 0..LIST_READS {
             let read = self.read_list(place, path, inner).await?;
             skipped = read.skipped;
             found.extend(read.elements);
             let known = found.len() as u64 + skipped;
-            if read.total.is_none_or(|total| total <= known) {
-                break;
-            }
-            warn!(%place, known, total = read.total, "the list holds less than was announced");
+            missing = read.total.filter(|total| known < *total);
+            let Some(total) = missing else { break };
+            warn!(%place, known, total, "the list holds less than was announced");
         }
         let mut drift = self.drift.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(total) = missing {
+            let known = found.len();
+            drift.odd_value(
+                LIST_TOTAL,
+                &format!("{total} of {place}, which holds {known}"),
+            );
+        }
         (0..skipped).for_each(|_| drift.odd_value(&format!("{inner}.identifier"), "(none)"));
         Ok(found.into_values().collect())
     }

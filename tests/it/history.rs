@@ -232,13 +232,33 @@ fn a_range_that_holds_nothing_yet_covers_nothing() {
     let backfill = [&["backfill", "--lake", lake.path()][..], &range].concat();
     let report = sim.run(&backfill).expect(0).json();
     assert_eq!(report["covered_to"], Value::Null);
-    for range in [
-        ["2026-11-20", "2026-11-01"],
-        ["2026-11-20T07:00:00Z", "2026-11-21"],
-    ] {
-        let [from, to] = range;
+    let replay = |from, to| {
         let replay = ["replay", "--lake", lake.path(), "--from", from, "--to", to];
-        offline(&replay).expect(2);
+        offline(&replay)
+    };
+    replay("2026-11-20", "2026-11-01").expect(2);
+}
+
+#[test]
+fn a_replay_takes_whole_dates_and_tells_what_is_committed() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let synced = sim.sync(&lake, &[]).expect(3).json();
+    let day = days_ago(&sim, 2);
+    let (from, to) = (format!("{day}T09:00:00Z"), format!("{day}T09:01:00Z"));
+    let fixed = [
+        "replay",
+        "--again",
+        "--output",
+        "json",
+        "--lake",
+        lake.path(),
+    ];
+    let range = ["--from", &from, "--to", &to];
+    let report = offline(&[&fixed[..], &range].concat()).expect(0).json();
+    assert_eq!(report["dates_changed"], json!([day]));
+    for key in ["open_executions", "gaps", "watermark"] {
+        assert_eq!(report[key], synced[key], "{key}");
     }
 }
 

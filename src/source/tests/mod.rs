@@ -313,8 +313,17 @@ async fn a_list_shorter_than_announced_is_read_again() {
         total(0..100),
         total(100..101),
     ]);
-    assert_eq!(client(&server).orgs().await.unwrap().len(), 101);
+    let whole = client(&server);
+    assert_eq!(whole.orgs().await.unwrap().len(), 101);
     assert_eq!(server.requests().len(), 4);
+    assert!(whole.lists_are_whole());
+    // The same page for ever: what came is read, and told to be less than there is.
+    let server = Server::start([total(0..100), total(0..100), total(0..100), total(0..100)]);
+    let short = client(&server);
+    assert_eq!(short.orgs().await.unwrap().len(), 100);
+    assert!(!short.lists_are_whole());
+    let told = &short.drift().odd_values["X-Total-Elements"];
+    assert!(told.example.contains("101 of `GET /v1/orgs`"), "{told:?}");
 }
 
 #[tokio::test]
