@@ -246,14 +246,9 @@ fn a_replay_takes_whole_dates_and_tells_what_is_committed() {
     let synced = sim.sync(&lake, &[]).expect(3).json();
     let day = days_ago(&sim, 2);
     let (from, to) = (format!("{day}T09:00:00Z"), format!("{day}T09:01:00Z"));
-    let fixed = [
-        "replay",
-        "--again",
-        "--output",
-        "json",
-        "--lake",
-        lake.path(),
-    ];
+    let table = format!("{}/commits/v1/start_date={day}", lake.path());
+    fs::remove_dir_all(table).unwrap();
+    let fixed = ["replay", "--output", "json", "--lake", lake.path()];
     let range = ["--from", &from, "--to", &to];
     let report = offline(&[&fixed[..], &range].concat()).expect(0).json();
     assert_eq!(report["dates_changed"], json!([day]));
