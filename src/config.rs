@@ -179,7 +179,8 @@ pub fn api_key(variable: Option<String>, file: Option<&Path>) -> Result<SecretSt
         (None, Some(path)) => read_key(path)?,
         (None, None) => return Err(ConfigError::NoKey),
     };
-    match text.trim() {
+    // Some editors begin a file with a mark.
+    match text.trim_start_matches('\u{feff}').trim() {
         "" => Err(ConfigError::NoKey),
         key => Ok(SecretString::from(key.to_owned())),
     }

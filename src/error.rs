@@ -306,6 +306,10 @@ impl Error {
             Self::Lake(lake) if lake.is_scratch() => {
                 "free space in that folder, or name another one with --scratch; what was committed stays"
             }
+            Self::Lake(
+                LakeError::File(FileError::Parquet { .. } | FileError::Foreign { .. })
+                | LakeError::Checkpoint(CheckpointError::Damaged { .. }),
+            ) => "`harness-lake verify` tells what is damaged, and which command repairs it",
             Self::Unwritten { .. } => {
                 "name a file that can be written; the lake is as the report says"
             }

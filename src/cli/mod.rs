@@ -21,7 +21,8 @@ mod verify;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use crate::error::Error;
@@ -155,7 +156,7 @@ pub async fn run(
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::failure(&error, context.output),
+        Err(error) => output::failure(&error, context.output, cli.output.log_format),
     }
 }
 
@@ -181,20 +182,39 @@ async fn unless_stopped(
 ///
 /// The exit status, where there is no command to run; help and version are no failures.
 pub fn parse() -> Result<Cli, ExitCode> {
-    Cli::try_parse().map_err(|error| {
-        if error.use_stderr() && output::wants_json(std::env::args_os()) {
-            output::usage_document(&error);
-        }
-        let plain = error.render().to_string();
-        let shown = output::without_keys(&plain);
-        if shown == plain || !error.use_stderr() {
-            // Nothing can be done where the output itself is gone.
-            drop(error.print());
+    let matches = without_empty_variables(Cli::command()).try_get_matches();
+    matches
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| {
+            if error.use_stderr() && output::wants_json(std::env::args_os()) {
+                output::usage_document(&error);
+            }
+            let plain = error.render().to_string();
+            let shown = output::without_keys(&plain);
+            if shown == plain || !error.use_stderr() {
+                // Nothing can be done where the output itself is gone.
+                drop(error.print());
+            } else {
+                drop(write!(std::io::stderr(), "{shown}"));
+            }
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        })
+}
+
+/// Takes a variable that is empty for one that is not set: schedulers often cannot leave one out.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.is_empty())
+    };
+    let command = command.mut_args(|arg| {
+        if is_empty(&arg) {
+            arg.env(Resettable::Reset)
         } else {
-            drop(write!(std::io::stderr(), "{shown}"));
+            arg
         }
-        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
-    })
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 impl Cli {

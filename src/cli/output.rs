@@ -54,11 +54,15 @@ pub(super) fn ended(
 }
 
 /// Tells why a command failed, and gives its exit status.
-pub(super) fn failure(error: &Error, format: Format) -> ExitCode {
-    let mut err = io::stderr().lock();
-    // Nothing can be done where standard error itself is gone.
+pub(super) fn failure(error: &Error, format: Format, log: Format) -> ExitCode {
     let told = without_keys(&chain(error));
-    drop(writeln!(err, "error: {told}\n hint: {}", error.hint()));
+    if log == Format::Json {
+        tracing::error!(code = error.code().name(), hint = error.hint(), "{told}");
+    } else {
+        let mut err = io::stderr().lock();
+        // Nothing can be done where standard error itself is gone.
+        drop(writeln!(err, "error: {told}\n hint: {}", error.hint()));
+    }
     // A run that went on to its end has printed its report, which names what failed.
     let has_report = matches!(
         error,

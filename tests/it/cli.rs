@@ -117,6 +117,37 @@ fn what_makes_no_sense_is_wrong_usage() {
 }
 
 #[test]
+fn a_variable_that_is_empty_is_as_good_as_none() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    let mut command = sim.command(&["sync", "--lake", lake.path()]);
+    for name in [
+        "REPORT",
+        "PAGE_SIZE",
+        "LOOKBACK",
+        "OUTPUT",
+        "PII",
+        "SCRATCH",
+        "START_DATE",
+    ] {
+        command.env(format!("HARNESS_LAKE_{name}"), "");
+    }
+    Run::of(command.output().unwrap()).expect(3);
+    let mut command = bare_command(&["status"]);
+    let run = Run::of(command.env("HARNESS_LAKE", "").output().unwrap()).expect(2);
+    assert!(run.stderr.contains("--lake <LAKE>"), "{}", run.stderr);
+}
+
+#[test]
+fn with_json_logs_a_failure_is_a_line_of_them() {
+    let command = ["status", "--lake", "/no/such/lake", "--log-format", "json"];
+    let run = bare(&command).expect(7);
+    let line: Value = serde_json::from_str(run.stderr.trim()).unwrap();
+    assert_eq!(line["fields"]["code"], "lake");
+    assert!(line["fields"]["hint"].is_string());
+}
+
+#[test]
 fn a_start_in_the_future_is_wrong_usage() {
     let sim = Sim::small();
     let run = sim.sync(&Lake::new(), &["--start-date", "2062-01-01"]);
