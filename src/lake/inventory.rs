@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::layout::Partition;
 use super::parquet::{FileError, read_raw};
 use super::replay::{Dates, RawPartition};
-use super::rows::{KEY_COLUMNS, RawColumns, RawObject, damaged, micros};
+use super::rows::{KEY_COLUMNS, RawColumns, RawObject, micros};
 use super::{Lake, LakeError, blocking};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::window::Window;
@@ -72,7 +72,7 @@ fn rows_of(
     let path = partition.raw();
     let mut found = Vec::new();
     for batch in read_raw(&path, raw.bytes.clone(), &KEY_COLUMNS)? {
-        let batch = batch.map_err(|error| damaged(&path, error))?;
+        let batch = batch?;
         let rows = RawColumns::of(&path, &batch)?;
         found.extend((0..batch.num_rows()).map(|at| {
             let scope = Scope::new(rows.org.value(at), rows.project.value(at));

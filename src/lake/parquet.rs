@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{
@@ -328,7 +329,7 @@ pub fn read_raw(
     path: &str,
     bytes: Bytes,
     columns: &[&str],
-) -> Result<ParquetRecordBatchReader, FileError> {
+) -> Result<impl Iterator<Item = Result<RecordBatch, FileError>>, FileError> {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         let viewed = |field: &FieldRef| match field.name().as_str() {
             "summary" => field.as_ref().clone().with_data_type(DataType::Utf8View),
@@ -338,7 +339,12 @@ pub fn read_raw(
         Arc::new(Schema::new(fields))
     });
     let options = ArrowReaderOptions::new().with_schema(SCHEMA.clone());
-    read_as(path, bytes, columns, options)
+    let damaged = |error: ArrowError| FileError::Parquet {
+        path: path.to_owned(),
+        source: error.into(),
+    };
+    let batches = read_as(path, bytes, columns, options)?;
+    Ok(batches.map(move |batch| batch.map_err(damaged)))
 }
 
 fn read_as(

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::layout::Partition;
 use super::merge::wins;
 use super::parquet::{FileError, FileKind, ObjectWriter, read_raw};
-use super::rows::{KEY_COLUMNS, RawBuilders, RawColumns, RawObject, damaged, micros, summaries};
+use super::rows::{KEY_COLUMNS, RawBuilders, RawColumns, RawObject, micros, summaries};
 use crate::extract::runs::{Place, SortedRuns, Summaries};
 use crate::extract::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
@@ -193,7 +193,7 @@ fn find_stored(
     best: &mut HashMap<&PlanExecutionId, Candidate<'_>>,
 ) -> Result<(), FileError> {
     for batch in read_raw(path, old.bytes.clone(), &KEY_COLUMNS)? {
-        let batch = batch.map_err(|error| damaged(path, error))?;
+        let batch = batch?;
         let rows = RawColumns::of(path, &batch)?;
         for at in 0..batch.num_rows() {
             let id = PlanExecutionId::new(rows.id.value(at));
@@ -236,7 +236,7 @@ fn rewrite(
     let mut waiting = winners.iter().peekable();
     if let Some(old) = old {
         for batch in read_raw(path, old.bytes.clone(), &[])? {
-            let batch = batch.map_err(|error| damaged(path, error))?;
+            let batch = batch?;
             let rows = RawColumns::of(path, &batch)?;
             let summaries = summaries(path, &batch)?;
             for at in (0..batch.num_rows()).filter(|at| !replaced.contains(rows.id.value(*at))) {

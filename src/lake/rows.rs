@@ -219,14 +219,14 @@ pub(super) fn summaries<'a>(
 ///
 /// # Errors
 ///
-/// [`FileError`] where the object is damaged, and whatever `take` gives.
+/// [`FileError`] where the object is and whatever `take` gives.
 pub fn each_row(
     path: &str,
     raw: &RawObject,
     mut take: impl FnMut(&RawRow<'_>, bool) -> Result<(), FileError>,
 ) -> Result<(), FileError> {
     for batch in read_raw(path, raw.bytes.clone(), &[])? {
-        let batch = batch.map_err(|error| damaged(path, error))?;
+        let batch = batch?;
         let rows = RawColumns::of(path, &batch)?;
         let summaries = summaries(path, &batch)?;
         for at in 0..batch.num_rows() {
@@ -256,7 +256,7 @@ pub fn each_batch(
     mut take: impl FnMut(Vec<Observation>) -> bool,
 ) -> Result<(), FileError> {
     for batch in read_raw(path, raw.bytes.clone(), &[])? {
-        let batch = batch.map_err(|error| damaged(path, error))?;
+        let batch = batch?;
         let rows = RawColumns::of(path, &batch)?;
         let summaries = summaries(path, &batch)?;
         let observation = |at| Observation {
@@ -285,7 +285,7 @@ pub fn open_rows(
 ) -> Result<HashMap<PlanExecutionId, (Timestamp, Kept)>, FileError> {
     let mut open = HashMap::new();
     for batch in read_raw(path, raw.bytes.clone(), &KEY_COLUMNS)? {
-        let batch = batch.map_err(|error| damaged(path, error))?;
+        let batch = batch?;
         let rows = RawColumns::of(path, &batch)?;
         for at in (0..batch.num_rows()).filter(|at| !rows.is_terminal.value(*at)) {
             let kept = Kept {
@@ -299,13 +299,6 @@ pub fn open_rows(
         }
     }
     Ok(open)
-}
-
-pub(super) fn damaged(path: &str, error: arrow::error::ArrowError) -> FileError {
-    FileError::Parquet {
-        path: path.to_owned(),
-        source: error.into(),
-    }
 }
 
 pub(super) fn micros(at: i64) -> Timestamp {
