@@ -12,9 +12,10 @@ use serde::Serialize;
 
 use super::finding::by_backfill;
 use super::layout::Partition;
-use super::parquet::{Encoded, FileError, FileKind, ObjectWriter, Stamp, WRITER, read, stamp};
+use super::parquet::{Encoded, FileError, FileKind, ObjectWriter, read};
 use super::raw::{BATCH_BYTES, BATCH_ROWS};
 use super::rows::{RawObject, each_row};
+use super::stamp::{Stamp, WRITER, stamp};
 use super::store::{Expected, PutOutcome, Tag};
 use super::{Lake, LakeError, blocking, pause};
 use crate::drift::Drift;

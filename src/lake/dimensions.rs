@@ -5,7 +5,8 @@ use bytes::Bytes;
 
 use super::derive::WrittenFile;
 use super::log::Record;
-use super::parquet::{FileKind, ObjectWriter, Stamp, stamp};
+use super::parquet::{FileKind, ObjectWriter};
+use super::stamp::{Stamp, stamp};
 use super::store::{Expected, PutOutcome};
 use super::{Lake, LakeError, layout, pause};
 use crate::checkpoint::{ScopeState, State};

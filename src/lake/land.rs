@@ -342,7 +342,7 @@ pub(super) mod tests {
     use super::*;
     use crate::extract::{Observation, Version};
     use crate::ids::{AccountId, Scope};
-    use crate::lake::parquet::Stamp;
+    use crate::lake::stamp::Stamp;
     use crate::lake::store::Store;
     use crate::window::from_ms;
 

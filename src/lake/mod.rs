@@ -17,6 +17,7 @@ pub mod parquet;
 pub mod raw;
 pub mod replay;
 pub mod rows;
+pub mod stamp;
 pub mod store;
 pub mod verify;
 pub mod views;

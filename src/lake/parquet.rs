@@ -1,7 +1,4 @@
-//! Parquet objects: how they are written, and what their footer says of them.
-//!
-//! Every file carries table, schema version, writer version, the revision of the raw object that it
-//! stands for, and a write id in its key-value metadata.
+//! Parquet objects: how they are encoded, written and read.
 
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
@@ -17,17 +14,12 @@ use parquet::arrow::arrow_reader::{
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use tempfile::{SpooledData, SpooledTempFile};
-use ulid::Ulid;
 
-use super::store::{Found, Store, StoreError, Tag};
-use crate::schema::{Table, VERSION, raw_schema};
-
-/// The version of this program, as files carry it.
-pub const WRITER: &str = env!("CARGO_PKG_VERSION");
+use super::stamp::{Stamp, WRITER};
+use crate::schema::{Table, raw_schema};
 
 /// Rows of a row group at most: DuckDB's vectors of 2,048, sixty of them.
 const ROW_GROUP_ROWS: usize = 122_880;
@@ -40,9 +32,6 @@ const IN_MEMORY: usize = 2 << 20;
 
 /// Rows that are read at a time: of raw rows some megabytes.
 const READ_ROWS: usize = 512;
-
-/// Bytes of an object's end that are read for its footer at first.
-const FOOTER_GUESS: u64 = 64 << 10;
 
 /// The level of zstd. Summaries repeat themselves so much that level 3 gains nothing: raw objects are 1 %
 /// smaller with it, some tables 5 % larger, and `replay` takes an eighth longer.
@@ -73,12 +62,6 @@ const DENSE: [&str; 6] = [
     "queued_ms",
 ];
 
-const TABLE: &str = "harness_lake.table";
-const SCHEMA_VERSION: &str = "harness_lake.schema_version";
-const WRITER_VERSION: &str = "harness_lake.writer_version";
-const REVISION: &str = "harness_lake.revision";
-const WRITE_ID: &str = "harness_lake.write_id";
-
 /// What a file of the lake holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
@@ -103,24 +86,6 @@ impl FileKind {
             Self::Table(table) => table.arrow_schema(),
         }
     }
-}
-
-/// What a file says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    /// The table, as [`FileKind::name`] spells it.
-    pub table: String,
-    /// The version of its schema.
-    pub schema_version: u32,
-    /// The version of the program that wrote it.
-    pub writer_version: String,
-    /// Raw: rises by one with each replacement. Table: the raw revision it was derived from.
-    /// Dimension: the number of the checkpoint record it was derived from.
-    pub revision: u64,
-    /// Unique to the put.
-    pub write_id: String,
-    /// Rows of the file.
-    pub rows: u64,
 }
 
 /// A file that cannot be encoded or is not what its place promises.
@@ -177,13 +142,7 @@ impl ObjectWriter {
         executions: u64,
         scratch: &Path,
     ) -> Result<Self, FileError> {
-        let stamp = vec![
-            KeyValue::new(TABLE.to_owned(), kind.name().to_owned()),
-            KeyValue::new(SCHEMA_VERSION.to_owned(), VERSION.to_string()),
-            KeyValue::new(WRITER_VERSION.to_owned(), WRITER.to_owned()),
-            KeyValue::new(REVISION.to_owned(), revision.to_string()),
-            KeyValue::new(WRITE_ID.to_owned(), Ulid::generate().to_string()),
-        ];
+        let stamp = Stamp::new(kind, revision).to_pairs();
         let properties = properties(kind.schema(), executions)
             .set_key_value_metadata(Some(stamp))
             .set_created_by(format!("harness-lake {WRITER}"))
@@ -382,120 +341,6 @@ pub fn schema_of(path: &str, bytes: Bytes) -> Result<SchemaRef, FileError> {
     let fields = builder.schema().fields().clone();
     // Without the file's own metadata, which differs from put to put.
     Ok(Arc::new(Schema::new(fields)))
-}
-
-impl Stamp {
-    /// Reads the stamp of an object in memory.
-    ///
-    /// # Errors
-    ///
-    /// [`FileError::Parquet`], [`FileError::Foreign`].
-    pub fn of(path: &str, bytes: &Bytes) -> Result<Self, FileError> {
-        let metadata = ParquetMetaDataReader::new()
-            .parse_and_finish(bytes)
-            .map_err(|source| FileError::Parquet {
-                path: path.to_owned(),
-                source,
-            })?;
-        Self::from_metadata(path, &metadata)
-    }
-
-    fn from_metadata(path: &str, metadata: &ParquetMetaData) -> Result<Self, FileError> {
-        let file = metadata.file_metadata();
-        let text = |key: &'static str| {
-            let pairs = file.key_value_metadata().into_iter().flatten();
-            let value = pairs
-                .filter(|pair| pair.key == key)
-                .find_map(|pair| pair.value.clone());
-            value.ok_or_else(|| FileError::Foreign {
-                path: path.to_owned(),
-                key,
-            })
-        };
-        let number = |key: &'static str| {
-            let foreign = |_| FileError::Foreign {
-                path: path.to_owned(),
-                key,
-            };
-            text(key)?.parse::<u64>().map_err(foreign)
-        };
-        let version = number(SCHEMA_VERSION)?;
-        let odd = |_| FileError::Foreign {
-            path: path.to_owned(),
-            key: SCHEMA_VERSION,
-        };
-        Ok(Self {
-            table: text(TABLE)?,
-            schema_version: u32::try_from(version).map_err(odd)?,
-            writer_version: text(WRITER_VERSION)?,
-            revision: number(REVISION)?,
-            write_id: text(WRITE_ID)?,
-            rows: u64::try_from(file.num_rows()).unwrap_or_default(),
-        })
-    }
-}
-
-/// An object's stamp and version, read from its end; `None` where there is no object. A stamp that
-/// cannot be read leaves the version, with which the damaged object can be replaced.
-///
-/// # Errors
-///
-/// Those of the store.
-pub async fn stamp(
-    store: &Store,
-    path: &str,
-) -> Result<Option<(Result<Stamp, FileError>, Tag)>, StoreError> {
-    loop {
-        let Some(found) = store.head(path).await? else {
-            return Ok(None);
-        };
-        match stamp_of(store, path, &found).await {
-            Ok(stamp) => return Ok(Some((Ok(stamp), found.tag))),
-            Err(StampError::File(error)) => return Ok(Some((Err(error), found.tag))),
-            // Replaced between the two reads: look again.
-            Err(StampError::Store(StoreError::Changed { .. })) => {}
-            Err(StampError::Store(error)) => return Err(error),
-        }
-    }
-}
-
-/// A footer that cannot be had.
-#[derive(Debug, thiserror::Error)]
-enum StampError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The file is damaged or foreign.
-    #[error(transparent)]
-    File(#[from] FileError),
-}
-
-async fn stamp_of(store: &Store, path: &str, found: &Found) -> Result<Stamp, StampError> {
-    let failed = |source| FileError::Parquet {
-        path: path.to_owned(),
-        source,
-    };
-    if found.size == 0 {
-        // A store refuses an empty range.
-        return Err(failed(ParquetError::EOF("an empty file".to_owned())).into());
-    }
-    let mut length = FOOTER_GUESS.min(found.size);
-    loop {
-        let end = store
-            .get_range(path, found.size - length..found.size, &found.tag)
-            .await?;
-        let mut reader = ParquetMetaDataReader::new();
-        match reader.try_parse_sized(&end, found.size) {
-            Ok(()) => {
-                let metadata = reader.finish().map_err(failed)?;
-                return Ok(Stamp::from_metadata(path, &metadata)?);
-            }
-            Err(ParquetError::NeedMoreData(more)) if length < found.size => {
-                length = (more as u64).max(length + 1).min(found.size);
-            }
-            Err(source) => return Err(failed(source).into()),
-        }
-    }
 }
 
 #[cfg(test)]

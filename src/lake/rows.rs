@@ -12,8 +12,9 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::parquet::{FileError, FileKind, Stamp, read_raw};
+use super::parquet::{FileError, FileKind, read_raw};
 use super::raw::Kept;
+use super::stamp::Stamp;
 use crate::extract::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::schema::raw_schema;

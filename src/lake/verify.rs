@@ -16,8 +16,9 @@ use super::finding::{
 use super::inventory::hash;
 use super::layout::{self, Partition, date_of};
 use super::log::{CheckpointError, Record};
-use super::parquet::{FileError, FileKind, Stamp, schema_of, stamp};
+use super::parquet::{FileError, FileKind, schema_of};
 use super::rows::{RawObject, each_row};
+use super::stamp::{Stamp, stamp};
 use super::store::Found;
 use super::{Lake, LakeError, blocking};
 use crate::causes::chain;

@@ -1,0 +1,180 @@
+//! What a file says of itself in its footer: table, schema version, writer version, the revision of the raw
+//! object that it stands for, and a write id. Read without the rest of the file.
+
+use bytes::Bytes;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+use ulid::Ulid;
+
+use super::parquet::{FileError, FileKind};
+use super::store::{Found, Store, StoreError, Tag};
+use crate::schema::VERSION;
+
+/// The version of this program, as files carry it.
+pub const WRITER: &str = env!("CARGO_PKG_VERSION");
+
+/// Bytes of an object's end that are read for its footer at first.
+const FOOTER_GUESS: u64 = 64 << 10;
+
+const TABLE: &str = "harness_lake.table";
+const SCHEMA_VERSION: &str = "harness_lake.schema_version";
+const WRITER_VERSION: &str = "harness_lake.writer_version";
+const REVISION: &str = "harness_lake.revision";
+const WRITE_ID: &str = "harness_lake.write_id";
+
+/// What a file says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The table, as [`FileKind::name`] spells it.
+    pub table: String,
+    /// The version of its schema.
+    pub schema_version: u32,
+    /// The version of the program that wrote it.
+    pub writer_version: String,
+    /// Raw: rises by one with each replacement. Table: the raw revision it was derived from.
+    /// Dimension: the number of the checkpoint record it was derived from.
+    pub revision: u64,
+    /// Unique to the put.
+    pub write_id: String,
+    /// Rows of the file.
+    pub rows: u64,
+}
+
+impl Stamp {
+    /// The stamp of an object that is to be written.
+    pub(super) fn new(kind: FileKind, revision: u64) -> Self {
+        Self {
+            table: kind.name().to_owned(),
+            schema_version: VERSION,
+            writer_version: WRITER.to_owned(),
+            revision,
+            write_id: Ulid::generate().to_string(),
+            rows: 0,
+        }
+    }
+
+    /// The stamp as a file carries it; the rows are counted there.
+    pub(super) fn to_pairs(&self) -> Vec<KeyValue> {
+        let pair =
+            |key: &str, value: &dyn ToString| KeyValue::new(key.to_owned(), value.to_string());
+        vec![
+            pair(TABLE, &self.table),
+            pair(SCHEMA_VERSION, &self.schema_version),
+            pair(WRITER_VERSION, &self.writer_version),
+            pair(REVISION, &self.revision),
+            pair(WRITE_ID, &self.write_id),
+        ]
+    }
+
+    /// Reads the stamp of an object in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Parquet`], [`FileError::Foreign`].
+    pub fn of(path: &str, bytes: &Bytes) -> Result<Self, FileError> {
+        let metadata = ParquetMetaDataReader::new()
+            .parse_and_finish(bytes)
+            .map_err(|source| FileError::Parquet {
+                path: path.to_owned(),
+                source,
+            })?;
+        Self::from_metadata(path, &metadata)
+    }
+
+    fn from_metadata(path: &str, metadata: &ParquetMetaData) -> Result<Self, FileError> {
+        let file = metadata.file_metadata();
+        let text = |key: &'static str| {
+            let pairs = file.key_value_metadata().into_iter().flatten();
+            let value = pairs
+                .filter(|pair| pair.key == key)
+                .find_map(|pair| pair.value.clone());
+            value.ok_or_else(|| FileError::Foreign {
+                path: path.to_owned(),
+                key,
+            })
+        };
+        let number = |key: &'static str| {
+            let foreign = |_| FileError::Foreign {
+                path: path.to_owned(),
+                key,
+            };
+            text(key)?.parse::<u64>().map_err(foreign)
+        };
+        let version = number(SCHEMA_VERSION)?;
+        let odd = |_| FileError::Foreign {
+            path: path.to_owned(),
+            key: SCHEMA_VERSION,
+        };
+        Ok(Self {
+            table: text(TABLE)?,
+            schema_version: u32::try_from(version).map_err(odd)?,
+            writer_version: text(WRITER_VERSION)?,
+            revision: number(REVISION)?,
+            write_id: text(WRITE_ID)?,
+            rows: u64::try_from(file.num_rows()).unwrap_or_default(),
+        })
+    }
+}
+
+/// An object's stamp and version, read from its end; `None` where there is no object. A stamp that
+/// cannot be read leaves the version, with which the damaged object can be replaced.
+///
+/// # Errors
+///
+/// Those of the store.
+pub async fn stamp(
+    store: &Store,
+    path: &str,
+) -> Result<Option<(Result<Stamp, FileError>, Tag)>, StoreError> {
+    loop {
+        let Some(found) = store.head(path).await? else {
+            return Ok(None);
+        };
+        match stamp_of(store, path, &found).await {
+            Ok(stamp) => return Ok(Some((Ok(stamp), found.tag))),
+            Err(StampError::File(error)) => return Ok(Some((Err(error), found.tag))),
+            // Replaced between the two reads: look again.
+            Err(StampError::Store(StoreError::Changed { .. })) => {}
+            Err(StampError::Store(error)) => return Err(error),
+        }
+    }
+}
+
+/// A footer that cannot be had.
+#[derive(Debug, thiserror::Error)]
+enum StampError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file is damaged or foreign.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+async fn stamp_of(store: &Store, path: &str, found: &Found) -> Result<Stamp, StampError> {
+    let failed = |source| FileError::Parquet {
+        path: path.to_owned(),
+        source,
+    };
+    if found.size == 0 {
+        // A store refuses an empty range.
+        return Err(failed(ParquetError::EOF("an empty file".to_owned())).into());
+    }
+    let mut length = FOOTER_GUESS.min(found.size);
+    loop {
+        let end = store
+            .get_range(path, found.size - length..found.size, &found.tag)
+            .await?;
+        let mut reader = ParquetMetaDataReader::new();
+        match reader.try_parse_sized(&end, found.size) {
+            Ok(()) => {
+                let metadata = reader.finish().map_err(failed)?;
+                return Ok(Stamp::from_metadata(path, &metadata)?);
+            }
+            Err(ParquetError::NeedMoreData(more)) if length < found.size => {
+                length = (more as u64).max(length + 1).min(found.size);
+            }
+            Err(source) => return Err(failed(source).into()),
+        }
+    }
+}
