@@ -8,7 +8,7 @@ use super::output::{self, count, number, table};
 use super::{Context, RATE};
 use crate::config::{self, ConfigError};
 use crate::error::{Code, Error};
-use crate::job::audit::{Compared, Scrutiny, compare_with_source};
+use crate::job::compare::{Compared, Scrutiny, compare_with_source};
 use crate::lake::Lake;
 use crate::lake::finding::{Audit, FindingKind};
 use crate::report::Failure;

@@ -1,7 +1,7 @@
 //! The run on one screen: discover, ask, spool, merge, derive, commit, sum up.
 
-pub mod audit;
 pub mod backfill;
+pub mod compare;
 pub mod copy;
 mod landing;
 pub mod plan;
