@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::{Session, StopSignal, conclude};
+use super::connected::Connected;
+use super::{StopSignal, conclude};
 use crate::config::SyncConfig;
 use crate::error::Error;
 use crate::extract::backfill::{beyond, count, slices, uncovered};
@@ -43,8 +44,8 @@ async fn run(
     stop: StopSignal,
     report: &mut Report,
 ) -> Result<(), Error> {
-    let session = Session::open(config, clock, stop, report).await?;
-    let rules = session.rules().await?;
+    let connected = Connected::open(config, clock, stop, report).await?;
+    let rules = connected.rules().await?;
     let to = range.to.min(rules.now - rules.window_lag);
     let from = range.from.max(rules.retained_from);
     report.covered_to = (from < to).then_some(to);
@@ -53,13 +54,13 @@ async fn run(
     } else if range.from < from {
         tracing::warn!("the source keeps nothing from before {from}: the range begins there");
     }
-    let (state, scopes) = (&session.record.state, &session.scopes);
+    let (state, scopes) = (&connected.record.state, &connected.scopes);
     let wanted = uncovered(state, scopes, range.from, to, &rules, range.again);
-    let (client, retained_from) = (&session.client, rules.retained_from);
+    let (client, retained_from) = (&connected.client, rules.retained_from);
     let counting = count(client, state, wanted, retained_from, config.concurrency());
-    let counted = session.or_stop(counting).await??;
+    let counted = connected.or_stop(counting).await??;
     let asks = slices(state, counted.busy);
-    let mut landing = session.landing(report);
+    let mut landing = connected.landing(report);
     for (scope, window) in beyond(state, scopes, to, &rules) {
         let passed_over = landing.delta.passed_over.entry(scope);
         passed_over.or_default().add(window);
@@ -71,5 +72,5 @@ async fn run(
         landing.suspect(scope, *last_row_start);
     }
     progress.begin(asks.len(), "slices");
-    session.read(asks, landing, progress, clock).await
+    connected.read(asks, landing, progress, clock).await
 }

@@ -10,7 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{EVENTS, START_DAYS, retained_from};
+use super::connected::EVENTS;
+use super::{START_DAYS, retained_from};
 use crate::causes::chain;
 use crate::checkpoint::State;
 use crate::config::{ConfigError, SourceConfig};
