@@ -59,7 +59,7 @@ fn duckdb(definition: &Definition, folder: &str) -> String {
     let mut text = format!(
         "CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet({}, hive_partitioning = {hive});\n\
          COMMENT ON VIEW {name} IS {};\n",
-        quoted(&format!("{folder}/{files}")),
+        quoted(&format!("{}/{files}", literal_in_glob(folder))),
         quoted(&definition.description),
     );
     for column in &definition.columns {
@@ -78,6 +78,15 @@ fn duckdb(definition: &Definition, folder: &str) -> String {
         );
     }
     text
+}
+
+/// A path that a glob takes as it stands.
+fn literal_in_glob(path: &str) -> String {
+    let escaped = path.chars().map(|c| match c {
+        '[' | '*' | '?' => format!("[{c}]"),
+        c => c.to_string(),
+    });
+    escaped.collect()
 }
 
 fn spark(definition: &Definition, folder: &str) -> String {
@@ -177,6 +186,15 @@ fn spark_quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_with_the_characters_of_globs_is_no_glob() {
+        let text = ddl(Engine::DuckDb, "/lakes/a[1]*?{b}");
+        assert!(
+            text.contains("'/lakes/a[[]1][*][?]{b}/executions/v1/**/*.parquet'"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn every_table_and_view_is_opened_by_its_name() {
