@@ -210,6 +210,27 @@ fn the_record_before_a_damaged_one_serves() {
 }
 
 #[test]
+fn a_lost_identity_is_that_of_a_lake_born_alike() {
+    let place = Place::new();
+    let identity = format!("{}/_state/lake.json", place.lake.path());
+    let before = fs::read_to_string(&identity).unwrap();
+    fs::remove_file(&identity).unwrap();
+    place.sim.sync(&place.lake, &[]).expect(7);
+    place.mend("The identity of the lake is lost");
+    place.sim.assert_truth(&place.lake);
+    let but_when_and_by_whom = |text: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
+        value
+            .as_object_mut()
+            .unwrap()
+            .retain(|key, _| key != "created_at" && key != "write_id");
+        value
+    };
+    let after = fs::read_to_string(&identity).unwrap();
+    assert_eq!(but_when_and_by_whom(&after), but_when_and_by_whom(&before));
+}
+
+#[test]
 fn a_lost_checkpoint_costs_requests_only() {
     let place = Place::new();
     let objects = |lake: &Lake| {
