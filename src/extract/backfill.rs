@@ -138,12 +138,10 @@ pub struct Counted {
     pub busy: Vec<(Scope, Window, u64)>,
     /// What is told of the others.
     pub events: Vec<Event>,
-    /// Scopes that show not even the newest row ever seen, and its `start_ts`.
-    pub suspicious: Vec<(Scope, Timestamp)>,
 }
 
-/// Counts the rows of each window. Of a scope without any, the newest row ever seen is asked for, too: where
-/// it does not come either nothing of the scope is believed.
+/// Counts the rows of each window. A scope of which rows were seen, and that shows none in these windows, is
+/// believed if it shows any in all that the source keeps; else its windows are gaps.
 ///
 /// # Errors
 ///
@@ -152,22 +150,32 @@ pub async fn count(
     client: &Client,
     state: &State,
     windows: Vec<(Scope, Window)>,
-    retained_from: Timestamp,
+    rules: &SyncRules,
     concurrency: usize,
 ) -> Result<Counted, SourceError> {
     let measured = measure(client, windows, concurrency).await?;
-    let mut idle_scopes = measured.idle_scopes();
+    let idle_scopes = measured.idle_scopes();
     let newest_row = |scope: &Scope| {
-        let row = state.scopes.get(scope)?.last_row_start?;
-        let window = Window::new(row, from_ms(row.as_millisecond() + 1)).ok()?;
-        (retained_from <= row).then(|| (scope.clone(), window))
+        let row = state.scopes.get(scope)?.last_row_start;
+        row.filter(|row| rules.retained_from <= *row)
     };
-    let expected = idle_scopes.iter().filter_map(newest_row).collect();
-    let shown = measure(client, expected, concurrency).await?;
-    let empty = shown.idle.iter().map(|(scope, _)| scope);
-    let unknown = shown.failed.iter().map(|(_, done)| &done.scope);
-    let doubtful: BTreeSet<&Scope> = empty.chain(unknown).collect();
-    idle_scopes.retain(|scope| !doubtful.contains(scope));
+    let with_history = idle_scopes
+        .iter()
+        .filter(|scope| newest_row(scope).is_some());
+    let retained = |scope: &Scope| Some((scope.clone(), rules.retained()?));
+    let histories = with_history.filter_map(retained).collect();
+    let shown = measure(client, histories, concurrency).await?;
+    let mut doubted: BTreeMap<Scope, ScopeDone> = BTreeMap::new();
+    for (_, done) in shown.failed {
+        doubted.insert(done.scope.clone(), done);
+    }
+    for (scope, _) in shown.idle {
+        let done = ScopeDone {
+            missing_row: newest_row(&scope),
+            ..ScopeDone::counted(scope.clone(), shown.observed[&scope])
+        };
+        doubted.insert(scope, done);
+    }
 
     let mut counted = Counted {
         busy: measured.busy,
@@ -175,28 +183,23 @@ pub async fn count(
     };
     let events = &mut counted.events;
     for (scope, window) in measured.idle {
-        // Counted and found empty: as whole as an answer gets.
-        let is_doubtful = doubtful.contains(&scope);
-        let event = if is_doubtful {
-            Event::Gap
-        } else {
-            Event::Whole
+        let Some(done) = doubted.get_mut(&scope) else {
+            // Counted and found empty: as whole as an answer gets.
+            events.push(Event::Whole(scope, window));
+            continue;
         };
-        events.push(event(scope, window));
+        done.gaps += 1;
+        events.push(Event::Gap(scope, window));
     }
     for (window, done) in measured.failed {
         events.push(Event::Gap(done.scope.clone(), window));
         events.push(Event::Done(Box::new(done)));
     }
     for scope in idle_scopes {
-        let observed = measured.observed[&scope];
-        let done = ScopeDone::counted(scope, observed);
+        let believed = || ScopeDone::counted(scope.clone(), measured.observed[&scope]);
+        let done = doubted.remove(&scope).unwrap_or_else(believed);
         events.push(Event::Done(Box::new(done)));
     }
-    let suspicious = shown.idle.iter();
-    counted.suspicious = suspicious
-        .map(|(scope, row)| (scope.clone(), row.from()))
-        .collect();
     Ok(counted)
 }
 
@@ -216,27 +219,23 @@ impl Measured {
 /// Cuts windows into slices of about 2,000 rows, on a grid of weeks that all scopes share,
 /// and orders them newest first over all scopes.
 pub fn slices(state: &State, busy: Vec<(Scope, Window, u64)>) -> Vec<(Scope, Ask)> {
-    let mut slices: Vec<(Scope, Window)> = busy
-        .into_iter()
-        .flat_map(|(scope, window, rows)| {
-            cut(window, rows)
-                .into_iter()
-                .map(move |slice| (scope.clone(), slice))
-        })
-        .collect();
-    slices.sort_by(|(a, x), (b, y)| y.to().cmp(&x.to()).then_with(|| a.cmp(b)));
-    let ask = |(scope, window): (Scope, Window)| {
-        let pages = PageHints::of(state, &scope);
-        (
-            scope,
-            Ask {
-                windows: vec![window],
-                pages,
-                ..Ask::default()
-            },
-        )
+    let ask = |scope: &Scope, slice: Window, whole: Window| Ask {
+        windows: vec![slice],
+        pages: PageHints::of(state, scope),
+        history: Some(whole),
+        ..Ask::default()
     };
-    slices.into_iter().map(ask).collect()
+    let mut slices = Vec::new();
+    for (scope, window, rows) in busy {
+        let of_window = cut(window, rows).into_iter();
+        slices.extend(of_window.map(|slice| (scope.clone(), ask(&scope, slice, window))));
+    }
+    let newest_first = |(a, x): &(Scope, Ask), (b, y): &(Scope, Ask)| {
+        let end = |ask: &Ask| ask.windows.last().map(|window| window.to());
+        end(y).cmp(&end(x)).then_with(|| a.cmp(b))
+    };
+    slices.sort_by(newest_first);
+    slices
 }
 
 /// Slices of a whole number of weeks, as few as give about [`SLICE_ROWS`] rows each.

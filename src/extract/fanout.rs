@@ -99,6 +99,18 @@ pub(super) struct Shared<'a> {
     supposed_cap: Mutex<Option<(u32, Scope, Window)>>,
     /// The largest average row of any scope so far, 0 before: what a scope has that no run has seen.
     row_bytes: AtomicU32,
+    /// Executions without a start that were told.
+    undated: Mutex<HashSet<PlanExecutionId>>,
+}
+
+impl Shared<'_> {
+    /// Takes note of a page's executions without a start; false where they are too many.
+    fn has_room_for_undated(&self, page: &Page) -> bool {
+        let mut undated = self.undated.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = page.rows.iter().filter(|row| row.start.is_none());
+        undated.extend(rows.map(|row| row.id.clone()));
+        undated.len() <= UNDATED
+    }
 }
 
 /// Reads one scope.
@@ -113,18 +125,19 @@ pub(super) struct ScopeReader<'a> {
     done: ScopeDone,
     seen: HashSet<PlanExecutionId>,
     watched: HashSet<PlanExecutionId>,
-    /// Rows without a start that were told.
-    undated: usize,
-    /// `start_ts` of a row that is shown unless something is wrong.
-    row_to_expect: Option<Timestamp>,
-    /// Windows that came empty before any row did, though one is expected elsewhere.
+    /// Whether the source has shown rows of the scope, so that an answer of nothing is to be doubted.
+    has_history: bool,
+    /// Windows that came empty before any row did.
     doubtful: Vec<Window>,
     /// The share of the page that is asked for, or was answered last.
     share: Option<OwnedSemaphorePermit>,
 }
 
-/// Rows of a scope without a start at most: each stays in the checkpoint, which every run reads whole.
+/// Executions without a start that a run tells at most: each stays in the checkpoint, which every run reads whole.
 const UNDATED: usize = 1_000;
+
+/// Rows that servers give in a page at most.
+const USUAL_CAPS: [u32; 8] = [10, 20, 25, 50, 100, 200, 250, 500];
 
 /// Kilobytes of pages in flight.
 const BUDGET_KB: u32 = 32 << 10;
@@ -152,6 +165,7 @@ pub async fn fan_out(
         page_cap: AtomicU32::new(u32::MAX),
         supposed_cap: Mutex::new(None),
         row_bytes: AtomicU32::new(0),
+        undated: Mutex::new(HashSet::new()),
     };
     let mut scopes = futures::stream::iter(asks)
         .map(|(scope, ask)| read_scope(&run, scope, ask, events.clone()))
@@ -179,8 +193,7 @@ async fn read_scope(
         events,
         seen: HashSet::new(),
         watched: HashSet::new(),
-        undated: 0,
-        row_to_expect: ask.row_to_expect,
+        has_history: ask.history.is_some(),
         doubtful: Vec::new(),
         share: None,
     };
@@ -196,10 +209,8 @@ async fn read_scope(
         paging,
         ..
     } = reader;
-    let is_bare = done.rows == 0 && done.gaps == 0 && failure.is_none();
     let done = ScopeDone {
         failure,
-        missing_row: ask.row_to_expect.filter(|_| is_bare),
         pages: paging.hints(),
         ..done
     };
@@ -221,8 +232,10 @@ impl ScopeReader<'_> {
                 return Err(stop);
             }
         }
+        if !self.is_believed(ask).await? {
+            return Ok(());
+        }
         self.poll(&ask.open).await?;
-        self.believe().await?;
         // A gap may hold what no row showed.
         if self.done.gaps == 0 {
             self.tell_missed(ask.expected.iter().map(|(id, _)| id))
@@ -291,8 +304,7 @@ impl ScopeReader<'_> {
     ///
     /// [`ReadEnd`] where too many have no start.
     pub(super) async fn tell_rows(&mut self, page: Page, window: Window) -> Result<(), ReadEnd> {
-        self.undated += page.rows.iter().filter(|row| row.start.is_none()).count();
-        if UNDATED < self.undated {
+        if !self.run.has_room_for_undated(&page) {
             let place = Place {
                 endpoint: Endpoint::Executions,
                 of: Some(self.scope.to_string()),
@@ -344,25 +356,37 @@ impl ScopeReader<'_> {
         self.tell(Event::Rows(rows)).await
     }
 
-    /// Tells that a window came whole. One without rows is believed once the scope has shown one at all: else
-    /// it stays what it was before, a gap. That of the expected row is read again until it shows it.
+    /// Tells that a window came whole. Whether one without rows did is seen when all are read.
     pub(super) async fn tell_whole(&mut self, window: Window) -> Result<(), ReadEnd> {
-        let is_elsewhere = |row: Timestamp| !window.contains(row);
-        if self.done.rows == 0 && self.row_to_expect.is_some_and(is_elsewhere) {
+        if self.done.rows == 0 && self.has_history {
             self.doubtful.push(window);
             return Ok(());
         }
         self.tell(Event::Whole(self.scope.clone(), window)).await
     }
 
-    /// Tells of the windows that were doubtful, once a row has come.
-    async fn believe(&mut self) -> Result<(), ReadEnd> {
-        if 0 < self.done.rows {
-            for window in std::mem::take(&mut self.doubtful) {
-                self.tell(Event::Whole(self.scope.clone(), window)).await?;
+    /// Whether windows without rows are believed: the scope shows a row, of whatever age. Else what a `sync` asked
+    /// for stays as it was, open back to the newest row; what was counted as full is a gap.
+    async fn is_believed(&mut self, ask: &Ask) -> Result<bool, ReadEnd> {
+        let is_shown = match ask.history {
+            Some(history) if self.done.rows == 0 && !self.doubtful.is_empty() => {
+                let counted = self.run.client.count(&self.scope, history).await;
+                counted.map_err(ReadEnd::Source)?.shows_any()
+            }
+            _ => true,
+        };
+        for window in std::mem::take(&mut self.doubtful) {
+            let scope = self.scope.clone();
+            if is_shown {
+                self.tell(Event::Whole(scope, window)).await?;
+            } else if ask.row_to_expect.is_none() {
+                self.tell(Event::Gap(scope, window)).await?;
             }
         }
-        Ok(())
+        if !is_shown {
+            self.done.missing_row = ask.row_to_expect;
+        }
+        Ok(is_shown)
     }
 
     pub(super) async fn tell(&mut self, event: Event) -> Result<(), ReadEnd> {
@@ -405,7 +429,8 @@ impl ScopeReader<'_> {
     }
 
     /// The server gave no more than `rows` rows a page where it was asked for more. Where that is a number
-    /// that people choose, or another window shows the same, all scopes ask for no more from then on.
+    /// that people choose, or another window shows the same, all scopes ask for no more from then on. Else a row
+    /// may have been hidden.
     pub(super) fn seems_capped(&mut self, rows: u32, window: Window) {
         let shown = (rows, self.scope.clone(), window);
         let before = {
@@ -417,7 +442,7 @@ impl ScopeReader<'_> {
             supposed.replace(shown.clone())
         };
         let is_known = before.is_some_and(|before| before.0 == rows && before != shown);
-        if !is_known && !rows.is_multiple_of(5) {
+        if !is_known && !USUAL_CAPS.contains(&rows) {
             return;
         }
         self.paging.capped(rows);

@@ -77,6 +77,8 @@ pub struct Ask {
     pub pages: PageHints,
     /// `start_ts` of a row that the windows show unless something is wrong.
     pub row_to_expect: Option<Timestamp>,
+    /// A window in which the source has shown rows: an answer of nothing is believed if it shows one still.
+    pub history: Option<Window>,
 }
 
 impl Ask {
@@ -133,6 +135,13 @@ pub struct SyncRules {
     pub retained_from: Timestamp,
 }
 
+impl SyncRules {
+    /// All that the source keeps and can be read whole.
+    pub fn retained(&self) -> Option<Window> {
+        Window::new(self.retained_from, self.now - self.window_lag).ok()
+    }
+}
+
 /// How old an open execution gets before it is given up: the source ends them after 37 days.
 const GIVEN_UP_AFTER: SignedDuration = SignedDuration::from_hours(38 * 24);
 
@@ -153,10 +162,12 @@ pub fn plan_sync(
             let known = state.scopes.get(scope).unwrap_or(&unknown);
             let windows = windows_of(known, rules);
             let expected = |window: &Window| known.row_to_expect(*window, rules.retained_from);
+            let row_to_expect = windows.iter().find_map(expected);
             (
                 scope.clone(),
                 Ask {
-                    row_to_expect: windows.iter().find_map(expected),
+                    row_to_expect,
+                    history: row_to_expect.and_then(|_| rules.retained()),
                     windows,
                     pages: PageHints::of(state, scope),
                     ..Ask::default()

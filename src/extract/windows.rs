@@ -15,7 +15,7 @@ const LEAST_WINDOW_MS: i64 = 60_000;
 /// Rows of a window that some servers page through at most.
 const ROW_CAP: u64 = 10_000;
 
-/// Times that a total of one scope is not believed: it was not met, or a half announces as many rows as
+/// Times that a total of one scope is not believed: it was not met, or both halves announce as many rows as
 /// the whole. What is not whole then is a gap. A total that lies for ever must not cost for ever.
 const SUSPICIONS: u32 = 24;
 
@@ -42,6 +42,8 @@ struct Part {
     is_second: bool,
     /// Rows that the window announced of which this is a half, where they were too many.
     announced: Option<u64>,
+    /// Whether the older half of that window announced as many.
+    is_sibling_odd: bool,
 }
 
 impl Part {
@@ -50,6 +52,7 @@ impl Part {
             window,
             is_second: false,
             announced,
+            is_sibling_odd: false,
         }
     }
 
@@ -103,8 +106,14 @@ impl ScopeReader<'_> {
                 }
                 Reading::NotWhole => part.halves(None).filter(|_| is_believed),
                 Reading::TooMany(total) => {
+                    // All rows may lie in one half, but not in each.
                     let is_odd = part.announced.is_some() && part.announced <= total;
-                    self.suspicions += u32::from(is_odd);
+                    if let Some(sibling) = rest.last_mut()
+                        && sibling.window.from() == window.to()
+                    {
+                        sibling.is_sibling_odd |= is_odd;
+                    }
+                    self.suspicions += u32::from(is_odd && part.is_sibling_odd);
                     part.halves(total).filter(|_| is_believed || !is_odd)
                 }
             };
@@ -129,6 +138,8 @@ impl ScopeReader<'_> {
         for _ in 0..PAGES {
             let page = match self.ask(window, &[], offset / size, size).await {
                 Ok(page) => page,
+                // The first page is never too deep.
+                Err(SourceError::TooDeep { .. }) if offset == 0 => return Ok(Reading::NotWhole),
                 Err(SourceError::TooDeep { .. }) => return Ok(Reading::TooMany(None)),
                 Err(SourceError::PageGone { .. }) => return Ok(Reading::NotWhole),
                 Err(error) if self.shrinks(&error, size) => return Ok(Reading::PageTooLarge),

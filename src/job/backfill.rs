@@ -56,8 +56,13 @@ async fn run(
     }
     let (state, scopes) = (&connected.record.state, &connected.scopes);
     let wanted = uncovered(state, scopes, range.from, to, &rules, range.again);
-    let (client, retained_from) = (&connected.client, rules.retained_from);
-    let counting = count(client, state, wanted, retained_from, config.concurrency());
+    let counting = count(
+        &connected.client,
+        state,
+        wanted,
+        &rules,
+        config.concurrency(),
+    );
     let counted = connected.or_stop(counting).await??;
     let asks = slices(state, counted.busy);
     let mut landing = connected.landing(report);
@@ -67,9 +72,6 @@ async fn run(
     }
     for event in counted.events {
         landing.take(event, progress).await?;
-    }
-    for (scope, last_row_start) in &counted.suspicious {
-        landing.suspect(scope, *last_row_start);
     }
     progress.begin(asks.len(), "slices");
     connected.read(asks, landing, progress, clock).await

@@ -142,7 +142,7 @@ impl<'a> Landing<'a> {
     }
 
     /// Tells of a scope that had rows and shows none.
-    pub(super) fn suspect(&mut self, scope: &Scope, last_row_start: Timestamp) {
+    fn suspect(&mut self, scope: &Scope, last_row_start: Timestamp) {
         let (org, project) = (scope.org.to_string(), scope.project.to_string());
         tracing::warn!(
             org.id = org,

@@ -98,6 +98,11 @@ impl Page {
         Ok(page)
     }
 
+    /// Whether the window of the page holds any execution.
+    pub fn shows_any(&self) -> bool {
+        !self.rows.is_empty() || 0 < self.unidentified || self.total.is_some_and(|total| 0 < total)
+    }
+
     fn empty(answer: &Answer) -> Self {
         Self {
             rows: Vec::new(),
