@@ -17,8 +17,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit,
     };
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,harness_lake=info"));
+    let wanted = std::env::var_os(EnvFilter::DEFAULT_ENV).filter(|wanted| !wanted.is_empty());
+    let wanted = wanted.and_then(|wanted| EnvFilter::try_new(wanted.to_str()?).ok());
+    let filter = wanted.unwrap_or_else(|| EnvFilter::new("warn,harness_lake=info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);

@@ -54,6 +54,9 @@ pub struct Report {
     pub given_up: usize,
     /// Windows that could not be read whole, of all runs so far.
     pub gaps: usize,
+    /// Windows before the watermarks that nobody asked for, since a backfill or a copy of dates passed them over:
+    /// the next `sync` asks for them.
+    pub passed_over: usize,
     /// Oldest and newest watermark of all scopes.
     pub watermark: Watermarks,
     /// Scopes of the lake that were read whole and in which no row was ever seen.
@@ -216,6 +219,7 @@ impl Report {
             open_executions: 0,
             given_up: 0,
             gaps: 0,
+            passed_over: 0,
             watermark: Watermarks::default(),
             empty_scopes: 0,
             suspiciously_empty: Vec::new(),
@@ -269,6 +273,7 @@ impl Report {
         self.watermark = Watermarks { min, max };
         self.open_executions = state.open.len();
         self.gaps = state.gap_count();
+        self.passed_over = state.passed_over_count();
         let is_empty = |scope: &&ScopeState| {
             scope.last_row_start.is_none()
                 && scope.last_success.is_some()

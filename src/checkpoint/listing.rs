@@ -19,6 +19,9 @@ pub struct Listing {
     pub orgs: BTreeMap<String, Listed<OrgRow>>,
     /// Projects.
     pub projects: BTreeMap<Scope, Listed<ProjectRow>>,
+    /// Whether some list was shorter than announced: what is not in it may be there all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_short: bool,
 }
 
 /// A listed thing, with the whole listings since then that missed it.
@@ -61,6 +64,7 @@ impl Listing {
             key,
             orgs,
             projects,
+            is_short: false,
         }
     }
 
@@ -69,27 +73,28 @@ impl Listing {
         let Some(at) = newer.listed_at.filter(|at| self.listed_at < Some(*at)) else {
             return;
         };
-        let same_key = self.key == newer.key;
-        merge(&mut self.orgs, &newer.orgs, at, same_key, |row, at| {
+        let tells_misses = self.key == newer.key && !newer.is_short;
+        merge(&mut self.orgs, &newer.orgs, at, tells_misses, |row, at| {
             row.not_visible_since_ts = at;
         });
         merge(
             &mut self.projects,
             &newer.projects,
             at,
-            same_key,
+            tells_misses,
             |row, at| {
                 row.not_visible_since_ts = at;
             },
         );
         self.listed_at = Some(at);
         self.key.clone_from(&newer.key);
+        self.is_short = newer.is_short;
     }
 
     /// Projects that were visible up to now and are not in a newer listing by the same key; and whether they are
     /// so many that a lost right is likely.
     pub fn vanished(&self, newer: &Self) -> (Vec<Scope>, bool) {
-        if self.key != newer.key {
+        if self.key != newer.key || newer.is_short {
             return (Vec::new(), false);
         }
         let visible: Vec<_> = visible(&self.projects).collect();
@@ -142,14 +147,14 @@ fn merge<K: Ord + Clone, T: Clone>(
     known: &mut BTreeMap<K, Listed<T>>,
     seen: &BTreeMap<K, Listed<T>>,
     at: Timestamp,
-    same_key: bool,
+    tells_misses: bool,
     hide: impl Fn(&mut T, Option<Timestamp>),
 ) {
     let vanished = visible(known).filter(|key| !seen.contains_key(key)).count();
     let many = is_many(vanished, visible(known).count());
     let missing = known
         .iter_mut()
-        .filter(|(key, _)| same_key && !seen.contains_key(key));
+        .filter(|(key, _)| tells_misses && !seen.contains_key(key));
     for (_, listed) in missing {
         if listed.missed.len() < MISSES_OF_MANY {
             listed.missed.insert(at);
@@ -191,6 +196,20 @@ mod tests {
         known.absorb(&listing(3, "k", &TEN[1..]));
         assert_eq!(hidden(&known, "a"), Some(from_ms(2)));
         known.absorb(&listing(4, "k", &TEN));
+        assert_eq!(hidden(&known, "a"), None);
+    }
+
+    #[test]
+    fn a_short_list_adds_and_hides_nothing() {
+        let mut known = listing(1, "k", &TEN[..5]);
+        for at in 2..9 {
+            let short = Listing {
+                is_short: true,
+                ..listing(at, "k", &TEN[5..])
+            };
+            known.absorb(&short);
+        }
+        assert_eq!(known.orgs.len(), 10);
         assert_eq!(hidden(&known, "a"), None);
     }
 

@@ -224,6 +224,12 @@ impl State {
         counts
     }
 
+    /// Windows that were passed over and that the next `sync` asks for, over all scopes.
+    pub fn passed_over_count(&self) -> usize {
+        let scopes = self.scopes.values();
+        scopes.map(|scope| scope.passed_over.windows().len()).sum()
+    }
+
     /// Windows that could not be read whole, over all scopes.
     pub fn gap_count(&self) -> usize {
         self.scopes

@@ -383,18 +383,21 @@ impl BackfillArgs {
 impl ReplayArgs {
     pub(super) fn dates(&self) -> Result<Dates, ConfigError> {
         let instant = |text: &Option<String>| text.as_deref().map(config::instant).transpose();
-        let from = instant(&self.from)?.map(date_of);
+        let (from, to) = (instant(&self.from)?, instant(&self.to)?);
+        if let (Some(from), Some(to)) = (from, to)
+            && to <= from
+        {
+            return Err(not_before(from, to));
+        }
         // A date is replayed whole, also the last one.
-        let to = instant(&self.to)?.map(|to| match date_of(to) {
+        let to = to.map(|to| match date_of(to) {
             date if config::is_midnight(to) => date,
             date => date.tomorrow().unwrap_or(date),
         });
-        if let (Some(first), Some(end)) = (from, to)
-            && end <= first
-        {
-            return Err(not_before(first, end));
-        }
-        Ok(Dates { from, to })
+        Ok(Dates {
+            from: from.map(date_of),
+            to,
+        })
     }
 }
 

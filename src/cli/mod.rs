@@ -156,7 +156,10 @@ pub async fn run(
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::failure(&error, context.output, cli.output.log_format),
+        Err(error) => {
+            let (output, log) = (context.output, cli.output.log_format);
+            output::failure(&error, output, log, clock())
+        }
     }
 }
 

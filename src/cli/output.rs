@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
@@ -54,15 +55,18 @@ pub(super) fn ended(
 }
 
 /// Tells why a command failed, and gives its exit status.
-pub(super) fn failure(error: &Error, format: Format, log: Format) -> ExitCode {
-    let told = without_keys(&chain(error));
-    if log == Format::Json {
-        tracing::error!(code = error.code().name(), hint = error.hint(), "{told}");
-    } else {
-        let mut err = io::stderr().lock();
-        // Nothing can be done where standard error itself is gone.
-        drop(writeln!(err, "error: {told}\n hint: {}", error.hint()));
-    }
+pub(super) fn failure(error: &Error, format: Format, log: Format, at: Timestamp) -> ExitCode {
+    let (told, hint) = (without_keys(&chain(error)), error.hint());
+    // As the log has its lines, but whatever its filter says.
+    let line = match log {
+        Format::Text => format!("error: {told}\n hint: {hint}"),
+        Format::Json => {
+            let fields = json!({"message": told, "code": error.code(), "hint": hint});
+            json!({"timestamp": at, "level": "ERROR", "fields": fields}).to_string()
+        }
+    };
+    // Nothing can be done where standard error itself is gone.
+    drop(writeln!(io::stderr().lock(), "{line}"));
     // A run that went on to its end has printed its report, which names what failed.
     let has_report = matches!(
         error,

@@ -118,8 +118,11 @@ impl<'a> Connected<'a> {
     /// The listing, if it is of everything that the key can see.
     fn listing(&self) -> Option<Listing> {
         let key = self.config.source.key_fingerprint();
-        let is_whole = self.found.unlisted.is_empty() && self.client.lists_are_whole();
-        (self.config.is_everything && is_whole).then(|| listing(&self.found, self.now, key))
+        let is_whole = self.config.is_everything && self.found.unlisted.is_empty();
+        is_whole.then(|| Listing {
+            is_short: !self.client.lists_are_whole(),
+            ..listing(&self.found, self.now, key)
+        })
     }
 
     /// Reads the asks, lands what comes, commits, and tells how the run ends.

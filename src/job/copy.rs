@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::landing::Landing;
 use super::{StopSignal, or_stop};
-use crate::checkpoint::{Delta, Fate, ScopeNews, State};
+use crate::checkpoint::{Delta, Fate, ScopeNews, ScopeState, State};
 use crate::error::Error;
 use crate::extract::fanout::{Event, Rows};
 use crate::lake::log::Record;
@@ -122,7 +122,8 @@ fn claims(state: &State, span: Window) -> Delta {
 /// would hide it.
 fn pass_over(there: &State, delta: &mut Delta) {
     for (scope, covered) in &delta.covered {
-        if let (Some(from), Some(to)) = (there.watermark(scope), covered.end())
+        let asked_until = there.scopes.get(scope).and_then(ScopeState::asked_until);
+        if let (Some(from), Some(to)) = (asked_until, covered.end())
             && let Ok(window) = Window::new(from, to)
         {
             let passed_over = delta.passed_over.entry(scope.clone());
@@ -214,6 +215,16 @@ mod tests {
         pass_over(&there, &mut delta);
         there.apply(&delta);
         let between = covered("10T00:00", "20T00:00");
+        assert_eq!(there.scopes[&scope].passed_over, between);
+
+        // A lake that never read the scope whole is owed what it asked for, and what lies behind that.
+        let known = there.scopes.get_mut(&scope).unwrap();
+        *known = ScopeState {
+            gaps: covered("05T00:00", "10T00:00"),
+            ..ScopeState::default()
+        };
+        pass_over(&there, &mut delta);
+        there.apply(&delta);
         assert_eq!(there.scopes[&scope].passed_over, between);
     }
 }

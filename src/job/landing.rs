@@ -1,6 +1,6 @@
 //! What was read and is not committed yet: spooled, then merged, derived and committed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -239,7 +239,7 @@ fn may_go_on(stop: StopSignal) -> impl FnMut() -> bool {
 #[derive(Debug, Default)]
 struct Outcomes {
     ok: BTreeSet<Scope>,
-    failed: BTreeMap<Scope, Code>,
+    failed: BTreeSet<Scope>,
     /// Organizations whose projects could not be listed.
     unlisted: usize,
 }
@@ -260,7 +260,7 @@ impl Outcomes {
                 return;
             }
         };
-        let is_known = self.failed.insert(done.scope.clone(), code).is_some();
+        let is_known = !self.failed.insert(done.scope.clone());
         self.count(report);
         if is_known {
             return;
@@ -271,7 +271,7 @@ impl Outcomes {
     }
 
     fn has_failed(&self, scope: &Scope) -> bool {
-        self.failed.contains_key(scope)
+        self.failed.contains(scope)
     }
 
     fn count(&self, report: &mut Report) {
@@ -279,7 +279,7 @@ impl Outcomes {
         report.scopes.ok = self
             .ok
             .iter()
-            .filter(|scope| !self.failed.contains_key(scope))
+            .filter(|scope| !self.failed.contains(scope))
             .count();
     }
 

@@ -9,6 +9,7 @@ pub mod plan;
 mod stop;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -125,13 +126,23 @@ async fn conclude(
     result: &Result<(), Error>,
 ) {
     progress.finish();
-    if report.watermark.min.is_none() {
-        sum_up(&config.store, report).await;
-    }
     report.finished_at = clock();
     report.end(result.as_ref().err());
-    keep_report(&config.store, report).await;
+    let keeping = async {
+        if report.watermark.min.is_none() {
+            sum_up(&config.store, report).await;
+        }
+        keep_report(&config.store, report).await;
+    };
+    if !matches!(result, Err(Error::Interrupted)) {
+        keeping.await;
+    } else if tokio::time::timeout(KEEPING, keeping).await.is_err() {
+        tracing::warn!("the report is not in the lake, which does not answer");
+    }
 }
+
+/// How long a run that got a signal tries to keep its report: a scheduler kills soon.
+const KEEPING: Duration = Duration::from_secs(2);
 
 /// Sums up what is committed in the lake, which may have been there before the run; a lake that cannot be read
 /// leaves the report as it is.

@@ -309,6 +309,36 @@ fn rights_that_are_lost_for_a_week_cost_no_row() {
     }
 }
 
+#[test]
+fn rights_that_are_lost_close_no_gap_and_give_no_execution_up() {
+    let spec = AccountSpec {
+        forbidden_project: false,
+        future_hours: 240,
+        ..AccountSpec::small(now())
+    };
+    let sim = Sim::start(&spec, |options| options.vintage = Vintage::Older);
+    let lake = Lake::new();
+    let (moving, _, _) = sim.account().moving_scope().unwrap();
+    let mut others = sim.busy().into_iter().filter(|scope| *scope != moving);
+    let lost = others.next().unwrap();
+    let of_it = || Match::executions().of(lost.clone());
+    sim.faults().always(of_it(), FaultKind::WrongTotal(3));
+    let gaps = sim.sync(&lake, &[]).expect(3).json()["gaps"].take();
+    assert!(0 < gaps.as_u64().unwrap());
+    sim.faults().clear();
+    sim.faults().always(of_it(), FaultKind::NoRows);
+    for _ in 0..4 {
+        sim.advance(SignedDuration::from_hours(1));
+        let report = sim.sync(&lake, &[]).expect(0).json();
+        assert_eq!((&report["gaps"], &report["given_up"]), (&gaps, &json!(0)));
+    }
+    sim.faults().clear();
+    sim.advance(SignedDuration::from_mins(15));
+    let report = sim.sync(&lake, &["--lookback", "37d"]).expect(0).json();
+    assert_eq!(report["gaps"], 0);
+    sim.assert_truth(&lake);
+}
+
 /// Both `sync` and `check` tell of the project, and of no other.
 fn is_suspicious(sim: &Sim, lake: &Lake, run: &Run, lost: &Scope) {
     let report = run.json();

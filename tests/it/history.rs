@@ -204,6 +204,23 @@ fn a_project_that_shows_nothing_any_more_is_not_taken_for_empty() {
 }
 
 #[test]
+fn what_was_counted_and_then_is_not_shown_is_a_gap() {
+    let sim = living();
+    let lake = Lake::new();
+    let lost = sim.busy()[0].clone();
+    let of_it = || Match::executions().of(lost.clone());
+    let nothing = FaultKind::TimePasses(std::time::Duration::ZERO);
+    sim.faults().times(1, of_it(), nothing);
+    sim.faults().always(of_it(), FaultKind::NoRows);
+    let report = backfill(&sim, &lake, &[]).expect(3).json();
+    assert_eq!(report["gaps"], 2, "and the forbidden project's");
+    assert_eq!(report["scopes"]["failed"], 2);
+    sim.faults().clear();
+    assert_eq!(backfill(&sim, &lake, &[]).expect(3).json()["gaps"], 1);
+    sim.assert_truth(&lake);
+}
+
+#[test]
 fn a_project_that_fails_while_it_is_counted_is_read_by_the_next_sync() {
     let sim = living();
     let lake = Lake::new();
@@ -237,6 +254,7 @@ fn a_range_that_holds_nothing_yet_covers_nothing() {
         offline(&replay)
     };
     replay("2026-11-20", "2026-11-01").expect(2);
+    replay("2026-11-20T12:00:00Z", "2026-11-20T06:00:00Z").expect(2);
 }
 
 #[test]

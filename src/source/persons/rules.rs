@@ -47,7 +47,7 @@ pub(super) fn folded<'a>(key: &str, buffer: &'a mut [u8; LONGEST]) -> Option<&'a
 /// Keys whose values are persons, or what persons are told by: `triggeredBy`, `approvers`, `email`;
 /// and the payloads of webhooks, which are full of them.
 pub(super) fn is_person(name: &str) -> bool {
-    const NAMES: [&str; 39] = [
+    const NAMES: [&str; 42] = [
         "admins",
         "approver",
         "approvers",
@@ -55,6 +55,7 @@ pub(super) fn is_person(name: &str) -> bool {
         "assignees",
         "author",
         "authorid",
+        "authorlogin",
         "authorname",
         "authors",
         "avatar",
@@ -71,14 +72,15 @@ pub(super) fn is_person(name: &str) -> bool {
         "gituser",
         "jsonpayload",
         "lastname",
+        "login",
         "manualissuer",
         "nickname",
         "owner",
         "ownerid",
+        "ownerlogin",
         "ownername",
         "owners",
         "pusher",
-        "reporter",
         "requester",
         "reviewer",
         "reviewers",
@@ -86,15 +88,15 @@ pub(super) fn is_person(name: &str) -> bool {
         "triggerpayload",
         "user",
         "userinfo",
+        "userlogin",
         "users",
     ];
-    const ENDINGS: [&str; 10] = [
+    const ENDINGS: [&str; 9] = [
         "edby",
         "edbyname",
         "edbyuser",
         "email",
         "emails",
-        "login",
         "userid",
         "userids",
         "username",
@@ -143,7 +145,10 @@ pub(super) fn has_names_for_keys(name: &str) -> bool {
 pub(super) fn email(text: &str) -> Option<&str> {
     let is_around = |c: char| c.is_whitespace() || "\"'<>".contains(c);
     let inner = text.trim_matches(is_around);
-    let address = inner.strip_prefix("mailto:").unwrap_or(inner);
+    let address = match inner.split_at_checked("mailto:".len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("mailto:") => rest,
+        _ => inner,
+    };
     is_email(address).then_some(address)
 }
 

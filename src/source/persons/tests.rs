@@ -60,7 +60,7 @@ fn persons_are_dropped_and_all_else_stays_to_the_byte() {
             r#"{"x":[null,null]}"#,
         ),
         (
-            r#"{"who":"\"ada@example.com\"","to":"<mailto:bo@example.com>","bo@example.com":1}"#,
+            r#"{"who":"\"ada@example.com\"","to":"<MAILTO:bo@example.com>","bo@example.com":1}"#,
             r#"{"who":null,"to":null,"":1}"#,
         ),
         (
