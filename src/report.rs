@@ -121,7 +121,7 @@ pub struct Watermarks {
     pub max: Option<Timestamp>,
 }
 
-/// A scope that had rows and shows none, not even the newest one that was ever seen in it.
+/// A scope that had rows and shows none of whatever age.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SuspiciouslyEmpty {
     /// The organization.

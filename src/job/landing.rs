@@ -147,7 +147,7 @@ impl<'a> Landing<'a> {
         tracing::warn!(
             org.id = org,
             project.id = project,
-            "suspiciously empty: not even the execution of {last_row_start} is shown any more; does \
+            "suspiciously empty: no execution is shown any more, not even that of {last_row_start}; does \
              the key still have the right to view pipelines there?"
         );
         self.report.suspiciously_empty.push(SuspiciouslyEmpty {
