@@ -12,7 +12,7 @@ use crate::config::SourceConfig;
 use crate::error::{Code, Error, code_of_source};
 use crate::extract::discover::discover;
 use crate::ids::{AccountId, Scope};
-use crate::job::{START_DAYS, retained_from};
+use crate::job::{START_DAYS, surely_retained_from};
 use crate::lake::identity::{Identity, refuse_birth};
 use crate::lake::log::Record;
 use crate::pii::Wish;
@@ -74,7 +74,7 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
         }
         None => (None, State::default()),
     };
-    let retained_from = retained_from(client.retention_months().await?, now);
+    let retained_from = surely_retained_from(client.retention_months().await?, now);
     let asks = scopes
         .into_iter()
         .map(|scope| Question::new(scope, &known, now, retained_from))

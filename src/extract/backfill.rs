@@ -109,13 +109,7 @@ pub async fn measure(
             *latest = page.observed.max(*latest);
         }
         match answer {
-            Ok(page)
-                if page.rows.is_empty()
-                    && page.unidentified == 0
-                    && page.total.unwrap_or(0) == 0 =>
-            {
-                measured.idle.push((scope, window));
-            }
+            Ok(page) if !page.shows_any() => measured.idle.push((scope, window)),
             Ok(page) => {
                 let rows = page.total.unwrap_or(SLICE_ROWS).max(1);
                 let bytes = u32::try_from(page.bytes).unwrap_or(u32::MAX);
@@ -153,18 +147,25 @@ pub async fn count(
     rules: &SyncRules,
     concurrency: usize,
 ) -> Result<Counted, SourceError> {
-    let measured = measure(client, windows, concurrency).await?;
-    let idle_scopes = measured.idle_scopes();
+    let mut measured = measure(client, windows, concurrency).await?;
     let newest_row = |scope: &Scope| {
         let row = state.scopes.get(scope)?.last_row_start;
-        row.filter(|row| rules.retained_from <= *row)
+        row.filter(|row| rules.surely_retained_from <= *row)
     };
-    let with_history = idle_scopes
-        .iter()
-        .filter(|scope| newest_row(scope).is_some());
+    let quiet = measured.quiet_scopes();
+    let with_history = quiet.iter().filter(|scope| newest_row(scope).is_some());
     let retained = |scope: &Scope| Some((scope.clone(), rules.retained()?));
     let histories = with_history.filter_map(retained).collect();
     let shown = measure(client, histories, concurrency).await?;
+    // An answer may have been odd once: what is empty still when counted again is.
+    let shows_rows: BTreeSet<_> = shown.busy.into_iter().map(|(scope, ..)| scope).collect();
+    let (idle, again) = (measured.idle, |(scope, _): &(Scope, Window)| {
+        shows_rows.contains(scope)
+    });
+    let (again, idle): (Vec<_>, Vec<_>) = idle.into_iter().partition(again);
+    measured.idle = idle;
+    measured.add(measure(client, again, concurrency).await?);
+
     let mut doubted: BTreeMap<Scope, ScopeDone> = BTreeMap::new();
     for (_, done) in shown.failed {
         doubted.insert(done.scope.clone(), done);
@@ -176,6 +177,7 @@ pub async fn count(
         };
         doubted.insert(scope, done);
     }
+    let idle_scopes = measured.idle_scopes();
 
     let mut counted = Counted {
         busy: measured.busy,
@@ -204,15 +206,30 @@ pub async fn count(
 }
 
 impl Measured {
-    /// Scopes of which nothing but empty windows were counted.
-    fn idle_scopes(&self) -> BTreeSet<Scope> {
-        let busy = self.busy.iter().map(|(scope, ..)| scope);
-        let failed = self.failed.iter().map(|(_, done)| &done.scope);
-        let others: BTreeSet<_> = busy.chain(failed).collect();
+    fn add(&mut self, later: Self) {
+        self.idle.extend(later.idle);
+        self.busy.extend(later.busy);
+        self.row_bytes.extend(later.row_bytes);
+        self.observed.extend(later.observed);
+        self.failed.extend(later.failed);
+    }
+
+    /// Scopes with empty windows and none that holds a row.
+    fn quiet_scopes(&self) -> BTreeSet<Scope> {
+        let busy: BTreeSet<_> = self.busy.iter().map(|(scope, ..)| scope).collect();
         let idle = self.idle.iter().map(|(scope, _)| scope);
-        idle.filter(|scope| !others.contains(scope))
+        idle.filter(|scope| !busy.contains(scope))
             .cloned()
             .collect()
+    }
+
+    /// Scopes of which nothing but empty windows were counted.
+    fn idle_scopes(&self) -> BTreeSet<Scope> {
+        let mut idle = self.quiet_scopes();
+        for (_, done) in &self.failed {
+            idle.remove(&done.scope);
+        }
+        idle
     }
 }
 

@@ -104,12 +104,17 @@ pub(super) struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    /// Takes note of a page's executions without a start; false where they are too many.
+    /// Takes note of a page's executions without a start; false, and none, where they are too many.
     fn has_room_for_undated(&self, page: &Page) -> bool {
         let mut undated = self.undated.lock().unwrap_or_else(PoisonError::into_inner);
         let rows = page.rows.iter().filter(|row| row.start.is_none());
-        undated.extend(rows.map(|row| row.id.clone()));
-        undated.len() <= UNDATED
+        let new = rows.filter(|row| !undated.contains(&row.id));
+        let new: Vec<_> = new.map(|row| row.id.clone()).collect();
+        let has_room = new.is_empty() || undated.len() + new.len() <= UNDATED;
+        if has_room {
+            undated.extend(new);
+        }
+        has_room
     }
 }
 
@@ -229,10 +234,12 @@ impl ScopeReader<'_> {
                 for window in &ask.windows[at + 1..] {
                     self.tell(Event::Gap(self.scope.clone(), *window)).await?;
                 }
+                let doubtful = std::mem::take(&mut self.doubtful);
+                self.disbelieve(ask, doubtful).await?;
                 return Err(stop);
             }
         }
-        if !self.is_believed(ask).await? {
+        if !self.settle(ask).await? {
             return Ok(());
         }
         self.poll(&ask.open).await?;
@@ -365,28 +372,74 @@ impl ScopeReader<'_> {
         self.tell(Event::Whole(self.scope.clone(), window)).await
     }
 
-    /// Whether windows without rows are believed: the scope shows a row, of whatever age. Else what a `sync` asked
-    /// for stays as it was, open back to the newest row; what was counted as full is a gap.
-    async fn is_believed(&mut self, ask: &Ask) -> Result<bool, ReadEnd> {
-        let is_shown = match ask.history {
-            Some(history) if self.done.rows == 0 && !self.doubtful.is_empty() => {
-                let counted = self.run.client.count(&self.scope, history).await;
-                counted.map_err(ReadEnd::Source)?.shows_any()
-            }
-            _ => true,
+    /// Tells of the windows that came empty, and whether the scope is to be believed.
+    ///
+    /// They are believed where the scope shows any row, of whatever age, and they are empty still when counted
+    /// again. The window of the newest row ever seen is not: it stays open until it shows one.
+    async fn settle(&mut self, ask: &Ask) -> Result<bool, ReadEnd> {
+        let mut doubtful = std::mem::take(&mut self.doubtful);
+        let Some(history) = ask.history.filter(|_| !doubtful.is_empty()) else {
+            return Ok(true);
         };
-        for window in std::mem::take(&mut self.doubtful) {
-            let scope = self.scope.clone();
-            if is_shown {
-                self.tell(Event::Whole(scope, window)).await?;
-            } else if ask.row_to_expect.is_none() {
-                self.tell(Event::Gap(scope, window)).await?;
-            }
-        }
-        if !is_shown {
+        let is_bare = self.done.rows == 0;
+        let shown = if is_bare {
+            self.shows_any(history).await
+        } else {
+            Ok(true)
+        };
+        let is_shown = match shown {
+            Ok(is_shown) => is_shown,
+            Err(error) => return self.unsettled(ask, doubtful, error).await,
+        };
+        let holds_row = |window: &Window| ask.row_to_expect.is_some_and(|row| window.contains(row));
+        if !is_shown || (is_bare && doubtful.iter().any(holds_row)) {
             self.done.missing_row = ask.row_to_expect;
         }
-        Ok(is_shown)
+        if !is_shown {
+            self.disbelieve(ask, doubtful).await?;
+            return Ok(false);
+        }
+        while let Some(window) = doubtful.pop() {
+            if is_bare && holds_row(&window) {
+                continue;
+            }
+            let event = match self.shows_any(window).await {
+                Ok(true) => Event::Gap,
+                Ok(false) => Event::Whole,
+                Err(error) => {
+                    doubtful.push(window);
+                    return self.unsettled(ask, doubtful, error).await;
+                }
+            };
+            self.tell(event(self.scope.clone(), window)).await?;
+        }
+        Ok(self.done.missing_row.is_none())
+    }
+
+    async fn unsettled(
+        &mut self,
+        ask: &Ask,
+        doubtful: Vec<Window>,
+        error: SourceError,
+    ) -> Result<bool, ReadEnd> {
+        self.disbelieve(ask, doubtful).await?;
+        Err(ReadEnd::Source(error))
+    }
+
+    /// Whether a window holds any row, by a count.
+    async fn shows_any(&self, window: Window) -> Result<bool, SourceError> {
+        let page = self.run.client.count(&self.scope, window).await?;
+        Ok(page.shows_any())
+    }
+
+    /// What a `sync` asked for stays as it was, open back to the newest row; what was counted as full is a gap.
+    async fn disbelieve(&mut self, ask: &Ask, windows: Vec<Window>) -> Result<(), ReadEnd> {
+        if ask.row_to_expect.is_none() {
+            for window in windows {
+                self.tell(Event::Gap(self.scope.clone(), window)).await?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn tell(&mut self, event: Event) -> Result<(), ReadEnd> {

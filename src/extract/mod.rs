@@ -133,6 +133,8 @@ pub struct SyncRules {
     pub start_date: Timestamp,
     /// Before this the source keeps nothing.
     pub retained_from: Timestamp,
+    /// From this on it keeps everything, however long its months are.
+    pub surely_retained_from: Timestamp,
 }
 
 impl SyncRules {
@@ -161,7 +163,8 @@ pub fn plan_sync(
         .map(|scope| {
             let known = state.scopes.get(scope).unwrap_or(&unknown);
             let windows = windows_of(known, rules);
-            let expected = |window: &Window| known.row_to_expect(*window, rules.retained_from);
+            let kept_from = rules.surely_retained_from;
+            let expected = |window: &Window| known.row_to_expect(*window, kept_from);
             let row_to_expect = windows.iter().find_map(expected);
             (
                 scope.clone(),
@@ -274,6 +277,7 @@ mod tests {
             lookback: SignedDuration::from_hours(24),
             start_date: at("01T00:00"),
             retained_from: at("01T00:00") - SignedDuration::from_hours(24 * 90),
+            surely_retained_from: at("01T00:00") - SignedDuration::from_hours(24 * 80),
         }
     }
 

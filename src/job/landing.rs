@@ -126,7 +126,8 @@ impl<'a> Landing<'a> {
         // No success of this run is later than its failure, nor hides it.
         self.latest = self.latest.max(done.observed.unwrap_or(self.now));
         let error = scope_error(&done, self.latest);
-        let is_whole = error.is_none() && done.gaps == 0 && !self.outcomes.has_failed(&done.scope);
+        let is_read = error.is_none() && done.gaps == 0 && done.missing_row.is_none();
+        let is_whole = is_read && !self.outcomes.has_failed(&done.scope);
         let seen = ScopeNews {
             last_row_start: done.last_row_start,
             success: done.observed.filter(|_| is_whole),

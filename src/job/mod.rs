@@ -80,12 +80,14 @@ async fn sync_rules(
         return Err(ConfigError::Range(what).into());
     }
     let thirty_days = now - SignedDuration::from_hours(24 * START_DAYS);
+    let months = client.retention_months().await?;
     Ok(SyncRules {
         now,
         window_lag: config.window_lag,
         lookback: config.lookback,
         start_date: config.start_date.unwrap_or(thirty_days),
-        retained_from: retained_from(client.retention_months().await?, now),
+        retained_from: retained_from(months, now),
+        surely_retained_from: surely_retained_from(months, now),
     })
 }
 
@@ -112,8 +114,17 @@ fn beyond_retention(asks: &BTreeMap<Scope, Ask>, retained_from: Timestamp) -> Ve
 /// Before this the source keeps nothing, by the months that it tells.
 pub(crate) fn retained_from(months: Option<u32>, now: Timestamp) -> Timestamp {
     // Months are at most 31 days: asking for a little more than is kept costs nothing.
-    let months = i64::from(months.unwrap_or(6).min(600));
-    now.saturating_sub(SignedDuration::from_hours(24 * 31 * months))
+    days_ago(31, months, now)
+}
+
+/// From this on the source keeps everything, by the months that it tells.
+pub(crate) fn surely_retained_from(months: Option<u32>, now: Timestamp) -> Timestamp {
+    days_ago(28, months, now)
+}
+
+fn days_ago(days_a_month: i64, months: Option<u32>, now: Timestamp) -> Timestamp {
+    let days = days_a_month * i64::from(months.unwrap_or(6).min(600));
+    now.saturating_sub(SignedDuration::from_hours(24 * days))
         .unwrap_or(Timestamp::UNIX_EPOCH)
 }
 

@@ -183,22 +183,30 @@ fn a_large_total_that_ignores_the_window_does_not_cost_for_ever() {
 }
 
 #[test]
-fn a_start_that_no_row_tells_any_more_fails_the_run_and_fills_no_checkpoint() {
+fn a_start_that_no_row_tells_any_more_fails_the_project_alone_and_fills_no_checkpoint() {
     let spec = AccountSpec {
         orgs: 1,
-        projects_per_org: 1,
-        executions: 1_500,
+        projects_per_org: 2,
+        executions: 3_000,
         forbidden_project: false,
         ..AccountSpec::small(now())
     };
     let sim = Sim::start(&spec, |_| {});
     let lake = Lake::new();
-    sim.faults().always(Match::executions(), FaultKind::NoStart);
-    let file = lake.beside("report.json");
-    sim.sync(&lake, &["--report", &file]).expect(1);
-    let report: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let [bad, good] = &sim.readable()[..] else {
+        panic!("two projects");
+    };
+    let of_bad = Match::executions().of(bad.clone());
+    sim.faults().always(of_bad, FaultKind::NoStart);
+    let report = sim.sync(&lake, &[]).expect(3).json();
     let message = report["failures"][0]["message"].as_str().unwrap();
     assert!(message.contains("without `startTs`"), "{message}");
+    let others = sim.truth_without(std::slice::from_ref(bad));
+    let is_others = format!("project_id = '{}'", good.project);
+    assert_eq!(
+        executions(&lake, &is_others),
+        others.executions.len() as u64
+    );
     assert!(report["open_executions"].as_u64().unwrap() <= 1_000);
 
     sim.faults().clear();
