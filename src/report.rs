@@ -121,7 +121,7 @@ pub struct Watermarks {
     pub max: Option<Timestamp>,
 }
 
-/// A scope that had rows and shows none of whatever age.
+/// A scope that shows nothing from the newest row on that was ever seen in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SuspiciouslyEmpty {
     /// The organization.

@@ -91,7 +91,7 @@ pub(super) fn summary(report: &Report, lake: &str) -> String {
     for scope in &report.suspiciously_empty {
         let (org, project, at) = (&scope.org, &scope.project, scope.last_row_start);
         lines.push(format!(
-            "suspiciously empty: {org}/{project}: no execution is shown any more, not even that of {at}"
+            "suspiciously empty: {org}/{project}: nothing is shown from the execution of {at} on"
         ));
     }
     for lost in &report.beyond_retention {

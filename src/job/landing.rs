@@ -142,13 +142,13 @@ impl<'a> Landing<'a> {
         self.delta.seen.entry(done.scope).or_default().add(seen);
     }
 
-    /// Tells of a scope that had rows and shows none.
+    /// Tells of a scope that does not show its newest row any more.
     fn suspect(&mut self, scope: &Scope, last_row_start: Timestamp) {
         let (org, project) = (scope.org.to_string(), scope.project.to_string());
         tracing::warn!(
             org.id = org,
             project.id = project,
-            "suspiciously empty: no execution is shown any more, not even that of {last_row_start}; does \
+            "suspiciously empty: nothing is shown from the execution of {last_row_start} on; does \
              the key still have the right to view pipelines there?"
         );
         self.report.suspiciously_empty.push(SuspiciouslyEmpty {
