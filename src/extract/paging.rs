@@ -143,7 +143,11 @@ impl Paging {
 
     /// Requests that a window of `rows` rows takes.
     pub(super) fn calls(self, rows: u64) -> u64 {
-        let (mut calls, mut offset, mut size) = (1, 0, self.size());
+        let (mut calls, mut offset, mut size) = (1, 0_u32, self.size());
+        // More than any window holds: a total that lies.
+        if u64::from(u32::MAX - size) < rows {
+            return rows.div_ceil(u64::from(size));
+        }
         loop {
             offset += size;
             let rest = rows.saturating_sub(u64::from(offset));
@@ -208,6 +212,11 @@ mod tests {
         for (rows, calls) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (2_000, 2)] {
             assert_eq!(known.calls(rows), calls, "{rows}");
         }
+        assert_eq!(
+            known.calls(u64::from(u32::MAX)),
+            4_294_968,
+            "a total that lies"
+        );
     }
 
     #[test]
