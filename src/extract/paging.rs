@@ -12,6 +12,9 @@ const PAGE_BYTES: u32 = 4 << 20;
 /// Rows of the first page of a scope that nothing is known of.
 const FIRST_PAGE: u32 = 100;
 
+/// More rows than any window holds: a total that lies is not counted through.
+const TOO_MANY: u64 = 1 << 24;
+
 /// The size of the pages of one scope.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paging {
@@ -144,8 +147,7 @@ impl Paging {
     /// Requests that a window of `rows` rows takes.
     pub(super) fn calls(self, rows: u64) -> u64 {
         let (mut calls, mut offset, mut size) = (1, 0_u32, self.size());
-        // More than any window holds: a total that lies.
-        if u64::from(u32::MAX - size) < rows {
+        if TOO_MANY < rows {
             return rows.div_ceil(u64::from(size));
         }
         loop {
