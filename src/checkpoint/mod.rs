@@ -200,11 +200,6 @@ impl State {
         }
     }
 
-    /// The newest end of what is covered of a scope.
-    pub fn watermark(&self, scope: &Scope) -> Option<Timestamp> {
-        self.scopes.get(scope)?.coverage.end()
-    }
-
     /// The oldest and the newest watermark of the scopes that have one.
     pub fn watermarks(&self) -> Option<(Timestamp, Timestamp)> {
         let ends = || {

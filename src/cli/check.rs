@@ -17,7 +17,7 @@ use crate::lake::identity::{Identity, refuse_birth};
 use crate::lake::log::Record;
 use crate::pii::Wish;
 use crate::report::Failure;
-use crate::source::{Client, Page, SourceError};
+use crate::source::{Client, SourceError};
 use crate::window::Window;
 
 #[derive(Debug, Serialize)]
@@ -102,8 +102,6 @@ struct Question {
     window: Window,
     /// `start_ts` of a row that the answer counts unless something is wrong.
     row_to_expect: Option<Timestamp>,
-    /// All that the source keeps: an answer of nothing is believed if it holds anything.
-    history: Window,
 }
 
 impl Question {
@@ -121,18 +119,7 @@ impl Question {
             scope,
             window,
             row_to_expect,
-            history: Window::new(retained_from.min(from), now).unwrap_or(window),
         }
-    }
-
-    /// The answer, and the row that it should have counted where it is not believed.
-    async fn ask(&self, client: &Client) -> Result<(Page, Option<Timestamp>), SourceError> {
-        let page = client.count(&self.scope, self.window).await?;
-        let Some(row) = self.row_to_expect.filter(|_| !page.shows_any()) else {
-            return Ok((page, None));
-        };
-        let history = client.count(&self.scope, self.history).await?;
-        Ok((page, (!history.shows_any()).then_some(row)))
     }
 }
 
@@ -144,20 +131,22 @@ async fn check_scopes(
 ) -> Result<Vec<ScopeCheck>, Error> {
     let mut answers = futures::stream::iter(asks)
         .map(|ask| async move {
-            let answer = ask.ask(client).await;
-            (ask.scope, answer)
+            let answer = client.count(&ask.scope, ask.window).await;
+            (ask, answer)
         })
         .buffered(source.concurrency.get() as usize);
     let mut checks = Vec::new();
-    while let Some((scope, answer)) = answers.next().await {
+    while let Some((ask, answer)) = answers.next().await {
         let code = answer.as_ref().err().map(code_of_source);
         let (state, executions, message) = match answer {
-            Ok((_, Some(row))) => {
-                let message = format!("no execution is shown any more, not even that of {row}");
-                (ScopeHealth::SuspiciouslyEmpty, Some(0), Some(message))
-            }
-            Ok((page, None)) if page.shows_any() => (ScopeHealth::Ok, page.total, None),
-            Ok(_) => (ScopeHealth::Empty, Some(0), None),
+            Ok(page) if page.shows_any() => (ScopeHealth::Ok, page.total, None),
+            Ok(_) => match ask.row_to_expect {
+                None => (ScopeHealth::Empty, Some(0), None),
+                Some(row) => {
+                    let message = format!("nothing is shown from the execution of {row} on");
+                    (ScopeHealth::SuspiciouslyEmpty, Some(0), Some(message))
+                }
+            },
             Err(error) if error.is_unauthorized() => return Err(error.into()),
             Err(error @ SourceError::Forbidden { .. }) => {
                 (ScopeHealth::Forbidden, None, Some(chain(&error)))
@@ -165,7 +154,7 @@ async fn check_scopes(
             Err(error) => (ScopeHealth::Failed, None, Some(chain(&error))),
         };
         checks.push(ScopeCheck {
-            scope,
+            scope: ask.scope,
             state,
             executions,
             message,

@@ -42,7 +42,10 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
         Ok(()) => replay(&lake, dates, which, context, &mut report, &mut looked_at).await,
         ended => ended,
     };
-    sum_up(lake.store(), &mut report).await;
+    // A signal leaves no time for it.
+    if !matches!(ended, Err(Error::Interrupted)) {
+        sum_up(lake.store(), &mut report).await;
+    }
     report.finished_at = (context.clock)();
     report.end(ended.as_ref().err());
     keep_report(lake.store(), &report).await;

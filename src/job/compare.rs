@@ -107,8 +107,7 @@ pub async fn compare_with_source(
         .from
         .unwrap_or(now - SignedDuration::from_hours(24 * START_DAYS));
     // The checkpoint before the rows: what it claims is in them.
-    let record = Record::newest(lake.store()).await;
-    let state = record?.state;
+    let state = Record::newest(lake.store()).await?.state;
     let to = scrutiny.to.unwrap_or(now).min(now);
     let range = Window::new(from.max(retained), to).map_err(|empty| {
         let text = format!("nothing can be compared: {empty}");

@@ -319,14 +319,19 @@ mod tests {
     use crate::source::SourceError;
     use crate::window::{Window, from_ms};
 
-    #[tokio::test]
-    async fn a_merge_that_was_cut_short_is_not_committed_by_a_second_try() {
+    /// A lake in memory.
+    async fn new_lake() -> Lake {
         let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
         let account = AccountId::new("account");
         let scratch = std::env::temp_dir();
-        let lake = Lake::open(store, &account, from_ms(0), None, &scratch)
-            .await
-            .unwrap();
+        let lake = Lake::open(store, &account, from_ms(0), None, &scratch);
+        lake.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_merge_that_was_cut_short_is_not_committed_by_a_second_try() {
+        let lake = new_lake().await;
+        let account = lake.account().clone();
         let mut report = Report::begin("run".to_owned(), "sync", account, from_ms(0));
         let (_signal, stop) = watch::channel(true);
         let mut landing = Landing::new(&lake, &mut report, stop, from_ms(0));
@@ -343,12 +348,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_later_success_of_the_same_run_hides_no_failure() {
-        let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
-        let account = AccountId::new("account");
-        let scratch = std::env::temp_dir();
-        let lake = Lake::open(store, &account, from_ms(0), None, &scratch)
-            .await
-            .unwrap();
+        let lake = new_lake().await;
+        let account = lake.account().clone();
         let mut report = Report::begin("run".to_owned(), "backfill", account, from_ms(0));
         let (_signal, stop) = watch::channel(false);
         let mut landing = Landing::new(&lake, &mut report, stop, from_ms(10));
