@@ -15,7 +15,7 @@ use url::Url;
 use crate::extract::discover::{Filter, GlobError};
 use crate::ids::AccountId;
 use crate::lake::store::{Store, StoreError};
-use crate::pii::{self, Key, Wish};
+use crate::pii::{self, Key, PiiRequest};
 use crate::report::Report;
 use crate::source::{Client, RetryPolicy, SourceSettings};
 
@@ -112,7 +112,7 @@ pub struct SyncConfig {
     /// The folder for what memory cannot hold.
     pub scratch: PathBuf,
     /// What is to be done with personal data.
-    pub pii: Wish,
+    pub pii: PiiRequest,
     /// Scopes to read.
     pub filter: Filter,
     /// Whether the filter lets everything pass, so that listings are complete.
@@ -237,9 +237,9 @@ pub fn pii(
     mode: Option<pii::Mode>,
     variable: Option<String>,
     file: Option<&Path>,
-) -> Result<Wish, ConfigError> {
+) -> Result<PiiRequest, ConfigError> {
     if !matches!(mode, None | Some(pii::Mode::Hash)) {
-        return Ok(Wish { mode, key: None });
+        return Ok(PiiRequest { mode, key: None });
     }
     let text = match (variable.filter(|key| !key.trim().is_empty()), file) {
         (Some(key), _) => Some(key),
@@ -257,7 +257,7 @@ pub fn pii(
         ))
     };
     let key = text.map(key).transpose()?;
-    Ok(Wish { mode, key })
+    Ok(PiiRequest { mode, key })
 }
 
 /// The account: as given, else from the key (`pat.ACCOUNT.ID.SECRET`, `sat.…`).

@@ -261,7 +261,7 @@ impl Exposition {
         self.one(
             "harness_lake_run_executions_given_up",
             "Open executions that are not asked for any more.",
-            report.given_up,
+            report.abandoned,
         );
         if let Some(skew) = report.clock_skew_seconds {
             self.one(

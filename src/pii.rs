@@ -102,7 +102,7 @@ fn hmac(secret: &SecretString) -> Hmac<Sha256> {
 
 /// What the user asked for; without a mode a key means `hash`, and nothing means what the lake does.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct PiiRequest {
     /// `--pii`.
     pub mode: Option<Mode>,
     /// The key, where one is given.
@@ -140,7 +140,7 @@ pub enum Mismatch {
     },
 }
 
-impl Wish {
+impl PiiRequest {
     fn asked(&self) -> Option<Mode> {
         self.mode.or(self.key.as_ref().map(|_| Mode::Hash))
     }
@@ -238,8 +238,8 @@ mod tests {
 
     const KEY: &str = "a key that is long enough";
 
-    fn wish(mode: Option<Mode>, key: Option<&str>) -> Wish {
-        Wish {
+    fn wish(mode: Option<Mode>, key: Option<&str>) -> PiiRequest {
+        PiiRequest {
             mode,
             key: key.map(|text| Key::new(text).unwrap()),
         }

@@ -12,8 +12,8 @@ use crate::drift::Drift;
 use crate::error::{Code, Error, code_of_source};
 use crate::extract::discover::Unlisted;
 use crate::ids::{AccountId, Scope};
+use crate::lake::commit::MergeResult;
 use crate::lake::derive::WrittenFile;
-use crate::lake::land::Landed;
 use crate::schema::VERSION;
 use crate::source::{Client, RequestCounts};
 
@@ -51,12 +51,12 @@ pub struct Report {
     /// Executions that are not known to be over.
     pub open_executions: usize,
     /// Open executions that were given up: too old, or missing from whole polls.
-    pub given_up: usize,
+    pub abandoned: usize,
     /// Windows that could not be read whole, of all runs so far.
     pub gaps: usize,
     /// Windows before the watermarks that nobody asked for, since a backfill or a copy of dates passed them over:
     /// the next `sync` asks for them.
-    pub passed_over: usize,
+    pub pending_windows: usize,
     /// Oldest and newest watermark of all scopes.
     pub watermark: Watermarks,
     /// Scopes of the lake that were read whole and in which no row was ever seen.
@@ -65,7 +65,7 @@ pub struct Report {
     /// still: a lost right looks like that on some servers, and so does a project that was emptied.
     pub suspiciously_empty: Vec<SuspiciouslyEmpty>,
     /// What was asked for too late: the source keeps nothing of that age, so what was not read is lost.
-    pub beyond_retention: Vec<BeyondRetention>,
+    pub expired_unread: Vec<ExpiredUnread>,
     /// Projects, as `org/project`, that were listed up to now and are not any more; their rows stay.
     pub vanished: Vec<String>,
     /// What failed, a line a scope.
@@ -134,7 +134,7 @@ pub struct SuspiciouslyEmpty {
 
 /// A window of a scope that the source keeps no more, and that no run has read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BeyondRetention {
+pub struct ExpiredUnread {
     /// The organization.
     pub org: String,
     /// The project.
@@ -217,13 +217,13 @@ impl Report {
             dates_changed: BTreeSet::new(),
             files: BTreeSet::new(),
             open_executions: 0,
-            given_up: 0,
+            abandoned: 0,
             gaps: 0,
-            passed_over: 0,
+            pending_windows: 0,
             watermark: Watermarks::default(),
             empty_scopes: 0,
             suspiciously_empty: Vec::new(),
-            beyond_retention: Vec::new(),
+            expired_unread: Vec::new(),
             vanished: Vec::new(),
             failures: Vec::new(),
             drift: Drift::default(),
@@ -250,7 +250,7 @@ impl Report {
     }
 
     /// Adds what landed.
-    pub fn add(&mut self, landed: Landed) {
+    pub fn add(&mut self, landed: MergeResult) {
         let counts = landed.counts;
         self.executions.observed += counts.inserted + counts.updated + counts.unchanged;
         self.executions.inserted += counts.inserted;
@@ -273,7 +273,7 @@ impl Report {
         self.watermark = Watermarks { min, max };
         self.open_executions = state.open.len();
         self.gaps = state.gap_count();
-        self.passed_over = state.passed_over_count();
+        self.pending_windows = state.skipped_count();
         let is_empty = |scope: &&ScopeState| {
             scope.last_row_start.is_none()
                 && scope.last_success.is_some()

@@ -39,8 +39,12 @@ pub struct ScopeState {
     pub gaps: Coverage,
     /// Windows before the watermark that nobody asked for, since a backfill or a copy of dates passed them
     /// over; never overlaps `coverage` or `gaps`. The next `sync` asks for them.
-    #[serde(default, skip_serializing_if = "Coverage::is_empty")]
-    pub passed_over: Coverage,
+    #[serde(
+        default,
+        alias = "passed_over",
+        skip_serializing_if = "Coverage::is_empty"
+    )]
+    pub skipped: Coverage,
     /// `start_ts` of the newest row ever seen.
     #[serde(default)]
     pub last_row_start: Option<Timestamp>,
@@ -97,11 +101,11 @@ pub struct Delta {
     /// Windows asked for and not read whole.
     pub gaps: BTreeMap<Scope, Coverage>,
     /// Windows not asked for, behind which something is covered.
-    pub passed_over: BTreeMap<Scope, Coverage>,
+    pub skipped: BTreeMap<Scope, Coverage>,
     /// What else was seen of a scope.
     pub seen: BTreeMap<Scope, ScopeNews>,
     /// Of each execution observed: what the raw partition says of it now.
-    pub fates: BTreeMap<PlanExecutionId, Fate>,
+    pub open_updates: BTreeMap<PlanExecutionId, OpenUpdate>,
     /// A listing of organizations and projects, where one was whole.
     pub listing: Option<Listing>,
 }
@@ -123,7 +127,7 @@ pub struct ScopeNews {
 
 /// What is to become of an entry of the open list.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Fate {
+pub enum OpenUpdate {
     /// It is open.
     Open(Box<OpenExecution>),
     /// It is over, or given up.
@@ -135,7 +139,7 @@ pub enum Fate {
         revision: u64,
     },
     /// A whole poll at this time did not show it.
-    Missed(Timestamp),
+    Missing(Timestamp),
 }
 
 impl State {
@@ -147,19 +151,19 @@ impl State {
         for (scope, gaps) in &delta.gaps {
             self.scope(scope).gaps.union(gaps);
         }
-        for (scope, passed_over) in &delta.passed_over {
-            self.scope(scope).passed_over.union(passed_over);
+        for (scope, skipped) in &delta.skipped {
+            self.scope(scope).skipped.union(skipped);
         }
         for (scope, seen) in &delta.seen {
             self.scope(scope).see(seen);
         }
         for scope in self.scopes.values_mut() {
             scope.gaps = scope.gaps.minus(&scope.coverage);
-            let unread = scope.passed_over.minus(&scope.coverage);
-            scope.passed_over = unread.minus(&scope.gaps);
+            let unread = scope.skipped.minus(&scope.coverage);
+            scope.skipped = unread.minus(&scope.gaps);
         }
-        for (id, fate) in &delta.fates {
-            self.decide(id, fate);
+        for (id, update) in &delta.open_updates {
+            self.decide(id, update);
         }
         if let Some(listing) = &delta.listing {
             self.listing.absorb(listing);
@@ -170,13 +174,13 @@ impl State {
         self.scopes.entry(scope.clone()).or_default()
     }
 
-    fn decide(&mut self, id: &PlanExecutionId, fate: &Fate) {
+    fn decide(&mut self, id: &PlanExecutionId, open_update: &OpenUpdate) {
         let entry = self.open.get_mut(id);
-        match (fate, entry) {
-            (Fate::Open(open), None) => {
+        match (open_update, entry) {
+            (OpenUpdate::Open(open), None) => {
                 self.open.insert(id.clone(), OpenExecution::clone(open));
             }
-            (Fate::Open(open), Some(entry)) => {
+            (OpenUpdate::Open(open), Some(entry)) => {
                 let revision = entry.revision.max(open.revision);
                 if entry.observed < open.observed {
                     let later = |at: &Timestamp| open.observed < *at;
@@ -188,15 +192,15 @@ impl State {
                 }
                 entry.revision = revision;
             }
-            (Fate::Closed { observed, revision }, Some(entry))
+            (OpenUpdate::Closed { observed, revision }, Some(entry))
                 if entry.observed <= *observed && entry.revision <= *revision =>
             {
                 self.open.remove(id);
             }
-            (Fate::Missed(at), Some(entry)) if entry.observed < *at => {
+            (OpenUpdate::Missing(at), Some(entry)) if entry.observed < *at => {
                 entry.missed.insert(*at);
             }
-            (Fate::Closed { .. } | Fate::Missed(_), _) => {}
+            (OpenUpdate::Closed { .. } | OpenUpdate::Missing(_), _) => {}
         }
     }
 
@@ -220,9 +224,9 @@ impl State {
     }
 
     /// Windows that were passed over and that the next `sync` asks for, over all scopes.
-    pub fn passed_over_count(&self) -> usize {
+    pub fn skipped_count(&self) -> usize {
         let scopes = self.scopes.values();
-        scopes.map(|scope| scope.passed_over.windows().len()).sum()
+        scopes.map(|scope| scope.skipped.windows().len()).sum()
     }
 
     /// Windows that could not be read whole, over all scopes.
@@ -236,20 +240,20 @@ impl State {
 
 impl ScopeState {
     /// Windows to be read before anything new: gaps, and what was passed over.
-    pub fn owed(&self) -> Coverage {
-        let mut owed = self.gaps.clone();
-        owed.union(&self.passed_over);
-        owed
+    pub fn pending_windows(&self) -> Coverage {
+        let mut pending = self.gaps.clone();
+        pending.union(&self.skipped);
+        pending
     }
 
-    /// Up to where the scope was read or is owed; what lies behind it was never asked for.
+    /// Up to where the scope was read or is pending; what lies behind it was never asked for.
     pub fn asked_until(&self) -> Option<Timestamp> {
-        self.coverage.end().or_else(|| self.owed().end())
+        self.coverage.end().or_else(|| self.pending_windows().end())
     }
 
     /// The newest row ever seen, where the source keeps it still and `asked` holds it: then an answer
     /// of no row at all contradicts it. A project that is merely quiet shows this row.
-    pub fn row_to_expect(&self, asked: Window, retained_from: Timestamp) -> Option<Timestamp> {
+    pub fn expected_row_start(&self, asked: Window, retained_from: Timestamp) -> Option<Timestamp> {
         self.last_row_start
             .filter(|start| asked.contains(*start) && retained_from <= *start)
     }
@@ -310,11 +314,11 @@ mod tests {
     }
 
     /// Facts about one execution agree: at one time it was seen open or closed, never both.
-    fn any_fate() -> impl Strategy<Value = Fate> {
+    fn any_open_update() -> impl Strategy<Value = OpenUpdate> {
         (0_i64..12).prop_map(|at| {
             let observed = from_ms(at);
             match at % 3 {
-                0 => Fate::Open(Box::new(OpenExecution {
+                0 => OpenUpdate::Open(Box::new(OpenExecution {
                     scope: Scope::new("org", "a"),
                     start: Some(from_ms(0)),
                     observed,
@@ -322,11 +326,11 @@ mod tests {
                     missed: BTreeSet::new(),
                     summary: None,
                 })),
-                1 => Fate::Closed {
+                1 => OpenUpdate::Closed {
                     observed,
                     revision: 1,
                 },
-                _ => Fate::Missed(observed),
+                _ => OpenUpdate::Missing(observed),
             }
         })
     }
@@ -336,13 +340,17 @@ mod tests {
             prop::collection::btree_map(any_scope(), any_coverage(), 0..3),
             prop::collection::btree_map(any_scope(), any_coverage(), 0..3),
             prop::collection::btree_map(any_scope(), any_coverage(), 0..3),
-            prop::collection::btree_map("[xyz]".prop_map(PlanExecutionId::new), any_fate(), 0..4),
+            prop::collection::btree_map(
+                "[xyz]".prop_map(PlanExecutionId::new),
+                any_open_update(),
+                0..4,
+            ),
         )
-            .prop_map(|(covered, gaps, passed_over, fates)| Delta {
+            .prop_map(|(covered, gaps, skipped, open_updates)| Delta {
                 covered,
                 gaps,
-                passed_over,
-                fates,
+                skipped,
+                open_updates,
                 ..Delta::default()
             })
     }
@@ -358,11 +366,11 @@ mod tests {
     #[test]
     fn what_was_opened_again_stays_though_a_replica_lags() {
         let id = PlanExecutionId::new("x");
-        let told = |fate| Delta {
-            fates: [(id.clone(), fate)].into(),
+        let told = |update| Delta {
+            open_updates: [(id.clone(), update)].into(),
             ..Delta::default()
         };
-        let open = told(Fate::Open(Box::new(OpenExecution {
+        let open = told(OpenUpdate::Open(Box::new(OpenExecution {
             scope: Scope::new("org", "a"),
             start: Some(from_ms(0)),
             observed: from_ms(16),
@@ -372,7 +380,7 @@ mod tests {
         })));
         let closed = |at, revision| {
             let observed = from_ms(at);
-            told(Fate::Closed { observed, revision })
+            told(OpenUpdate::Closed { observed, revision })
         };
         // Over as of revision 1, seen again later than it was opened, in a replica that lags.
         let state = applied(&[&open, &closed(17, 1)]);
@@ -393,9 +401,9 @@ mod tests {
             let refs: Vec<_> = deltas.iter().collect();
             let state = applied(&refs);
             for id in ["x", "y", "z"].map(PlanExecutionId::new) {
-                let fates = || deltas.iter().filter_map(|delta| delta.fates.get(&id));
-                let opened = fates().filter_map(|fate| match fate { Fate::Open(open) => Some(open.observed), _ => None }).max();
-                let closed = fates().filter_map(|fate| match fate { Fate::Closed { observed, .. } => Some(*observed), _ => None }).max();
+                let open_updates = || deltas.iter().filter_map(|delta| delta.open_updates.get(&id));
+                let opened = open_updates().filter_map(|update| match update { OpenUpdate::Open(open) => Some(open.observed), _ => None }).max();
+                let closed = open_updates().filter_map(|update| match update { OpenUpdate::Closed { observed, .. } => Some(*observed), _ => None }).max();
                 // Where an older "open" is applied last an entry may be too many; it costs a poll.
                 if closed < opened {
                     prop_assert!(state.open.contains_key(&id));
@@ -408,8 +416,8 @@ mod tests {
             let refs: Vec<_> = deltas.iter().collect();
             for scope in applied(&refs).scopes.values() {
                 prop_assert_eq!(scope.gaps.minus(&scope.coverage), scope.gaps.clone());
-                let others = scope.passed_over.minus(&scope.coverage).minus(&scope.gaps);
-                prop_assert_eq!(others, scope.passed_over.clone());
+                let others = scope.skipped.minus(&scope.coverage).minus(&scope.gaps);
+                prop_assert_eq!(others, scope.skipped.clone());
             }
         }
 

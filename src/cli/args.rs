@@ -18,7 +18,7 @@ use crate::lake::LakeError;
 use crate::lake::layout::date_of;
 use crate::lake::replay::Dates;
 use crate::lake::store::{Store, StoreError};
-use crate::pii::{Mode, Wish};
+use crate::pii::{Mode, PiiRequest};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Source")]
@@ -304,7 +304,7 @@ impl LakeArgs {
 }
 
 impl PiiArgs {
-    pub(super) fn wish(&self) -> Result<Wish, ConfigError> {
+    pub(super) fn wish(&self) -> Result<PiiRequest, ConfigError> {
         let file = self.pii_key_file.as_deref();
         let variable = variable("HARNESS_LAKE_PII_KEY").filter(|_| file.is_none());
         config::pii(self.pii, variable, file)

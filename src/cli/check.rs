@@ -15,7 +15,7 @@ use crate::ids::{AccountId, Scope};
 use crate::job::{START_DAYS, surely_retained_from};
 use crate::lake::identity::{Identity, refuse_birth};
 use crate::lake::log::Record;
-use crate::pii::Wish;
+use crate::pii::PiiRequest;
 use crate::report::Failure;
 use crate::source::{Client, SourceError};
 use crate::window::Window;
@@ -101,7 +101,7 @@ struct Question {
     scope: Scope,
     window: Window,
     /// `start_ts` of a row that the answer counts unless something is wrong.
-    row_to_expect: Option<Timestamp>,
+    expected_row_start: Option<Timestamp>,
 }
 
 impl Question {
@@ -114,11 +114,12 @@ impl Question {
             .filter(|start| retained_from <= *start);
         let from = last_row.map_or(month, |start| start.min(month));
         let window = Window::new(from, now).expect("a month is no empty window");
-        let row_to_expect = known.and_then(|known| known.row_to_expect(window, retained_from));
+        let expected_row_start =
+            known.and_then(|known| known.expected_row_start(window, retained_from));
         Self {
             scope,
             window,
-            row_to_expect,
+            expected_row_start,
         }
     }
 }
@@ -140,7 +141,7 @@ async fn check_scopes(
         let code = answer.as_ref().err().map(code_of_source);
         let (state, executions, message) = match answer {
             Ok(page) if page.shows_any() => (ScopeHealth::Ok, page.total, None),
-            Ok(_) => match ask.row_to_expect {
+            Ok(_) => match ask.expected_row_start {
                 None => (ScopeHealth::Empty, Some(0), None),
                 Some(row) => {
                     let message = format!("nothing is shown from the execution of {row} on");
@@ -168,7 +169,7 @@ async fn check_scopes(
 async fn check_lake(
     url: &str,
     account: &AccountId,
-    pii: &Wish,
+    pii: &PiiRequest,
 ) -> Result<(LakeCheck, State), Error> {
     let store = open_store(url)?;
     let found = Identity::read(&store).await?;

@@ -18,7 +18,7 @@ use crate::extract::discover::Filter;
 use crate::job;
 use crate::lake::layout;
 use crate::lake::store::Store;
-use crate::pii::Wish;
+use crate::pii::PiiRequest;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::schema::views::VIEWS;
@@ -147,7 +147,7 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
         },
         store: Store::open(&lake.display().to_string())?,
         buckets: None,
-        pii: Wish::default(),
+        pii: PiiRequest::default(),
         scratch: std::env::temp_dir(),
         filter: Filter::default(),
         is_everything: true,

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::job::copy::copy;
 use crate::job::{keep_report, or_stop, sum_up};
 use crate::lake::Lake;
-use crate::lake::derive::{Derived, Which};
+use crate::lake::derive::{Derived, Refresh};
 use crate::lake::layout::Partition;
 use crate::lake::replay::Dates;
 use crate::progress::Progress;
@@ -28,10 +28,10 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
     } = files.needs(opened.flatten())?;
     let run_id = ulid::Ulid::generate().to_string();
     let mut report = Report::begin(run_id, "replay", lake.account().clone(), (context.clock)());
-    let which = if args.again {
-        Which::All
+    let refresh = if args.again {
+        Refresh::All
     } else {
-        Which::Outdated
+        Refresh::Outdated
     };
     let ended = match &source {
         Some(source) => fill(source, &lake, dates, context, &mut report).await,
@@ -39,7 +39,7 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
     };
     let mut looked_at = 0;
     let ended = match ended {
-        Ok(()) => replay(&lake, dates, which, context, &mut report, &mut looked_at).await,
+        Ok(()) => replay(&lake, dates, refresh, context, &mut report, &mut looked_at).await,
         ended => ended,
     };
     // A signal leaves no time for it.
@@ -104,7 +104,7 @@ async fn fill(
 async fn replay(
     lake: &Lake,
     dates: Dates,
-    which: Which,
+    refresh: Refresh,
     context: &Context,
     report: &mut Report,
     looked_at: &mut u64,
@@ -120,7 +120,7 @@ async fn replay(
     };
     let replayed = async {
         let partitions = lake.raw_partitions(dates).await?;
-        lake.replay(&partitions, which, told).await
+        lake.replay(&partitions, refresh, told).await
     };
     Ok(or_stop(&mut stop, replayed).await??)
 }

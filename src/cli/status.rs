@@ -55,7 +55,7 @@ struct ScopeStatus {
     open_executions: usize,
     gaps: usize,
     /// Windows before the watermark that nobody asked for yet: the next `sync` does.
-    passed_over: usize,
+    pending_windows: usize,
     last_row_start: Option<Timestamp>,
     last_success: Option<Timestamp>,
     last_error: Option<ScopeError>,
@@ -95,7 +95,7 @@ fn status(lake: &Lake, record: &Record, last_runs: Vec<LastRun>, now: Timestamp)
             .map(|end| now.duration_since(end).as_secs()),
         open_executions: open.get(scope).copied().unwrap_or_default(),
         gaps: known.gaps.windows().len(),
-        passed_over: known.passed_over.windows().len(),
+        pending_windows: known.skipped.windows().len(),
         last_row_start: known.last_row_start,
         last_success: known.last_success,
         last_error: known.last_error.clone(),
@@ -148,7 +148,7 @@ fn text(status: &Status) -> String {
             scope.lag_seconds.map_or_else(|| "-".to_owned(), lag),
             scope.open_executions.to_string(),
             scope.gaps.to_string(),
-            scope.passed_over.to_string(),
+            scope.pending_windows.to_string(),
             scope
                 .last_error
                 .as_ref()

@@ -94,7 +94,7 @@ pub(super) fn summary(report: &Report, lake: &str) -> String {
             "suspiciously empty: {org}/{project}: nothing is shown from the execution of {at} on"
         ));
     }
-    for lost in &report.beyond_retention {
+    for lost in &report.expired_unread {
         lines.push(format!(
             "beyond the retention: {}/{} from {} to {}: what no run read there is lost",
             lost.org, lost.project, lost.from, lost.to

@@ -6,7 +6,7 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::fanout::{Event, ScopeDone};
-use super::{Ask, PageHints, SyncRules, begins};
+use super::{PageHints, ReadPlan, SyncRules, begins};
 use crate::checkpoint::{ScopeState, State};
 use crate::ids::Scope;
 use crate::source::{Client, SourceError};
@@ -187,14 +187,14 @@ pub async fn count(
     for (scope, window) in measured.idle {
         let Some(done) = doubted.get_mut(&scope) else {
             // Counted and found empty: as whole as an answer gets.
-            events.push(Event::Whole(scope, window));
+            events.push(Event::WindowComplete(scope, window));
             continue;
         };
         done.gaps += 1;
-        events.push(Event::Gap(scope, window));
+        events.push(Event::WindowIncomplete(scope, window));
     }
     for (window, done) in measured.failed {
-        events.push(Event::Gap(done.scope.clone(), window));
+        events.push(Event::WindowIncomplete(done.scope.clone(), window));
         events.push(Event::Done(Box::new(done)));
     }
     for scope in idle_scopes {
@@ -235,20 +235,20 @@ impl Measured {
 
 /// Cuts windows into slices of about 2,000 rows, on a grid of weeks that all scopes share,
 /// and orders them newest first over all scopes.
-pub fn slices(state: &State, busy: Vec<(Scope, Window, u64)>) -> Vec<(Scope, Ask)> {
-    let ask = |scope: &Scope, slice: Window, whole: Window| Ask {
+pub fn slices(state: &State, busy: Vec<(Scope, Window, u64)>) -> Vec<(Scope, ReadPlan)> {
+    let ask = |scope: &Scope, slice: Window, whole: Window| ReadPlan {
         windows: vec![slice],
         pages: PageHints::of(state, scope),
         history: Some(whole),
-        ..Ask::default()
+        ..ReadPlan::default()
     };
     let mut slices = Vec::new();
     for (scope, window, rows) in busy {
         let of_window = cut(window, rows).into_iter();
         slices.extend(of_window.map(|slice| (scope.clone(), ask(&scope, slice, window))));
     }
-    let newest_first = |(a, x): &(Scope, Ask), (b, y): &(Scope, Ask)| {
-        let end = |ask: &Ask| ask.windows.last().map(|window| window.to());
+    let newest_first = |(a, x): &(Scope, ReadPlan), (b, y): &(Scope, ReadPlan)| {
+        let end = |ask: &ReadPlan| ask.windows.last().map(|window| window.to());
         end(y).cmp(&end(x)).then_with(|| a.cmp(b))
     };
     slices.sort_by(newest_first);

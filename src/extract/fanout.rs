@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::paging::Paging;
-use super::{Ask, Observation, PageHints, Version};
+use super::{PageHints, ReadPlan};
 use crate::checkpoint::OpenExecution;
 use crate::drift::Drift;
 use crate::ids::{PlanExecutionId, Scope};
-use crate::source::{Client, Endpoint, ExecutionsQuery, Page, Place, SourceError, Tried};
+use crate::observation::{Observation, Version};
+use crate::source::{Client, Endpoint, ExecutionsQuery, Page, Place, RetryState, SourceError};
 use crate::window::Window;
 
 /// What reading tells, in the order in which it happened within a scope.
@@ -22,11 +23,11 @@ pub enum Event {
     /// Rows of a page, with their share of the budget: it is given back when they are taken in.
     Rows(Rows),
     /// A window came whole; its rows were told before.
-    Whole(Scope, Window),
+    WindowComplete(Scope, Window),
     /// A window did not come whole.
-    Gap(Scope, Window),
+    WindowIncomplete(Scope, Window),
     /// A whole poll at this time did not show an open execution.
-    Missed(PlanExecutionId, Timestamp),
+    PollMissed(PlanExecutionId, Timestamp),
     /// A scope is done.
     Done(Box<ScopeDone>),
 }
@@ -125,7 +126,7 @@ pub(super) struct ScopeReader<'a> {
     pub(super) suspicions: u32,
     pub(super) paging: Paging,
     /// What the window that is read has cost in vain so far: all its pages share one patience.
-    pub(super) tried: Tried,
+    pub(super) tried: RetryState,
     events: mpsc::Sender<Event>,
     done: ScopeDone,
     seen: HashSet<PlanExecutionId>,
@@ -157,7 +158,7 @@ const BUDGET_KB: u32 = 32 << 10;
 /// [`SourceError`] of that last kind. Any other failure is one scope's, told in its [`ScopeDone`].
 pub async fn fan_out(
     client: &Client,
-    asks: Vec<(Scope, Ask)>,
+    asks: Vec<(Scope, ReadPlan)>,
     concurrency: usize,
     largest_page: u32,
     events: mpsc::Sender<Event>,
@@ -185,7 +186,7 @@ pub async fn fan_out(
 async fn read_scope(
     run: &Shared<'_>,
     scope: Scope,
-    ask: Ask,
+    ask: ReadPlan,
     events: mpsc::Sender<Event>,
 ) -> Result<(), SourceError> {
     let mut reader = ScopeReader {
@@ -194,7 +195,7 @@ async fn read_scope(
         run,
         suspicions: 0,
         paging: Paging::new(ask.pages, run.largest_page),
-        tried: Tried::default(),
+        tried: RetryState::default(),
         events,
         seen: HashSet::new(),
         watched: HashSet::new(),
@@ -226,13 +227,14 @@ async fn read_scope(
 }
 
 impl ScopeReader<'_> {
-    async fn read(&mut self, ask: &Ask) -> Result<(), ReadEnd> {
+    async fn read(&mut self, ask: &ReadPlan) -> Result<(), ReadEnd> {
         self.watch(&ask.expected);
         for (at, window) in ask.windows.iter().enumerate() {
             let read = self.read_window(*window).await;
             if let Err(stop) = read {
                 for window in &ask.windows[at + 1..] {
-                    self.tell(Event::Gap(self.scope.clone(), *window)).await?;
+                    self.tell(Event::WindowIncomplete(self.scope.clone(), *window))
+                        .await?;
                 }
                 let doubtful = std::mem::take(&mut self.doubtful);
                 self.disbelieve(ask, doubtful).await?;
@@ -245,7 +247,7 @@ impl ScopeReader<'_> {
         self.poll(&ask.open).await?;
         // A gap may hold what no row showed.
         if self.done.gaps == 0 {
-            self.tell_missed(ask.expected.iter().map(|(id, _)| id))
+            self.emit_missing(ask.expected.iter().map(|(id, _)| id))
                 .await?;
         }
         Ok(())
@@ -257,7 +259,7 @@ impl ScopeReader<'_> {
     }
 
     /// Tells as missed what was watched for and no row has shown.
-    pub(super) async fn tell_missed(
+    pub(super) async fn emit_missing(
         &mut self,
         watched: impl Iterator<Item = &PlanExecutionId>,
     ) -> Result<(), ReadEnd> {
@@ -266,7 +268,7 @@ impl ScopeReader<'_> {
         };
         for id in watched {
             if !self.seen.contains(id) {
-                self.tell(Event::Missed(id.clone(), observed)).await?;
+                self.tell(Event::PollMissed(id.clone(), observed)).await?;
             }
         }
         Ok(())
@@ -310,7 +312,7 @@ impl ScopeReader<'_> {
     /// # Errors
     ///
     /// [`ReadEnd`] where too many have no start.
-    pub(super) async fn tell_rows(&mut self, page: Page, window: Window) -> Result<(), ReadEnd> {
+    pub(super) async fn emit_rows(&mut self, page: Page, window: Window) -> Result<(), ReadEnd> {
         if !self.run.has_room_for_undated(&page) {
             let place = Place {
                 endpoint: Endpoint::Executions,
@@ -364,19 +366,20 @@ impl ScopeReader<'_> {
     }
 
     /// Tells that a window came whole. Whether one without rows did is seen when all are read.
-    pub(super) async fn tell_whole(&mut self, window: Window) -> Result<(), ReadEnd> {
+    pub(super) async fn emit_complete(&mut self, window: Window) -> Result<(), ReadEnd> {
         if self.done.rows == 0 && self.has_history {
             self.doubtful.push(window);
             return Ok(());
         }
-        self.tell(Event::Whole(self.scope.clone(), window)).await
+        self.tell(Event::WindowComplete(self.scope.clone(), window))
+            .await
     }
 
     /// Tells of the windows that came empty, and whether the scope is to be believed.
     ///
     /// They are believed where the scope shows any row, of whatever age, and they are empty still when counted
     /// again. The window of the newest row ever seen is not: it stays open until it shows one.
-    async fn settle(&mut self, ask: &Ask) -> Result<bool, ReadEnd> {
+    async fn settle(&mut self, ask: &ReadPlan) -> Result<bool, ReadEnd> {
         let mut doubtful = std::mem::take(&mut self.doubtful);
         let Some(history) = ask.history.filter(|_| !doubtful.is_empty()) else {
             return Ok(true);
@@ -391,9 +394,12 @@ impl ScopeReader<'_> {
             Ok(is_shown) => is_shown,
             Err(error) => return self.unsettled(ask, doubtful, error).await,
         };
-        let holds_row = |window: &Window| ask.row_to_expect.is_some_and(|row| window.contains(row));
+        let holds_row = |window: &Window| {
+            ask.expected_row_start
+                .is_some_and(|row| window.contains(row))
+        };
         if !is_shown || (is_bare && doubtful.iter().any(holds_row)) {
-            self.done.missing_row = ask.row_to_expect;
+            self.done.missing_row = ask.expected_row_start;
         }
         if !is_shown {
             self.disbelieve(ask, doubtful).await?;
@@ -404,8 +410,8 @@ impl ScopeReader<'_> {
                 continue;
             }
             let event = match self.shows_any(window).await {
-                Ok(true) => Event::Gap,
-                Ok(false) => Event::Whole,
+                Ok(true) => Event::WindowIncomplete,
+                Ok(false) => Event::WindowComplete,
                 Err(error) => {
                     doubtful.push(window);
                     return self.unsettled(ask, doubtful, error).await;
@@ -418,7 +424,7 @@ impl ScopeReader<'_> {
 
     async fn unsettled(
         &mut self,
-        ask: &Ask,
+        ask: &ReadPlan,
         doubtful: Vec<Window>,
         error: SourceError,
     ) -> Result<bool, ReadEnd> {
@@ -433,17 +439,18 @@ impl ScopeReader<'_> {
     }
 
     /// What a `sync` asked for stays as it was, open back to the newest row; what was counted as full is a gap.
-    async fn disbelieve(&mut self, ask: &Ask, windows: Vec<Window>) -> Result<(), ReadEnd> {
-        if ask.row_to_expect.is_none() {
+    async fn disbelieve(&mut self, ask: &ReadPlan, windows: Vec<Window>) -> Result<(), ReadEnd> {
+        if ask.expected_row_start.is_none() {
             for window in windows {
-                self.tell(Event::Gap(self.scope.clone(), window)).await?;
+                self.tell(Event::WindowIncomplete(self.scope.clone(), window))
+                    .await?;
             }
         }
         Ok(())
     }
 
     pub(super) async fn tell(&mut self, event: Event) -> Result<(), ReadEnd> {
-        if matches!(event, Event::Gap(..)) {
+        if matches!(event, Event::WindowIncomplete(..)) {
             self.done.gaps += 1;
         }
         self.events

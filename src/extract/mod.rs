@@ -1,7 +1,7 @@
 //! Stage 2 of 4: what to ask the source for, and whether it came whole.
 //!
 //! ```text
-//! State + now --plan--> Ask (one a scope) --fanout--> Event (rows; a window is whole; an execution is gone)
+//! State + now --plan--> ReadPlan (one a scope) --fanout--> Event (rows; a window is whole; an execution is gone)
 //! ```
 
 pub mod backfill;
@@ -9,64 +9,20 @@ pub mod discover;
 pub mod fanout;
 mod open;
 mod paging;
-pub mod runs;
-pub mod spool;
 mod windows;
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::checkpoint::{Fate, OpenExecution, ScopeState, State};
+use crate::checkpoint::{OpenExecution, OpenUpdate, ScopeState, State};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::window::Window;
 use paging::Paging;
 
-/// A summary with the time at which the answer that held it was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observation {
-    /// The execution.
-    pub id: PlanExecutionId,
-    /// The scope that it was listed under.
-    pub scope: Scope,
-    /// `start_ts`; its UTC date is the partition.
-    pub start: Timestamp,
-    /// What decides whether it replaces what is stored.
-    pub version: Version,
-    /// When the execution was first seen, with whatever content, as far as this tells: not after
-    /// `version.observed`.
-    pub first_observed: Timestamp,
-    /// The summary as it came: one JSON object.
-    pub summary: Bytes,
-}
-
-impl Observation {
-    /// What raw partitions are ordered by: organization, project, start in microseconds, id.
-    pub fn order(&self) -> (&str, &str, i64, &str) {
-        (
-            self.scope.org.as_str(),
-            self.scope.project.as_str(),
-            self.start.as_microsecond(),
-            self.id.as_str(),
-        )
-    }
-}
-
-/// What decides between two observations of one execution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
-    /// When the answer that held it was made.
-    pub observed: Timestamp,
-    /// Hash of the content; equal content never replaces.
-    pub content_hash: i64,
-    /// Whether the execution is over.
-    pub is_terminal: bool,
-}
-
 /// What a run is to read of one scope.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Ask {
+pub struct ReadPlan {
     /// Windows of `start_ts`, in the order of reading: gaps first.
     pub windows: Vec<Window>,
     /// Open executions that no window holds, with their `start_ts`.
@@ -76,12 +32,12 @@ pub struct Ask {
     /// What is known of the pages of the scope.
     pub pages: PageHints,
     /// `start_ts` of a row that the windows show unless something is wrong.
-    pub row_to_expect: Option<Timestamp>,
+    pub expected_row_start: Option<Timestamp>,
     /// A window in which the source has shown rows: an answer of nothing is believed if it shows one still.
     pub history: Option<Window>,
 }
 
-impl Ask {
+impl ReadPlan {
     /// Requests that poll the executions which no window holds.
     pub fn polls(&self) -> usize {
         self.open.len().div_ceil(open::BATCH)
@@ -145,7 +101,7 @@ impl SyncRules {
 }
 
 /// How old an open execution gets before it is given up: the source ends them after 37 days.
-const GIVEN_UP_AFTER: SignedDuration = SignedDuration::from_hours(38 * 24);
+const ABANDON_AFTER: SignedDuration = SignedDuration::from_hours(38 * 24);
 
 /// Whole polls without an open execution after which it is given up.
 const MISSES: usize = 3;
@@ -156,36 +112,39 @@ pub fn plan_sync(
     state: &State,
     scopes: &[Scope],
     rules: &SyncRules,
-) -> (BTreeMap<Scope, Ask>, BTreeMap<PlanExecutionId, Fate>) {
+) -> (
+    BTreeMap<Scope, ReadPlan>,
+    BTreeMap<PlanExecutionId, OpenUpdate>,
+) {
     let unknown = ScopeState::default();
-    let mut asks: BTreeMap<Scope, Ask> = scopes
+    let mut asks: BTreeMap<Scope, ReadPlan> = scopes
         .iter()
         .map(|scope| {
             let known = state.scopes.get(scope).unwrap_or(&unknown);
             let windows = windows_of(known, rules);
             let kept_from = rules.surely_retained_from;
-            let expected = |window: &Window| known.row_to_expect(*window, kept_from);
-            let row_to_expect = windows.iter().find_map(expected);
+            let expected = |window: &Window| known.expected_row_start(*window, kept_from);
+            let expected_row_start = windows.iter().find_map(expected);
             (
                 scope.clone(),
-                Ask {
-                    row_to_expect,
-                    history: row_to_expect.and_then(|_| rules.retained()),
+                ReadPlan {
+                    expected_row_start,
+                    history: expected_row_start.and_then(|_| rules.retained()),
                     windows,
                     pages: PageHints::of(state, scope),
-                    ..Ask::default()
+                    ..ReadPlan::default()
                 },
             )
         })
         .collect();
-    let mut given_up = BTreeMap::new();
+    let mut abandoned = BTreeMap::new();
     for (id, open) in &state.open {
-        if is_given_up(open, rules.now) {
-            let fate = Fate::Closed {
+        if is_abandoned(open, rules.now) {
+            let update = OpenUpdate::Closed {
                 observed: rules.now,
                 revision: open.revision,
             };
-            given_up.insert(id.clone(), fate);
+            abandoned.insert(id.clone(), update);
         } else if let (Some(ask), Some(start)) = (asks.get_mut(&open.scope), open.start) {
             if ask.windows.iter().any(|window| window.contains(start)) {
                 ask.expected.push((id.clone(), start));
@@ -194,10 +153,10 @@ pub fn plan_sync(
             }
         }
     }
-    (asks, given_up)
+    (asks, abandoned)
 }
 
-/// The windows of one scope: what is owed, then one from early enough until now.
+/// The windows of one scope: what is pending, then one from early enough until now.
 ///
 /// It begins at the watermark less the lookback, or at the last row ever seen where that is
 /// earlier; so a project that looked empty while a key had lost its rights is read again from its
@@ -225,9 +184,9 @@ fn windows_of(known: &ScopeState, rules: &SyncRules) -> Vec<Window> {
         newest.is_some_and(|newest| newest.from() <= gap.from() && gap.to() <= newest.to())
     };
     // Also those that the source keeps no more: an answer of nothing closes them.
-    let owed = known.owed();
-    let owed = owed.windows().iter().copied();
-    owed.filter(|gap| !inside(gap)).chain(newest).collect()
+    let pending = known.pending_windows();
+    let pending = pending.windows().iter().copied();
+    pending.filter(|gap| !inside(gap)).chain(newest).collect()
 }
 
 /// Where what no run has asked for of a scope begins. Of a new one that is the start date, if the source keeps
@@ -240,9 +199,9 @@ fn begins(known: &ScopeState, rules: &SyncRules) -> Timestamp {
     }
 }
 
-fn is_given_up(open: &OpenExecution, now: Timestamp) -> bool {
+fn is_abandoned(open: &OpenExecution, now: Timestamp) -> bool {
     let since = open.start.unwrap_or(open.observed);
-    GIVEN_UP_AFTER < now.duration_since(since) || MISSES <= open.missed.len()
+    ABANDON_AFTER < now.duration_since(since) || MISSES <= open.missed.len()
 }
 
 /// Open executions are polled by each run in their first day, then hourly, then a few times a day.
@@ -395,7 +354,7 @@ mod tests {
     fn what_was_passed_over_is_asked_for_first() {
         let known = ScopeState {
             coverage: Coverage::from_iter([window("10T00:00", "24T11:00")]),
-            passed_over: Coverage::from_iter([window("02T00:00", "10T00:00")]),
+            skipped: Coverage::from_iter([window("02T00:00", "10T00:00")]),
             last_row_start: Some(at("24T10:59")),
             ..ScopeState::default()
         };
@@ -470,7 +429,7 @@ mod tests {
         ]
         .map(|(id, open)| (PlanExecutionId::new(id), open))
         .into();
-        let (asks, given_up) = plan_sync(&state, std::slice::from_ref(&scope), &rules());
+        let (asks, abandoned) = plan_sync(&state, std::slice::from_ref(&scope), &rules());
         let ids = |list: &[(PlanExecutionId, Timestamp)]| {
             list.iter()
                 .map(|(id, _)| id.to_string())
@@ -479,7 +438,10 @@ mod tests {
         assert_eq!(ids(&asks[&scope].expected), ["in"]);
         assert_eq!(ids(&asks[&scope].open), ["before"]);
         assert_eq!(
-            given_up.keys().map(ToString::to_string).collect::<Vec<_>>(),
+            abandoned
+                .keys()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
             ["old"]
         );
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::fanout::{Event, ReadEnd, ScopeReader};
 use crate::ids::PlanExecutionId;
-use crate::source::{SourceError, Tried};
+use crate::source::{RetryState, SourceError};
 use crate::window::{Window, from_ms};
 
 /// Ids of a batch.
@@ -50,7 +50,7 @@ impl ScopeReader<'_> {
                 }
                 Err(error) => return Err(ReadEnd::Source(error)),
             };
-            self.tried = Tried::default();
+            self.tried = RetryState::default();
             let asked: HashSet<_> = ids.iter().collect();
             let is_honoured = page.rows.iter().all(|row| asked.contains(&row.id));
             let observed = page.observed;
@@ -59,7 +59,7 @@ impl ScopeReader<'_> {
             let is_whole = page
                 .total
                 .map_or(shown.is_empty(), |total| total == shown.len() as u64);
-            self.tell_rows(page, window).await?;
+            self.emit_rows(page, window).await?;
             if !is_honoured {
                 tracing::info!("this server ignores lists of ids; polling by narrow windows");
                 self.run.ids_are_honoured.store(false, Ordering::Relaxed);
@@ -69,7 +69,7 @@ impl ScopeReader<'_> {
                 rest.extend(now.into_iter().filter(|(id, _)| !shown.contains(id)));
             } else if is_whole {
                 for id in ids.iter().filter(|id| !shown.contains(id)) {
-                    self.tell(Event::Missed(id.clone(), observed)).await?;
+                    self.tell(Event::PollMissed(id.clone(), observed)).await?;
                 }
             }
         }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::fanout::{Event, ReadEnd, ScopeReader};
 use crate::ids::PlanExecutionId;
-use crate::source::{Page, SourceError, Tried};
+use crate::source::{Page, RetryState, SourceError};
 use crate::window::Window;
 
 /// Windows that are not halved any more, in milliseconds.
@@ -87,9 +87,9 @@ impl ScopeReader<'_> {
             let is_believed = self.suspicions < SUSPICIONS;
             let halves = match reading {
                 Reading::Whole => {
-                    self.tried = Tried::default();
+                    self.tried = RetryState::default();
                     self.paging.whole();
-                    self.tell_whole(window).await?;
+                    self.emit_complete(window).await?;
                     continue;
                 }
                 Reading::PageTooLarge => {
@@ -126,7 +126,8 @@ impl ScopeReader<'_> {
     }
 
     async fn gap(&mut self, window: Window) -> Result<(), ReadEnd> {
-        self.tell(Event::Gap(self.scope.clone(), window)).await
+        self.tell(Event::WindowIncomplete(self.scope.clone(), window))
+            .await
     }
 
     /// Reads the pages of a window, once. Rows are told as they come, whole or not.
@@ -147,7 +148,7 @@ impl ScopeReader<'_> {
             };
             let rows = page.rows.len() as u64 + page.unidentified;
             let is_new = tally.add(offset, &page);
-            self.tell_rows(page, window).await?;
+            self.emit_rows(page, window).await?;
             if let Some(total) = tally.first_total.filter(|total| ROW_CAP < *total) {
                 return Ok(Reading::TooMany(Some(total)));
             }
@@ -196,9 +197,9 @@ impl ScopeReader<'_> {
             // Not told as coverage: a narrow window adds nothing to what is covered.
             match self.read_pages(window).await? {
                 Reading::Whole => {
-                    self.tried = Tried::default();
+                    self.tried = RetryState::default();
                     let inside = open.iter().filter(|(_, start)| window.contains(*start));
-                    self.tell_missed(inside.map(|(id, _)| id)).await?;
+                    self.emit_missing(inside.map(|(id, _)| id)).await?;
                 }
                 Reading::PageTooLarge => rest.push(window),
                 Reading::NotWhole | Reading::TooMany(_) if SUSPICIONS <= self.suspicions => {}

@@ -65,14 +65,14 @@ async fn run(
     );
     let counted = connected.or_stop(counting).await??;
     let asks = slices(state, counted.busy);
-    let mut landing = connected.landing(report);
+    let mut committer = connected.committer(report);
     for (scope, window) in beyond(state, scopes, to, &rules) {
-        let passed_over = landing.delta.passed_over.entry(scope);
-        passed_over.or_default().add(window);
+        let skipped = committer.delta.skipped.entry(scope);
+        skipped.or_default().add(window);
     }
     for event in counted.events {
-        landing.take(event, progress).await?;
+        committer.take(event, progress).await?;
     }
     progress.begin(asks.len(), "slices");
-    connected.read(asks, landing, progress, clock).await
+    connected.read(asks, committer, progress, clock).await
 }

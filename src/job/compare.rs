@@ -19,7 +19,7 @@ use crate::error::{Code, Error, code_of_source};
 use crate::extract::backfill::measure;
 use crate::extract::discover::{Filter, Unlisted, discover};
 use crate::extract::fanout::{Event, ScopeDone, fan_out};
-use crate::extract::{Ask, PageHints};
+use crate::extract::{PageHints, ReadPlan};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::Lake;
 use crate::lake::finding::{Audit, BY_SYNC, FindingKind};
@@ -224,12 +224,12 @@ impl Comparison<'_> {
 
     /// Reads the days of which the source counts more than the lake holds.
     async fn read(&mut self, counts: &Counts) -> Result<RowsAtSource, Error> {
-        let mut asks: BTreeMap<Scope, Ask> = BTreeMap::new();
+        let mut asks: BTreeMap<Scope, ReadPlan> = BTreeMap::new();
         for ((scope, day), rows) in counts {
             if self.inventory.count(scope, *day) < *rows {
-                let ask = || Ask {
+                let ask = || ReadPlan {
                     pages: PageHints::of(self.state, scope),
-                    ..Ask::default()
+                    ..ReadPlan::default()
                 };
                 asks.entry(scope.clone())
                     .or_insert_with(ask)
@@ -251,7 +251,9 @@ impl Comparison<'_> {
                         let is_whole = done.failure.is_none() && done.gaps == 0;
                         failed.extend((!is_whole).then_some(*done));
                     }
-                    Event::Whole(..) | Event::Gap(..) | Event::Missed(..) => {}
+                    Event::WindowComplete(..)
+                    | Event::WindowIncomplete(..)
+                    | Event::PollMissed(..) => {}
                 }
             }
             (seen, failed)

@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::landing::Landing;
+use super::committer::Committer;
 use super::stop::{Deadline, StopSignal, or_stop};
 use super::sync_rules;
 use crate::causes::chain;
-use crate::checkpoint::{Fate, Listing};
+use crate::checkpoint::{Listing, OpenUpdate};
 use crate::config::SyncConfig;
 use crate::error::Error;
 use crate::extract::discover::{Discovery, discover};
 use crate::extract::fanout::fan_out;
-use crate::extract::{Ask, SyncRules};
+use crate::extract::{ReadPlan, SyncRules};
 use crate::ids::{PlanExecutionId, Scope};
-use crate::lake::land::Recovered;
+use crate::lake::commit::Recovered;
 use crate::lake::log::Record;
 use crate::lake::{LOCK_PATIENCE, Lake};
 use crate::progress::Progress;
@@ -38,7 +38,7 @@ pub(super) struct Connected<'a> {
     lake: Lake,
     pub(super) record: Record,
     /// What runs that died had found open, and may not have committed.
-    recovered: BTreeMap<PlanExecutionId, Fate>,
+    recovered: BTreeMap<PlanExecutionId, OpenUpdate>,
     /// The lists of partitions that they had left.
     lists: Vec<String>,
     stop: StopSignal,
@@ -73,7 +73,7 @@ impl<'a> Connected<'a> {
         let client = client.treating(treatment);
         let age_at = age_at(&lake, clock(), now);
         let Recovered { mut landed, lists } = recover(&lake, age_at, &mut stop).await?;
-        let recovered = std::mem::take(&mut landed.fates);
+        let recovered = std::mem::take(&mut landed.open_updates);
         report.add(landed);
         let record = Record::newest(lake.store()).await?;
         Ok(Self {
@@ -96,12 +96,12 @@ impl<'a> Connected<'a> {
             .await?
     }
 
-    pub(super) fn landing<'b>(&'b self, report: &'b mut Report) -> Landing<'b> {
-        let mut landing = Landing::new(&self.lake, report, self.stop.clone(), self.now);
-        landing.delta.fates.clone_from(&self.recovered);
-        landing.unlisted(&self.found.unlisted);
-        landing.delta.listing = self.listing();
-        if let Some(listing) = &landing.delta.listing {
+    pub(super) fn committer<'b>(&'b self, report: &'b mut Report) -> Committer<'b> {
+        let mut committer = Committer::new(&self.lake, report, self.stop.clone(), self.now);
+        committer.delta.open_updates.clone_from(&self.recovered);
+        committer.unlisted(&self.found.unlisted);
+        committer.delta.listing = self.listing();
+        if let Some(listing) = &committer.delta.listing {
             let (vanished, are_many) = self.record.state.listing.vanished(listing);
             if are_many {
                 let projects = vanished.len();
@@ -110,9 +110,9 @@ impl<'a> Connected<'a> {
                     "so many projects are not listed any more; has the key lost rights?"
                 );
             }
-            landing.report.vanished = vanished.iter().map(Scope::to_string).collect();
+            committer.report.vanished = vanished.iter().map(Scope::to_string).collect();
         }
-        landing
+        committer
     }
 
     /// The listing, if it is of everything that the key can see.
@@ -128,8 +128,8 @@ impl<'a> Connected<'a> {
     /// Reads the asks, lands what comes, commits, and tells how the run ends.
     pub(super) async fn read(
         &self,
-        asks: Vec<(Scope, Ask)>,
-        mut landing: Landing<'_>,
+        asks: Vec<(Scope, ReadPlan)>,
+        mut committer: Committer<'_>,
         progress: &Progress,
         clock: fn() -> Timestamp,
     ) -> Result<(), Error> {
@@ -139,7 +139,7 @@ impl<'a> Connected<'a> {
         let mut stop = self.stop.clone();
         let taking = async {
             while let Some(event) = or_stop(&mut stop, self.deadline.or(told.recv())).await?? {
-                landing.take(event, progress).await?;
+                committer.take(event, progress).await?;
             }
             Ok::<_, Error>(())
         };
@@ -150,9 +150,9 @@ impl<'a> Connected<'a> {
             Err(end @ (Error::Interrupted | Error::Deadline { .. })) => Err(end),
             Err(error) => return Err(error),
         };
-        let committed = landing.commit().await;
-        landing.report.count(&self.client);
-        landing.report.drift.add(self.client.drift());
+        let committed = committer.flush().await;
+        committer.report.count(&self.client);
+        committer.report.drift.add(self.client.drift());
         committed?;
         // A signal leaves no time for it; a deadline may be how every run ends.
         if !matches!(read, Err(Error::Interrupted)) {
@@ -164,7 +164,7 @@ impl<'a> Connected<'a> {
             .await;
         }
         read?;
-        landing.verdict(self.config.partial_exit_code)
+        committer.verdict(self.config.partial_exit_code)
     }
 
     pub(super) async fn or_stop<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {

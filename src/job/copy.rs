@@ -9,9 +9,9 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 
-use super::landing::Landing;
+use super::committer::Committer;
 use super::{StopSignal, or_stop};
-use crate::checkpoint::{Delta, Fate, ScopeNews, ScopeState, State};
+use crate::checkpoint::{Delta, OpenUpdate, ScopeNews, ScopeState, State};
 use crate::error::Error;
 use crate::extract::fanout::{Event, Rows};
 use crate::lake::log::Record;
@@ -48,7 +48,7 @@ pub async fn copy(
         Ok::<_, LakeError>((record, there, from.raw_partitions(dates).await?))
     };
     let (record, there, partitions) = or_stop(&mut stop.clone(), look).await??;
-    let mut landing = Landing::new(into, report, stop.clone(), now);
+    let mut committer = Committer::new(into, report, stop.clone(), now);
     for RawPartition { partition, .. } in partitions {
         let path = partition.raw();
         let object = or_stop(&mut stop.clone(), from.store().get(&path)).await?;
@@ -61,16 +61,18 @@ pub async fn copy(
             each_batch(&path, &raw, |batch| batches.blocking_send(batch).is_ok())
         });
         while let Some(batch) = or_stop(&mut stop.clone(), read.recv()).await? {
-            landing.take(Event::Rows(Rows::of(batch)), progress).await?;
+            committer
+                .take(Event::Rows(Rows::of(batch)), progress)
+                .await?;
         }
         let read = reading.await.map_err(LakeError::Broken)?;
         read?;
     }
     if let Some(span) = span(dates) {
-        landing.delta = claims(&record.state, span);
-        pass_over(&there.state, &mut landing.delta);
+        committer.delta = claims(&record.state, span);
+        pass_over(&there.state, &mut committer.delta);
     }
-    landing.commit().await?;
+    committer.flush().await?;
     Ok(())
 }
 
@@ -93,7 +95,7 @@ fn claims(state: &State, span: Window) -> Delta {
         for (claimed, own) in [
             (&mut delta.covered, &known.coverage),
             (&mut delta.gaps, &known.gaps),
-            (&mut delta.passed_over, &known.passed_over),
+            (&mut delta.skipped, &known.skipped),
         ] {
             let part = cut(own);
             if !part.is_empty() {
@@ -111,8 +113,8 @@ fn claims(state: &State, span: Window) -> Delta {
     }
     // The others are in the raw partitions, and are told open by the merge.
     let undated = state.open.iter().filter(|(_, open)| open.start.is_none());
-    delta.fates = undated
-        .map(|(id, open)| (id.clone(), Fate::Open(Box::new(open.clone()))))
+    delta.open_updates = undated
+        .map(|(id, open)| (id.clone(), OpenUpdate::Open(Box::new(open.clone()))))
         .collect();
     delta.listing = state.listing.listed_at.map(|_| state.listing.clone());
     delta
@@ -126,8 +128,8 @@ fn pass_over(there: &State, delta: &mut Delta) {
         if let (Some(from), Some(to)) = (asked_until, covered.end())
             && let Ok(window) = Window::new(from, to)
         {
-            let passed_over = delta.passed_over.entry(scope.clone());
-            passed_over.or_default().add(window);
+            let skipped = delta.skipped.entry(scope.clone());
+            skipped.or_default().add(window);
         }
     }
 }
@@ -215,7 +217,7 @@ mod tests {
         pass_over(&there, &mut delta);
         there.apply(&delta);
         let between = covered("10T00:00", "20T00:00");
-        assert_eq!(there.scopes[&scope].passed_over, between);
+        assert_eq!(there.scopes[&scope].skipped, between);
 
         // A lake that never read the scope whole is owed what it asked for, and what lies behind that.
         let known = there.scopes.get_mut(&scope).unwrap();
@@ -225,6 +227,6 @@ mod tests {
         };
         pass_over(&there, &mut delta);
         there.apply(&delta);
-        assert_eq!(there.scopes[&scope].passed_over, between);
+        assert_eq!(there.scopes[&scope].skipped, between);
     }
 }

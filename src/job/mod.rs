@@ -1,10 +1,10 @@
 //! The run on one screen: discover, ask, spool, merge, derive, commit, sum up.
 
 pub mod backfill;
+mod committer;
 pub mod compare;
 mod connected;
 pub mod copy;
-mod landing;
 pub mod plan;
 mod stop;
 
@@ -16,14 +16,14 @@ use jiff::{SignedDuration, Timestamp};
 use crate::causes::chain;
 use crate::config::{ConfigError, SyncConfig};
 use crate::error::Error;
-use crate::extract::{Ask, SyncRules, plan_sync};
+use crate::extract::{ReadPlan, SyncRules, plan_sync};
 use crate::ids::Scope;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
 use crate::lake::store::Store;
 use crate::lake::{LakeError, layout, views};
 use crate::progress::Progress;
-use crate::report::{BeyondRetention, Report};
+use crate::report::{ExpiredUnread, Report};
 use crate::source::Client;
 use connected::Connected;
 pub use stop::StopSignal;
@@ -57,15 +57,15 @@ async fn run(
 ) -> Result<(), Error> {
     let connected = Connected::open(config, clock, stop, report).await?;
     let rules = connected.rules().await?;
-    let (asks, given_up) = plan_sync(&connected.record.state, &connected.scopes, &rules);
-    report.given_up = given_up.len();
+    let (asks, abandoned) = plan_sync(&connected.record.state, &connected.scopes, &rules);
+    report.abandoned = abandoned.len();
     report.covered_to = Some(rules.now - rules.window_lag);
-    report.beyond_retention = beyond_retention(&asks, rules.retained_from);
-    let mut landing = connected.landing(report);
-    landing.delta.fates.extend(given_up);
+    report.expired_unread = expired_unread(&asks, rules.retained_from);
+    let mut committer = connected.committer(report);
+    committer.delta.open_updates.extend(abandoned);
     progress.begin(asks.len(), "projects");
     connected
-        .read(asks.into_iter().collect(), landing, progress, clock)
+        .read(asks.into_iter().collect(), committer, progress, clock)
         .await
 }
 
@@ -92,14 +92,17 @@ async fn sync_rules(
 }
 
 /// What of the windows asked for the source keeps no more.
-fn beyond_retention(asks: &BTreeMap<Scope, Ask>, retained_from: Timestamp) -> Vec<BeyondRetention> {
+fn expired_unread(
+    asks: &BTreeMap<Scope, ReadPlan>,
+    retained_from: Timestamp,
+) -> Vec<ExpiredUnread> {
     let mut beyond = Vec::new();
     for (scope, ask) in asks {
         for window in &ask.windows {
             let (from, to) = (window.from(), window.to().min(retained_from));
             if from < to {
                 tracing::warn!(%scope, %from, %to, "what no run read there is lost: the source keeps it no more");
-                beyond.push(BeyondRetention {
+                beyond.push(ExpiredUnread {
                     org: scope.org.to_string(),
                     project: scope.project.to_string(),
                     from,

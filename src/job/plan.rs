@@ -10,7 +10,7 @@ use crate::config::SyncConfig;
 use crate::error::{Error, code_of_source};
 use crate::extract::backfill::{Measured, measure, slices, uncovered};
 use crate::extract::discover::{Discovery, Unlisted, discover};
-use crate::extract::{Ask, PageHints, SyncRules, plan_sync};
+use crate::extract::{PageHints, ReadPlan, SyncRules, plan_sync};
 use crate::ids::Scope;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
@@ -45,7 +45,7 @@ pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Resu
         rules,
     } = look(config, clock).await?;
     let (asks, _) = plan_sync(&state, &scopes, &rules);
-    let polls: usize = asks.values().map(Ask::polls).sum();
+    let polls: usize = asks.values().map(ReadPlan::polls).sum();
     let open_executions = asks.values().map(|ask| ask.open.len()).sum();
     let windows = asks.into_iter().flat_map(|(scope, ask)| {
         ask.windows

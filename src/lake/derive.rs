@@ -37,9 +37,9 @@ pub struct WrittenFile {
 
 /// Which tables are derived again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
+pub enum Refresh {
     /// Those that are missing, or behind the raw object.
-    Behind,
+    Stale,
     /// Also those that another version of this program wrote (`replay`).
     Outdated,
     /// All (`replay --again`).
@@ -85,13 +85,13 @@ impl Lake {
         &self,
         partition: Partition,
         raw: &RawObject,
-        which: Which,
+        refresh: Refresh,
         threads: Threads,
     ) -> Result<Derived, LakeError> {
         let mut derived = Derived::default();
         for attempt in 0..super::ATTEMPTS {
             pause(attempt).await;
-            let targets = self.targets(partition, raw, which).await?;
+            let targets = self.targets(partition, raw, refresh).await?;
             if targets.is_empty() {
                 return Ok(derived);
             }
@@ -100,7 +100,7 @@ impl Lake {
                 .await?;
             derived.drift = drift;
             if self
-                .replace(partition, which, targets, bodies, &mut derived.files)
+                .replace(partition, refresh, targets, bodies, &mut derived.files)
                 .await?
             {
                 return Ok(derived);
@@ -116,19 +116,19 @@ impl Lake {
         &self,
         partition: Partition,
         raw: &RawObject,
-        which: Which,
+        refresh: Refresh,
     ) -> Result<Vec<Target>, LakeError> {
         let is_due = |stamp: &Stamp| {
             stamp.revision < raw.revision
-                || match which {
-                    Which::Behind => false,
-                    Which::Outdated => stamp.writer_version != WRITER,
-                    Which::All => true,
+                || match refresh {
+                    Refresh::Stale => false,
+                    Refresh::Outdated => stamp.writer_version != WRITER,
+                    Refresh::All => true,
                 }
         };
         let mut last = stamp(&self.store, &partition.table(Table::Executions)).await?;
         if let Some((Ok(last), _)) = &last {
-            if which != Which::All
+            if refresh != Refresh::All
                 && raw.rows < last.rows
                 && self.lacks_rows(partition, last).await?
             {
@@ -139,7 +139,7 @@ impl Lake {
                 );
                 return Ok(Vec::new());
             }
-            if which == Which::Behind && !is_due(last) {
+            if refresh == Refresh::Stale && !is_due(last) {
                 return Ok(Vec::new());
             }
         }
@@ -152,7 +152,7 @@ impl Lake {
             if let Some((Ok(stamp), _)) = &there {
                 let is_left = if raw.revision < stamp.revision {
                     // A newer raw revision than ours is the business of whoever wrote it, if anyone did.
-                    which == Which::Behind
+                    refresh == Refresh::Stale
                         || !self.is_ahead_of_raw(partition, stamp.revision).await?
                 } else {
                     !is_due(stamp)
@@ -232,7 +232,7 @@ impl Lake {
     async fn replace(
         &self,
         partition: Partition,
-        which: Which,
+        refresh: Refresh,
         targets: Vec<Target>,
         bodies: Vec<Encoded>,
         files: &mut Vec<WrittenFile>,
@@ -242,7 +242,7 @@ impl Lake {
             let rows = encoded.rows();
             let body = blocking(|| Ok(encoded.into_bytes()?)).await?;
             super::check_size(&path, body.len())?;
-            if which != Which::Behind && self.holds_the_same(&path, &target, &body).await? {
+            if refresh != Refresh::Stale && self.holds_the_same(&path, &target, &body).await? {
                 continue;
             }
             let expected = match target.there {
@@ -252,7 +252,7 @@ impl Lake {
             let bytes = body.len() as u64;
             hit("before-table");
             match self.store.put(&path, body, &expected).await? {
-                PutOutcome::Landed(_) => {
+                PutOutcome::Written(_) => {
                     hit("after-table");
                     files.push(WrittenFile {
                         path,

@@ -55,7 +55,7 @@ impl Lake {
             let expected = there.map_or(Expected::Absent, |(_, tag)| Expected::Version(tag));
             let bytes = body.len() as u64;
             hit("before-dimension");
-            if let PutOutcome::Landed(_) = self.store.put(&path, body, &expected).await? {
+            if let PutOutcome::Written(_) = self.store.put(&path, body, &expected).await? {
                 hit("after-dimension");
                 return Ok(Some(WrittenFile {
                     path,

@@ -11,7 +11,7 @@ use super::layout::{self, Partition, date_of};
 use super::store::{Expected, PutOutcome, Store, Tag};
 use super::{ATTEMPTS, LakeError, pause};
 use crate::ids::{AccountId, PlanExecutionId};
-use crate::pii::{Policy, Treatment, Wish};
+use crate::pii::{PiiRequest, Policy, Treatment};
 
 /// The version of the layout of a lake.
 pub const FORMAT: u32 = 1;
@@ -139,7 +139,7 @@ impl Identity {
         account: &AccountId,
         now: Timestamp,
         buckets: Option<u32>,
-        pii: &Wish,
+        pii: &PiiRequest,
     ) -> Result<(Self, bool), LakeError> {
         let mut born = false;
         for attempt in 0..ATTEMPTS {
@@ -149,7 +149,7 @@ impl Identity {
                 let put = store
                     .put(layout::LAKE, identity.encode(), &Expected::Absent)
                     .await?;
-                born |= matches!(put, PutOutcome::Landed(_));
+                born |= matches!(put, PutOutcome::Written(_));
                 continue;
             };
             identity.is_of(store, account)?;
@@ -225,7 +225,7 @@ impl Identity {
     /// # Errors
     ///
     /// [`LakeError::Pii`] where the lake does something else than is asked for.
-    pub fn treatment(&self, store: &Store, wish: &Wish) -> Result<Treatment, LakeError> {
+    pub fn treatment(&self, store: &Store, wish: &PiiRequest) -> Result<Treatment, LakeError> {
         wish.agree(&self.pii).map_err(|source| LakeError::Pii {
             store: store.shown().to_owned(),
             source,
@@ -339,17 +339,17 @@ mod tests {
     async fn a_lake_holds_one_account() {
         let store = store();
         let (ours, theirs) = (AccountId::new("ours"), AccountId::new("theirs"));
-        let (first, born) = Identity::agree(&store, &ours, now(), None, &Wish::default())
+        let (first, born) = Identity::agree(&store, &ours, now(), None, &PiiRequest::default())
             .await
             .unwrap();
         assert!(born);
         assert_eq!(
-            Identity::agree(&store, &ours, now(), None, &Wish::default())
+            Identity::agree(&store, &ours, now(), None, &PiiRequest::default())
                 .await
                 .unwrap(),
             (first, false)
         );
-        let refused = Identity::agree(&store, &theirs, now(), None, &Wish::default())
+        let refused = Identity::agree(&store, &theirs, now(), None, &PiiRequest::default())
             .await
             .unwrap_err();
         assert!(
@@ -362,7 +362,7 @@ mod tests {
     async fn a_lake_treats_personal_data_in_one_way() {
         let store = store();
         let account = AccountId::new("a");
-        let wish = |mode, key: Option<&str>| Wish {
+        let wish = |mode, key: Option<&str>| PiiRequest {
             mode,
             key: key.and_then(Key::new),
         };
@@ -399,12 +399,13 @@ mod tests {
     async fn new_buckets_hold_from_the_day_after_tomorrow_on() {
         let store = store();
         let account = AccountId::new("a");
-        Identity::agree(&store, &account, now(), Some(2), &Wish::default())
+        Identity::agree(&store, &account, now(), Some(2), &PiiRequest::default())
             .await
             .unwrap();
-        let (identity, _) = Identity::agree(&store, &account, now(), Some(4), &Wish::default())
-            .await
-            .unwrap();
+        let (identity, _) =
+            Identity::agree(&store, &account, now(), Some(4), &PiiRequest::default())
+                .await
+                .unwrap();
         let buckets = ["2020-01-01", "2026-11-25", "2026-11-26", "2027-01-01"]
             .map(|date| identity.buckets_of(date.parse().unwrap()));
         assert_eq!(buckets, [2, 2, 4, 4]);

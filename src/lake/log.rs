@@ -93,7 +93,7 @@ impl Record {
     /// # Errors
     ///
     /// As [`Record::newest`]; [`CheckpointError::Contended`] after many lost races.
-    pub async fn commit(
+    pub async fn append(
         store: &Store,
         run_id: &str,
         now: Timestamp,
@@ -107,7 +107,7 @@ impl Record {
             // has landed stays in the sum of all later records, also where a listing lags.
             hit("before-record");
             match store.put(&path, next.encode()?, &Expected::Absent).await? {
-                PutOutcome::Landed(_) => {
+                PutOutcome::Written(_) => {
                     hit("after-record");
                     return Ok(next);
                 }
@@ -219,7 +219,7 @@ mod tests {
             .collect();
         let commits = deltas
             .iter()
-            .map(|delta| Record::commit(&store, "run", from_ms(0), delta));
+            .map(|delta| Record::append(&store, "run", from_ms(0), delta));
         for committed in futures::future::join_all(commits).await {
             committed.unwrap();
         }

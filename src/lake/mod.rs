@@ -4,19 +4,20 @@
 //! committed after the tables of all dates that it claims; every put that another run could also
 //! make is conditional ([`store`]).
 
+pub mod commit;
 pub mod derive;
 pub mod dimensions;
 pub mod finding;
 pub mod identity;
 pub mod inventory;
-pub mod land;
 pub mod layout;
 pub mod log;
-pub mod merge;
 pub mod parquet;
 pub mod raw;
 pub mod replay;
 pub mod rows;
+pub mod runs;
+pub mod spool;
 pub mod stamp;
 pub mod store;
 pub mod verify;
@@ -30,7 +31,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use crate::ids::AccountId;
-use crate::pii::{Mismatch, Wish};
+use crate::pii::{Mismatch, PiiRequest};
 use identity::{Identity, refuse_birth};
 use log::CheckpointError;
 use parquet::FileError;
@@ -182,7 +183,15 @@ impl Lake {
         buckets: Option<u32>,
         scratch: &Path,
     ) -> Result<Self, LakeError> {
-        Self::open_for(store, account, now, buckets, &Wish::default(), scratch).await
+        Self::open_for(
+            store,
+            account,
+            now,
+            buckets,
+            &PiiRequest::default(),
+            scratch,
+        )
+        .await
     }
 
     /// The same, where something is asked for personal data.
@@ -195,7 +204,7 @@ impl Lake {
         account: &AccountId,
         now: Timestamp,
         buckets: Option<u32>,
-        pii: &Wish,
+        pii: &PiiRequest,
         scratch: &Path,
     ) -> Result<Self, LakeError> {
         let _lock = make_way(&store).await?;

@@ -10,16 +10,16 @@ use arrow::array::StringViewArray;
 use jiff::Timestamp;
 
 use super::layout::Partition;
-use super::merge::wins;
 use super::parquet::{FileError, FileKind, ObjectWriter, read_raw};
 use super::rows::{KEY_COLUMNS, RawBuilders, RawColumns, RawObject, micros, summaries};
-use crate::extract::runs::{Place, SortedRuns, Summaries};
-use crate::extract::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
+use crate::lake::runs::{Place, SortedRuns, Summaries};
+use crate::observation::wins;
+use crate::observation::{Observation, Version};
 
 /// What the raw partition says of an execution after a merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredVersion {
     /// The scope of the observation that is kept.
     pub scope: Scope,
     /// When it was made.
@@ -38,7 +38,7 @@ pub struct Merge {
     /// Whether an observation won.
     pub has_winners: bool,
     /// What became of each execution observed, and what is kept of it.
-    pub kept: HashMap<PlanExecutionId, (Outcome, Kept)>,
+    pub kept: HashMap<PlanExecutionId, (Outcome, StoredVersion)>,
 }
 
 /// What became of an execution observed.
@@ -165,7 +165,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    fn kept(&self, outcome: Outcome) -> Kept {
+    fn kept(&self, outcome: Outcome) -> StoredVersion {
         let (version, scope) = match (&self.stored, outcome) {
             (Some(stored), Outcome::Unchanged) => (&stored.version, &stored.scope),
             _ => (&self.observation.version, &self.observation.scope),
@@ -177,7 +177,7 @@ impl<'a> Candidate<'a> {
         } else {
             version.observed
         };
-        Kept {
+        StoredVersion {
             scope: scope.clone(),
             observed: version.observed.max(seen),
             is_terminal: version.is_terminal,

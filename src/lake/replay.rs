@@ -7,7 +7,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::civil::Date;
 use tokio::sync::Semaphore;
 
-use super::derive::{Derived, Threads, Which};
+use super::derive::{Derived, Refresh, Threads};
 use super::layout::{self, Partition};
 use super::log::Record;
 use super::rows::RawObject;
@@ -79,23 +79,24 @@ impl Lake {
     pub async fn replay(
         &self,
         partitions: &[RawPartition],
-        which: Which,
+        refresh: Refresh,
         told: impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
-        self.replay_in_turns(partitions, which, LOCKED, told).await
+        self.replay_in_turns(partitions, refresh, LOCKED, told)
+            .await
     }
 
     async fn replay_in_turns(
         &self,
         partitions: &[RawPartition],
-        which: Which,
+        refresh: Refresh,
         turn: Duration,
         mut told: impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
         let mut waiting = partitions.iter().copied().peekable();
         let mut lock = self.store.lock(LOCK_PATIENCE).await?;
         loop {
-            self.derive_for(turn, &mut waiting, which, &mut told)
+            self.derive_for(turn, &mut waiting, refresh, &mut told)
                 .await?;
             if waiting.peek().is_none() {
                 break;
@@ -116,7 +117,7 @@ impl Lake {
         &self,
         turn: Duration,
         waiting: &mut Peekable<impl Iterator<Item = RawPartition>>,
-        which: Which,
+        refresh: Refresh,
         told: &mut impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
         let first = waiting.next();
@@ -131,7 +132,7 @@ impl Lake {
                 // The semaphore is never closed.
                 let _share = memory.acquire_many(kilobytes.min(AT_ONCE_KB)).await;
                 let threads = threads(bytes, at_once);
-                let derived = self.derive_stored(partition, which, threads).await?;
+                let derived = self.derive_stored(partition, refresh, threads).await?;
                 Ok::<_, LakeError>((partition, derived))
             })
             // One more, which is read while others are encoded and written.
@@ -146,7 +147,7 @@ impl Lake {
     pub(super) async fn derive_stored(
         &self,
         partition: Partition,
-        which: Which,
+        refresh: Refresh,
         threads: Threads,
     ) -> Result<Derived, LakeError> {
         let path = partition.raw();
@@ -154,7 +155,7 @@ impl Lake {
             return Ok(Derived::default());
         };
         let raw = RawObject::new(&path, bytes)?;
-        self.derive(partition, &raw, which, threads).await
+        self.derive(partition, &raw, refresh, threads).await
     }
 }
 
@@ -174,9 +175,9 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::extract::spool::Spool;
     use crate::ids::AccountId;
-    use crate::lake::land::tests::observation;
+    use crate::lake::commit::tests::observation;
+    use crate::lake::spool::Spool;
     use crate::lake::store::Store;
     use crate::window::from_ms;
 
@@ -194,7 +195,9 @@ mod tests {
             let partition = lake.identity().partition(&seen.id, seen.start);
             spool.push(partition, seen).unwrap();
         }
-        lake.land("run", 0, &mut spool, || true).await.unwrap();
+        lake.merge_spool("run", 0, &mut spool, || true)
+            .await
+            .unwrap();
         let partitions = lake.raw_partitions(Dates::default()).await.unwrap();
 
         let order = RefCell::new(Vec::new());
@@ -205,7 +208,7 @@ mod tests {
             order.borrow_mut().push("sync");
         };
         let mut locked = Some(locked);
-        let replay = lake.replay_in_turns(&partitions, Which::All, Duration::ZERO, |_, _| {
+        let replay = lake.replay_in_turns(&partitions, Refresh::All, Duration::ZERO, |_, _| {
             order.borrow_mut().push("partition");
             if let Some(locked) = locked.take() {
                 locked.send(()).unwrap();

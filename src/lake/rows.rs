@@ -13,10 +13,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::parquet::{FileError, FileKind, read_raw};
-use super::raw::Kept;
+use super::raw::StoredVersion;
 use super::stamp::Stamp;
-use crate::extract::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
+use crate::observation::{Observation, Version};
 use crate::schema::raw_schema;
 use crate::tables::RawRow;
 use crate::window::from_ms;
@@ -283,13 +283,13 @@ pub fn each_batch(
 pub fn open_rows(
     path: &str,
     raw: &RawObject,
-) -> Result<HashMap<PlanExecutionId, (Timestamp, Kept)>, FileError> {
+) -> Result<HashMap<PlanExecutionId, (Timestamp, StoredVersion)>, FileError> {
     let mut open = HashMap::new();
     for batch in read_raw(path, raw.bytes.clone(), &KEY_COLUMNS)? {
         let batch = batch?;
         let rows = RawColumns::of(path, &batch)?;
         for at in (0..batch.num_rows()).filter(|at| !rows.is_terminal.value(*at)) {
-            let kept = Kept {
+            let kept = StoredVersion {
                 scope: Scope::new(rows.org.value(at), rows.project.value(at)),
                 observed: micros(rows.observed.value(at)),
                 is_terminal: false,

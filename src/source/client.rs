@@ -29,7 +29,7 @@ use super::governor::Governor;
 use super::http::{Http, Request};
 use super::listing::{Element, ListPage, OrgEntry, ProjectEntry};
 use super::page::Page;
-use super::retry::{RetryPolicy, Tried};
+use super::retry::{RetryPolicy, RetryState};
 use super::wire::{ExecutionsQuery, members, missing, scan};
 
 /// Elements asked for in one page of a list: what every server allows, whichever text is right.
@@ -160,7 +160,7 @@ impl Client {
     /// [`SourceError::TooDeep`] beyond 10,000 rows of a window, [`SourceError::PageGone`] where
     /// rows vanished meanwhile; see also [`SourceError::wants_smaller_page`].
     pub async fn executions(&self, query: &ExecutionsQuery<'_>) -> Result<Page, SourceError> {
-        self.executions_after(query, Tried::default()).await
+        self.executions_after(query, RetryState::default()).await
     }
 
     /// Asks for the oldest execution of a window, and so for how many it holds.
@@ -188,7 +188,7 @@ impl Client {
     pub async fn executions_after(
         &self,
         query: &ExecutionsQuery<'_>,
-        tried: Tried,
+        tried: RetryState,
     ) -> Result<Page, SourceError> {
         let mut url = self.url(&["pipeline", "api", "pipelines", "execution", "summary"]);
         url.query_pairs_mut()
@@ -210,7 +210,7 @@ impl Client {
     }
 
     /// Whether a further request may follow those that failed.
-    pub fn has_patience(&self, tried: Tried) -> bool {
+    pub fn has_patience(&self, tried: RetryState) -> bool {
         self.retry.allows(tried)
     }
 
@@ -348,7 +348,7 @@ impl Client {
             body: None,
             retry: self.retry,
             can_shrink: false,
-            tried: Tried::default(),
+            tried: RetryState::default(),
         }
     }
 

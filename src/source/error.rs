@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::retry::Tried;
+use super::retry::RetryState;
 use crate::causes::chain;
 
 /// The endpoints that are read.
@@ -115,7 +115,7 @@ pub enum SourceError {
         #[source]
         cause: Cause,
         /// What a further request for the same purpose begins with.
-        so_far: Box<Tried>,
+        so_far: Box<RetryState>,
     },
     /// The key holds characters that no header can carry, such as a line break, or is empty.
     #[error("the API key is empty or holds characters that no header can carry")]

@@ -18,7 +18,9 @@ use super::clock::ServerClock;
 use super::counts::Counters;
 use super::error::{Cause, Place, SourceError};
 use super::governor::{Governor, Pass};
-use super::retry::{Refusal, RetryPolicy, Tried, Tries, Verdict, classify, http_date, retry_after};
+use super::retry::{
+    Attempts, Refusal, RetryPolicy, RetryState, Verdict, classify, http_date, retry_after,
+};
 use super::wire::ErrorBody;
 
 /// The most that is read of one answer. Pages shrink when theirs is larger.
@@ -60,7 +62,7 @@ pub(super) struct Request {
     /// Whether the reader can ask for a smaller page instead.
     pub(super) can_shrink: bool,
     /// What was tried in vain before, for the same purpose.
-    pub(super) tried: Tried,
+    pub(super) tried: RetryState,
 }
 
 /// An answer that came whole.
@@ -97,7 +99,7 @@ impl Http {
         T: Send + 'static,
         D: Fn(&Answer) -> Result<T, Unusable> + Clone + Send + 'static,
     {
-        let mut tries = Tries::new(ask.retry, ask.can_shrink, ask.tried);
+        let mut tries = Attempts::new(ask.retry, ask.can_shrink, ask.tried);
         let mut was_refused = false;
         tokio::time::sleep(ask.tried.wait()).await;
         loop {

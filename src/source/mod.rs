@@ -25,5 +25,5 @@ pub use counts::{EndpointCounts, RequestCounts};
 pub use error::{Cause, Endpoint, Place, SourceError};
 pub use listing::{OrgEntry, ProjectEntry};
 pub use page::{Page, PageRow};
-pub use retry::{RetryPolicy, Tried};
+pub use retry::{RetryPolicy, RetryState};
 pub use wire::ExecutionsQuery;

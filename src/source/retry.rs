@@ -44,7 +44,7 @@ impl Default for RetryPolicy {
 
 /// What was tried in vain for one purpose so far: requests that share it share one patience.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tried {
+pub struct RetryState {
     failed: u32,
     rate_limited: u32,
     spent: Duration,
@@ -170,17 +170,17 @@ pub(super) fn http_date(text: &str) -> Option<Timestamp> {
 
 /// The tries of one request so far: bounded by number and by time.
 #[derive(Debug)]
-pub(super) struct Tries {
+pub(super) struct Attempts {
     policy: RetryPolicy,
     /// Whether the reader can ask for a smaller page instead.
     can_shrink: bool,
     /// Failures before this request that count as its own.
-    earlier: Tried,
-    now: Tried,
+    earlier: RetryState,
+    now: RetryState,
 }
 
-impl Tries {
-    pub(super) fn new(policy: RetryPolicy, can_shrink: bool, earlier: Tried) -> Self {
+impl Attempts {
+    pub(super) fn new(policy: RetryPolicy, can_shrink: bool, earlier: RetryState) -> Self {
         Self {
             policy,
             can_shrink,
@@ -195,7 +195,7 @@ impl Tries {
     }
 
     /// What was tried so far, earlier requests included.
-    pub(super) fn tried(&self) -> Tried {
+    pub(super) fn tried(&self) -> RetryState {
         self.now
     }
 
@@ -249,14 +249,14 @@ impl Tries {
 
 impl RetryPolicy {
     /// Whether one more attempt may follow those that failed.
-    pub(super) fn allows(&self, tried: Tried) -> bool {
+    pub(super) fn allows(&self, tried: RetryState) -> bool {
         tried.failed < self.attempts
             && tried.rate_limited < self.rate_limited_attempts
             && tried.spent < self.patience
     }
 }
 
-impl Tried {
+impl RetryState {
     /// Attempts, those that were rate limited included.
     pub(super) fn attempts(self) -> u32 {
         self.failed + self.rate_limited
@@ -381,7 +381,7 @@ mod tests {
             first_delay: Duration::from_millis(1),
             ..RetryPolicy::default()
         };
-        let mut tries = Tries::new(policy, false, Tried::default());
+        let mut tries = Attempts::new(policy, false, RetryState::default());
         for _ in 0..10 {
             tries.fail(&rate_limit(), Duration::ZERO, Duration::ZERO, 0.0);
             assert!(tries.go_on(&rate_limit()));
@@ -399,7 +399,8 @@ mod tests {
     fn a_page_that_may_be_too_large_is_given_back_soon() {
         let cause = Cause::TooLarge { limit: 1 };
         for (can_shrink, attempts) in [(true, 2), (false, 6)] {
-            let mut tries = Tries::new(RetryPolicy::default(), can_shrink, Tried::default());
+            let mut tries =
+                Attempts::new(RetryPolicy::default(), can_shrink, RetryState::default());
             let mut count = 0;
             while tries.go_on(&cause) {
                 tries.fail(&cause, Duration::ZERO, Duration::ZERO, 0.0);
@@ -413,9 +414,10 @@ mod tests {
     fn pages_of_ever_smaller_sizes_share_one_patience() {
         let cause = Cause::TooLarge { limit: 1 };
         let policy = RetryPolicy::default();
-        let (mut so_far, mut attempts, mut waited) = (Tried::default(), Vec::new(), Duration::ZERO);
+        let (mut so_far, mut attempts, mut waited) =
+            (RetryState::default(), Vec::new(), Duration::ZERO);
         while policy.allows(so_far) {
-            let mut tries = Tries::new(policy, true, so_far);
+            let mut tries = Attempts::new(policy, true, so_far);
             while tries.go_on(&cause) {
                 waited += tries.fail(&cause, Duration::ZERO, Duration::ZERO, 1.0);
             }
@@ -432,7 +434,7 @@ mod tests {
             steps in prop::collection::vec((any::<bool>(), 0_u64..200, 0.0..1.0_f64), 0..60)
         ) {
             let policy = RetryPolicy::default();
-            let mut tries = Tries::new(policy, false, Tried::default());
+            let mut tries = Attempts::new(policy, false, RetryState::default());
             let mut spent = Duration::ZERO;
             for (is_rate_limit, floor, random) in steps {
                 let cause = if is_rate_limit { rate_limit() } else { broken() };

@@ -8,10 +8,10 @@ use std::borrow::Cow;
 
 use crate::scan::Value;
 
+use super::buffers::Buffers;
 use super::json::object;
 use super::leaf;
 use super::members;
-use super::room::Room;
 use super::summary::{Field, Summary};
 use crate::drift::Drift;
 use crate::status;
@@ -118,18 +118,22 @@ impl<'a> Ids<'a> {
 
 /// Memory of one graph that the next one uses again.
 #[derive(Default)]
-pub(super) struct GraphRoom {
-    members: Room<(Cow<'static, str>, Value<'static>)>,
-    nodes: Room<Node<'static>>,
-    ahead: Room<usize>,
-    rows: Room<usize>,
-    no_rows: Room<(Cow<'static, str>, Cow<'static, str>)>,
+pub(super) struct GraphBuffers {
+    members: Buffers<(Cow<'static, str>, Value<'static>)>,
+    nodes: Buffers<Node<'static>>,
+    ahead: Buffers<usize>,
+    rows: Buffers<usize>,
+    no_rows: Buffers<(Cow<'static, str>, Cow<'static, str>)>,
     text: String,
 }
 
 impl<'a> Graph<'a> {
     /// Takes the graph out of a summary. Nodes that are no rows go back to the rest of it.
-    pub(super) fn take(summary: &mut Summary<'a>, room: &mut GraphRoom, drift: &mut Drift) -> Self {
+    pub(super) fn take(
+        summary: &mut Summary<'a>,
+        room: &mut GraphBuffers,
+        drift: &mut Drift,
+    ) -> Self {
         let Some(map) = summary.fields.take(Field::LayoutNodeMap) else {
             return Self::default();
         };
@@ -188,7 +192,7 @@ impl<'a> Graph<'a> {
     /// Hands over the stages in their order.
     pub(super) fn each_stage(
         self,
-        room: &mut GraphRoom,
+        room: &mut GraphBuffers,
         mut each: impl FnMut(Stage<'_>, NodeFields<'a>),
     ) {
         let Self { mut nodes, rows } = self;
@@ -211,7 +215,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-impl GraphRoom {
+impl GraphBuffers {
     /// Takes the memory of what went back to the rest of a summary.
     pub(super) fn keep(&mut self, summary: Summary<'_>) {
         let text = summary.fields.into_memory();

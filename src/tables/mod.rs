@@ -17,6 +17,7 @@ use crate::ids::AccountId;
 use crate::scan;
 use crate::schema::Table;
 
+mod buffers;
 mod columns;
 mod commits;
 mod deployments;
@@ -28,7 +29,6 @@ mod leaf;
 mod members;
 mod modules;
 mod names;
-mod room;
 mod stages;
 mod summary;
 #[cfg(test)]
@@ -65,8 +65,8 @@ pub type Batches = [(Table, RecordBatch); 4];
 pub struct ExecutionTables {
     account: AccountId,
     scanner: scan::Scanner,
-    graph_room: graph::GraphRoom,
-    commit_room: modules::CommitRoom,
+    graph_room: graph::GraphBuffers,
+    commit_room: modules::CommitBuffers,
     stages: stages::Stages,
     deployments: deployments::Deployments,
     commits: commits::Commits,
@@ -82,8 +82,8 @@ impl ExecutionTables {
         Self {
             account: account.clone(),
             scanner: scan::Scanner::default(),
-            graph_room: graph::GraphRoom::default(),
-            commit_room: modules::CommitRoom::default(),
+            graph_room: graph::GraphBuffers::default(),
+            commit_room: modules::CommitBuffers::default(),
             stages: stages::Stages::default(),
             deployments: deployments::Deployments::default(),
             commits: commits::Commits::default(),

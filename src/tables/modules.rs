@@ -6,9 +6,9 @@ use std::borrow::Cow;
 
 use crate::scan::Value;
 
+use super::buffers::Buffers;
 use super::json::object;
 use super::leaf;
-use super::room::Room;
 use crate::drift::Drift;
 
 object! {
@@ -86,7 +86,7 @@ pub(super) struct Build<'a> {
 }
 
 /// Memory of the commits of one execution that the next one uses again.
-pub(super) type CommitRoom = Room<Commit<'static>>;
+pub(super) type CommitBuffers = Buffers<Commit<'static>>;
 
 /// One commit that an execution names.
 pub(super) struct Commit<'a> {
@@ -100,7 +100,11 @@ pub(super) struct Commit<'a> {
 
 impl<'a> Modules<'a> {
     /// Reads `moduleInfo`.
-    pub(super) fn read(raw: Option<Value<'a>>, room: &mut CommitRoom, drift: &mut Drift) -> Self {
+    pub(super) fn read(
+        raw: Option<Value<'a>>,
+        room: &mut CommitBuffers,
+        drift: &mut Drift,
+    ) -> Self {
         let Some(raw) = raw else {
             return Self::default();
         };
@@ -120,7 +124,7 @@ impl<'a> Modules<'a> {
 }
 
 impl<'a> Build<'a> {
-    fn read(mut ci: Ci<'a>, room: &mut CommitRoom, drift: &mut Drift) -> Self {
+    fn read(mut ci: Ci<'a>, room: &mut CommitBuffers, drift: &mut Drift) -> Self {
         let mut info: CiInfo<'a> = ci.object(CiField::Info, drift);
         let mut pushed: Hook<'a> = info.object(CiInfoField::Branch, drift);
         let mut pull_request: Hook<'a> = info.object(CiInfoField::PullRequest, drift);

@@ -330,7 +330,7 @@ fn rights_that_are_lost_close_no_gap_and_give_no_execution_up() {
     for _ in 0..4 {
         sim.advance(SignedDuration::from_hours(1));
         let report = sim.sync(&lake, &[]).expect(0).json();
-        assert_eq!((&report["gaps"], &report["given_up"]), (&gaps, &json!(0)));
+        assert_eq!((&report["gaps"], &report["abandoned"]), (&gaps, &json!(0)));
     }
     sim.faults().clear();
     sim.advance(SignedDuration::from_mins(15));

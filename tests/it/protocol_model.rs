@@ -1,10 +1,10 @@
-//! Every interleaving of the protocol of `lake::land`, over the functions that really decide.
+//! Every interleaving of the protocol of `lake::commit`, over the functions that really decide.
 //!
 //! Runs are little machines whose steps are single requests to a store; the explorer takes each
 //! step of each run in every order, loses answers to puts that landed, fails puts that did not, and
 //! lets a put land after its run gave it up. A run that dies is one that takes no further step, so in
 //! every state all runs are taken for dead, and a clean run must make the lake right. What a run
-//! decides comes from `lake::raw::merge`, `lake::land::fate` and `checkpoint::State::apply`.
+//! decides comes from `lake::raw::merge`, `lake::commit::open_update` and `checkpoint::State::apply`.
 //!
 //! An execution was open at first, ended, and was opened again (a retry in place) or edited; runs
 //! see it as of different times, some through a replica that lags.
@@ -13,14 +13,14 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
-use harness_lake::checkpoint::{Delta, Fate, State};
-use harness_lake::extract::runs::SortedRuns;
-use harness_lake::extract::{Observation, Version};
+use harness_lake::checkpoint::{Delta, OpenUpdate, State};
 use harness_lake::ids::{PlanExecutionId, Scope};
-use harness_lake::lake::land::fate as fate_of;
+use harness_lake::lake::commit::open_update as fate_of;
 use harness_lake::lake::layout::Partition;
-use harness_lake::lake::merge::REOPEN_AFTER_MS;
-use harness_lake::lake::raw::{Kept, merge};
+use harness_lake::lake::raw::{StoredVersion, merge};
+use harness_lake::lake::runs::SortedRuns;
+use harness_lake::observation::REOPEN_AFTER_MS;
+use harness_lake::observation::{Observation, Version};
 use harness_lake::window::{Coverage, Window, from_ms};
 
 /// Two partitions at most, each with one execution.
@@ -185,7 +185,7 @@ struct World {
 /// The real functions, each asked once for each question.
 #[derive(Default)]
 struct Rules {
-    merges: HashMap<(Option<u8>, u8), (bool, Kept)>,
+    merges: HashMap<(Option<u8>, u8), (bool, StoredVersion)>,
     states: Vec<State>,
     deltas: Vec<Delta>,
     applied: HashMap<(u8, usize), u8>,
@@ -223,7 +223,7 @@ fn window(run: usize) -> Window {
 
 impl Rules {
     /// Whether an observation replaces the stored one, and what is kept.
-    fn merge(&mut self, stored: Option<u8>, seen: u8) -> (bool, Kept) {
+    fn merge(&mut self, stored: Option<u8>, seen: u8) -> (bool, StoredVersion) {
         self.merges
             .entry((stored, seen))
             .or_insert_with(|| {
@@ -345,9 +345,9 @@ impl Model<'_> {
             world.history[date][1] = shows;
             world.tables[date] = [Some(object); TABLES];
             let (_, kept) = self.rules.merge(None, shows);
-            delta.fates.extend(fate(date, kept, 1));
+            delta.open_updates.extend(open_update(date, kept, 1));
         }
-        if !delta.fates.is_empty() {
+        if !delta.open_updates.is_empty() {
             let state = self.rules.apply(empty, delta);
             world.records.push((state, (9, 1)));
         }
@@ -363,7 +363,7 @@ impl Model<'_> {
         if let Some(put) = world.late {
             let mut landed = world.clone();
             landed.late = None;
-            land(&mut landed, put);
+            apply_put(&mut landed, put);
             steps.push(("a put that was given up reaches the store", landed));
         }
         steps
@@ -559,7 +559,7 @@ impl Model<'_> {
     /// The outcomes of a put: done and told; done and not told; not done; done later.
     fn send(&mut self, world: &World, run: usize, put: Put, steps: &mut Vec<Step>) {
         let mut after = world.clone();
-        if !land(&mut after, put) {
+        if !apply_put(&mut after, put) {
             after.runs[run].next = Next::ReadBack(put);
             steps.push(("a put is refused", after));
             return;
@@ -629,7 +629,7 @@ impl Model<'_> {
                 delta.covered.clear();
                 if revision != 0 && !version(shows).is_terminal {
                     let (_, kept) = self.rules.merge(Some(shows), shows);
-                    delta.fates.extend(fate(date, kept, revision));
+                    delta.open_updates.extend(open_update(date, kept, revision));
                 }
                 continue;
             };
@@ -637,7 +637,9 @@ impl Model<'_> {
                 Protocol::AsThisRunSaw => self.rules.merge(None, seen),
                 _ => self.rules.merge(here.stored[date], seen),
             };
-            delta.fates.extend(fate(date, kept, here.raw[date].0));
+            delta
+                .open_updates
+                .extend(open_update(date, kept, here.raw[date].0));
         }
         delta
     }
@@ -833,7 +835,11 @@ impl Run {
 }
 
 /// What the checkpoint is told of the execution of a date.
-fn fate(date: usize, mut kept: Kept, revision: u8) -> Vec<(PlanExecutionId, Fate)> {
+fn open_update(
+    date: usize,
+    mut kept: StoredVersion,
+    revision: u8,
+) -> Vec<(PlanExecutionId, OpenUpdate)> {
     kept.revision = revision.into();
     vec![(id(date), fate_of(from_ms(0), kept))]
 }
@@ -855,7 +861,7 @@ fn object(world: &World, place: Place) -> Option<Object> {
 }
 
 /// Takes a put as a store does: only where what it expects stands.
-fn land(world: &mut World, put: Put) -> bool {
+fn apply_put(world: &mut World, put: Put) -> bool {
     let there = object(world, put.place);
     if there.map(|there| there.tag) != put.expected {
         return false;

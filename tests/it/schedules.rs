@@ -14,16 +14,16 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use futures::TryStreamExt;
 use futures::future::poll_fn;
 use harness_lake::checkpoint::{Delta, State};
-use harness_lake::extract::spool::Spool;
-use harness_lake::extract::{Observation, Version};
 use harness_lake::ids::{AccountId, PlanExecutionId, Scope};
-use harness_lake::lake::derive::{Threads, Which};
-use harness_lake::lake::land::Recovered;
+use harness_lake::lake::commit::Recovered;
+use harness_lake::lake::derive::{Refresh, Threads};
 use harness_lake::lake::layout::{self, Partition};
 use harness_lake::lake::log::Record;
 use harness_lake::lake::rows::RawObject;
+use harness_lake::lake::spool::Spool;
 use harness_lake::lake::store::Store;
 use harness_lake::lake::{Lake, LakeError};
+use harness_lake::observation::{Observation, Version};
 use harness_lake::schema::Table;
 use harness_lake::source::content_hash;
 use harness_lake::window::{Coverage, Window, from_ms};
@@ -162,7 +162,7 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
         return replay(&lake).await;
     };
     let Recovered { landed, lists } = lake.recover(clock, || true).await?.unwrap();
-    let mut recovered = landed.fates;
+    let mut recovered = landed.open_updates;
     let parts = spools.len();
     for (part, observations) in (0..).zip(spools) {
         let mut spool = Spool::new(&scratch);
@@ -174,13 +174,13 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
         }
         let run_id = format!("run{run}");
         let mut landed = lake
-            .land(&run_id, part, &mut spool, || true)
+            .merge_spool(&run_id, part, &mut spool, || true)
             .await?
             .unwrap();
         let mut known = std::mem::take(&mut recovered);
-        known.append(&mut landed.fates);
+        known.append(&mut landed.open_updates);
         let mut delta = Delta {
-            fates: known,
+            open_updates: known,
             ..Delta::default()
         };
         if part as usize + 1 == parts {
@@ -200,7 +200,7 @@ async fn replay(lake: &Lake) -> Result<(), LakeError> {
             continue;
         };
         let raw = RawObject::new(&found.path, bytes)?;
-        lake.derive(partition_of(&found.path), &raw, Which::All, Threads::One)
+        lake.derive(partition_of(&found.path), &raw, Refresh::All, Threads::One)
             .await?;
     }
     Ok(())
@@ -625,7 +625,7 @@ async fn check_end(
     assert_eq!(open, expected, "seed {seed}: the open list");
 }
 
-/// Tries every second seed, so that two cores share the work.
+/// Attempts every second seed, so that two cores share the work.
 fn try_seeds(parity: u64) {
     #[expect(clippy::disallowed_methods, reason = "no setting of the program")]
     let only = std::env::var("HARNESS_LAKE_SEED").ok();

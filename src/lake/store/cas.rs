@@ -25,7 +25,7 @@ pub enum Expected {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PutOutcome {
     /// The body stands there, in this version.
-    Landed(Tag),
+    Written(Tag),
     /// Another run was faster; what it wrote stands there.
     Lost,
 }
@@ -74,7 +74,7 @@ impl Store {
     ) -> Result<Option<PutOutcome>, StoreError> {
         let there = self.get(path).await?;
         Ok(match (there, expected) {
-            (Some((bytes, tag)), _) if bytes == *body => Some(PutOutcome::Landed(tag)),
+            (Some((bytes, tag)), _) if bytes == *body => Some(PutOutcome::Written(tag)),
             (Some((_, tag)), Expected::Version(expected)) if tag == *expected => None,
             (None, Expected::Absent) => None,
             (Some(_) | None, _) => Some(PutOutcome::Lost),
@@ -95,7 +95,7 @@ impl Store {
             // On a disk the answer is certain.
             return Ok(
                 match local::put(folder, path, body, onto, self.held.keep()).await? {
-                    Written::Done(tag) => PutOutcome::Landed(tag),
+                    Written::Done(tag) => PutOutcome::Written(tag),
                     Written::Refused => PutOutcome::Lost,
                 },
             );
@@ -108,7 +108,7 @@ impl Store {
             }),
         };
         match self.put_object(path, body, mode).await {
-            Ok(result) => Ok(PutOutcome::Landed(self.tagged(path, result.e_tag)?)),
+            Ok(result) => Ok(PutOutcome::Written(self.tagged(path, result.e_tag)?)),
             Err(source) => Err(self.failed("write", path, source)),
         }
     }
@@ -161,11 +161,11 @@ mod tests {
                     .unwrap()
             }
         };
-        let PutOutcome::Landed(first) = put("1", Expected::Absent).await else {
+        let PutOutcome::Written(first) = put("1", Expected::Absent).await else {
             panic!("created")
         };
         assert_eq!(put("2", Expected::Absent).await, PutOutcome::Lost);
-        let PutOutcome::Landed(_) = put("3", Expected::Version(first.clone())).await else {
+        let PutOutcome::Written(_) = put("3", Expected::Version(first.clone())).await else {
             panic!("replaced")
         };
         assert_eq!(put("4", Expected::Version(first)).await, PutOutcome::Lost);
@@ -179,7 +179,7 @@ mod tests {
         store.overwrite("a/b", body.clone()).await.unwrap();
         let landing = store.put("a/b", body, &Expected::Absent).await.unwrap();
         assert!(
-            matches!(landing, PutOutcome::Landed(_)),
+            matches!(landing, PutOutcome::Written(_)),
             "an earlier try of the same put created it"
         );
     }

@@ -54,7 +54,7 @@ impl Store {
         let racers = (0..RACERS).map(|n| self.put(path, body(n), &Expected::Absent));
         let mut winners = Vec::new();
         for landing in join_all(racers).await {
-            if let PutOutcome::Landed(tag) = landing? {
+            if let PutOutcome::Written(tag) = landing? {
                 winners.push(tag);
             }
         }

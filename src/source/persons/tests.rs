@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::rules::{LONGEST, folded, has_names_for_keys, is_person};
 use super::*;
-use crate::pii::{Key, Wish};
+use crate::pii::{Key, PiiRequest};
 
 /// Stands in every value that must not survive.
 const MARK: &str = "Müller-Mark";
@@ -15,7 +15,7 @@ const MARK_NUMBER: i64 = 8_642_097_531;
 
 fn hash() -> Treatment {
     let key = Key::new("a key that is long enough");
-    let wish = Wish { mode: None, key };
+    let wish = PiiRequest { mode: None, key };
     wish.agree(&wish.policy()).unwrap()
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Observation, Version};
 use crate::ids::{PlanExecutionId, Scope};
+use crate::observation::{Observation, Version};
 
 /// Observations of one partition.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ struct SortedRun {
 /// Observations in scratch, in their order: one zstd frame of their heads, and then of the lengths and texts of
 /// their summaries.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(crate) struct Stored {
     section: Section,
     rows: usize,
     /// Bytes of heads.

@@ -8,17 +8,17 @@ use tokio::time::Instant;
 
 use super::{StopSignal, or_stop};
 use crate::causes::chain;
-use crate::checkpoint::{Delta, Fate, ScopeError, ScopeNews};
+use crate::checkpoint::{Delta, OpenUpdate, ScopeError, ScopeNews};
 use crate::error::{Code, Error, code_of_source};
-use crate::extract::Observation;
 use crate::extract::discover::Unlisted;
 use crate::extract::fanout::{Event, ScopeDone};
-use crate::extract::spool::Spool;
 use crate::ids::Scope;
 use crate::lake::layout::Partition;
 use crate::lake::log::Record;
+use crate::lake::spool::Spool;
 use crate::lake::store::LockGuard;
 use crate::lake::{LOCK_PATIENCE, Lake};
+use crate::observation::Observation;
 use crate::progress::Progress;
 use crate::report::{Failure, Report, SuspiciouslyEmpty};
 
@@ -35,7 +35,7 @@ const SPOOL_TIME: Duration = Duration::from_secs(300);
 const AFTER_SIGNAL: Duration = Duration::from_secs(6);
 
 /// Takes in what a run reads.
-pub(super) struct Landing<'a> {
+pub(super) struct Committer<'a> {
     pub(super) delta: Delta,
     pub(super) report: &'a mut Report,
     spool: Spool<Partition>,
@@ -52,7 +52,7 @@ pub(super) struct Landing<'a> {
     is_cut_short: bool,
 }
 
-impl<'a> Landing<'a> {
+impl<'a> Committer<'a> {
     /// Begins with nothing. `now` is by the source's clock.
     pub(super) fn new(
         lake: &'a Lake,
@@ -82,16 +82,22 @@ impl<'a> Landing<'a> {
                 progress.rows(rows.observations.len());
                 self.report.drift.add(rows.drift);
                 for (id, open) in rows.undated {
-                    self.delta.fates.insert(id, Fate::Open(Box::new(open)));
+                    self.delta
+                        .open_updates
+                        .insert(id, OpenUpdate::Open(Box::new(open)));
                 }
                 for observation in rows.observations {
                     self.push(observation)?;
                 }
             }
-            Event::Whole(scope, window) => self.delta.covered.entry(scope).or_default().add(window),
-            Event::Gap(scope, window) => self.delta.gaps.entry(scope).or_default().add(window),
-            Event::Missed(id, at) => {
-                self.delta.fates.insert(id, Fate::Missed(at));
+            Event::WindowComplete(scope, window) => {
+                self.delta.covered.entry(scope).or_default().add(window)
+            }
+            Event::WindowIncomplete(scope, window) => {
+                self.delta.gaps.entry(scope).or_default().add(window)
+            }
+            Event::PollMissed(id, at) => {
+                self.delta.open_updates.insert(id, OpenUpdate::Missing(at));
             }
             Event::Done(done) => {
                 progress.part();
@@ -100,7 +106,7 @@ impl<'a> Landing<'a> {
         }
         let is_full = SPOOL_BYTES <= self.spool.on_disk() || SPOOL_ROWS <= self.spool.rows();
         if is_full || SPOOL_TIME <= self.since.elapsed() {
-            self.commit().await?;
+            self.flush().await?;
         }
         Ok(())
     }
@@ -164,7 +170,7 @@ impl<'a> Landing<'a> {
     ///
     /// [`Error::Interrupted`] where a signal came and the time after it did not suffice: nothing of
     /// this spool is committed, and the next run reads it again.
-    pub(super) async fn commit(&mut self) -> Result<Record, Error> {
+    pub(super) async fn flush(&mut self) -> Result<Record, Error> {
         if self.is_cut_short {
             return Err(Error::Interrupted);
         }
@@ -173,13 +179,13 @@ impl<'a> Landing<'a> {
         let may_go_on = may_go_on(self.stop.clone());
         let landed = self
             .lake
-            .land(run_id, self.part, &mut self.spool, may_go_on)
+            .merge_spool(run_id, self.part, &mut self.spool, may_go_on)
             .await?;
         let Some(mut landed) = landed else {
             self.is_cut_short = true;
             return Err(Error::Interrupted);
         };
-        self.delta.fates.append(&mut landed.fates);
+        self.delta.open_updates.append(&mut landed.open_updates);
         let (record, files) = self.lake.commit(run_id, self.now, &self.delta).await?;
         self.report.add(landed);
         self.report.add_files(files);
@@ -334,15 +340,20 @@ mod tests {
         let account = lake.account().clone();
         let mut report = Report::begin("run".to_owned(), "sync", account, from_ms(0));
         let (_signal, stop) = watch::channel(true);
-        let mut landing = Landing::new(&lake, &mut report, stop, from_ms(0));
+        let mut committer = Committer::new(&lake, &mut report, stop, from_ms(0));
         let window = Window::new(from_ms(0), from_ms(1)).unwrap();
         let scope = Scope::new("org", "project");
-        landing.delta.covered.entry(scope).or_default().add(window);
-        landing.is_cut_short = true;
-        assert!(matches!(landing.commit().await, Err(Error::Interrupted)));
+        committer
+            .delta
+            .covered
+            .entry(scope)
+            .or_default()
+            .add(window);
+        committer.is_cut_short = true;
+        assert!(matches!(committer.flush().await, Err(Error::Interrupted)));
         assert_eq!(Record::newest(lake.store()).await.unwrap().number, 0);
-        landing.is_cut_short = false;
-        landing.commit().await.unwrap();
+        committer.is_cut_short = false;
+        committer.flush().await.unwrap();
         assert_eq!(Record::newest(lake.store()).await.unwrap().number, 1);
     }
 
@@ -352,17 +363,17 @@ mod tests {
         let account = lake.account().clone();
         let mut report = Report::begin("run".to_owned(), "backfill", account, from_ms(0));
         let (_signal, stop) = watch::channel(false);
-        let mut landing = Landing::new(&lake, &mut report, stop, from_ms(10));
+        let mut committer = Committer::new(&lake, &mut report, stop, from_ms(10));
         let scope = Scope::new("org", "project");
         let done = |at, failure| ScopeDone {
             observed: Some(from_ms(at)),
             failure,
             ..ScopeDone::failed(scope.clone(), SourceError::InvalidKey)
         };
-        landing.done(done(20, None));
-        landing.done(done(30, Some(SourceError::InvalidKey)));
-        landing.done(done(40, None));
-        let record = landing.commit().await.unwrap();
+        committer.done(done(20, None));
+        committer.done(done(30, Some(SourceError::InvalidKey)));
+        committer.done(done(40, None));
+        let record = committer.flush().await.unwrap();
         let known = &record.state.scopes[&scope];
         assert_eq!(known.last_error.as_ref().unwrap().at, from_ms(30));
         assert_eq!(known.last_success, Some(from_ms(20)));

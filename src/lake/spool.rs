@@ -7,8 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Observation;
 use super::runs::{SortedRuns, Stored};
+use crate::observation::Observation;
 
 /// Observations by partition `P`, in memory up to a limit, then in a file of `scratch`.
 #[derive(Debug)]
@@ -131,8 +131,8 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::extract::Version;
     use crate::ids::{PlanExecutionId, Scope};
+    use crate::observation::Version;
     use crate::window::from_ms;
 
     fn observation(n: usize, size: usize) -> Observation {

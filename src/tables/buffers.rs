@@ -1,15 +1,15 @@
 //! Memory that is used again: threads that decode and encode would wait for each other to have some.
 
 /// The memory of a list, for the next one.
-pub(super) struct Room<T>(Vec<T>);
+pub(super) struct Buffers<T>(Vec<T>);
 
-impl<T> Default for Room<T> {
+impl<T> Default for Buffers<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T> Room<T> {
+impl<T> Buffers<T> {
     /// An empty list with the memory, for items that differ in their lifetime.
     pub(super) fn list<U>(&mut self) -> Vec<U> {
         emptied(std::mem::take(&mut self.0))
@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn memory_is_kept_from_list_to_list() {
-        let mut room = Room::<&'static str>::default();
+        let mut room = Buffers::<&'static str>::default();
         let mut list = room.list::<&str>();
         list.reserve(100);
         let (memory, capacity) = (list.as_ptr(), list.capacity());

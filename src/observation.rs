@@ -1,8 +1,52 @@
-//! Which of two observations of an execution the raw partition keeps. Pure.
+//! An observation of an execution, and the merge rule: which of two observations a raw partition keeps. Pure.
 
 use std::cmp::Ordering;
 
-use crate::extract::Version;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::ids::{PlanExecutionId, Scope};
+
+/// A summary with the time at which the answer that held it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// The execution.
+    pub id: PlanExecutionId,
+    /// The scope that it was listed under.
+    pub scope: Scope,
+    /// `start_ts`; its UTC date is the partition.
+    pub start: Timestamp,
+    /// What decides whether it replaces what is stored.
+    pub version: Version,
+    /// When the execution was first seen, with whatever content, as far as this tells: not after
+    /// `version.observed`.
+    pub first_observed: Timestamp,
+    /// The summary as it came: one JSON object.
+    pub summary: Bytes,
+}
+
+impl Observation {
+    /// What raw partitions are ordered by: organization, project, start in microseconds, id.
+    pub fn order(&self) -> (&str, &str, i64, &str) {
+        (
+            self.scope.org.as_str(),
+            self.scope.project.as_str(),
+            self.start.as_microsecond(),
+            self.id.as_str(),
+        )
+    }
+}
+
+/// What decides between two observations of one execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// When the answer that held it was made.
+    pub observed: Timestamp,
+    /// Hash of the content; equal content never replaces.
+    pub content_hash: i64,
+    /// Whether the execution is over.
+    pub is_terminal: bool,
+}
 
 /// How much later than a terminal row an open one must be observed to replace it, in milliseconds:
 /// replicas of the source lag by less.

@@ -7,30 +7,30 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::derive::{Threads, Which, WrittenFile};
+use super::derive::{Refresh, Threads, WrittenFile};
 use super::layout::{self, Partition};
 use super::log::Record;
 use super::parquet::FileError;
-use super::raw::{Kept, Merge, MergeCounts, merge};
+use super::raw::{Merge, MergeCounts, StoredVersion, merge};
 use super::rows::{RawObject, open_rows};
 use super::store::{Expected, PutOutcome};
 use super::{Lake, LakeError, blocking, check_size, pause};
-use crate::checkpoint::{Delta, Fate, OpenExecution};
+use crate::checkpoint::{Delta, OpenExecution, OpenUpdate};
 use crate::drift::Drift;
-use crate::extract::runs::SortedRuns;
-use crate::extract::spool::Spool;
 use crate::failpoint::hit;
 use crate::ids::PlanExecutionId;
+use crate::lake::runs::SortedRuns;
+use crate::lake::spool::Spool;
 use crate::schema::Table;
 
 /// What landing the observations of a spool, or of one partition of it, came to.
 #[derive(Debug, Default)]
-pub struct Landed {
+pub struct MergeResult {
     /// What became of the executions.
     pub counts: MergeCounts,
     /// The fate of each execution: open or closed as its raw partition says now, not as this run saw
     /// it, since another run may have landed a later observation meanwhile.
-    pub fates: BTreeMap<PlanExecutionId, Fate>,
+    pub open_updates: BTreeMap<PlanExecutionId, OpenUpdate>,
     /// The table objects that were replaced.
     pub files: Vec<WrittenFile>,
     /// The partitions whose raw object was replaced.
@@ -43,7 +43,7 @@ pub struct Landed {
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// What finishing their work came to.
-    pub landed: Landed,
+    pub landed: MergeResult,
     /// Their lists of partitions.
     pub lists: Vec<String>,
 }
@@ -78,14 +78,14 @@ impl Lake {
     /// # Errors
     ///
     /// [`LakeError`]; what had landed by then stays, and is right.
-    pub async fn land(
+    pub async fn merge_spool(
         &self,
         run_id: &str,
         part: u32,
         spool: &mut Spool<Partition>,
         mut may_go_on: impl FnMut() -> bool,
-    ) -> Result<Option<Landed>, LakeError> {
-        let mut landed = Landed::default();
+    ) -> Result<Option<MergeResult>, LakeError> {
+        let mut landed = MergeResult::default();
         if spool.is_empty() {
             return Ok(Some(landed));
         }
@@ -103,17 +103,17 @@ impl Lake {
             let Some((partition, runs)) = next else {
                 return Ok(Some(landed));
             };
-            self.land_partition(partition, runs, &mut landed).await?;
+            self.merge_and_derive(partition, runs, &mut landed).await?;
             hit("after-date");
         }
         Ok(spool.is_empty().then_some(landed))
     }
 
-    async fn land_partition(
+    async fn merge_and_derive(
         &self,
         partition: Partition,
         runs: SortedRuns,
-        landed: &mut Landed,
+        landed: &mut MergeResult,
     ) -> Result<(), LakeError> {
         let starts: HashMap<PlanExecutionId, Timestamp> = runs
             .observations()
@@ -122,7 +122,7 @@ impl Lake {
         let (raw, merged) = self.merge_partition(partition, runs).await?;
         if let Some(raw) = raw {
             let derived = self
-                .derive(partition, &raw, Which::Behind, Threads::Two)
+                .derive(partition, &raw, Refresh::Stale, Threads::Two)
                 .await?;
             landed.files.extend(derived.files);
             landed.drift.add(derived.drift);
@@ -132,7 +132,7 @@ impl Lake {
         }
         for (id, (outcome, kept)) in merged.kept {
             let start = starts.get(&id).copied().unwrap_or_default();
-            landed.fates.insert(id, fate(start, kept));
+            landed.open_updates.insert(id, open_update(start, kept));
             landed.counts.add(outcome);
         }
         Ok(())
@@ -179,7 +179,7 @@ impl Lake {
                 }
             }
             hit("before-raw");
-            if let PutOutcome::Landed(_) =
+            if let PutOutcome::Written(_) =
                 self.store.put(&path, new.bytes.clone(), &expected).await?
             {
                 hit("after-raw");
@@ -234,13 +234,13 @@ impl Lake {
         &self,
         partition: Partition,
         run_id: &str,
-        landed: &mut Landed,
+        landed: &mut MergeResult,
     ) -> Result<(), LakeError> {
         let path = partition.raw();
         if let Some((bytes, _)) = self.store.get(&path).await? {
             let raw = RawObject::new(&path, bytes)?;
             let derived = self
-                .derive(partition, &raw, Which::Behind, Threads::Two)
+                .derive(partition, &raw, Refresh::Stale, Threads::Two)
                 .await?;
             if !derived.files.is_empty() {
                 tracing::warn!(run.id = run_id, %partition, "finished the work of a run that died");
@@ -250,8 +250,8 @@ impl Lake {
             let open = blocking(move || Ok(open_rows(&path, &raw)?)).await?;
             let open = open.into_iter();
             landed
-                .fates
-                .extend(open.map(|(id, (start, kept))| (id, fate(start, kept))));
+                .open_updates
+                .extend(open.map(|(id, (start, kept))| (id, open_update(start, kept))));
         }
         Ok(())
     }
@@ -296,7 +296,7 @@ impl Lake {
         now: Timestamp,
         delta: &Delta,
     ) -> Result<(Record, Vec<WrittenFile>), LakeError> {
-        let record = Record::commit(&self.store, run_id, now, delta).await?;
+        let record = Record::append(&self.store, run_id, now, delta).await?;
         let ours = layout::pending_of(run_id);
         for list in self.store.list(layout::PENDING).await? {
             if list.path.starts_with(&ours) {
@@ -310,14 +310,14 @@ impl Lake {
 }
 
 /// The fate of an execution that started at `start`, by what its raw partition says of it.
-pub fn fate(start: Timestamp, kept: Kept) -> Fate {
+pub fn open_update(start: Timestamp, kept: StoredVersion) -> OpenUpdate {
     if kept.is_terminal {
-        return Fate::Closed {
+        return OpenUpdate::Closed {
             observed: kept.observed,
             revision: kept.revision,
         };
     }
-    Fate::Open(Box::new(OpenExecution {
+    OpenUpdate::Open(Box::new(OpenExecution {
         scope: kept.scope,
         start: Some(start),
         observed: kept.observed,
@@ -340,10 +340,10 @@ pub(super) mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
-    use crate::extract::{Observation, Version};
     use crate::ids::{AccountId, Scope};
     use crate::lake::stamp::Stamp;
     use crate::lake::store::Store;
+    use crate::observation::{Observation, Version};
     use crate::window::from_ms;
 
     /// Version `n` of the execution `id`.
@@ -385,14 +385,17 @@ pub(super) mod tests {
             let n = i64::try_from(n).unwrap();
             spool.push(partition, observation(n, id, start)).unwrap();
         }
-        let landed = lake.land("run", 0, &mut spool, || true).await.unwrap();
+        let landed = lake
+            .merge_spool("run", 0, &mut spool, || true)
+            .await
+            .unwrap();
         let landed = landed.unwrap();
         let counts = MergeCounts {
             inserted: 12,
             ..MergeCounts::default()
         };
         assert_eq!(landed.counts, counts);
-        assert_eq!(landed.fates.len(), 12);
+        assert_eq!(landed.open_updates.len(), 12);
         assert_eq!(landed.changed, [partition]);
         assert_eq!(landed.files.len(), Table::PARTITIONED.len());
         let (raw, _) = lake.store().get(&partition.raw()).await.unwrap().unwrap();
@@ -415,7 +418,9 @@ pub(super) mod tests {
         let land = async |version| {
             let mut spool = Spool::new(scratch.path());
             spool.push(partition, seen(version)).unwrap();
-            lake.land("run", 0, &mut spool, || true).await.unwrap();
+            lake.merge_spool("run", 0, &mut spool, || true)
+                .await
+                .unwrap();
             let [raw, table] = [&raw, &table].map(|path| lake.store().get(path));
             let (raw, table) = (raw.await.unwrap().unwrap(), table.await.unwrap().unwrap());
             let stamps = [&raw.0, &table.0].map(|bytes| Stamp::of("a file", bytes).unwrap());
@@ -438,7 +443,9 @@ pub(super) mod tests {
         let partition = lake.identity().partition(&seen.id, seen.start);
         let mut spool = Spool::new(scratch.path());
         spool.push(partition, seen).unwrap();
-        lake.land("died", 0, &mut spool, || true).await.unwrap();
+        lake.merge_spool("died", 0, &mut spool, || true)
+            .await
+            .unwrap();
         let pending = async || lake.store().list(layout::PENDING).await.unwrap();
         let made = pending().await[0].modified.as_millisecond();
         let later = |minutes: i64| from_ms(made + minutes * 60_000);
