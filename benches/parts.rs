@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use arrow::record_batch::RecordBatch;
+use arrow_array::RecordBatch;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use harness_lake::ids::AccountId;
 use harness_lake::lake::parquet::{FileKind, ObjectWriter};

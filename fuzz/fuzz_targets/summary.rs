@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use arrow::array::AsArray;
+use arrow_array::cast::AsArray;
 use harness_lake::ids::AccountId;
 use harness_lake::tables::{ExecutionTables, RawRow};
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,6 @@
 //! `orgs`, `projects` and `scopes`: a function of the checkpoint, as the other tables are of raw.
 
-use arrow::record_batch::RecordBatch;
+use arrow_array::RecordBatch;
 use bytes::Bytes;
 
 use super::derive::WrittenFile;

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
-use arrow::array::StringViewArray;
+use arrow_array::StringViewArray;
 use jiff::Timestamp;
 
 use super::layout::Partition;

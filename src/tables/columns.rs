@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayBuilder, ArrayRef, BooleanBuilder, Int64Builder, ListBuilder, MapBuilder, MapFieldNames,
+use arrow_array::ArrayRef;
+use arrow_array::builder::{
+    ArrayBuilder, BooleanBuilder, Int64Builder, ListBuilder, MapBuilder, MapFieldNames,
     StringBuilder, TimestampMicrosecondBuilder,
 };
 
@@ -27,9 +28,9 @@ macro_rules! columns {
 
         impl $name {
             /// Ends all columns and leaves empty ones.
-            pub(super) fn finish(&mut self) -> arrow::record_batch::RecordBatch {
+            pub(super) fn finish(&mut self) -> arrow_array::RecordBatch {
                 let columns = vec![$($crate::tables::columns::Column::finish(&mut self.$column)),+];
-                arrow::record_batch::RecordBatch::try_new($table.arrow_schema().clone(), columns)
+                arrow_array::RecordBatch::try_new($table.arrow_schema().clone(), columns)
                     .expect("a row sets every column, and a test compares the columns with the schema")
             }
         }

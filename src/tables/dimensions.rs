@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::record_batch::RecordBatch;
+use arrow_array::RecordBatch;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -226,7 +226,8 @@ mod scopes {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, AsArray};
+    use arrow_array::Array;
+    use arrow_array::cast::AsArray;
 
     use super::*;
 

@@ -10,7 +10,7 @@
 //! a date are a function of its raw rows alone. Every upstream field is found again in a column, in
 //! `module_info`, in `extra` or in `stages`; what this version does not know is counted as drift.
 
-use arrow::record_batch::RecordBatch;
+use arrow_array::RecordBatch;
 
 use crate::drift::Drift;
 use crate::ids::AccountId;

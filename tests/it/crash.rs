@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use arrow::array::RecordBatch;
+use arrow_array::RecordBatch;
 use harness_lake::checkpoint::State;
 use harness_lake::lake::log::Record;
 use harness_lake::lake::store::Store;

@@ -6,9 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::concat_batches;
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
+use arrow_select::concat::concat_batches;
 use bytes::Bytes;
 use harness_lake::sim::{Account, AccountSpec, Server, ServerOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;

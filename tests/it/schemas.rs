@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow_array::{RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Schema};
 use harness_lake::lake::Lake as LakeRoot;
 use harness_lake::lake::replay::Dates;
 use harness_lake::lake::rows::{RawObject, each_row};
