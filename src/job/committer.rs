@@ -91,10 +91,10 @@ impl<'a> Committer<'a> {
                 }
             }
             Event::WindowComplete(scope, window) => {
-                self.delta.covered.entry(scope).or_default().add(window)
+                self.delta.covered.entry(scope).or_default().add(window);
             }
             Event::WindowIncomplete(scope, window) => {
-                self.delta.gaps.entry(scope).or_default().add(window)
+                self.delta.gaps.entry(scope).or_default().add(window);
             }
             Event::PollMissed(id, at) => {
                 self.delta.open_updates.insert(id, OpenUpdate::Missing(at));

@@ -150,10 +150,10 @@ impl<'a> Connected<'a> {
             Err(end @ (Error::Interrupted | Error::Deadline { .. })) => Err(end),
             Err(error) => return Err(error),
         };
-        let committed = committer.flush().await;
+        let flushed = committer.flush().await;
         committer.report.count(&self.client);
         committer.report.drift.add(self.client.drift());
-        committed?;
+        flushed?;
         // A signal leaves no time for it; a deadline may be how every run ends.
         if !matches!(read, Err(Error::Interrupted)) {
             prune(
