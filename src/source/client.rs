@@ -25,11 +25,11 @@ use super::canonical;
 use super::clock::ServerClock;
 use super::counts::{Counters, RequestCounts};
 use super::error::{Endpoint, Place, SourceError};
-use super::governor::Governor;
 use super::http::{Http, Request};
 use super::listing::{Element, ListPage, OrgEntry, ProjectEntry};
 use super::page::Page;
 use super::retry::{RetryPolicy, RetryState};
+use super::throttle::Throttle;
 use super::wire::{ExecutionsQuery, members, missing, scan};
 
 /// Elements asked for in one page of a list: what every server allows, whichever text is right.
@@ -116,7 +116,7 @@ impl Client {
                 client: client.build().map_err(SourceError::Setup)?,
                 api_key: settings.api_key,
                 account: settings.account,
-                governor: Governor::new(settings.requests_per_minute, settings.concurrency),
+                throttle: Throttle::new(settings.requests_per_minute, settings.concurrency),
                 counters: Counters::default(),
                 clock: settings.clock,
                 server_clock: ServerClock::default(),

@@ -1,6 +1,5 @@
 //! The one way to Harness: permit, pause, slot, request, verdict, back-off.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,10 +16,10 @@ use crate::ids::AccountId;
 use super::clock::ServerClock;
 use super::counts::Counters;
 use super::error::{Cause, Place, SourceError};
-use super::governor::{Governor, Pass};
 use super::retry::{
     Attempts, Refusal, RetryPolicy, RetryState, Verdict, classify, http_date, retry_after,
 };
+use super::throttle::{Permit, Throttle};
 use super::wire::ErrorBody;
 
 /// The most that is read of one answer. Pages shrink when theirs is larger.
@@ -45,7 +44,7 @@ pub(super) struct Http {
     pub(super) client: reqwest::Client,
     pub(super) api_key: SecretString,
     pub(super) account: AccountId,
-    pub(super) governor: Governor,
+    pub(super) throttle: Throttle,
     pub(super) counters: Counters,
     pub(super) clock: fn() -> Timestamp,
     /// By the `Date` of all answers.
@@ -103,13 +102,13 @@ impl Http {
         let mut was_refused = false;
         tokio::time::sleep(ask.tried.wait()).await;
         loop {
-            let pass = self.governor.pass().await;
+            let permit = self.throttle.acquire().await;
             let is_repeated = 0 < tries.made() || !ask.tried.wait().is_zero();
             self.counters.count(ask.place.endpoint, is_repeated);
             let began = Instant::now();
             let (cause, at_least) = match self.attempt(&ask, decode.clone()).await {
                 Ok(value) => {
-                    self.governor.answered();
+                    self.throttle.responded();
                     return Ok(value);
                 }
                 // A hiccup of the token service looks like a wrong key: one slow retry, no more.
@@ -120,13 +119,13 @@ impl Http {
                 Err(Verdict::Fatal(error)) => return Err(error),
                 Err(Verdict::Retry { cause, at_least }) => (cause, at_least),
             };
-            let wait = tries.fail(&cause, began.elapsed(), at_least, random());
+            let wait = tries.fail(&cause, began.elapsed(), at_least, fastrand::f64());
             let goes_on = tries.go_on(&cause);
             if goes_on {
-                self.note(&pass, &ask.place, tries.made(), wait, &cause);
+                self.note(&permit, &ask.place, tries.made(), wait, &cause);
             }
             // Given back before waiting: a sleeper holds up nobody.
-            drop(pass);
+            drop(permit);
             if !goes_on {
                 let so_far = tries.tried();
                 return Err(SourceError::Unavailable {
@@ -231,12 +230,19 @@ impl Http {
         clipped.trim().to_owned()
     }
 
-    fn note(&self, pass: &Pass<'_>, place: &Place, attempt: u32, wait: Duration, cause: &Cause) {
+    fn note(
+        &self,
+        permit: &Permit<'_>,
+        place: &Place,
+        attempt: u32,
+        wait: Duration,
+        cause: &Cause,
+    ) {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         if cause.is_rate_limit() {
             self.counters.count_rate_limited();
-            self.governor.rate_limited(pass, wait);
-            let per_minute = self.governor.per_minute();
+            self.throttle.rate_limited(permit, wait);
+            let per_minute = self.throttle.per_minute();
             warn!(%place, attempt, wait_ms, per_minute, "rate limited, slowing down");
         } else {
             warn!(%place, attempt, wait_ms, cause = chain(cause), "request failed");
@@ -273,12 +279,4 @@ fn unauthorized(message: String) -> Cause {
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
-}
-
-/// A number of `[0, 1)`, for jitter: a fresh hasher has random keys.
-fn random() -> f64 {
-    let bits = RandomState::new().build_hasher().finish() >> 11;
-    #[expect(clippy::cast_precision_loss, reason = "both are at most 2^53")]
-    let share = bits as f64 / (1_u64 << 53) as f64;
-    share
 }

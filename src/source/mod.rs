@@ -9,7 +9,6 @@ mod client;
 mod clock;
 mod counts;
 mod error;
-mod governor;
 mod http;
 mod listing;
 mod page;
@@ -17,6 +16,7 @@ mod persons;
 mod retry;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod wire;
 
 pub use canonical::content_hash;
