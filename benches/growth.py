@@ -193,7 +193,7 @@ class Bench:
             )
         told = json.loads(report.read_text())
         commits = sum(1 for _ in (lake / "_state/checkpoints").iterdir())
-        replay = run(self.command("replay", "--again", "--lake", lake))
+        replay = run(self.command("replay", "--all", "--lake", lake))
         found = {
             "rows": told["executions"]["inserted"],
             "days": days,

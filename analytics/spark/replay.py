@@ -70,7 +70,7 @@ def main():
     parser.add_argument("--units", type=int, default=16, help="ranges of dates (default: %(default)s)")
     parser.add_argument("--from", dest="first", help="the first date")
     parser.add_argument("--to", dest="end", help="the first date after")
-    parser.add_argument("--again", action="store_true", help="every table, not only those that are behind")
+    parser.add_argument("--all", action="store_true", help="rebuild every table, not only stale ones")
     parser.add_argument("--binary", default="harness-lake", help="the program (default: %(default)s)")
     parser.add_argument("--master", help="for a run without spark-submit, such as local[4]")
     parser.add_argument("--pause", type=float, default=5, help="seconds before a unit is tried again, doubled each time")
@@ -88,7 +88,7 @@ def main():
         print(f"plan: {planned['error']['message']}", file=sys.stderr)
         return code
     units = planned["units"]
-    flags = ["--again"] if asked.again else []
+    flags = ["--all"] if asked.all else []
     work = spark.sparkContext.parallelize(units, max(len(units), 1))
     lake, name, pause = asked.lake, asked.binary, asked.pause
     done = work.map(lambda unit: run_unit(name, lake, flags, unit, pause)).collect()

@@ -123,7 +123,7 @@ def harness_lake_rerun():
     @task(pool=POOL)
     def rerun():
         rate = ("--requests-per-minute", OTHER_RATE)
-        return figures(run("backfill", "--again", *between(), *rate))
+        return figures(run("backfill", "--refetch", *between(), *rate))
 
     rerun()
 
@@ -157,7 +157,7 @@ def harness_lake_replay():
 
     @task
     def replay(unit):
-        report = run("replay", "--again", "--from", unit["from"], "--to", unit["to"])
+        report = run("replay", "--all", "--from", unit["from"], "--to", unit["to"])
         return len(report["files"])
 
     replay.expand(unit=plan())

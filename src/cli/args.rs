@@ -134,9 +134,9 @@ pub(super) struct RangeArgs {
     /// The first instant after the range; what cannot be read whole yet is cut off and reported
     #[arg(long, value_name = "D")]
     pub(super) to: String,
-    /// Read what is covered, too
+    /// Read covered parts again, too
     #[arg(long)]
-    pub(super) again: bool,
+    pub(super) refetch: bool,
 }
 
 #[derive(Debug, Args)]
@@ -206,9 +206,9 @@ pub(super) struct ReplayArgs {
     /// The first date after (YYYY-MM-DD); by default none
     #[arg(long, value_name = "D")]
     pub(super) to: Option<String>,
-    /// Derive every table, not only those that are behind or of another version of this program
+    /// Rebuild every table, not only those that are stale or were written by another version
     #[arg(long)]
-    pub(super) again: bool,
+    pub(super) all: bool,
     /// Another lake, made where there is none: raw partitions and what the checkpoint claims of them are
     /// merged into it, and its tables are derived; this lake stays as it is
     #[arg(long, value_name = "LAKE")]
@@ -410,7 +410,7 @@ impl RangeArgs {
         let range = BackfillRange {
             from: config::instant(&self.from)?,
             to: config::instant(&self.to)?,
-            again: self.again,
+            refetch: self.refetch,
         };
         if range.from < range.to {
             Ok(range)

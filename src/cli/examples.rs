@@ -23,7 +23,7 @@ Examples:
 pub(super) const BACKFILL: &str = "\
 Examples:
   harness-lake backfill --lake ./lake --from 2026-06-01 --to 2026-11-01
-  harness-lake backfill --lake ./lake --from 2026-11-20 --to 2026-11-21 --again --org payments";
+  harness-lake backfill --lake ./lake --from 2026-11-20 --to 2026-11-21 --refetch --org payments";
 
 pub(super) const PLAN: &str = "\
 Examples:
@@ -34,7 +34,7 @@ Examples:
 pub(super) const REPLAY: &str = "\
 Examples:
   harness-lake replay --lake ./lake                  what is missing, behind or of another version
-  harness-lake replay --lake ./lake --again --from 2026-11-01 --to 2026-12-01
+  harness-lake replay --lake ./lake --all --from 2026-11-01 --to 2026-12-01
   harness-lake replay --lake ./lake --into s3://bucket/harness";
 
 pub(super) const STATUS: &str = "\

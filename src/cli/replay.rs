@@ -28,7 +28,7 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
     } = files.needs(opened.flatten())?;
     let run_id = ulid::Ulid::generate().to_string();
     let mut report = Report::begin(run_id, "replay", lake.account().clone(), (context.clock)());
-    let refresh = if args.again {
+    let refresh = if args.all {
         Refresh::All
     } else {
         Refresh::Outdated

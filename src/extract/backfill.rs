@@ -34,7 +34,7 @@ const SLICE_ROWS: u64 = 2_000;
 /// merged at one time are few.
 const SLICE: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// The parts of `[from, to)` that are not covered, or all of it with `again`; not before what the
+/// The parts of `[from, to)` that are not covered, or all of it with `refetch`; not before what the
 /// source keeps.
 pub fn uncovered(
     state: &State,
@@ -42,7 +42,7 @@ pub fn uncovered(
     from: Timestamp,
     to: Timestamp,
     rules: &SyncRules,
-    again: bool,
+    refetch: bool,
 ) -> Vec<(Scope, Window)> {
     let Ok(window) = Window::new(from.max(rules.retained_from), to) else {
         return Vec::new();
@@ -54,7 +54,7 @@ pub fn uncovered(
             .scopes
             .get(scope)
             .map_or(&nothing, |known| &known.coverage);
-        let parts = if again {
+        let parts = if refetch {
             whole.clone()
         } else {
             whole.minus(covered)

@@ -17,8 +17,8 @@ pub struct BackfillRange {
     pub from: Timestamp,
     /// The first instant after; cut where it cannot be read whole yet.
     pub to: Timestamp,
-    /// Whether what is covered is read too.
-    pub again: bool,
+    /// True to read covered parts again.
+    pub refetch: bool,
 }
 
 /// Reads what of `range` no run has read whole, in slices, newest first; commits as it goes, so that
@@ -55,7 +55,7 @@ async fn run(
         tracing::warn!("the source keeps nothing from before {from}: the range begins there");
     }
     let (state, scopes) = (&connected.record.state, &connected.scopes);
-    let wanted = uncovered(state, scopes, range.from, to, &rules, range.again);
+    let wanted = uncovered(state, scopes, range.from, to, &rules, range.refetch);
     let counting = count(
         &connected.client,
         state,

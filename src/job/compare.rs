@@ -345,7 +345,7 @@ impl Comparison<'_> {
         } else {
             let next = date.tomorrow().unwrap_or(date);
             let repair = format!(
-                "harness-lake backfill --again --project '{scope}' --from {date} --to {next}"
+                "harness-lake backfill --refetch --project '{scope}' --from {date} --to {next}"
             );
             audit.add(FindingKind::Damage, &place, what, repair);
         }

@@ -85,7 +85,7 @@ pub async fn plan_of_backfill(
         rules,
     } = look(config, clock).await?;
     let to = range.to.min(rules.now - rules.window_lag);
-    let wanted = uncovered(&state, &scopes, range.from, to, &rules, range.again);
+    let wanted = uncovered(&state, &scopes, range.from, to, &rules, range.refetch);
     let counts = wanted.len() as u64;
     let measured = measure(&client, wanted, config.concurrency()).await?;
     let pages = pages(&measured, &state, config);

@@ -42,7 +42,7 @@ pub enum Refresh {
     Stale,
     /// Also those that another version of this program wrote (`replay`).
     Outdated,
-    /// All (`replay --again`).
+    /// All (`replay --all`).
     All,
 }
 

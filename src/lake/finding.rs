@@ -44,7 +44,7 @@ pub enum FindingKind {
 /// The command for what the next run finds by itself.
 pub const BY_SYNC: &str = "harness-lake sync";
 pub(super) const BY_EITHER: &str = "harness-lake sync (where a run died) or replay";
-pub(super) const BY_REPLAY: &str = "harness-lake replay --again";
+pub(super) const BY_REPLAY: &str = "harness-lake replay --all";
 pub(super) const BY_HAND: &str = "move the object away";
 pub(super) const BY_NEXT_SYNC: &str = "remove the object, then harness-lake sync";
 pub(super) const BY_RECORD_BEFORE: &str = "remove the record: the one before it is taken up";
@@ -53,7 +53,7 @@ pub(super) const BY_RECORD_BEFORE: &str = "remove the record: the one before it 
 pub(super) fn by_backfill(date: Date) -> String {
     let next = date.tomorrow().unwrap_or(date);
     format!(
-        "harness-lake backfill --again --from {date} --to {next}; what Harness has no more: _raw from a backup, then replay --again"
+        "harness-lake backfill --refetch --from {date} --to {next}; what Harness has no more: _raw from a backup, then replay --all"
     )
 }
 

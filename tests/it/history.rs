@@ -80,7 +80,7 @@ fn a_backfill_reads_what_no_run_has_read_and_nothing_twice() {
     let before = lake.data_objects();
     let second = backfill(&sim, &lake, &[]).expect(3).json();
     assert_eq!(observed(&second), 0, "all of the range is covered");
-    let again = backfill(&sim, &lake, &["--again"]).expect(3).json();
+    let again = backfill(&sim, &lake, &["--refetch"]).expect(3).json();
     assert_eq!(observed(&again), whole);
     assert_eq!(
         lake.data_objects(),
@@ -398,7 +398,7 @@ fn an_audit_tells_of_each_raw_object_that_cannot_be_read_and_goes_on() {
         assert_eq!(finding["kind"], "damage");
         let repair = finding["repair"].as_str().unwrap();
         assert!(
-            repair.contains("backfill --again --from 2026-11-"),
+            repair.contains("backfill --refetch --from 2026-11-"),
             "{finding}"
         );
     }
@@ -474,7 +474,7 @@ fn a_table_of_other_rows_is_found_and_made_again() {
     let audit = verify(&lake).expect(7).json();
     assert_eq!(kinds(&audit).len(), 1, "{audit}");
     assert_eq!(kinds(&audit)[0].0, "damage");
-    offline(&["replay", "--again", "--lake", lake.path()]).expect(0);
+    offline(&["replay", "--all", "--lake", lake.path()]).expect(0);
     verify(&lake).expect(0);
     assert_eq!(lake.data_objects().len(), before.len());
     sim.assert_truth(&lake);

@@ -101,7 +101,7 @@ fn a_lake_is_compared_with_the_source() {
         fs::remove_dir_all(format!("{}/{table}/v1/{day}", place.lake.path())).unwrap();
     }
     let found = place.follow(&block).expect(7);
-    assert!(found.stdout.contains("backfill --again"), "{found:?}");
+    assert!(found.stdout.contains("backfill --refetch"), "{found:?}");
 }
 
 #[test]
@@ -154,10 +154,10 @@ fn a_sync_leaves_the_tables_whose_raw_object_is_lost() {
     assert!(before <= count(place.lake.path()), "the last copy of some");
     let audit = place.follow("harness-lake verify").expect(7);
     assert!(
-        audit.stdout.contains("backfill --again"),
+        audit.stdout.contains("backfill --refetch"),
         "{audit:?}{lost:?}"
     );
-    let again = "harness-lake backfill --again --from $DAY --to $NEXT_DAY; harness-lake verify";
+    let again = "harness-lake backfill --refetch --from $DAY --to $NEXT_DAY; harness-lake verify";
     place.follow(again).expect(0);
     place.sim.assert_truth(&place.lake);
 }
@@ -186,11 +186,11 @@ fn tables_follow_a_raw_object_that_was_put_back() {
         "{warned:?}"
     );
     assert_eq!(count(place.lake.path()), before);
-    place.follow("harness-lake replay --again").expect(0);
+    place.follow("harness-lake replay --all").expect(0);
     assert!(count(place.lake.path()) < before);
     let audit = place.follow("harness-lake verify").expect(7);
     assert!(audit.stdout.contains("in no raw partition"), "{audit:?}");
-    let again = "harness-lake backfill --again --from $DAY --to $NEXT_DAY; harness-lake verify";
+    let again = "harness-lake backfill --refetch --from $DAY --to $NEXT_DAY; harness-lake verify";
     place.follow(again).expect(0);
     place.sim.assert_truth(&place.lake);
 }

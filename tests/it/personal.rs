@@ -139,7 +139,7 @@ fn run_without_persons(vintage: Vintage, mode: &str, key: Option<&str>, treat: f
     sim.advance(jiff::SignedDuration::from_hours(30));
     let second = sync(&sim, &lake, &[], key).expect(3);
     let again = sim
-        .run(&["replay", "--again", "--lake", lake.path()])
+        .run(&["replay", "--all", "--lake", lake.path()])
         .expect(0);
     for run in [&first, &second, &again] {
         assert_nobody_in(&run.stdout, "standard output");
@@ -240,7 +240,7 @@ fn another_setting_or_key_than_the_lakes_is_refused() {
     let file = lake.beside("pii.key");
     fs::write(&file, format!("{KEY}\n")).unwrap();
     sync(&sim, &lake, &["--pii-key-file", &file], None).expect(3);
-    let range = ["--from", "2026-11-20", "--to", "2026-11-21", "--again"];
+    let range = ["--from", "2026-11-20", "--to", "2026-11-21", "--refetch"];
     let backfill = [&["backfill", "--lake", lake.path()][..], &range].concat();
     sim.run(&backfill).expect(7);
     let keyed = [&backfill[..], &["--pii-key-file", &file]].concat();

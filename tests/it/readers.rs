@@ -101,7 +101,7 @@ fn read_while_written(engine: &str, place: &Place, rounds: usize, reads: usize) 
         assert!(round < 140, "too slow a reader: {:?}", reader.seen);
         let old = place.executions();
         sim.advance(SignedDuration::from_mins(100));
-        let mut replay = place.command(&sim, &["replay", "--again"]);
+        let mut replay = place.command(&sim, &["replay", "--all"]);
         replay.stdout(Stdio::piped()).stderr(Stdio::piped());
         let replay = replay.spawn().unwrap();
         place.sync(&sim);
