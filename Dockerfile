@@ -5,8 +5,9 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock README.md LICENSE ./
 COPY analytics/sql analytics/sql
 COPY schemas schemas
+COPY sim sim
 COPY src src
-RUN cargo build --release --locked --bin harness-lake
+RUN cargo build --release --locked --no-default-features --bin harness-lake
 
 FROM gcr.io/distroless/cc-debian13:debug-nonroot AS shell
 COPY --from=build /src/target/release/harness-lake /usr/local/bin/harness-lake

@@ -8,8 +8,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use harness_lake::ids::AccountId;
 use harness_lake::lake::parquet::{FileKind, ObjectWriter};
 use harness_lake::schema::Table;
-use harness_lake::sim::{Account, AccountSpec, RowSize, Vintage};
 use harness_lake::tables::{Batches, ExecutionTables, RawRow};
+use harness_sim::{Account, AccountSpec, RowSize, Vintage};
 use jiff::Timestamp;
 use serde::de::IgnoredAny;
 
@@ -31,7 +31,7 @@ fn rows(now: Timestamp) -> Vec<Row> {
         size: RowSize::Realistic,
         ..AccountSpec::demo(now)
     });
-    let row = |execution: &harness_lake::sim::Execution| Row {
+    let row = |execution: &harness_sim::Execution| Row {
         id: execution.id(),
         start_ms: execution.start_ms(),
         summary: account.render(execution, now, Vintage::Saas),

@@ -19,8 +19,6 @@ pub mod progress;
 pub mod report;
 mod scan;
 pub mod schema;
-#[cfg(feature = "sim")]
-pub mod sim;
 pub mod source;
 pub mod status;
 pub mod tables;

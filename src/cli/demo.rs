@@ -22,7 +22,7 @@ use crate::pii::PiiRequest;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::schema::views::VIEWS;
-use crate::sim::{Account, AccountSpec, Clock, Server, ServerOptions};
+use harness_sim::{Account, AccountSpec, Clock, Server, ServerOptions};
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use super::{Context, output};
 use crate::config;
 use crate::error::Error;
-use crate::sim::{Account, AccountSpec, Clock, RowSize, Server, ServerOptions, Vintage};
+use harness_sim::{Account, AccountSpec, Clock, RowSize, Server, ServerOptions, Vintage};
 
 #[derive(Debug, Args)]
 pub(super) struct SimArgs {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use harness_lake::schema::ddl::Engine;
 use harness_lake::schema::views::VIEWS;
-use harness_lake::sim::{AccountSpec, Answers, Vintage};
+use harness_sim::{AccountSpec, Answers, Vintage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use harness_lake::sim::{AccountSpec, FaultKind, Match, Vintage};
+use harness_sim::{AccountSpec, FaultKind, Match, Vintage};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 

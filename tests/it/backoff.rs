@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::thread;
 
-use harness_lake::sim::{AccountSpec, Endpoint, FaultKind, Match};
+use harness_sim::{AccountSpec, Endpoint, FaultKind, Match};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -124,7 +124,7 @@ fn what_may_not_be_read_is_no_reason_for_what_cannot_be_read() {
     let plan = ["plan", "sync", "--output", "json", "--lake", lake.path()];
     let plan = sim.run(&plan).expect(0).json();
     let windows = plan["windows"].as_array().unwrap();
-    let of_forbidden = |window: &&Value| window["scope"] == json!(forbidden);
+    let of_forbidden = |window: &&Value| window["scope"] == forbidden.to_string();
     let window = windows.iter().find(of_forbidden).unwrap();
     assert_eq!(window["executions"], Value::Null);
 

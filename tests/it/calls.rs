@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use harness_lake::sim::{AccountSpec, FaultKind, Match};
+use harness_sim::{AccountSpec, FaultKind, Match};
 use jiff::SignedDuration;
 use serde_json::Value;
 

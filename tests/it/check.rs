@@ -1,7 +1,6 @@
 //! `check`, and the exit statuses that `sync` shares with it.
 
-use harness_lake::ids::AccountId;
-use harness_lake::sim::{AccountSpec, FaultKind, Match};
+use harness_sim::{AccountSpec, FaultKind, Match};
 use serde_json::{Value, json};
 
 use crate::support::{Lake, Run, Sim, now};
@@ -66,7 +65,7 @@ fn one_forbidden_project_is_reported_and_the_check_is_good() {
     let scopes = checked["scopes"].as_array().unwrap();
     assert_eq!(scopes.len(), sim.account().scopes_at(now()).len());
     for scope in scopes {
-        let is_forbidden = scope["scope"] == json!(forbidden);
+        let is_forbidden = scope["scope"] == forbidden.to_string();
         assert_eq!(scope["state"] == "forbidden", is_forbidden, "{scope}");
         assert_eq!(scope["message"].is_string(), is_forbidden, "{scope}");
         let is_told = scope["executions"].is_u64();
@@ -111,7 +110,7 @@ fn a_lake_of_another_account_is_refused_and_left_alone() {
     let before = lake.files();
     let other = Sim::start(
         &AccountSpec {
-            account_id: AccountId::new("anotherAccount-0123456"),
+            account_id: "anotherAccount-0123456".to_owned(),
             ..AccountSpec::small(now())
         },
         |_| {},
@@ -142,7 +141,7 @@ fn one_project_that_answers_with_errors_is_reported_and_the_check_is_good() {
     let scopes = checked["scopes"].as_array().unwrap();
     let of_bad = scopes
         .iter()
-        .find(|scope| scope["scope"] == json!(bad))
+        .find(|scope| scope["scope"] == bad.to_string())
         .unwrap();
     assert_eq!(of_bad["state"], "failed");
     assert!(of_bad["message"].is_string());

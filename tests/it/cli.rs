@@ -351,7 +351,7 @@ fn status_tells_how_far_a_lake_is() {
     let scopes = status["scopes"].as_array().unwrap();
     assert_eq!(scopes.len(), 6);
     for scope in scopes {
-        if scope["scope"] == json!(forbidden) {
+        if scope["scope"] == forbidden.to_string() {
             assert_eq!(scope["last_error"]["code"], "invalid_permissions");
             assert_eq!(scope["watermark"], Value::Null);
         } else {

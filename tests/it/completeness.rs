@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::Duration;
 
-use harness_lake::sim::{AccountSpec, Endpoint, FaultKind, Match};
+use harness_sim::{AccountSpec, Endpoint, FaultKind, Match};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 

@@ -2,8 +2,7 @@
 
 use std::process::Stdio;
 
-use harness_lake::ids::AccountId;
-use harness_lake::sim::AccountSpec;
+use harness_sim::AccountSpec;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -196,7 +195,7 @@ fn lakes_that_do_not_go_together_are_refused() {
     let (sim, lake) = later();
     let other = Sim::start(
         &AccountSpec {
-            account_id: AccountId::new("another"),
+            account_id: "another".to_owned(),
             ..AccountSpec::small(now())
         },
         |_| {},

@@ -10,8 +10,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use harness_lake::ids::Scope;
-use harness_lake::sim::{AccountSpec, Clock, Execution, FaultKind, Match, Vintage};
+use harness_sim::{AccountSpec, Clock, Execution, FaultKind, Match, Scope, Vintage};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -349,7 +348,7 @@ fn is_suspicious(sim: &Sim, lake: &Lake, run: &Run, lost: &Scope) {
     let check = ["check", "--output", "json", "--lake", lake.path()];
     let checked = sim.run(&check).expect(0).json();
     for scope in checked["scopes"].as_array().unwrap() {
-        let is_lost = scope["scope"] == json!(lost);
+        let is_lost = scope["scope"] == lost.to_string();
         assert_eq!(scope["state"] == "suspiciously_empty", is_lost, "{scope}");
     }
 }

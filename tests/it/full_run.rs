@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 
-use harness_lake::sim::{AccountSpec, Truth, Vintage};
+use harness_sim::{AccountSpec, Truth, Vintage};
 use serde_json::{Value, json};
 
 use crate::support::{Lake, Sim, compare, described, now, rows};

@@ -4,8 +4,8 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use harness_lake::sim::{AccountSpec, FaultKind, Match};
 use harness_lake::window::from_ms;
+use harness_sim::{AccountSpec, FaultKind, Match};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 

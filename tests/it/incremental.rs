@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use harness_lake::sim::{AccountSpec, Vintage};
+use harness_sim::{AccountSpec, Vintage};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 

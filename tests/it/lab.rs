@@ -11,7 +11,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_select::concat::concat_batches;
 use bytes::Bytes;
-use harness_lake::sim::{Account, AccountSpec, Server, ServerOptions};
+use harness_sim::{Account, AccountSpec, Server, ServerOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};

@@ -4,8 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use harness_lake::ids::AccountId;
-use harness_lake::sim::{AccountSpec, Vintage};
+use harness_sim::{AccountSpec, Vintage};
 use jiff::SignedDuration;
 
 use crate::support::{Lake, Run, Sim, now, rows};
@@ -253,7 +252,7 @@ fn the_wrong_key_changes_nothing_and_the_right_one_goes_on() {
     let place = Place::new();
     let before = place.lake.data_objects();
     let spec = AccountSpec {
-        account_id: AccountId::new("another"),
+        account_id: "another".to_owned(),
         ..AccountSpec::small(now())
     };
     let another = Sim::start(&spec, |_| {});

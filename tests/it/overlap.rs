@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use harness_lake::sim::AccountSpec;
+use harness_sim::AccountSpec;
 use jiff::SignedDuration;
 use serde_json::json;
 

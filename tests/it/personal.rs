@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 
 use harness_lake::pii::Key;
-use harness_lake::sim::{AccountSpec, PEOPLE, Truth, Vintage};
+use harness_sim::{AccountSpec, PEOPLE, Truth, Vintage};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;

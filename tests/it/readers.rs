@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use harness_lake::sim::AccountSpec;
+use harness_sim::AccountSpec;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use harness_lake::sim::AccountSpec;
+use harness_sim::AccountSpec;
 use tempfile::TempDir;
 
 use crate::support::{Lake, Run, Sim, bare_command, interpreter, now, rows};

@@ -5,7 +5,7 @@
 
 use std::thread;
 
-use harness_lake::sim::{FaultKind, Match};
+use harness_sim::{FaultKind, Match};
 
 use crate::support::{Lake, Run, SECRET, Sim, rows};
 

@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness_lake::sim::{AccountSpec, Endpoint, FaultKind, Match};
+use harness_sim::{AccountSpec, Endpoint, FaultKind, Match};
 use jiff::SignedDuration;
 
 use crate::support::{Lake, Run, Sim, now, rows, signal};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness_lake::sim::FaultKind::{self, *};
+use harness_sim::FaultKind::{self, *};
 
 /// One fault: what goes wrong, where, how often, and how the run ends.
 pub(super) struct Row {

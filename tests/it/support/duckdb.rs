@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use harness_lake::sim::Truth;
+use harness_sim::Truth;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -4,11 +4,9 @@ use std::collections::HashSet;
 use std::process::Command;
 use std::sync::Arc;
 
-use harness_lake::ids::Scope;
-use harness_lake::sim::{
-    Account, AccountSpec, Execution, Faults, Server, ServerOptions, Truth, Vintage,
+use harness_sim::{
+    Account, AccountSpec, Execution, Faults, Scope, Server, ServerOptions, Truth, Vintage,
 };
-use harness_lake::status::{Category, categorize};
 use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -193,10 +191,7 @@ impl Sim {
     /// them, changed after it, and started too long before its watermark to be looked back on.
     pub(crate) fn edited_unseen(&self, before: Timestamp) -> HashSet<String> {
         let looked_back = (before - WINDOW_LAG - LOOKBACK).as_millisecond();
-        let had_ended = |execution: &Execution| {
-            let status = self.account().status_at(execution, before);
-            categorize(status).is_terminal(true)
-        };
+        let had_ended = |execution: &Execution| self.account().is_terminal_at(execution, before);
         self.account()
             .executions_at(self.now())
             .filter(|execution| execution.start_ms() < looked_back)
@@ -208,12 +203,10 @@ impl Sim {
 
     /// Executions whose status is not terminal as of now, among those that are read.
     pub(crate) fn open_now(&self) -> HashSet<String> {
-        let is_open = |execution: &&Execution| {
-            let status = self.account().status_at(execution, self.now());
-            !categorize(status).is_terminal(false) && categorize(status) != Category::Unknown
-        };
+        let now = self.now();
+        let is_open = |execution: &&Execution| !self.account().is_terminal_at(execution, now);
         self.account()
-            .executions_at(self.now())
+            .executions_at(now)
             .filter(|execution| self.is_read(execution))
             .filter(is_open)
             .map(Execution::id)

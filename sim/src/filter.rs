@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::Vintage;
 use super::call::{Call, Refusal};
 use super::dice::Id;
-use crate::ids::Scope;
+use super::state::STATUSES;
+use crate::scope::Scope;
 
 /// A checked request for executions.
 #[derive(Debug)]
@@ -317,9 +318,9 @@ fn flag(call: &Call, name: &str) -> Result<bool, Refusal> {
 /// Compared without case; a word that is no status is refused.
 fn known_statuses(words: Vec<String>) -> Result<Vec<String>, Refusal> {
     let known = |word: &String| {
-        crate::status::KNOWN
+        STATUSES
             .iter()
-            .any(|(status, _)| status.eq_ignore_ascii_case(word))
+            .any(|status| status.eq_ignore_ascii_case(word))
     };
     match words.iter().find(|word| !known(word)) {
         Some(word) => Err(Refusal::invalid(format!(

@@ -6,8 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::answers_deployments::{Attempt, counted_once, failure_rate, frequency, time_to_restore};
 use super::truth::{Truth, object};
-use crate::lake::layout::date_of;
-use crate::window::from_ms;
+use crate::clock::{date_of, from_ms};
 
 /// The expected rows of each view, in no order that means anything.
 pub type Answers = BTreeMap<&'static str, Vec<Value>>;

@@ -16,6 +16,8 @@
 //! Where it is stricter than the real server: unknown query parameters are refused, and so are
 //! filters that it does not simulate. Unknown keys of the body are ignored, as there.
 
+#![forbid(unsafe_code)]
+
 mod account;
 mod answers;
 mod answers_deployments;
@@ -35,6 +37,7 @@ mod render;
 mod render_modules;
 mod render_stages;
 mod routes;
+mod scope;
 mod server;
 mod slots;
 #[cfg(test)]
@@ -52,6 +55,7 @@ pub use call::Endpoint;
 pub use clock::Clock;
 pub use faults::{Fault, FaultKind, Faults, Match};
 pub use names::PEOPLE;
+pub use scope::Scope;
 pub use server::{LoggedRequest, Requests, Server, ServerOptions};
 pub use truth::Truth;
 

@@ -91,6 +91,46 @@ impl State {
     }
 }
 
+/// Every status that today's server accepts in a filter, spelled as in its documentation.
+pub(super) const STATUSES: [&str; 30] = [
+    "Success",
+    "Failed",
+    "Errored",
+    "IgnoreFailed",
+    "Expired",
+    "Aborted",
+    "AbortedByFreeze",
+    "ApprovalRejected",
+    "Skipped",
+    "Suspended",
+    "NotStarted",
+    "Queued",
+    "QueuedLicenseLimitReached",
+    "QueuedExecutionConcurrencyReached",
+    "QueuedGlobalInfraCapacityReached",
+    "QUEUED_PLAN_CREATION",
+    "Running",
+    "AsyncWaiting",
+    "TaskWaiting",
+    "TimedWaiting",
+    "WaitStepRunning",
+    "UploadWaiting",
+    "ResourceWaiting",
+    "InterventionWaiting",
+    "ApprovalWaiting",
+    "InputWaiting",
+    "Waiting",
+    "Paused",
+    "Pausing",
+    "Discontinuing",
+];
+
+/// Compares two spellings of a status, ignoring case and underscores.
+pub(super) fn is_same_status(one: &str, other: &str) -> bool {
+    let letters = |word: &str| word.replace('_', "").to_ascii_lowercase();
+    letters(one) == letters(other)
+}
+
 /// A status and the instant from which it holds, in ms since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Phase {

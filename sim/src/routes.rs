@@ -9,8 +9,9 @@ use super::account::{Account, Execution, Origin, held};
 use super::call::{Answer, Call, Endpoint, Refusal};
 use super::filter::{Filter, Mode, Sort};
 use super::json::Json;
+use super::state::is_same_status;
 use super::truth::listed;
-use crate::ids::Scope;
+use crate::scope::Scope;
 
 /// The most rows that can be paged through, on servers with that limit.
 const ROW_CAP: usize = 10_000;
@@ -89,7 +90,7 @@ impl World<'_> {
         };
         let key = call.key.as_deref().ok_or_else(Refusal::token)?;
         let named = call.parameter("accountIdentifier").unwrap_or(account);
-        let own = self.account.id().as_str();
+        let own = self.account.id();
         if account != own || named != own || in_path.is_some_and(|path| path != own) {
             return Err(Refusal::token());
         }
@@ -295,7 +296,7 @@ impl World<'_> {
         };
         let status = || {
             let word = self.account.status_at(execution, self.now);
-            let same = |status: &String| crate::status::same_word(status, word);
+            let same = |status: &String| is_same_status(status, word);
             filter.statuses.is_empty() || filter.statuses.iter().any(same)
         };
         held(execution, at)

@@ -6,7 +6,7 @@ use super::dice::Id;
 use super::history;
 use super::plan::{Pipeline, Plan};
 use super::state::State;
-use crate::ids::{AccountId, Scope};
+use crate::scope::Scope;
 
 /// What to generate. The same specification gives the same account, on every machine.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub struct AccountSpec {
     /// The seed of all its randomness.
     pub seed: u64,
     /// The account's identifier.
-    pub account_id: AccountId,
+    pub account_id: String,
     /// The simulated now at the start: history lies before it, some future after.
     pub now: Timestamp,
     /// Organizations with projects, `default` first. One more has none.
@@ -48,7 +48,7 @@ impl AccountSpec {
     pub fn small(now: Timestamp) -> Self {
         Self {
             seed: 1,
-            account_id: AccountId::new("simAccount_01-AbCdEfGh"),
+            account_id: "simAccount_01-AbCdEfGh".to_owned(),
             now,
             orgs: 2,
             projects_per_org: 3,
@@ -194,7 +194,7 @@ impl Account {
     }
 
     /// Its identifier.
-    pub fn id(&self) -> &AccountId {
+    pub fn id(&self) -> &str {
         &self.spec.account_id
     }
 
@@ -237,7 +237,7 @@ impl Account {
         Some((
             self.scope_at(project, at - 1),
             self.scope_at(project, at),
-            crate::window::from_ms(at),
+            crate::clock::from_ms(at),
         ))
     }
 
@@ -245,6 +245,12 @@ impl Account {
     pub fn status_at(&self, execution: &Execution, at: Timestamp) -> &'static str {
         let state = self.detail(execution).state_at(at.as_millisecond());
         state.spelled(execution.old_shape)
+    }
+
+    /// Returns whether an execution has a terminal status at an instant.
+    pub fn is_terminal_at(&self, execution: &Execution, at: Timestamp) -> bool {
+        let state = self.detail(execution).state_at(at.as_millisecond());
+        state.terminal()
     }
 
     pub(super) fn scope_at(&self, project: usize, at: i64) -> Scope {

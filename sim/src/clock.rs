@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 /// A clock that stands still until it is advanced, or goes on with real time. Clones share it.
@@ -55,6 +57,21 @@ impl Clock {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the instant `ms` milliseconds after the epoch, clamped to the range of a timestamp.
+pub(super) fn from_ms(ms: i64) -> Timestamp {
+    let limit = if ms < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    };
+    Timestamp::from_millisecond(ms).unwrap_or(limit)
+}
+
+/// Returns the date of an instant in UTC.
+pub(super) fn date_of(at: Timestamp) -> Date {
+    at.to_zoned_datetime(TimeZone::UTC).date()
 }
 
 #[cfg(test)]

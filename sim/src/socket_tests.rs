@@ -23,7 +23,7 @@ fn request(server: &Server) -> reqwest::RequestBuilder {
     reqwest::Client::new()
         .get(url)
         .header("x-api-key", server.api_key())
-        .header("Harness-Account", server.account().id().as_str())
+        .header("Harness-Account", server.account().id())
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn page(server: &Server, page: u32) -> serde_json::Value {
     );
     let page = page.to_string();
     let query = [
-        ("accountIdentifier", account.id().as_str()),
+        ("accountIdentifier", account.id()),
         ("orgIdentifier", scope.org.as_str()),
         ("projectIdentifier", scope.project.as_str()),
         ("page", &page),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::{Call, Endpoint};
 use super::routes::Twist;
-use crate::ids::Scope;
+use crate::scope::Scope;
 
 /// Something that goes wrong.
 #[derive(Clone, Debug)]

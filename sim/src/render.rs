@@ -66,8 +66,8 @@ impl Scene<'_> {
         json.str("pipelineIdentifier", &pipeline.id);
         if !self.execution.old_shape {
             let scope = self.account.scope_at(pipeline.project, self.at);
-            json.str("orgIdentifier", scope.org.as_str());
-            json.str("projectIdentifier", scope.project.as_str());
+            json.str("orgIdentifier", &scope.org);
+            json.str("projectIdentifier", &scope.project);
             json.str("yamlVersion", "0");
         }
         json.str("planExecutionId", &self.execution.id.to_string());
@@ -143,9 +143,9 @@ impl Scene<'_> {
         json.str("message", "");
         json.str("timestamp", &stamp);
         json.str("status", if evaluated { "pass" } else { "" });
-        json.str("accountId", &told(self.account.id().as_str()));
-        json.str("orgId", &told(scope.org.as_str()));
-        json.str("projectId", &told(scope.project.as_str()));
+        json.str("accountId", &told(self.account.id()));
+        json.str("orgId", &told(&scope.org));
+        json.str("projectId", &told(&scope.project));
         json.str("entity", "");
         json.str("type", if evaluated { "pipeline" } else { "" });
         json.str("action", if evaluated { "onrun" } else { "" });
@@ -313,7 +313,7 @@ impl Scene<'_> {
     }
 
     fn moment(&self) -> Timestamp {
-        crate::window::from_ms(self.at)
+        crate::clock::from_ms(self.at)
     }
 
     /// The throws for mere decoration, always the same for one execution.

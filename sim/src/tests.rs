@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::call::{Answer, Call, Refusal};
 use super::routes::{Twist, World};
 use super::*;
-use crate::ids::Scope;
+use crate::scope::Scope;
 
 fn account() -> Account {
     Account::generate(&AccountSpec::small("2026-11-24T15:00:00Z".parse().unwrap()))

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
-use crate::ids::Scope;
+use crate::scope::Scope;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

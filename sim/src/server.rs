@@ -23,7 +23,7 @@ use super::clock::Clock;
 use super::faults::{FaultKind, Faults};
 use super::routes::{Twist, World};
 use super::transport;
-use crate::ids::Scope;
+use crate::scope::Scope;
 
 /// How a server behaves.
 #[derive(Clone, Debug)]

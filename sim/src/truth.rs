@@ -281,7 +281,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::sim::account::{AccountSpec, RowSize};
+    use crate::account::{AccountSpec, RowSize};
 
     fn account() -> Account {
         Account::generate(&AccountSpec::demo("2026-11-24T15:00:00Z".parse().unwrap()))
@@ -358,7 +358,7 @@ mod tests {
         assert!(0 < count(&truth.commits, &|row| row["committed_ts"].is_null()));
         let taken_up = |e: &&Execution| e.edit != 0 && e.last_outcome == State::Success;
         let taken_up = account.executions().iter().find(taken_up).unwrap();
-        let at = crate::window::from_ms(taken_up.edit);
+        let at = crate::clock::from_ms(taken_up.edit);
         let again = account.truth_where(at, Vintage::Saas, |e| e.id == taken_up.id);
         assert_eq!(again.executions[0]["is_terminal"], false);
         assert_eq!(again.executions[0]["end_ts"], taken_up.end * 1_000);

@@ -327,7 +327,7 @@ pub(super) fn push<'a>(
 
 #[cfg(test)]
 mod tests {
-    use crate::sim::account::{Account, AccountSpec};
+    use crate::account::{Account, AccountSpec};
 
     #[test]
     fn timelines_only_go_forward() {
