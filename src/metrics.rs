@@ -1,8 +1,8 @@
-//! The figures of a run in Prometheus' text format, for `--metrics-file`.
+//! The metrics of a run in Prometheus text format, for `--metrics-file`.
 //!
-//! A run is a process of its own, so every figure is a gauge that holds until the next run. What a
-//! run did not learn, it does not tell; the times of the last successes are carried over from the
-//! file that it replaces.
+//! Each run is a process of its own, so every metric is a gauge that keeps its value until the next run.
+//! A metric that the run could not measure is absent. The times of the last success and completion are
+//! carried over from the file that is replaced.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
@@ -16,54 +16,54 @@ use jiff::{SignedDuration, Timestamp};
 use crate::error::{Code, Error};
 use crate::report::{Outcome, Report};
 
-/// A run that ended, with or without a report.
+/// A finished run, with or without a report.
 #[derive(Clone, Copy, Debug)]
-pub struct Ending<'a> {
+pub struct FinishedRun<'a> {
     /// The command, such as `sync`.
     pub command: &'static str,
-    /// When it began, by the local clock.
-    pub began: Timestamp,
-    /// When it ended, by the local clock.
-    pub ended: Timestamp,
-    /// What it did; `None` where it failed before there was something to tell.
+    /// The start of the run, by the local clock.
+    pub started_at: Timestamp,
+    /// The end of the run, by the local clock.
+    pub finished_at: Timestamp,
+    /// The report; `None` if the run failed before it had one.
     pub report: Option<&'a Report>,
-    /// Why it did not do all.
+    /// The error of the run, if any.
     pub error: Option<&'a Error>,
 }
 
-/// Replaces the metrics file at once, whole: a reader never meets half of it.
+/// Replaces the metrics file atomically.
 ///
 /// # Errors
 ///
-/// Where the folder of `path` cannot be written.
-pub fn write(path: &Path, ending: &Ending<'_>) -> io::Result<()> {
-    // Whatever else stands there is replaced.
-    let before = fs::read_to_string(path).unwrap_or_default();
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
+/// Returns an error if the directory of `path` cannot be written.
+pub fn write(path: &Path, run: &FinishedRun<'_>) -> io::Result<()> {
+    // A file that cannot be read is replaced, too.
+    let previous = fs::read_to_string(path).unwrap_or_default();
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    // Collectors read `*.prom`, as another user.
+    // Collectors read `*.prom`, and they run as another user.
     let mut file = tempfile::Builder::new()
         .prefix(".harness-lake-")
         .suffix(".tmp")
         .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(folder)?;
-    file.write_all(render(ending, &before).as_bytes())?;
+        .tempfile_in(dir)?;
+    file.write_all(render(run, &previous).as_bytes())?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
 
-/// The text of the file. `before` is that of the file that it replaces.
-pub fn render(ending: &Ending<'_>, before: &str) -> String {
-    let mut text = Exposition::new(ending.command);
-    text.run(ending);
-    text.last(ending, before);
-    if let Some(report) = ending.report {
-        text.work(report);
+/// Returns the content of the metrics file. `previous` is the content of the file that it replaces.
+pub fn render(run: &FinishedRun<'_>, previous: &str) -> String {
+    let mut text = Exposition::new(run.command);
+    text.run(run);
+    text.last_times(run, previous);
+    if let Some(report) = run.report {
+        text.writes(report);
         if report.command != "replay" {
-            text.reading(report);
-            text.state(report);
+            text.reads(report);
+            text.lake(report);
         }
     }
     text.text
@@ -72,6 +72,7 @@ pub fn render(ending: &Ending<'_>, before: &str) -> String {
 const LAST_SUCCESS: &str = "harness_lake_last_success_timestamp_seconds";
 const LAST_COMPLETION: &str = "harness_lake_last_completion_timestamp_seconds";
 
+/// Metrics in text format, all labelled with one command.
 struct Exposition {
     text: String,
     command: &'static str,
@@ -85,129 +86,132 @@ impl Exposition {
         }
     }
 
-    fn head(&mut self, name: &str, help: &str) {
+    fn header(&mut self, name: &str, help: &str) {
         // Writing to a string cannot fail.
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} gauge");
     }
 
-    /// A family with one sample.
-    fn one(&mut self, name: &str, help: &str, value: impl Display) {
-        self.head(name, help);
+    /// Adds a gauge with one sample.
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.header(name, help);
         let command = self.command;
         let _ = writeln!(self.text, "{name}{{command=\"{command}\"}} {value}");
     }
 
-    /// A family with a sample for each value of one more label.
-    fn many<L: Display, V: Display>(
+    /// Adds a gauge with one sample for each value of `label`.
+    fn gauge_by<L: Display, V: Display>(
         &mut self,
         name: &str,
         help: &str,
         label: &str,
         samples: impl IntoIterator<Item = (L, V)>,
     ) {
-        self.head(name, help);
+        self.header(name, help);
         let command = self.command;
-        for (of, value) in samples {
+        for (label_value, value) in samples {
             let _ = writeln!(
                 self.text,
-                "{name}{{command=\"{command}\",{label}=\"{of}\"}} {value}"
+                "{name}{{command=\"{command}\",{label}=\"{label_value}\"}} {value}"
             );
         }
     }
 
-    fn run(&mut self, ending: &Ending<'_>) {
-        self.head("harness_lake_info", "The version that ran.");
+    /// Adds the duration and the outcome of the run.
+    fn run(&mut self, run: &FinishedRun<'_>) {
+        self.header("harness_lake_info", "The version of harness-lake.");
         let _ = writeln!(
             self.text,
             "harness_lake_info{{version=\"{}\"}} 1",
             env!("CARGO_PKG_VERSION")
         );
-        self.one(
+        self.gauge(
             "harness_lake_run_start_timestamp_seconds",
-            "When the run began.",
-            seconds(ending.began),
+            "Start time of the run.",
+            seconds(run.started_at),
         );
-        self.one(
+        self.gauge(
             "harness_lake_run_end_timestamp_seconds",
-            "When the run ended.",
-            seconds(ending.ended),
+            "End time of the run.",
+            seconds(run.finished_at),
         );
-        let took = ending.ended.duration_since(ending.began);
-        self.one(
+        let duration = run.finished_at.duration_since(run.started_at);
+        self.gauge(
             "harness_lake_run_duration_seconds",
-            "How long the run took.",
-            decimal(took.as_millis()),
+            "Duration of the run.",
+            decimal(duration.as_millis()),
         );
-        let is = Outcome::of(ending.error);
+        let outcome = Outcome::of(run.error);
         let outcomes = [
             (Outcome::Success, "success"),
             (Outcome::Partial, "partial"),
             (Outcome::Failed, "failed"),
             (Outcome::Interrupted, "interrupted"),
         ];
-        self.many(
+        self.gauge_by(
             "harness_lake_run_outcome",
-            "How the run ended: 1 for its outcome, 0 for the others.",
+            "Outcome of the run: 1 for the actual outcome, 0 for the others.",
             "outcome",
-            outcomes.map(|(outcome, name)| (name, u8::from(outcome == is))),
+            outcomes.map(|(other, name)| (name, u8::from(other == outcome))),
         );
-        self.many(
+        self.gauge_by(
             "harness_lake_run_failures",
-            "Failures of the run by code: one a project, or the one that ended the run.",
+            "Failures of the run by code: projects that failed, or the error that ended the run.",
             "code",
-            failures(ending),
+            failures(run),
         );
     }
 
-    fn last(&mut self, ending: &Ending<'_>, before: &str) {
-        let outcome = Outcome::of(ending.error);
-        let completed = matches!(outcome, Outcome::Success | Outcome::Partial);
-        for (name, help, is_now) in [
+    /// Adds the times of the last success and completion by command.
+    fn last_times(&mut self, run: &FinishedRun<'_>, previous: &str) {
+        let outcome = Outcome::of(run.error);
+        let is_complete = matches!(outcome, Outcome::Success | Outcome::Partial);
+        for (name, help, is_this_run) in [
             (
                 LAST_SUCCESS,
-                "When a run last did all that it was asked for.",
+                "End time of the last run with outcome success.",
                 outcome == Outcome::Success,
             ),
             (
                 LAST_COMPLETION,
-                "When a run last came to its end, whether or not some projects failed.",
-                completed,
+                "End time of the last run with outcome success or partial.",
+                is_complete,
             ),
         ] {
-            let mut times = carried(name, before);
-            if is_now {
-                times.insert(ending.command, seconds(ending.ended));
+            let mut times = previous_samples(name, previous);
+            if is_this_run {
+                times.insert(run.command, seconds(run.finished_at));
             }
             if times.is_empty() {
                 continue;
             }
-            self.head(name, help);
+            self.header(name, help);
             for (command, time) in times {
                 let _ = writeln!(self.text, "{name}{{command=\"{command}\"}} {time}");
             }
         }
     }
 
-    fn work(&mut self, report: &Report) {
-        self.one(
+    /// Adds what the run wrote.
+    fn writes(&mut self, report: &Report) {
+        self.gauge(
             "harness_lake_run_dates_changed",
             "Dates whose rows changed.",
             report.dates_changed.len(),
         );
-        self.one(
+        self.gauge(
             "harness_lake_run_objects_written",
-            "Table objects that were replaced.",
+            "Table objects that were written.",
             report.files.len(),
         );
-        self.one(
+        self.gauge(
             "harness_lake_run_written_bytes",
-            "Bytes of those objects.",
+            "Total size of the table objects that were written.",
             report.files.iter().map(|file| file.bytes).sum::<u64>(),
         );
         let drift = &report.drift;
-        self.many(
+        self.gauge_by(
             "harness_lake_run_drift",
-            "Paths and values of the source that this version does not know.",
+            "Fields and values in API responses that this version does not know.",
             "kind",
             [
                 ("unknown_field", drift.unknown_fields.len()),
@@ -217,40 +221,41 @@ impl Exposition {
         );
     }
 
-    fn reading(&mut self, report: &Report) {
-        self.many(
+    /// Adds what the run read from the API.
+    fn reads(&mut self, report: &Report) {
+        self.gauge_by(
             "harness_lake_run_scopes",
-            "Projects of the run: read whole, or not.",
+            "Projects that were read completely, and projects that were not.",
             "result",
             [("ok", report.scopes.ok), ("failed", report.scopes.failed)],
         );
         let requests = &report.requests;
-        let of = &requests.by_endpoint;
-        self.many(
+        let by_endpoint = &requests.by_endpoint;
+        self.gauge_by(
             "harness_lake_run_requests",
-            "Requests to the source, repetitions included.",
+            "Requests to the API, including retries.",
             "endpoint",
             [
-                ("orgs", of.orgs),
-                ("projects", of.projects),
-                ("executions", of.executions),
-                ("retention", of.retention),
+                ("orgs", by_endpoint.orgs),
+                ("projects", by_endpoint.projects),
+                ("executions", by_endpoint.executions),
+                ("retention", by_endpoint.retention),
             ],
         );
-        self.one(
+        self.gauge(
             "harness_lake_run_requests_retried",
-            "Requests that repeated an earlier one.",
+            "Requests that were retries.",
             requests.retried,
         );
-        self.one(
+        self.gauge(
             "harness_lake_run_requests_rate_limited",
-            "Requests that the source refused as too many.",
+            "Requests that the API rejected because of its rate limit.",
             requests.rate_limited,
         );
         let executions = &report.executions;
-        self.many(
+        self.gauge_by(
             "harness_lake_run_executions",
-            "Executions that were read, by what they were to the lake.",
+            "Executions that were read, by the change that they made in the lake.",
             "change",
             [
                 ("inserted", executions.inserted),
@@ -258,41 +263,41 @@ impl Exposition {
                 ("unchanged", executions.unchanged),
             ],
         );
-        self.one(
-            "harness_lake_run_executions_given_up",
-            "Open executions that are not asked for any more.",
+        self.gauge(
+            "harness_lake_run_executions_abandoned",
+            "Open executions that the run stopped polling.",
             report.abandoned,
         );
         if let Some(skew) = report.clock_skew_seconds {
-            self.one(
+            self.gauge(
                 "harness_lake_run_clock_skew_seconds",
-                "How far the source's clock is ahead of this machine's.",
+                "Clock of the API minus the local clock.",
                 skew,
             );
         }
     }
 
-    /// What is committed, by this run or before; nothing where there is no lake yet, or it cannot be read.
-    fn state(&mut self, report: &Report) {
+    /// Adds the committed state of the lake, unless there is no lake yet or it cannot be read.
+    fn lake(&mut self, report: &Report) {
         let (Some(oldest), Some(newest)) = (report.watermark.min, report.watermark.max) else {
             return;
         };
-        self.one(
+        self.gauge(
             "harness_lake_open_executions",
-            "Executions of the lake that are not known to be over.",
+            "Executions in the lake that are not known to be terminal.",
             report.open_executions,
         );
-        self.one(
+        self.gauge(
             "harness_lake_gaps",
-            "Windows of the lake that were asked for and did not come whole; the next run reads them first.",
+            "Windows that were requested but could not be read completely; the next run retries them.",
             report.gaps,
         );
-        let bounds = [("oldest", oldest), ("newest", newest)];
-        self.many(
+        let watermarks = [("oldest", oldest), ("newest", newest)];
+        self.gauge_by(
             "harness_lake_watermark_timestamp_seconds",
-            "Up to when projects are read: the project furthest behind, and the one furthest ahead.",
+            "Oldest and newest watermark of all projects.",
             "scope",
-            bounds.map(|(bound, at)| (bound, seconds(at))),
+            watermarks.map(|(bound, at)| (bound, seconds(at))),
         );
         let skew = SignedDuration::from_secs(report.clock_skew_seconds.unwrap_or_default());
         let now = report
@@ -300,24 +305,24 @@ impl Exposition {
             .saturating_add(skew)
             .unwrap_or(report.finished_at);
         let lag = |at: Timestamp| decimal(now.duration_since(at).as_millis());
-        self.many(
+        self.gauge_by(
             "harness_lake_lag_seconds",
-            "From the watermark to the end of the run, by the source's clock.",
+            "Time from the watermark to the end of the run, by the clock of the API.",
             "scope",
-            bounds.map(|(bound, at)| (bound, lag(at))),
+            watermarks.map(|(bound, at)| (bound, lag(at))),
         );
     }
 }
 
-/// How often each code was met, the codes that were not included.
-fn failures(ending: &Ending<'_>) -> BTreeMap<&'static str, usize> {
+/// Counts the failures of a run by code. Includes the codes that did not occur.
+fn failures(run: &FinishedRun<'_>) -> BTreeMap<&'static str, usize> {
     let mut counts: BTreeMap<_, usize> = Code::ALL.iter().map(|code| (code.name(), 0)).collect();
-    let told = ending.report.map_or(&[][..], |report| &report.failures);
-    for failure in told {
+    let reported = run.report.map_or(&[][..], |report| &report.failures);
+    for failure in reported {
         *counts.entry(failure.code.name()).or_default() += 1;
     }
-    if let Some(error) = ending.error
-        && Outcome::of(ending.error) != Outcome::Partial
+    if let Some(error) = run.error
+        && Outcome::of(run.error) != Outcome::Partial
     {
         let count = counts.entry(error.code().name()).or_default();
         *count = (*count).max(1);
@@ -325,22 +330,22 @@ fn failures(ending: &Ending<'_>) -> BTreeMap<&'static str, usize> {
     counts
 }
 
-/// The samples of a family by command, as an earlier run of whatever command wrote them.
-fn carried<'a>(name: &str, before: &'a str) -> BTreeMap<&'a str, String> {
+/// Returns the samples of a metric by command from the previous file, which a run of any command wrote.
+fn previous_samples<'a>(name: &str, previous: &'a str) -> BTreeMap<&'a str, String> {
     let sample = |line: &'a str| {
         let rest = line.strip_prefix(name)?.strip_prefix("{command=\"")?;
         let (command, value) = rest.split_once("\"} ")?;
         value.parse::<f64>().ok()?;
         Some((command, value.to_owned()))
     };
-    before.lines().filter_map(sample).collect()
+    previous.lines().filter_map(sample).collect()
 }
 
 fn seconds(at: Timestamp) -> String {
     decimal(at.as_millisecond().into())
 }
 
-/// Milliseconds as seconds.
+/// Formats milliseconds as seconds.
 fn decimal(ms: i128) -> String {
     let (sign, ms) = (if ms < 0 { "-" } else { "" }, ms.unsigned_abs());
     format!("{sign}{}.{:03}", ms / 1000, ms % 1000)
@@ -354,36 +359,36 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn ending<'a>(command: &'static str, error: Option<&'a Error>) -> Ending<'a> {
-        Ending {
+    fn finished<'a>(command: &'static str, error: Option<&'a Error>) -> FinishedRun<'a> {
+        FinishedRun {
             command,
-            began: at("2026-11-24T15:00:00Z"),
-            ended: at("2026-11-24T15:00:01.5Z"),
+            started_at: at("2026-11-24T15:00:00Z"),
+            finished_at: at("2026-11-24T15:00:01.5Z"),
             report: None,
             error,
         }
     }
 
     #[test]
-    fn times_are_seconds_with_three_digits() {
+    fn times_are_seconds_with_three_decimals() {
         assert_eq!(decimal(1_500), "1.500");
         assert_eq!(decimal(-20), "-0.020");
         assert_eq!(seconds(at("1970-01-01T00:00:01.002Z")), "1.002");
     }
 
     #[test]
-    fn the_last_success_outlives_failures_and_other_commands() {
+    fn last_success_survives_failures_and_other_commands() {
         let sync = "harness_lake_last_success_timestamp_seconds{command=\"sync\"} ";
         let replay = "harness_lake_last_success_timestamp_seconds{command=\"replay\"} ";
-        let first = render(&ending("sync", None), "not a metrics file\n");
+        let first = render(&finished("sync", None), "not a metrics file\n");
         assert!(
             first.contains(&format!("{sync}1795532401.500\n")),
             "{first}"
         );
-        let second = render(&ending("replay", None), &first);
-        let failed = render(&ending("sync", Some(&Error::Interrupted)), &second);
+        let second = render(&finished("replay", None), &first);
+        let failed = render(&finished("sync", Some(&Error::Interrupted)), &second);
         assert!(failed.contains(sync) && failed.contains(replay), "{failed}");
-        let none = render(&ending("sync", Some(&Error::Interrupted)), "");
+        let none = render(&finished("sync", Some(&Error::Interrupted)), "");
         assert!(!none.contains(LAST_SUCCESS), "{none}");
         assert!(none.contains("code=\"interrupted\"} 1\n"), "{none}");
     }

@@ -22,11 +22,11 @@ const NOBODY: &str = "systemUser";
 /// What is done with personal data, as it is typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
-    /// Kept as Harness gives it
+    /// Store values as Harness returns them
     Keep,
-    /// Replaced by its HMAC-SHA256: persons can be told apart, not named
+    /// Replace each value by its HMAC-SHA256: equal values stay equal, but cannot be read
     Hash,
-    /// Replaced by null
+    /// Replace each value by null
     Drop,
 }
 

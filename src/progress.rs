@@ -1,27 +1,27 @@
-//! How far a run is: a bar on a terminal, lines in the log elsewhere.
+//! The progress of a run: a bar on a terminal, log lines elsewhere.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Shows how far a run is.
+/// The progress of a run.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
-    /// What the run reads, in parts: `projects`, or `slices` of them.
+    /// The number of parts that the run reads, and their name: `projects` or `slices`.
     parts: Mutex<(usize, &'static str)>,
-    done: AtomicU64,
-    rows: AtomicU64,
+    finished_parts: AtomicU64,
+    executions: AtomicU64,
     last_line: Mutex<Instant>,
 }
 
-/// How often a line is written where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(30);
+/// The interval of log lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Progress {
-    /// A bar on standard error where that is a terminal (`is_terminal`), lines elsewhere.
+    /// Shows a bar on standard error if that `is_terminal`, else writes log lines.
     pub fn new(is_terminal: bool) -> Self {
         let bar = is_terminal.then(|| {
             let style = "{spinner} {pos}/{len} {prefix}, {msg} executions  {wide_bar}  {elapsed}";
@@ -31,54 +31,56 @@ impl Progress {
         Self {
             bar,
             parts: Mutex::new((0, "projects")),
-            done: AtomicU64::new(0),
-            rows: AtomicU64::new(0),
+            finished_parts: AtomicU64::new(0),
+            executions: AtomicU64::new(0),
             last_line: Mutex::new(Instant::now()),
         }
     }
 
-    /// The parts are known, and what they are.
-    pub fn begin(&self, parts: usize, what: &'static str) {
-        tracing::debug!(parts, "reading {what}");
-        *held(&self.parts) = (parts, what);
+    /// Sets the number of parts and their name.
+    pub fn start(&self, parts: usize, name: &'static str) {
+        tracing::debug!(parts, "reading {name}");
+        *lock(&self.parts) = (parts, name);
         if let Some(bar) = &self.bar {
             bar.set_length(parts as u64);
-            bar.set_prefix(what);
+            bar.set_prefix(name);
             bar.set_message("0");
             bar.enable_steady_tick(Duration::from_millis(100));
         }
     }
 
-    /// Rows came.
-    pub fn rows(&self, rows: usize) {
-        let rows = self.rows.fetch_add(rows as u64, Ordering::Relaxed) + rows as u64;
+    /// Adds executions that were read.
+    pub fn add_executions(&self, count: usize) {
+        let count = count as u64;
+        let total = self.executions.fetch_add(count, Ordering::Relaxed) + count;
         match &self.bar {
-            Some(bar) => bar.set_message(rows.to_string()),
-            None => self.line(),
+            Some(bar) => bar.set_message(HumanCount(total).to_string()),
+            None => self.log(),
         }
     }
 
-    /// A part is done.
-    pub fn part(&self) {
-        self.done.fetch_add(1, Ordering::Relaxed);
+    /// Counts one more part as finished.
+    pub fn finish_part(&self) {
+        self.finished_parts.fetch_add(1, Ordering::Relaxed);
         match &self.bar {
             Some(bar) => bar.inc(1),
-            None => self.line(),
+            None => self.log(),
         }
     }
 
-    /// Writes a line, if the last one was written long enough ago.
-    fn line(&self) {
-        let mut last = held(&self.last_line);
-        if LINE_EVERY <= last.elapsed() {
-            *last = Instant::now();
-            let (parts, what) = *held(&self.parts);
-            let [rows, done] = [&self.rows, &self.done].map(|of| of.load(Ordering::Relaxed));
-            tracing::info!("{rows} executions read, {done} of {parts} {what} done");
+    /// Writes a log line if the interval since the last one has passed.
+    fn log(&self) {
+        let mut last_line = lock(&self.last_line);
+        if last_line.elapsed() >= LINE_INTERVAL {
+            *last_line = Instant::now();
+            let (parts, name) = *lock(&self.parts);
+            let executions = self.executions.load(Ordering::Relaxed);
+            let finished = self.finished_parts.load(Ordering::Relaxed);
+            tracing::info!("read {executions} executions, finished {finished} of {parts} {name}");
         }
     }
 
-    /// Nothing more comes.
+    /// Removes the bar.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -86,6 +88,6 @@ impl Progress {
     }
 }
 
-fn held<T>(one: &Mutex<T>) -> MutexGuard<'_, T> {
-    one.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

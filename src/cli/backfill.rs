@@ -1,17 +1,17 @@
-//! `backfill`: history.
+//! The `backfill` command.
 
-use super::sync::conclude;
+use super::sync::finish_run;
 use super::{BackfillArgs, Context};
 use crate::error::Error;
 use crate::job::backfill::backfill;
 use crate::progress::Progress;
 
 pub(super) async fn run(args: &BackfillArgs, context: &Context) -> Result<(), Error> {
-    let files = args.run.files("backfill", context)?;
-    let config = files.needs(args.config())?;
-    let range = files.needs(args.range.range())?;
+    let files = args.run.output_files.start("backfill", context)?;
+    let config = files.metrics_on_error(args.config())?;
+    let range = files.metrics_on_error(args.range.range())?;
     let progress = Progress::new(context.is_terminal);
     let stop = context.stop.clone();
-    let (report, ended) = backfill(&config, range, context.clock, &progress, stop).await;
-    conclude(&files, &report, ended, config.store.shown(), context)
+    let (report, result) = backfill(&config, range, context.clock, &progress, stop).await;
+    finish_run(&files, &report, result, config.store.shown(), context)
 }

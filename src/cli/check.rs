@@ -1,11 +1,12 @@
-//! `check`: is the connection good, and can the lake be written?
+//! The `check` command.
 
 use futures::StreamExt;
+use indicatif::HumanCount;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::output::{self, table};
-use super::{CheckArgs, Context, Format, open_store};
+use super::output::{self, count, table};
+use super::{CheckArgs, Context, DEFAULT_RATE, Format, open_store};
 use crate::causes::chain;
 use crate::checkpoint::State;
 use crate::config::SourceConfig;
@@ -20,8 +21,9 @@ use crate::report::Failure;
 use crate::source::{Client, SourceError};
 use crate::window::Window;
 
+/// The result of `check`, as it is printed.
 #[derive(Debug, Serialize)]
-struct Checked {
+struct CheckResult {
     account_id: AccountId,
     orgs: usize,
     projects: usize,
@@ -35,10 +37,10 @@ struct Checked {
 struct ScopeCheck {
     scope: Scope,
     state: ScopeHealth,
-    /// Executions of the last 30 days, or since the newest that the lake knows.
+    /// Executions of the last 30 days, or since the newest one in the lake if that is older.
     executions: Option<u64>,
     message: Option<String>,
-    /// Why it did not answer.
+    /// The failure code if the request failed.
     code: Option<Code>,
 }
 
@@ -47,7 +49,7 @@ struct ScopeCheck {
 enum ScopeHealth {
     Ok,
     Empty,
-    /// A row was seen that should be there still, and none is.
+    /// The API returned no executions, although the lake has one that Harness still keeps.
     SuspiciouslyEmpty,
     Forbidden,
     Failed,
@@ -56,31 +58,31 @@ enum ScopeHealth {
 #[derive(Debug, Serialize)]
 struct LakeCheck {
     lake: String,
-    /// False where a lake is there already.
+    /// False if a lake exists there.
     is_new: bool,
 }
 
 pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error> {
-    let source = args.source.config(super::RATE)?;
+    let source = args.source.config(DEFAULT_RATE)?;
     let filter = args.scopes.filter()?;
     let client = source.client(context.clock)?;
     let found = discover(&client, &filter, source.concurrency.get() as usize).await?;
     let now = client.now().unwrap_or_else(context.clock);
     let (found, scopes) = found.require_scopes(&filter)?;
-    let (lake, known) = match &args.lake {
+    let (lake, state) = match &args.lake {
         Some(url) => {
-            let (lake, known) = check_lake(url, &source.account, &args.pii.wish()?).await?;
-            (Some(lake), known)
+            let (lake, state) = check_lake(url, &source.account, &args.pii.request()?).await?;
+            (Some(lake), state)
         }
         None => (None, State::default()),
     };
     let retained_from = surely_retained_from(client.retention_months().await?, now);
-    let asks = scopes
+    let probes = scopes
         .into_iter()
-        .map(|scope| Question::new(scope, &known, now, retained_from))
+        .map(|scope| ScopeProbe::new(scope, &state, now, retained_from))
         .collect();
-    let scopes = check_scopes(&client, &source, asks).await?;
-    let checked = Checked {
+    let scopes = check_scopes(&client, &source, probes).await?;
+    let check = CheckResult {
         account_id: source.account,
         orgs: found.orgs.len(),
         projects: found.projects.len(),
@@ -88,34 +90,34 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
         unlisted: found.unlisted.iter().map(Failure::from).collect(),
         lake,
     };
-    let verdict = verdict(&checked.scopes);
-    // With JSON a failure is the one document.
-    if context.output == Format::Text || verdict.is_ok() {
-        output::result(context.output, &checked, || text(&checked))?;
+    let result = result_of(&check.scopes);
+    // With JSON output, the error is the only document.
+    if context.output == Format::Text || result.is_ok() {
+        output::print_result(context.output, &check, || text(&check))?;
     }
-    verdict
+    result
 }
 
-/// What is asked of one scope.
-struct Question {
+/// The request that checks one scope.
+struct ScopeProbe {
     scope: Scope,
     window: Window,
-    /// `start_ts` of a row that the answer counts unless something is wrong.
+    /// `start_ts` of a row that a correct response counts.
     expected_row_start: Option<Timestamp>,
 }
 
-impl Question {
-    /// Asks for 30 days, or from the newest row on that any run has seen.
-    fn new(scope: Scope, known: &State, now: Timestamp, retained_from: Timestamp) -> Self {
-        let month = now - SignedDuration::from_hours(24 * START_DAYS);
-        let known = known.scopes.get(&scope);
-        let last_row = known
-            .and_then(|known| known.last_row_start)
-            .filter(|start| retained_from <= *start);
-        let from = last_row.map_or(month, |start| start.min(month));
-        let window = Window::new(from, now).expect("a month is no empty window");
+impl ScopeProbe {
+    /// Covers the last 30 days, or more to include the newest row in the lake.
+    fn new(scope: Scope, state: &State, now: Timestamp, retained_from: Timestamp) -> Self {
+        let month_ago = now - SignedDuration::from_hours(24 * START_DAYS);
+        let state = state.scopes.get(&scope);
+        let last_row = state
+            .and_then(|state| state.last_row_start)
+            .filter(|start| *start >= retained_from);
+        let from = last_row.map_or(month_ago, |start| start.min(month_ago));
+        let window = Window::new(from, now).expect("30 days are not empty");
         let expected_row_start =
-            known.and_then(|known| known.expected_row_start(window, retained_from));
+            state.and_then(|state| state.expected_row_start(window, retained_from));
         Self {
             scope,
             window,
@@ -124,27 +126,29 @@ impl Question {
     }
 }
 
-/// One small question to each scope.
+/// Sends one small request for each scope.
 async fn check_scopes(
     client: &Client,
     source: &SourceConfig,
-    asks: Vec<Question>,
+    probes: Vec<ScopeProbe>,
 ) -> Result<Vec<ScopeCheck>, Error> {
-    let mut answers = futures::stream::iter(asks)
-        .map(|ask| async move {
-            let answer = client.count(&ask.scope, ask.window).await;
-            (ask, answer)
+    let mut responses = futures::stream::iter(probes)
+        .map(|probe| async move {
+            let response = client.count(&probe.scope, probe.window).await;
+            (probe, response)
         })
         .buffered(source.concurrency.get() as usize);
     let mut checks = Vec::new();
-    while let Some((ask, answer)) = answers.next().await {
-        let code = answer.as_ref().err().map(code_of_source);
-        let (state, executions, message) = match answer {
+    while let Some((probe, response)) = responses.next().await {
+        let code = response.as_ref().err().map(code_of_source);
+        let (state, executions, message) = match response {
             Ok(page) if page.shows_any() => (ScopeHealth::Ok, page.total, None),
-            Ok(_) => match ask.expected_row_start {
+            Ok(_) => match probe.expected_row_start {
                 None => (ScopeHealth::Empty, Some(0), None),
-                Some(row) => {
-                    let message = format!("nothing is shown from the execution of {row} on");
+                Some(row_start) => {
+                    let message = format!(
+                        "the API returned no executions, although the lake has one that started at {row_start}"
+                    );
                     (ScopeHealth::SuspiciouslyEmpty, Some(0), Some(message))
                 }
             },
@@ -155,7 +159,7 @@ async fn check_scopes(
             Err(error) => (ScopeHealth::Failed, None, Some(chain(&error))),
         };
         checks.push(ScopeCheck {
-            scope: ask.scope,
+            scope: probe.scope,
             state,
             executions,
             message,
@@ -165,20 +169,20 @@ async fn check_scopes(
     Ok(checks)
 }
 
-/// Whether the lake can be written, and what it knows.
+/// Checks that a lake can be written at `url`, and returns its committed state.
 async fn check_lake(
     url: &str,
     account: &AccountId,
     pii: &PiiRequest,
 ) -> Result<(LakeCheck, State), Error> {
     let store = open_store(url)?;
-    let found = Identity::read(&store).await?;
-    if found.is_none() {
+    let identity = Identity::read(&store).await?;
+    if identity.is_none() {
         refuse_birth(&store).await?;
     }
     store.probe().await?;
     let lake = store.shown().to_owned();
-    let Some((identity, _)) = found else {
+    let Some((identity, _)) = identity else {
         return Ok((LakeCheck { lake, is_new: true }, State::default()));
     };
     identity.is_of(&store, account)?;
@@ -188,8 +192,8 @@ async fn check_lake(
     Ok((LakeCheck { lake, is_new }, record.state))
 }
 
-/// Good where some scope answers: a single forbidden one is that scope's matter.
-fn verdict(scopes: &[ScopeCheck]) -> Result<(), Error> {
+/// Returns an error if no scope could be read. Failures of some scopes are only reported.
+fn result_of(scopes: &[ScopeCheck]) -> Result<(), Error> {
     let failure = |check: &ScopeCheck| {
         let message = check.message.clone().unwrap_or_default();
         Some(Failure::of(&check.scope, check.code?, message))
@@ -202,63 +206,62 @@ fn verdict(scopes: &[ScopeCheck]) -> Result<(), Error> {
     }
 }
 
-fn text(checked: &Checked) -> String {
-    let count = |state| {
-        checked
+fn text(check: &CheckResult) -> String {
+    let scopes_in = |state| {
+        check
             .scopes
             .iter()
-            .filter(|check| check.state == state)
+            .filter(|scope| scope.state == state)
             .count()
     };
     let mut text = format!(
-        "account {}: the key is valid and sees {} organizations and {} projects\n\
-         {} projects with executions, {} empty, {} suspiciously empty, {} forbidden, {} failed\n\n",
-        checked.account_id,
-        checked.orgs,
-        checked.projects,
-        count(ScopeHealth::Ok),
-        count(ScopeHealth::Empty),
-        count(ScopeHealth::SuspiciouslyEmpty),
-        count(ScopeHealth::Forbidden),
-        count(ScopeHealth::Failed),
+        "account {}: the key is valid and can see {} and {}\n\
+         {} with executions, {} empty, {} suspiciously empty, {} forbidden, {} failed\n\n",
+        check.account_id,
+        count(check.orgs as u64, "organization"),
+        count(check.projects as u64, "project"),
+        count(scopes_in(ScopeHealth::Ok) as u64, "project"),
+        scopes_in(ScopeHealth::Empty),
+        scopes_in(ScopeHealth::SuspiciouslyEmpty),
+        scopes_in(ScopeHealth::Forbidden),
+        scopes_in(ScopeHealth::Failed),
     );
     let mut rows = vec![
-        ["project", "state", "executions", ""]
+        ["project", "state", "executions", "message"]
             .map(str::to_owned)
             .to_vec(),
     ];
-    rows.extend(checked.scopes.iter().map(|check| {
-        let state = match check.state {
+    rows.extend(check.scopes.iter().map(|scope| {
+        let state = match scope.state {
             ScopeHealth::Ok => "ok",
             ScopeHealth::Empty => "empty",
             ScopeHealth::SuspiciouslyEmpty => "suspiciously empty",
             ScopeHealth::Forbidden => "forbidden",
             ScopeHealth::Failed => "failed",
         };
+        let executions = scope.executions.map(HumanCount);
         vec![
-            check.scope.to_string(),
+            scope.scope.to_string(),
             state.to_owned(),
-            check
-                .executions
-                .map_or_else(|| "-".to_owned(), output::number),
-            check.message.clone().unwrap_or_default(),
+            executions.map_or_else(|| "-".to_owned(), |n| n.to_string()),
+            scope.message.clone().unwrap_or_default(),
         ]
     }));
     text.push_str(&table(&rows));
     for Failure {
         org, code, message, ..
-    } in &checked.unlisted
+    } in &check.unlisted
     {
-        let told = format!("\nprojects of {org} cannot be listed: {code}: {message}\n");
-        text.push_str(&told);
+        let line = format!("\nfailed to list the projects of {org}: {code}: {message}\n");
+        text.push_str(&line);
     }
-    if let Some(lake) = &checked.lake {
-        let what = if lake.is_new {
-            "can become a lake"
+    if let Some(lake) = &check.lake {
+        let state = if lake.is_new {
+            "writable, and the first sync can create a lake there"
         } else {
-            "is a lake of this account"
+            "writable, and a lake of this account"
         };
-        text.extend(["\n", &lake.lake, " can be written and ", what]);
+        text.extend(["\n", &lake.lake, ": ", state]);
     }
     text
 }

@@ -5,11 +5,12 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use indicatif::HumanCount;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 
-use super::output::{self, number};
+use super::output;
 use super::sync::summary;
 use super::{Context, Format};
 use crate::config::{self, SourceConfig, SyncConfig};
@@ -80,8 +81,8 @@ pub(super) async fn run(args: &DemoArgs, context: &Context) -> Result<(), Error>
     let incremental = format!(
         "{}\n{} of {} objects were not touched",
         summary(&second, lake),
-        number(untouched as u64),
-        number(before.len() as u64),
+        HumanCount(untouched as u64),
+        HumanCount(before.len() as u64),
     );
     say(&format!(
         "Second sync: {HOURS_LATER} simulated hours later\n{}\n",
@@ -90,7 +91,7 @@ pub(super) async fn run(args: &DemoArgs, context: &Context) -> Result<(), Error>
     server.shutdown().await;
     match context.output {
         Format::Text => output::print(&queries(lake)),
-        Format::Json => output::result(Format::Json, &[first, second], String::new),
+        Format::Json => output::print_result(Format::Json, &[first, second], String::new),
     }
 }
 

@@ -1,8 +1,8 @@
-//! Examples at the end of each `--help`. A test parses every line of them.
+//! The examples at the end of each `--help`. A test parses each of them.
 
 pub(super) const ALL: &str = "\
 Examples:
-  harness-lake demo                                  a simulated account, queries to try
+  harness-lake demo                                  sync a simulated account and try queries
   HARNESS_API_KEY=pat.… harness-lake check --lake s3://bucket/harness
   HARNESS_API_KEY=pat.… harness-lake sync --lake ./lake
   harness-lake status --lake ./lake";
@@ -10,14 +10,14 @@ Examples:
 pub(super) const CHECK: &str = "\
 Examples:
   harness-lake check --api-key-file /etc/harness.key
-  harness-lake check --lake s3://bucket/harness      can the place be written, too
+  harness-lake check --lake s3://bucket/harness      also check write access
   harness-lake check --org payments --output json";
 
 pub(super) const SYNC: &str = "\
 Examples:
-  harness-lake sync --lake ./lake                    everything new; the first time, of 30 days
+  harness-lake sync --lake ./lake                    the first run reads 30 days
   harness-lake sync --lake ./lake --start-date 2026-06-01
-  harness-lake sync --lake ./lake --lookback 37d     weekly: late edits of old executions
+  harness-lake sync --lake ./lake --lookback 37d     weekly, for late edits
   harness-lake sync --lake ./lake --exclude 'sandbox/*' --deadline 10m --report run.json";
 
 pub(super) const BACKFILL: &str = "\
@@ -33,7 +33,7 @@ Examples:
 
 pub(super) const REPLAY: &str = "\
 Examples:
-  harness-lake replay --lake ./lake                  what is missing, behind or of another version
+  harness-lake replay --lake ./lake                  rebuild stale and missing tables
   harness-lake replay --lake ./lake --all --from 2026-11-01 --to 2026-12-01
   harness-lake replay --lake ./lake --into s3://bucket/harness";
 
@@ -69,7 +69,7 @@ Examples:
 #[cfg(feature = "sim")]
 pub(super) const SIM: &str = "\
 Examples:
-  harness-lake sim --port 8080                       it prints how to point a sync at it
+  harness-lake sim --port 8080                       prints how to connect a sync to it
   harness-lake sim --executions 100000 --days 90 --seed 7";
 
 #[cfg(test)]
@@ -78,10 +78,10 @@ mod tests {
 
     use super::super::Cli;
 
-    /// The words of the command in a line of examples.
+    /// Returns the arguments of an example.
     fn words(line: &str) -> Vec<&str> {
         let (_, command) = line.split_once("harness-lake").unwrap();
-        // What follows two blanks or a redirection is no part of it.
+        // A comment after blanks and a redirection are not arguments.
         let command = command.split("   ").next().unwrap();
         let command = command.split(" > ").next().unwrap();
         let words = command.split_whitespace();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_examples_and_each_can_be_typed() {
+    fn every_command_has_valid_examples() {
         let cli = Cli::command();
         for line in examples(&cli) {
             Cli::try_parse_from(words(&line)).unwrap();

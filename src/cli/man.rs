@@ -1,4 +1,4 @@
-//! `man`: the whole manual on one page: each command with its options and examples, and the exit statuses.
+//! The `man` command: one manual page for all commands, variables and exit codes.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -9,23 +9,26 @@ use clap_mangen::Man;
 use super::{Cli, output};
 use crate::error::{Code, Error};
 
-/// Variables that stand for no flag: a key never stands on a command line.
+/// Variables of secrets, which have no flag because a secret is never an argument.
 const SECRETS: [(&str, &str); 3] = [
-    ("HARNESS_API_KEY", "the API key"),
-    ("HARNESS_API_KEY_FILE", "a file that holds the API key"),
-    ("HARNESS_LAKE_PII_KEY", "the key of --pii hash"),
+    ("HARNESS_API_KEY", "API key"),
+    (
+        "HARNESS_API_KEY_FILE",
+        "file that contains the API key, if HARNESS_API_KEY is unset",
+    ),
+    ("HARNESS_LAKE_PII_KEY", "key for --pii hash"),
 ];
 
-/// Prints the manual page.
+/// Prints the manual page in troff format.
 pub(super) fn run() -> Result<(), Error> {
     let mut command = Cli::command();
     command.build();
     let mut page = Vec::new();
-    let failed = |source| Error::Output {
+    let to_error = |source| Error::Output {
         path: "the manual page".to_owned(),
         source,
     };
-    render(&command, &mut page).map_err(failed)?;
+    render(&command, &mut page).map_err(to_error)?;
     output::print(&String::from_utf8_lossy(&page))
 }
 
@@ -36,11 +39,11 @@ fn render(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     man.render_synopsis_section(page)?;
     man.render_description_section(page)?;
     examples(command, ".SH", page)?;
-    for one in command.get_subcommands() {
-        of_command(one, page)?;
+    for subcommand in command.get_subcommands() {
+        command_section(subcommand, page)?;
     }
     environment(command, page)?;
-    writeln!(page, ".SH EXIT STATUS\n.TP\n0\nAll done.")?;
+    writeln!(page, ".SH EXIT STATUS\n.TP\n0\nSuccess.")?;
     for code in Code::ALL {
         let name = escaped(code.name());
         writeln!(
@@ -53,16 +56,16 @@ fn render(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     man.render_version_section(page)
 }
 
-/// What a command does, or those below it: a section of its own for each.
-fn of_command(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
-    let below: Vec<_> = command
+/// Writes a section for a command, or for each of its subcommands.
+fn command_section(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
+    let subcommands: Vec<_> = command
         .get_subcommands()
-        .filter(|below| below.get_name() != "help")
+        .filter(|subcommand| subcommand.get_name() != "help")
         .collect();
     if command.get_name() == "help" {
         return Ok(());
     }
-    if below.is_empty() {
+    if subcommands.is_empty() {
         let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
         writeln!(page, ".SH {}", escaped(&name.to_uppercase()))?;
         let man = Man::new(command.clone());
@@ -73,17 +76,17 @@ fn of_command(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
         let sections = String::from_utf8_lossy(&sections).replace(".SH ", ".SS ");
         page.write_all(sections.as_bytes())?;
     }
-    for one in &below {
-        of_command(one, page)?;
+    for subcommand in &subcommands {
+        command_section(subcommand, page)?;
     }
     examples(command, ".SS", page)
 }
 
-/// The variables that stand for flags, and those of secrets, which have none.
+/// Writes the section on environment variables: those of flags and those of secrets.
 fn environment(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     let mut variables = BTreeMap::new();
-    for (variable, what) in SECRETS {
-        variables.insert(variable.to_owned(), what.to_owned());
+    for (variable, description) in SECRETS {
+        variables.insert(variable.to_owned(), description.to_owned());
     }
     let mut commands = vec![command];
     while let Some(command) = commands.pop() {
@@ -91,16 +94,13 @@ fn environment(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
         for flag in command.get_arguments() {
             if let (Some(variable), Some(long)) = (flag.get_env(), flag.get_long()) {
                 let variable = variable.to_string_lossy().into_owned();
-                variables.insert(
-                    variable,
-                    format!("stands for --{long}, which goes before it"),
-                );
+                variables.insert(variable, format!("default of --{long}"));
             }
         }
     }
     writeln!(page, ".SH ENVIRONMENT")?;
-    for (variable, what) in variables {
-        writeln!(page, ".TP\n{variable}\n{}", escaped(&what))?;
+    for (variable, description) in variables {
+        writeln!(page, ".TP\n{variable}\n{}", escaped(&description))?;
     }
     Ok(())
 }
@@ -117,7 +117,7 @@ fn examples(command: &Command, level: &str, page: &mut Vec<u8>) -> io::Result<()
     writeln!(page, ".fi")
 }
 
-/// Text as troff takes it.
+/// Escapes text for troff.
 fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\\\").replace('-', "\\-");
     if text.starts_with(['.', '\'']) {

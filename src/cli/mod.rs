@@ -1,4 +1,4 @@
-//! The command line: what can be typed, and where each command begins.
+//! The command line: commands, their dispatch and their exit codes.
 
 mod args;
 mod backfill;
@@ -6,12 +6,13 @@ mod check;
 #[cfg(feature = "sim")]
 mod demo;
 mod examples;
-mod files;
 mod man;
 mod output;
+mod output_files;
 mod plan;
 mod replay;
 mod schema;
+mod settings;
 #[cfg(feature = "sim")]
 mod sim;
 mod status;
@@ -27,7 +28,8 @@ use jiff::Timestamp;
 
 use crate::error::Error;
 use crate::job::{StopSignal, or_stop};
-use args::{BackfillArgs, CheckArgs, RATE, ReplayArgs, StatusArgs, SyncArgs, open_store};
+use args::{BackfillArgs, CheckArgs, ReplayArgs, StatusArgs, SyncArgs};
+use settings::{DEFAULT_RATE, open_store};
 
 /// Extracts every pipeline execution of a Harness account into a lake of Parquet.
 #[derive(Debug, Parser)]
@@ -41,44 +43,44 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Is the connection good: credentials, permissions, something to read, a lake that can be written
+    /// Check credentials, permissions and write access to the lake
     #[command(after_help = examples::CHECK)]
     Check(CheckArgs),
-    /// The scheduled job: everything new, gaps, every open execution again; then commit
+    /// Read new and open executions and gaps, then commit; run it on a schedule
     #[command(after_help = examples::SYNC)]
     Sync(SyncArgs),
-    /// History: what of a range is not covered yet, newest first, resumable
+    /// Fetch the uncovered parts of a date range, newest first; resumable
     #[command(after_help = examples::BACKFILL)]
     Backfill(BackfillArgs),
-    /// What a command would do: projects, windows, calls, minutes at the budget; changes nothing
+    /// Show what a command would do: projects, windows, calls and minutes; change nothing
     #[command(subcommand, after_help = examples::PLAN)]
     Plan(plan::PlanCommand),
-    /// Derive the tables again from the raw partitions, with no API call
+    /// Rebuild stale tables from raw partitions without API calls, or merge a lake into another
     #[command(after_help = examples::REPLAY)]
     Replay(ReplayArgs),
-    /// Coverage, lag, gaps and open executions per project
+    /// Show coverage, lag, gaps and open executions per project, and recent runs
     #[command(after_help = examples::STATUS)]
     Status(StatusArgs),
-    /// Audit a lake: every file, each execution once, tables against raw partitions, the checkpoint
+    /// Check a lake for damaged, missing, stale or foreign files and print the command that repairs each
     #[command(after_help = examples::VERIFY)]
     Verify(verify::VerifyArgs),
-    /// The tables: their columns, and statements that open them
+    /// Show the tables and their columns, or print statements that open them in a query engine
     #[command(subcommand, after_help = examples::SCHEMA)]
     Schema(schema::SchemaCommand),
-    /// Completions for a shell, on standard output
+    /// Print a completion script for a shell
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
-        /// The shell
+        /// Shell to complete for
         shell: clap_complete::Shell,
     },
-    /// The manual page, on standard output
+    /// Print the manual page
     #[command(after_help = examples::MAN)]
     Man,
-    /// A simulated account in this process, a real sync of it over HTTP, and queries to try
+    /// Sync a simulated account into a local lake and show queries to try
     #[cfg(feature = "sim")]
     #[command(after_help = examples::DEMO)]
     Demo(demo::DemoArgs),
-    /// The simulated account as a server, to try schedules against
+    /// Serve a simulated account over HTTP, to try schedules
     #[cfg(feature = "sim")]
     #[command(after_help = examples::SIM)]
     Sim(sim::SimArgs),
@@ -87,20 +89,22 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// What standard output holds: text for people, or one JSON document
+    /// Format of the result on standard output
     #[arg(
         long,
         global = true,
         env = "HARNESS_LAKE_OUTPUT",
+        value_name = "FORMAT",
         value_enum,
         default_value_t
     )]
     output: Format,
-    /// The form of the log on standard error; `RUST_LOG` sets its level
+    /// Format of the log on standard error; `RUST_LOG` sets its level
     #[arg(
         long,
         global = true,
         env = "HARNESS_LAKE_LOG_FORMAT",
+        value_name = "FORMAT",
         value_enum,
         default_value_t
     )]
@@ -114,7 +118,7 @@ enum Format {
     Json,
 }
 
-/// What a command needs of the process around it.
+/// The process state that a command needs.
 struct Context {
     output: Format,
     clock: fn() -> Timestamp,
@@ -122,10 +126,10 @@ struct Context {
     is_terminal: bool,
 }
 
-/// Runs the command that was typed, and tells how it ended.
+/// Runs a command, prints its error if it fails, and returns the exit code.
 ///
-/// `clock` is the local clock; `stop` turns true when a signal comes; `is_terminal` says whether
-/// standard error is one.
+/// `clock` is the local clock. `stop` becomes true when a signal arrives. `is_terminal` is true if standard
+/// error is a terminal.
 pub async fn run(
     cli: Cli,
     clock: fn() -> Timestamp,
@@ -138,14 +142,14 @@ pub async fn run(
         stop,
         is_terminal,
     };
-    let ended = match cli.command {
-        Command::Check(args) => unless_stopped(&context, check::run(&args, &context)).await,
+    let result = match cli.command {
+        Command::Check(args) => run_until_stopped(&context, check::run(&args, &context)).await,
         Command::Sync(args) => sync::run(&args, &context).await,
         Command::Backfill(args) => backfill::run(&args, &context).await,
-        Command::Plan(command) => unless_stopped(&context, plan::run(&command, &context)).await,
+        Command::Plan(command) => run_until_stopped(&context, plan::run(&command, &context)).await,
         Command::Replay(args) => replay::run(&args, &context).await,
-        Command::Status(args) => unless_stopped(&context, status::run(&args, &context)).await,
-        Command::Verify(args) => unless_stopped(&context, verify::run(&args, &context)).await,
+        Command::Status(args) => run_until_stopped(&context, status::run(&args, &context)).await,
+        Command::Verify(args) => run_until_stopped(&context, verify::run(&args, &context)).await,
         Command::Schema(command) => schema::run(&command, &context),
         Command::Completions { shell } => schema::completions(shell),
         Command::Man => man::run(),
@@ -154,57 +158,57 @@ pub async fn run(
         #[cfg(feature = "sim")]
         Command::Sim(args) => sim::run(&args, &context).await,
     };
-    match ended {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let (output, log) = (context.output, cli.output.log_format);
-            output::failure(&error, output, log, clock())
+            output::print_failure(&error, output, log, clock())
         }
     }
 }
 
-/// Runs a command that commits nothing, and so can end at once when a signal comes.
-async fn unless_stopped(
+/// Runs a command that commits nothing, and abandons it when a signal arrives.
+async fn run_until_stopped(
     context: &Context,
     command: impl Future<Output = Result<(), Error>>,
 ) -> Result<(), Error> {
     match or_stop(&mut context.stop.clone(), command).await {
-        Ok(ended) => ended,
+        Ok(result) => result,
         Err(error) => {
-            // Unlike a run, it has printed nothing yet.
-            output::error_document(&error, context.output);
+            // `print_failure` assumes that an interrupted run has printed its report.
+            output::print_error_document(&error, context.output);
             Err(error)
         }
     }
 }
 
-/// Reads the command line. What is wrong with it is told as every failure is: exit status 2, and
-/// with `--output json` one document on standard output.
+/// Parses the command line. Prints help, the version or a usage error; with `--output json`, a usage error is
+/// also the document on standard output.
 ///
 /// # Errors
 ///
-/// The exit status, where there is no command to run; help and version are no failures.
+/// The exit code if there is no command to run: 0 after help or the version, 2 after a usage error.
 pub fn parse() -> Result<Cli, ExitCode> {
     let matches = without_empty_variables(Cli::command()).try_get_matches();
     matches
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| {
-            if error.use_stderr() && output::wants_json(std::env::args_os()) {
-                output::usage_document(&error);
+            if error.use_stderr() && output::requests_json(std::env::args_os()) {
+                output::print_usage_document(&error);
             }
-            let plain = error.render().to_string();
-            let shown = output::without_keys(&plain);
-            if shown == plain || !error.use_stderr() {
-                // Nothing can be done where the output itself is gone.
+            let text = error.render().to_string();
+            let redacted = output::redact_keys(&text);
+            if redacted == text || !error.use_stderr() {
+                // There is nowhere to report that the output cannot be written.
                 drop(error.print());
             } else {
-                drop(write!(std::io::stderr(), "{shown}"));
+                drop(write!(std::io::stderr(), "{redacted}"));
             }
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
         })
 }
 
-/// Takes a variable that is empty for one that is not set: schedulers often cannot leave one out.
+/// Makes empty environment variables count as unset, because many schedulers cannot unset one.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let is_empty = |arg: &Arg| {
         let value = arg.get_env().and_then(std::env::var_os);
@@ -221,7 +225,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 }
 
 impl Cli {
-    /// Whether the log is to be JSON.
+    /// Returns true if the log format is JSON.
     pub fn log_is_json(&self) -> bool {
         self.output.log_format == Format::Json
     }
@@ -232,7 +236,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_arguments_make_sense() {
+    fn arguments_are_consistent() {
         super::Cli::command().debug_assert();
     }
 }

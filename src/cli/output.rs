@@ -1,9 +1,10 @@
-//! Results on standard output, as text for people or one JSON document; failures with a hint.
+//! Results on standard output as text or one JSON document, and failures with a hint.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use indicatif::HumanCount;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
@@ -13,25 +14,25 @@ use crate::causes::chain;
 use crate::error::{Code, Error};
 use crate::report::{Outcome, Report};
 
-/// Prints a result: `text` for people, `value` as JSON.
-pub(super) fn result(
+/// Prints a result: `text`, or `value` as JSON.
+pub(super) fn print_result(
     format: Format,
     value: &impl Serialize,
     text: impl FnOnce() -> String,
 ) -> Result<(), Error> {
     let text = match format {
         Format::Text => text(),
-        Format::Json => serde_json::to_string_pretty(value).expect("results have text keys only"),
+        Format::Json => serde_json::to_string_pretty(value).expect("all keys of a result are text"),
     };
     print(&text)
 }
 
-/// Prints a text, with a line end.
+/// Prints text, followed by a newline unless it ends with one.
 pub(super) fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
-    let end = if text.ends_with('\n') { "" } else { "\n" };
-    match write!(out, "{text}{end}").and_then(|()| out.flush()) {
-        // Whoever read us has read enough.
+    let newline = if text.ends_with('\n') { "" } else { "\n" };
+    match write!(out, "{text}{newline}").and_then(|()| out.flush()) {
+        // The reader of the pipe, such as `head`, has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.map_err(|source| Error::Output {
             path: "standard output".to_owned(),
@@ -40,34 +41,33 @@ pub(super) fn print(text: &str) -> Result<(), Error> {
     }
 }
 
-/// Prints what a run came to that ended as `ended` says. As JSON, a failure is the one document.
-pub(super) fn ended(
+/// Prints the report of a run, unless [`print_failure`] prints the error of the run as the JSON document.
+pub(super) fn print_report(
     format: Format,
     report: &Report,
-    ended: &Result<(), Error>,
+    result: &Result<(), Error>,
     text: impl FnOnce() -> String,
 ) -> Result<(), Error> {
-    let is_unwritten = matches!(ended, Err(Error::Unwritten { .. })) && format == Format::Json;
+    let is_unwritten = matches!(result, Err(Error::Unwritten { .. })) && format == Format::Json;
     if report.outcome == Outcome::Failed || is_unwritten {
         return Ok(());
     }
-    result(format, report, text)
+    print_result(format, report, text)
 }
 
-/// Tells why a command failed, and gives its exit status.
-pub(super) fn failure(error: &Error, format: Format, log: Format, at: Timestamp) -> ExitCode {
-    let (told, hint) = (without_keys(&chain(error)), error.hint());
-    // As the log has its lines, but whatever its filter says.
+/// Prints the error of a command and returns the exit code. The text is independent of the log filter.
+pub(super) fn print_failure(error: &Error, format: Format, log: Format, at: Timestamp) -> ExitCode {
+    let (message, hint) = (redact_keys(&chain(error)), error.hint());
     let line = match log {
-        Format::Text => format!("error: {told}\n hint: {hint}"),
+        Format::Text => format!("error: {message}\n hint: {hint}"),
         Format::Json => {
-            let fields = json!({"message": told, "code": error.code(), "hint": hint});
+            let fields = json!({"message": message, "code": error.code(), "hint": hint});
             json!({"timestamp": at, "level": "ERROR", "fields": fields}).to_string()
         }
     };
-    // Nothing can be done where standard error itself is gone.
+    // There is nowhere to report that standard error cannot be written.
     drop(writeln!(io::stderr().lock(), "{line}"));
-    // A run that went on to its end has printed its report, which names what failed.
+    // These errors follow a report on standard output, which names them.
     let has_report = matches!(
         error,
         Error::Partial { .. }
@@ -77,64 +77,65 @@ pub(super) fn failure(error: &Error, format: Format, log: Format, at: Timestamp)
             | Error::NotCompared { .. }
     );
     if !has_report {
-        error_document(error, format);
+        print_error_document(error, format);
     }
     error.exit()
 }
 
-/// Prints a failure as the one document of standard output, where JSON is asked for.
-pub(super) fn error_document(error: &Error, format: Format) {
+/// With `--output json`, prints an error as the document on standard output.
+pub(super) fn print_error_document(error: &Error, format: Format) {
     if format == Format::Json {
-        document(error.code(), &without_keys(&chain(error)), error.hint());
+        print_document(error.code(), &redact_keys(&chain(error)), error.hint());
     }
 }
 
-/// Prints what is wrong with a command line as the one document of standard output.
-pub(super) fn usage_document(error: &clap::Error) {
-    let text = without_keys(&error.render().to_string());
-    // What is wrong, and with what: the usage and tips stand behind an empty line.
+/// Prints a usage error as the JSON document on standard output.
+pub(super) fn print_usage_document(error: &clap::Error) {
+    let text = redact_keys(&error.render().to_string());
+    // The message ends at the first empty line; usage and tips follow.
     let lines = text
         .lines()
         .map(str::trim)
         .take_while(|line| !line.is_empty());
     let message = lines.collect::<Vec<_>>().join(" ");
     let message = message.trim_start_matches("error: ");
-    document(Code::Usage, message, Code::Usage.hint());
+    print_document(Code::Usage, message, Code::Usage.hint());
 }
 
-/// Blots out what looks like an API key: one may be typed where none belongs, and repeated by the message.
-pub(super) fn without_keys(text: &str) -> String {
-    let mut told = String::with_capacity(text.len());
-    let is_of_word = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-    for word in text.split_inclusive(|c| !is_of_word(c)) {
-        let key = word.trim_end_matches(|c| !is_of_word(c));
+/// Replaces each text that looks like an API key by `***`. A usage error repeats what the user typed, and that
+/// may be a key in the wrong place.
+pub(super) fn redact_keys(text: &str) -> String {
+    let mut redacted = String::with_capacity(text.len());
+    let is_key_char = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    for word in text.split_inclusive(|c| !is_key_char(c)) {
+        let key = word.trim_end_matches(|c| !is_key_char(c));
         let is_key = |kind: &str| key.strip_prefix(kind).is_some_and(|rest| !rest.is_empty());
         if is_key("pat.") || is_key("sat.") {
-            told.extend(["***", &word[key.len()..]]);
+            redacted.extend(["***", &word[key.len()..]]);
         } else {
-            told.push_str(word);
+            redacted.push_str(word);
         }
     }
-    told
+    redacted
 }
 
-fn document(code: Code, message: &str, hint: &str) {
+fn print_document(code: Code, message: &str, hint: &str) {
     let value = json!({"error": {"code": code.name(), "message": message, "hint": hint}});
     drop(print(&value.to_string()));
 }
 
-/// Whether arguments that could not be parsed ask for JSON; a setting of the environment counts, too.
-pub(super) fn wants_json(args: impl Iterator<Item = OsString>) -> bool {
+/// Returns true if the arguments or the environment request JSON output. For arguments that clap rejected.
+pub(super) fn requests_json(args: impl Iterator<Item = OsString>) -> bool {
     let args: Vec<OsString> = args.collect();
-    let asks = args.iter().any(|arg| arg == "--output=json")
+    let has_flag = args.iter().any(|arg| arg == "--output=json")
         || args
             .windows(2)
             .any(|pair| pair[0] == "--output" && pair[1] == "json");
-    asks || std::env::vars_os()
-        .any(|(name, value)| name == "HARNESS_LAKE_OUTPUT" && value == "json")
+    has_flag
+        || std::env::vars_os().any(|(name, value)| name == "HARNESS_LAKE_OUTPUT" && value == "json")
 }
 
-/// Lines up the columns of a table; the first row is its head.
+/// Formats rows as a table with aligned columns.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |at: usize| {
@@ -156,23 +157,10 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// So many of something whose plural takes an `s`.
-pub(super) fn count(n: u64, one: &str) -> String {
-    let end = if n == 1 { "" } else { "s" };
-    format!("{} {one}{end}", number(n))
-}
-
-/// A number with thousands apart.
-pub(super) fn number(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if 0 < at && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+/// Formats a number and its noun, whose plural takes an `s`: `1 gap`, `2,000 gaps`.
+pub(super) fn count(n: u64, noun: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", HumanCount(n))
 }
 
 #[cfg(test)]
@@ -180,26 +168,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_looks_like_a_key_is_blotted_out() {
-        let told = "error: unexpected argument 'pat.ACC.id.Se-cr_et' found\n  tip: --x=sat.a.b.c.";
-        let shown = "error: unexpected argument '***' found\n  tip: --x=***";
-        assert_eq!(without_keys(told), shown);
+    fn redacts_keys() {
+        let text = "error: unexpected argument 'pat.ACC.id.Se-cr_et' found\n  tip: --x=sat.a.b.c.";
+        let redacted = "error: unexpected argument '***' found\n  tip: --x=***";
+        assert_eq!(redact_keys(text), redacted);
         assert_eq!(
-            without_keys("the path.of a pattern"),
+            redact_keys("the path.of a pattern"),
             "the path.of a pattern"
         );
     }
 
     #[test]
-    fn numbers_and_tables_are_readable() {
+    fn formats_counts() {
         assert_eq!(
-            [0, 999, 1_000, 1_234_567].map(number),
-            ["0", "999", "1,000", "1,234,567"]
+            [0, 1, 2_000, 1_234_567].map(|n| count(n, "gap")),
+            ["0 gaps", "1 gap", "2,000 gaps", "1,234,567 gaps"]
         );
-        assert_eq!(
-            [0, 1, 2_000].map(|n| count(n, "gap")),
-            ["0 gaps", "1 gap", "2,000 gaps"]
-        );
+    }
+
+    #[test]
+    fn table_aligns_columns() {
         let rows = [
             vec!["a".to_owned(), "bb".to_owned()],
             vec!["ccc".to_owned(), "d".to_owned()],

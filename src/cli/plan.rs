@@ -1,11 +1,12 @@
-//! `plan`: what a command would do, with one cheap count per window; changes nothing.
+//! The `plan` command: counts what another command would do, with one request per window.
 
 use clap::Subcommand;
+use indicatif::HumanCount;
 use jiff::civil::Date;
 use jiff::{SignedDuration, Span, Timestamp};
 use serde::Serialize;
 
-use super::output::{self, count, number, table};
+use super::output::{self, count, table};
 use super::{BackfillArgs, Context, Format, ReplayArgs, SyncArgs};
 use crate::config::is_midnight;
 use crate::error::Error;
@@ -17,36 +18,39 @@ use crate::window::Window;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PlanCommand {
-    /// What `sync` would read
+    /// Show what `sync` would read
     Sync(SyncArgs),
-    /// What `backfill` would read
+    /// Show what `backfill` would read
     Backfill {
         #[command(flatten)]
         args: BackfillArgs,
-        /// Cut the range into N date ranges for mapped tasks, as JSON
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        /// Cut the range into N ranges for parallel tasks and print them as JSON
+        #[arg(long, value_name = "N", help_heading = "Range",
+              value_parser = clap::value_parser!(u32).range(1..=10_000))]
         units: Option<u32>,
     },
-    /// What `replay` would derive
+    /// Show what `replay` would check
     Replay {
         #[command(flatten)]
         args: ReplayArgs,
-        /// Cut the dates into N ranges for mapped tasks, as JSON
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        /// Cut the dates into N ranges for parallel tasks and print them as JSON
+        #[arg(long, value_name = "N", help_heading = "Range",
+              value_parser = clap::value_parser!(u32).range(1..=10_000))]
         units: Option<u32>,
     },
 }
 
+/// The plan of a `sync` or `backfill`, as it is printed.
 #[derive(Debug, Serialize)]
-struct Planned {
+struct PlannedRead {
     command: &'static str,
     scopes: usize,
     windows: Vec<PlannedWindow>,
-    /// Executions that the windows hold.
+    /// Executions in the windows.
     executions: u64,
-    /// Requests, this plan's own left out.
+    /// Requests of the planned run, without those of this plan.
     calls: u64,
-    /// How long they take at the budget.
+    /// Minutes that the calls take at the request limit.
     minutes: u64,
     open_executions: usize,
     units: Vec<Unit>,
@@ -57,7 +61,7 @@ struct PlannedWindow {
     scope: Scope,
     from: Timestamp,
     to: Timestamp,
-    /// `None` where the project did not answer.
+    /// `None` if counting failed.
     executions: Option<u64>,
 }
 
@@ -68,7 +72,7 @@ struct PlannedReplay {
     units: Vec<Unit>,
 }
 
-/// `--from` and `--to` of one task: dates, but where a range begins or ends within one.
+/// `--from` and `--to` of one task: dates, or RFC 3339 where the range starts or ends within a date.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Unit {
     from: String,
@@ -81,7 +85,10 @@ pub(super) async fn run(command: &PlanCommand, context: &Context) -> Result<(), 
             let config = args.config()?;
             let rate = config.source.requests_per_minute.get();
             let plan = plan_of_sync(&config, context.clock).await?;
-            show(&planned("sync", plan, rate, Vec::new()), context.output)
+            show(
+                &planned_read("sync", plan, rate, Vec::new()),
+                context.output,
+            )
         }
         PlanCommand::Backfill { args, units } => {
             let config = args.config()?;
@@ -90,7 +97,7 @@ pub(super) async fn run(command: &PlanCommand, context: &Context) -> Result<(), 
             let cut = units.map_or_else(Vec::new, |units| cut_range(range.from, range.to, units));
             let plan = plan_of_backfill(&config, range, context.clock).await?;
             show(
-                &planned("backfill", plan, rate, cut),
+                &planned_read("backfill", plan, rate, cut),
                 format(*units, context),
             )
         }
@@ -98,14 +105,14 @@ pub(super) async fn run(command: &PlanCommand, context: &Context) -> Result<(), 
     }
 }
 
-fn planned(command: &'static str, plan: Plan, rate: u32, units: Vec<Unit>) -> Planned {
+fn planned_read(command: &'static str, plan: Plan, rate: u32, units: Vec<Unit>) -> PlannedRead {
     let window = |(scope, window, executions): (Scope, Window, Option<u64>)| PlannedWindow {
         scope,
         from: window.from(),
         to: window.to(),
         executions,
     };
-    Planned {
+    PlannedRead {
         command,
         scopes: plan.scopes,
         executions: plan.windows.iter().filter_map(|(_, _, rows)| *rows).sum(),
@@ -117,15 +124,15 @@ fn planned(command: &'static str, plan: Plan, rate: u32, units: Vec<Unit>) -> Pl
     }
 }
 
-fn show(planned: &Planned, format: Format) -> Result<(), Error> {
-    output::result(format, planned, || {
+fn show(plan: &PlannedRead, format: Format) -> Result<(), Error> {
+    output::print_result(format, plan, || {
         let head = format!(
-            "{} would read {} of {} with {}: {} at the budget\n\n",
-            planned.command,
-            count(planned.executions, "execution"),
-            count(planned.scopes as u64, "project"),
-            count(planned.calls, "call"),
-            count(planned.minutes, "minute"),
+            "{} would read {} of {} with {}, in {} at the request limit\n\n",
+            plan.command,
+            count(plan.executions, "execution"),
+            count(plan.scopes as u64, "project"),
+            count(plan.calls, "call"),
+            count(plan.minutes, "minute"),
         );
         let mut rows = vec![
             ["project", "from", "to", "executions"]
@@ -133,20 +140,20 @@ fn show(planned: &Planned, format: Format) -> Result<(), Error> {
                 .to_vec(),
         ];
         let minute = |at: Timestamp| at.strftime("%Y-%m-%d %H:%M").to_string();
-        rows.extend(planned.windows.iter().map(|window| {
-            let executions = window.executions.map_or_else(|| "?".to_owned(), number);
+        rows.extend(plan.windows.iter().map(|window| {
+            let executions = window.executions.map(HumanCount);
             vec![
                 window.scope.to_string(),
                 minute(window.from),
                 minute(window.to),
-                executions,
+                executions.map_or_else(|| "?".to_owned(), |n| n.to_string()),
             ]
         }));
         head + &table(&rows)
     })
 }
 
-/// Units are for programs: they come as JSON, whatever is asked for.
+/// Returns the output format. Units are for programs, so `--units` implies JSON.
 fn format(units: Option<u32>, context: &Context) -> Format {
     units.map_or(context.output, |_| Format::Json)
 }
@@ -156,22 +163,22 @@ async fn replay(args: &ReplayArgs, units: Option<u32>, context: &Context) -> Res
     let partitions = lake.raw_partitions(args.dates()?).await?;
     let mut dates: Vec<Date> = partitions.iter().map(|raw| raw.partition.date).collect();
     dates.dedup();
-    let planned = PlannedReplay {
+    let plan = PlannedReplay {
         command: "replay",
         partitions: partitions.len(),
         units: cut_dates(&dates, units.unwrap_or(1)),
     };
-    output::result(format(units, context), &planned, || {
-        let partitions = count(planned.partitions as u64, "partition");
-        format!("replay would look at {partitions}")
+    output::print_result(format(units, context), &plan, || {
+        let partitions = count(plan.partitions as u64, "raw partition");
+        format!("replay would check {partitions}")
     })
 }
 
-/// Dates that hold something, cut into at most `units` ranges of about as many dates each.
+/// Cuts dates into at most `units` ranges with about the same number of dates.
 fn cut_dates(dates: &[Date], units: u32) -> Vec<Unit> {
     let size = dates.len().div_ceil(units as usize).max(1);
-    let unit = |some: &[Date]| {
-        let (first, last) = (some.first()?, some.last()?);
+    let unit = |dates: &[Date]| {
+        let (first, last) = (dates.first()?, dates.last()?);
         Some(Unit {
             from: first.to_string(),
             to: last.tomorrow().ok()?.to_string(),
@@ -180,7 +187,7 @@ fn cut_dates(dates: &[Date], units: u32) -> Vec<Unit> {
     dates.chunks(size).filter_map(unit).collect()
 }
 
-/// A range of time, cut at midnight into at most `units` ranges.
+/// Cuts a range of time at midnights into at most `units` ranges.
 fn cut_range(from: Timestamp, to: Timestamp, units: u32) -> Vec<Unit> {
     let end = date_of(to - SignedDuration::from_millis(1));
     let days = date_of(from).series(Span::new().days(1));
@@ -201,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_make_the_whole_and_do_not_overlap() {
+    fn units_cover_the_range_without_overlap() {
         let at = |text: &str| crate::config::instant(text).unwrap();
         for units in [1, 2, 3, 7, 100] {
             let cut = cut_range(at("2026-01-01"), at("2026-01-11"), units);

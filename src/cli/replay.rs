@@ -1,7 +1,8 @@
-//! `replay`: the tables again, from the raw partitions.
+//! The `replay` command.
 
-use super::files::Files;
-use super::output::{self, number};
+use indicatif::HumanCount;
+
+use super::output::{self, count};
 use super::{Context, ReplayArgs, open_store};
 use crate::config::ConfigError;
 use crate::error::Error;
@@ -15,17 +16,15 @@ use crate::progress::Progress;
 use crate::report::Report;
 
 pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Error> {
-    let (told, measured) = (args.report.as_deref(), args.metrics_file.as_deref());
-    let files = Files::begin("replay", told, measured, context);
-    files.check()?;
+    let files = args.output_files.start("replay", context)?;
     let opened = or_stop(&mut context.stop.clone(), open(args, context)).await;
-    // Interrupted so early, there is no report to print.
-    let opened = opened.inspect_err(|error| output::error_document(error, context.output));
-    let Opened {
+    // An interruption this early leaves no report to print.
+    let opened = opened.inspect_err(|error| output::print_error_document(error, context.output));
+    let OpenedLakes {
         source,
         lake,
         dates,
-    } = files.needs(opened.flatten())?;
+    } = files.metrics_on_error(opened.flatten())?;
     let run_id = ulid::Ulid::generate().to_string();
     let mut report = Report::begin(run_id, "replay", lake.account().clone(), (context.clock)());
     let refresh = if args.all {
@@ -33,63 +32,63 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
     } else {
         Refresh::Outdated
     };
-    let ended = match &source {
-        Some(source) => fill(source, &lake, dates, context, &mut report).await,
-        None => Ok(()),
-    };
-    let mut looked_at = 0;
-    let ended = match ended {
-        Ok(()) => replay(&lake, dates, refresh, context, &mut report, &mut looked_at).await,
-        ended => ended,
-    };
-    // A signal leaves no time for it.
-    if !matches!(ended, Err(Error::Interrupted)) {
+    let mut partitions_checked = 0;
+    let result = async {
+        if let Some(source) = &source {
+            merge(source, &lake, dates, context, &mut report).await?;
+        }
+        let checked = &mut partitions_checked;
+        replay(&lake, dates, refresh, context, &mut report, checked).await
+    }
+    .await;
+    // A process that received a signal has no time to read the state.
+    if !matches!(result, Err(Error::Interrupted)) {
         sum_up(lake.store(), &mut report).await;
     }
     report.finished_at = (context.clock)();
-    report.end(ended.as_ref().err());
+    report.end(result.as_ref().err());
     keep_report(lake.store(), &report).await;
-    let ended = files.write(&report, ended);
-    output::ended(context.output, &report, &ended, || {
-        summary(&report, looked_at, &lake, source.as_ref())
+    let result = files.write(&report, result);
+    output::print_report(context.output, &report, &result, || {
+        summary(&report, partitions_checked, &lake, source.as_ref())
     })?;
-    ended
+    result
 }
 
-/// What a replay works on.
-struct Opened {
-    /// The lake that is read, where it is another one.
+/// The lakes and dates of a replay.
+struct OpenedLakes {
+    /// With `--into`, the lake that is merged into the other one.
     source: Option<Lake>,
-    /// The lake whose tables are derived.
+    /// The lake whose tables are rebuilt.
     lake: Lake,
     dates: Dates,
 }
 
-async fn open(args: &ReplayArgs, context: &Context) -> Result<Opened, Error> {
+async fn open(args: &ReplayArgs, context: &Context) -> Result<OpenedLakes, Error> {
     let dates = args.dates()?;
-    let into = args.into.as_deref().map(open_store).transpose()?;
+    let target = args.into.as_deref().map(open_store).transpose()?;
     let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()?).await?;
-    let Some(into) = into else {
-        return Ok(Opened {
+    let Some(target) = target else {
+        return Ok(OpenedLakes {
             source: None,
             lake,
             dates,
         });
     };
-    if into.shown() == lake.store().shown() {
-        let same = "--into names the lake that is read: leave it out to derive its tables again";
-        return Err(ConfigError::Range(same.to_owned()).into());
+    if target.shown() == lake.store().shown() {
+        let message = "--into is the same lake as --lake: omit --into to rebuild its tables";
+        return Err(ConfigError::Range(message.to_owned()).into());
     }
     let now = (context.clock)();
-    Ok(Opened {
-        lake: lake.open_like(into, now, args.buckets).await?,
+    Ok(OpenedLakes {
+        lake: lake.open_like(target, now, args.buckets).await?,
         source: Some(lake),
         dates,
     })
 }
 
-/// Merges what one lake holds into another.
-async fn fill(
+/// Merges the raw partitions and the checkpoint of `source` into `lake`.
+async fn merge(
     source: &Lake,
     lake: &Lake,
     dates: Dates,
@@ -101,17 +100,19 @@ async fn fill(
     copy(source, lake, dates, now, &progress, stop, report).await
 }
 
+/// Rebuilds tables from raw partitions. Adds each partition to `report` and `partitions_checked` as it
+/// completes, so that both are right when a signal interrupts the loop.
 async fn replay(
     lake: &Lake,
     dates: Dates,
     refresh: Refresh,
     context: &Context,
     report: &mut Report,
-    looked_at: &mut u64,
+    partitions_checked: &mut u64,
 ) -> Result<(), Error> {
     let mut stop = context.stop.clone();
-    let told = |partition: Partition, derived: Derived| {
-        *looked_at += 1;
+    let on_derived = |partition: Partition, derived: Derived| {
+        *partitions_checked += 1;
         if !derived.files.is_empty() {
             report.dates_changed.insert(partition.date);
         }
@@ -120,33 +121,31 @@ async fn replay(
     };
     let replayed = async {
         let partitions = lake.raw_partitions(dates).await?;
-        lake.replay(&partitions, refresh, told).await
+        lake.replay(&partitions, refresh, on_derived).await
     };
     Ok(or_stop(&mut stop, replayed).await??)
 }
 
-fn summary(report: &Report, looked_at: u64, lake: &Lake, source: Option<&Lake>) -> String {
-    let took_ms = report
-        .finished_at
-        .duration_since(report.started_at)
-        .as_millis();
-    let replayed = format!(
-        "{} partitions of {} looked at in {took_ms} ms, {} objects written, {} dates changed",
-        number(looked_at),
+fn summary(report: &Report, partitions_checked: u64, lake: &Lake, source: Option<&Lake>) -> String {
+    let duration = report.finished_at.duration_since(report.started_at);
+    let rebuilt = format!(
+        "Checked {} of {} in {} ms: wrote {} for {}",
+        count(partitions_checked, "raw partition"),
         lake.store().shown(),
-        number(report.files.len() as u64),
-        report.dates_changed.len(),
+        duration.as_millis(),
+        count(report.files.len() as u64, "object"),
+        count(report.dates_changed.len() as u64, "changed date"),
     );
     let Some(source) = source else {
-        return replayed;
+        return rebuilt;
     };
     let executions = &report.executions;
     format!(
-        "{} executions of {}: {} new, {} newer, {} there already\n{replayed}",
-        number(executions.observed),
+        "Merged {} from {}: {} new, {} updated, {} unchanged\n{rebuilt}",
+        count(executions.observed, "execution"),
         source.store().shown(),
-        number(executions.inserted),
-        number(executions.updated),
-        number(executions.unchanged),
+        HumanCount(executions.inserted),
+        HumanCount(executions.updated),
+        HumanCount(executions.unchanged),
     )
 }

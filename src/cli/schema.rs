@@ -1,4 +1,4 @@
-//! `schema`, `completions`, `man`: what the program says of itself.
+//! The `schema` and `completions` commands.
 
 use clap::{CommandFactory, Subcommand, ValueEnum};
 
@@ -13,23 +13,23 @@ use crate::schema::dictionary::{dictionary, of_table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SchemaCommand {
-    /// The tables, a line each
+    /// List the tables
     List,
-    /// The columns of a table: type, meaning, source (Markdown, or the definition as JSON)
+    /// Show the columns of a table: type, description and source
     Show {
-        /// The table
+        /// Table to show
         #[arg(value_parser = parse_table)]
         table: Table,
     },
-    /// Statements that open every table and view of a lake by its name
+    /// Print statements that make every table and view of a lake available by name
     Ddl {
-        /// The engine
+        /// Query engine
         engine: EngineArg,
-        /// The lake that the statements are about
-        #[arg(long, env = "HARNESS_LAKE", value_name = "LAKE")]
+        /// Location of the lake that the statements read
+        #[arg(long, env = "HARNESS_LAKE", value_name = "LAKE", help_heading = "Lake")]
         lake: String,
     },
-    /// The data dictionary, which is `docs/schema.md`
+    /// Print the data dictionary, `docs/schema.md`
     #[command(hide = true)]
     Docs,
 }
@@ -46,7 +46,7 @@ pub(super) fn run(command: &SchemaCommand, context: &Context) -> Result<(), Erro
     match command {
         SchemaCommand::List => {
             let definitions: Vec<_> = Table::ALL.iter().map(|table| table.definition()).collect();
-            output::result(context.output, &definitions, || {
+            output::print_result(context.output, &definitions, || {
                 let row = |table: &Table| {
                     let definition = table.definition();
                     let columns = format!("{} columns", definition.columns.len());
@@ -61,7 +61,7 @@ pub(super) fn run(command: &SchemaCommand, context: &Context) -> Result<(), Erro
         }
         SchemaCommand::Show { table } => {
             let definition = table.definition();
-            output::result(context.output, definition, || of_table(definition))
+            output::print_result(context.output, definition, || of_table(definition))
         }
         SchemaCommand::Docs => output::print(&dictionary()),
         SchemaCommand::Ddl { engine, lake } => {
@@ -76,24 +76,18 @@ pub(super) fn run(command: &SchemaCommand, context: &Context) -> Result<(), Erro
             };
             let statements = ddl(engine, &lake);
             let value = serde_json::json!({ "ddl": statements });
-            output::result(context.output, &value, || statements)
+            output::print_result(context.output, &value, || statements)
         }
     }
 }
 
 fn parse_table(name: &str) -> Result<Table, String> {
-    let known = || {
-        Table::ALL
-            .iter()
-            .map(|table| table.name())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let names = || Table::ALL.map(Table::name).join(", ");
     let found = Table::ALL.into_iter().find(|table| table.name() == name);
-    found.ok_or_else(|| format!("no such table; there are {}", known()))
+    found.ok_or_else(|| format!("no such table; the tables are {}", names()))
 }
 
-/// Prints completions.
+/// Prints the completion script of a shell.
 pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Error> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "harness-lake", &mut text);

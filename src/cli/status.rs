@@ -1,9 +1,10 @@
-//! `status`: what a lake covers, how far behind it is, and how its last runs ended.
+//! The `status` command.
 
+use indicatif::HumanCount;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::output::{self, number, table};
+use super::output::{self, count, table};
 use super::{Context, StatusArgs};
 use crate::checkpoint::ScopeError;
 use crate::error::Error;
@@ -20,12 +21,12 @@ struct Status {
     last_run_id: String,
     open_executions: usize,
     gaps: usize,
-    /// The newest first.
+    /// Newest first.
     last_runs: Vec<LastRun>,
     scopes: Vec<ScopeStatus>,
 }
 
-/// What is told of a run's report.
+/// The part of a run report that `status` shows.
 #[derive(Debug, Serialize, Deserialize)]
 struct LastRun {
     run_id: String,
@@ -33,16 +34,16 @@ struct LastRun {
     outcome: String,
     started_at: Timestamp,
     finished_at: Timestamp,
-    executions: Changed,
+    executions: ChangedExecutions,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Changed {
+struct ChangedExecutions {
     inserted: u64,
     updated: u64,
 }
 
-/// How many of the last runs are told.
+/// Number of runs that are shown.
 const LAST_RUNS: usize = 5;
 
 #[derive(Debug, Serialize)]
@@ -50,11 +51,11 @@ struct ScopeStatus {
     scope: Scope,
     covered_from: Option<Timestamp>,
     watermark: Option<Timestamp>,
-    /// From the watermark to now.
+    /// Time from the watermark to now.
     lag_seconds: Option<i64>,
     open_executions: usize,
     gaps: usize,
-    /// Windows before the watermark that nobody asked for yet: the next `sync` does.
+    /// Skipped windows before the watermark, which the next `sync` reads.
     pending_windows: usize,
     last_row_start: Option<Timestamp>,
     last_success: Option<Timestamp>,
@@ -66,10 +67,10 @@ pub(super) async fn run(args: &StatusArgs, context: &Context) -> Result<(), Erro
     let record = Record::newest(lake.store()).await?;
     let last_runs = last_runs(&lake).await?;
     let status = status(&lake, &record, last_runs, (context.clock)());
-    output::result(context.output, &status, || text(&status))
+    output::print_result(context.output, &status, || text(&status))
 }
 
-/// The reports of the last runs, by their names, which begin with the time. One that cannot be read is passed over.
+/// Returns the newest runs. Report names begin with the time; a report that cannot be parsed is skipped.
 async fn last_runs(lake: &Lake) -> Result<Vec<LastRun>, LakeError> {
     let found = lake.store().list(layout::RUNS).await?;
     let mut paths: Vec<_> = found.into_iter().map(|report| report.path).collect();
@@ -85,26 +86,26 @@ async fn last_runs(lake: &Lake) -> Result<Vec<LastRun>, LakeError> {
 fn status(lake: &Lake, record: &Record, last_runs: Vec<LastRun>, now: Timestamp) -> Status {
     let state = &record.state;
     let open = state.open_counts();
-    let scopes = state.scopes.iter().map(|(scope, known)| ScopeStatus {
+    let scopes = state.scopes.iter().map(|(scope, scope_state)| ScopeStatus {
         scope: scope.clone(),
-        covered_from: known.coverage.start(),
-        watermark: known.coverage.end(),
-        lag_seconds: known
+        covered_from: scope_state.coverage.start(),
+        watermark: scope_state.coverage.end(),
+        lag_seconds: scope_state
             .coverage
             .end()
             .map(|end| now.duration_since(end).as_secs()),
         open_executions: open.get(scope).copied().unwrap_or_default(),
-        gaps: known.gaps.windows().len(),
-        pending_windows: known.skipped.windows().len(),
-        last_row_start: known.last_row_start,
-        last_success: known.last_success,
-        last_error: known.last_error.clone(),
+        gaps: scope_state.gaps.windows().len(),
+        pending_windows: scope_state.skipped.windows().len(),
+        last_row_start: scope_state.last_row_start,
+        last_success: scope_state.last_success,
+        last_error: scope_state.last_error.clone(),
     });
     Status {
         lake: lake.store().shown().to_owned(),
         account_id: lake.account().clone(),
         checkpoint: record.number,
-        written_at: (0 < record.number).then_some(record.written_at),
+        written_at: (record.number > 0).then_some(record.written_at),
         last_run_id: record.run_id.clone(),
         open_executions: state.open.len(),
         gaps: state.gap_count(),
@@ -115,13 +116,13 @@ fn status(lake: &Lake, record: &Record, last_runs: Vec<LastRun>, now: Timestamp)
 
 fn text(status: &Status) -> String {
     let head = format!(
-        "{} holds account {}\ncheckpoint {} of run {}, {} executions open, {} gaps\n\n",
+        "{}: account {}, checkpoint {} by run {}\n{}, {}\n\n",
         status.lake,
         status.account_id,
         status.checkpoint,
         status.last_run_id,
-        number(status.open_executions as u64),
-        status.gaps,
+        count(status.open_executions as u64, "open execution"),
+        count(status.gaps as u64, "gap"),
     );
     let names = [
         "project",
@@ -130,7 +131,7 @@ fn text(status: &Status) -> String {
         "lag",
         "open",
         "gaps",
-        "passed over",
+        "pending",
         "last error",
     ];
     let mut rows = vec![names.map(str::to_owned).to_vec()];
@@ -156,18 +157,18 @@ fn text(status: &Status) -> String {
         ]
     }));
     let mut runs = vec![
-        ["last runs", "began", "outcome", "new", "changed"]
+        ["last runs", "started", "outcome", "new", "updated"]
             .map(str::to_owned)
             .to_vec(),
     ];
     runs.extend(status.last_runs.iter().map(|run| {
-        let Changed { inserted, updated } = run.executions;
+        let ChangedExecutions { inserted, updated } = run.executions;
         vec![
             run.command.clone(),
             minute(Some(run.started_at)),
             run.outcome.clone(),
-            number(inserted),
-            number(updated),
+            HumanCount(inserted).to_string(),
+            HumanCount(updated).to_string(),
         ]
     }));
     head + &table(&rows) + "\n" + &table(&runs)
@@ -175,7 +176,7 @@ fn text(status: &Status) -> String {
 
 fn lag(seconds: i64) -> String {
     match seconds {
-        // A source whose clock is ahead of ours.
+        // The clock of the API is ahead of the local one.
         ..0 => "0s".to_owned(),
         0..120 => format!("{seconds}s"),
         120..7_200 => format!("{}m", seconds / 60),

@@ -1,60 +1,62 @@
-//! `sync`: the scheduled job.
+//! The `sync` command, and the summary that it shares with `backfill` and `demo`.
 
-use super::files::Files;
-use super::output::{self, count, number};
+use indicatif::HumanCount;
+
+use super::output::{self, count};
+use super::output_files::OutputFiles;
 use super::{Context, SyncArgs};
 use crate::error::Error;
 use crate::job;
 use crate::progress::Progress;
 use crate::report::Report;
 
-/// The clock skew that is warned of.
-const SKEW_SECONDS: i64 = 120;
+/// The clock skew that causes a warning, in seconds.
+const SKEW_WARNING_S: i64 = 120;
 
 pub(super) async fn run(args: &SyncArgs, context: &Context) -> Result<(), Error> {
-    let files = args.run.files("sync", context)?;
-    let config = files.needs(args.config())?;
+    let files = args.run.output_files.start("sync", context)?;
+    let config = files.metrics_on_error(args.config())?;
     let progress = Progress::new(context.is_terminal);
-    let (report, ended) = job::sync(&config, context.clock, &progress, context.stop.clone()).await;
-    conclude(&files, &report, ended, config.store.shown(), context)
+    let (report, result) = job::sync(&config, context.clock, &progress, context.stop.clone()).await;
+    finish_run(&files, &report, result, config.store.shown(), context)
 }
 
-/// Tells what a run did: to the files that the user named, and to standard output.
-pub(super) fn conclude(
-    files: &Files<'_>,
+/// Writes the output files of a run, prints its report and returns its result.
+pub(super) fn finish_run(
+    files: &OutputFiles<'_>,
     report: &Report,
-    ended: Result<(), Error>,
+    result: Result<(), Error>,
     lake: &str,
     context: &Context,
 ) -> Result<(), Error> {
     if let Some(skew_s) = report
         .clock_skew_seconds
-        .filter(|skew| SKEW_SECONDS < skew.abs())
+        .filter(|skew_s| skew_s.abs() > SKEW_WARNING_S)
     {
         tracing::warn!(
             skew_s,
-            "this machine's clock differs from the source's, which is used"
+            "the clock of this machine differs from the clock of the API; the run used the latter"
         );
     }
-    let ended = files.write(report, ended);
-    output::ended(context.output, report, &ended, || summary(report, lake))?;
-    ended
+    let result = files.write(report, result);
+    output::print_report(context.output, report, &result, || summary(report, lake))?;
+    result
 }
 
-/// What a run did, in a few lines.
+/// Summarizes a run in a few lines of text.
 pub(super) fn summary(report: &Report, lake: &str) -> String {
     let executions = &report.executions;
     let bytes: u64 = report.files.iter().map(|file| file.bytes).sum();
     let mut lines = vec![
         format!(
-            "{} read: {} new, {} changed, {} as they were",
+            "Read {}: {} new, {} updated, {} unchanged",
             count(executions.observed, "execution"),
-            number(executions.inserted),
-            number(executions.updated),
-            number(executions.unchanged),
+            HumanCount(executions.inserted),
+            HumanCount(executions.updated),
+            HumanCount(executions.unchanged),
         ),
         format!(
-            "{} of {} read with {} ({} repeated, {} rate limited)",
+            "Read {} of {} with {} ({} retried, {} rate limited)",
             report.scopes.ok,
             count(report.scopes.total as u64, "project"),
             count(report.requests.total, "request"),
@@ -62,63 +64,72 @@ pub(super) fn summary(report: &Report, lake: &str) -> String {
             report.requests.rate_limited,
         ),
         format!(
-            "{} changed, {} written ({:.1} MB); {} still open, {}",
-            count(report.dates_changed.len() as u64, "date"),
+            "Wrote {} ({:.1} MB) for {}",
             count(report.files.len() as u64, "object"),
             megabytes(bytes),
-            count(report.open_executions as u64, "execution"),
+            count(report.dates_changed.len() as u64, "changed date"),
+        ),
+        format!(
+            "{} and {} remain",
+            count(report.open_executions as u64, "open execution"),
             count(report.gaps as u64, "gap"),
         ),
     ];
     if let Some(at) = report.covered_to {
         lines.push(format!(
-            "covered to {} in {lake}",
+            "Covered to {} in {lake}",
             at.strftime("%Y-%m-%d %H:%M:%SZ")
         ));
     }
-    for (what, map) in [
+    lines.extend(warnings(report));
+    lines.join("\n")
+}
+
+/// Lists what a user should look at, one line each.
+fn warnings(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (kind, values) in [
         ("unknown field", &report.drift.unknown_fields),
         ("unknown status", &report.drift.unknown_statuses),
-        ("odd value", &report.drift.odd_values),
+        ("invalid value", &report.drift.odd_values),
     ] {
-        for (path, seen) in map {
-            let (count, example) = (number(seen.count), &seen.example);
+        for (path, drift) in values {
+            let times = count(drift.count, "time");
+            let example = &drift.example;
             lines.push(format!(
-                "drift: {what} `{path}`, seen {count} times, such as {example:?}"
+                "drift: {kind} `{path}`, received {times}, for example {example:?}"
             ));
         }
     }
     for scope in &report.suspiciously_empty {
-        let (org, project, at) = (&scope.org, &scope.project, scope.last_row_start);
         lines.push(format!(
-            "suspiciously empty: {org}/{project}: nothing is shown from the execution of {at} on"
+            "suspiciously empty: {}/{}: the API returned no executions, although the lake has one that started \
+             at {}",
+            scope.org, scope.project, scope.last_row_start
         ));
     }
-    for lost in &report.expired_unread {
+    for window in &report.expired_unread {
         lines.push(format!(
-            "beyond the retention: {}/{} from {} to {}: what no run read there is lost",
-            lost.org, lost.project, lost.from, lost.to
+            "expired unread: {}/{}: Harness no longer keeps executions from {} to {}, and no run read them",
+            window.org, window.project, window.from, window.to
         ));
     }
     if !report.vanished.is_empty() {
-        lines.push(format!(
-            "not listed any more: {}",
-            report.vanished.join(", ")
-        ));
+        let projects = report.vanished.join(", ");
+        lines.push(format!("no longer listed: {projects}"));
     }
     for failure in &report.failures {
-        let (org, project) = (&failure.org, &failure.project);
         lines.push(format!(
-            "failed: {org}/{project}: {}: {}",
-            failure.code, failure.message
+            "failed: {}/{}: {}: {}",
+            failure.org, failure.project, failure.code, failure.message
         ));
     }
-    lines.join("\n")
+    lines
 }
 
 #[expect(
     clippy::cast_precision_loss,
-    reason = "a size for people, with one digit"
+    reason = "the size is shown with one decimal"
 )]
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6

@@ -1,11 +1,12 @@
-//! `verify`: an audit of a lake.
+//! The `verify` command.
 
 use clap::Args;
+use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::args::{LakeArgs, ScopeArgs, SourceArgs};
-use super::output::{self, count, number, table};
-use super::{Context, RATE};
+use super::output::{self, count, table};
+use super::{Context, DEFAULT_RATE};
 use crate::config::{self, ConfigError};
 use crate::error::{Code, Error};
 use crate::job::compare::{Compared, Scrutiny, compare_with_source};
@@ -17,23 +18,23 @@ use crate::report::Failure;
 pub(super) struct VerifyArgs {
     #[command(flatten)]
     lake: LakeArgs,
-    /// Compare with the API, too: executions per project and day of what the lake covers; a request each
-    #[arg(long, help_heading = "Comparison")]
+    /// Also compare executions per project and day with the API; sends one request for each
+    #[arg(long, help_heading = "Comparison with the API")]
     source: bool,
-    /// The first instant compared (YYYY-MM-DD or RFC 3339) [default: 30 days ago]
+    /// Start of the range to compare, inclusive (YYYY-MM-DD or RFC 3339) [default: 30 days ago]
     #[arg(
         long,
-        value_name = "D",
+        value_name = "DATE",
         requires = "source",
-        help_heading = "Comparison"
+        help_heading = "Comparison with the API"
     )]
     from: Option<String>,
-    /// The first instant after [default: the watermark of each project]
+    /// End of the range to compare, exclusive [default: the watermark of each project]
     #[arg(
         long,
-        value_name = "D",
+        value_name = "DATE",
         requires = "source",
-        help_heading = "Comparison"
+        help_heading = "Comparison with the API"
     )]
     to: Option<String>,
     #[command(flatten)]
@@ -46,16 +47,16 @@ pub(super) struct VerifyArgs {
 struct Verified {
     #[serde(flatten)]
     audit: Audit,
-    /// What the source says; none unless asked for.
+    /// The comparison with the API; `None` without `--source`.
     source: Option<Compared>,
 }
 
 pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<(), Error> {
     let scrutiny = args.scrutiny()?;
-    // Settings that make no sense are told before the audit, which may take minutes.
+    // The audit may take minutes, so invalid settings are reported before it.
     let api = scrutiny
         .is_some()
-        .then(|| args.api.config(RATE))
+        .then(|| args.api.config(DEFAULT_RATE))
         .transpose()?;
     let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()?).await?;
     let mut audit = lake.verify().await?;
@@ -70,13 +71,13 @@ pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<(), Erro
     };
     let shown = lake.store().shown();
     let verified = Verified { audit, source };
-    output::result(context.output, &verified, || text(&verified, shown))?;
+    output::print_result(context.output, &verified, || text(&verified, shown))?;
     verdict(&verified, shown)
 }
 
 fn verdict(verified: &Verified, lake: &str) -> Result<(), Error> {
     let findings = verified.audit.bad();
-    if 0 < findings {
+    if findings > 0 {
         return Err(Error::Unsound {
             findings,
             lake: lake.to_owned(),
@@ -91,24 +92,25 @@ fn verdict(verified: &Verified, lake: &str) -> Result<(), Error> {
     }
 }
 
-/// Why some projects could not be compared, if no other answered.
+/// Returns the common code of the projects that could not be compared if all failed, else `Partial`.
 fn code(compared: &Compared) -> Code {
     let codes = compared.not_compared.iter().map(|failure| failure.code);
-    let one = Code::of_all(&codes.collect::<Vec<_>>());
-    one.filter(|_| compared.scopes == 0)
+    let common = Code::of_all(&codes.collect::<Vec<_>>());
+    common
+        .filter(|_| compared.scopes == 0)
         .unwrap_or(Code::Partial)
 }
 
 impl VerifyArgs {
-    /// What is to be compared with the source, if anything.
+    /// Returns what to compare with the API; `None` without `--source`.
     fn scrutiny(&self) -> Result<Option<Scrutiny>, ConfigError> {
         if !self.source {
             let is_everything = self.scopes.is_everything();
-            let idle = "--org, --project and --exclude go with --source";
+            let message = "--org, --project and --exclude require --source";
             return if is_everything {
                 Ok(None)
             } else {
-                Err(ConfigError::Range(idle.to_owned()))
+                Err(ConfigError::Range(message.to_owned()))
             };
         }
         let instant = |text: &Option<String>| text.as_deref().map(config::instant).transpose();
@@ -125,17 +127,20 @@ fn text(verified: &Verified, lake: &str) -> String {
     let mut text = format!(
         "{lake}: {} in {}, {}\n",
         count(audit.executions, "execution"),
-        count(audit.partitions as u64, "partition"),
+        count(audit.partitions as u64, "raw partition"),
         count(audit.findings.len() as u64, "finding"),
     );
     if let Some(compared) = source {
         text.push_str(&text_of_source(compared));
     }
     if audit.findings.is_empty() {
-        return text
-            + "every execution stands once, and every table is what its raw partition gives";
+        return text + "each execution is stored once, and every table matches its raw partitions";
     }
-    let mut rows = vec![["", "object", "what", "repair"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["kind", "object", "problem", "repair"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     rows.extend(audit.findings.iter().map(|finding| {
         let kind = match finding.kind {
             FindingKind::Ahead => "ahead",
@@ -154,20 +159,20 @@ fn text_of_source(compared: &Compared) -> String {
         .iter()
         .map(|day| day.missing.len())
         .sum();
-    let more: u64 = compared
+    let lake_only: u64 = compared
         .differences
         .iter()
         .map(|day| day.in_lake.saturating_sub(day.at_source))
         .sum();
     let mut text = format!(
-        "source: {} projects on {} days, {} executions there and {} here, {} missing here, {} here only \
-         (deleted or moved there)\n",
-        compared.scopes,
-        number(compared.days as u64),
-        number(compared.at_source),
-        number(compared.in_lake),
-        number(missing as u64),
-        number(more),
+        "Compared {} on {}: {} in the API, {} in the lake; {} missing in the lake, {} only in the lake (deleted \
+         or moved in Harness)\n",
+        count(compared.scopes as u64, "project"),
+        count(compared.days as u64, "day"),
+        count(compared.at_source, "execution"),
+        HumanCount(compared.in_lake),
+        HumanCount(missing as u64),
+        HumanCount(lake_only),
     );
     for failure in &compared.not_compared {
         let Failure {
@@ -176,8 +181,9 @@ fn text_of_source(compared: &Compared) -> String {
             code,
             message,
         } = failure;
-        let told = format!("not compared: {org}/{project}: {code}: {message}\n");
-        text.push_str(&told);
+        text.push_str(&format!(
+            "not compared: {org}/{project}: {code}: {message}\n"
+        ));
     }
     text
 }

@@ -73,6 +73,6 @@ async fn run(
     for event in counted.events {
         committer.take(event, progress).await?;
     }
-    progress.begin(asks.len(), "slices");
+    progress.start(asks.len(), "slices");
     connected.read(asks, committer, progress, clock).await
 }

@@ -79,7 +79,7 @@ impl<'a> Committer<'a> {
     pub(super) async fn take(&mut self, event: Event, progress: &Progress) -> Result<(), Error> {
         match event {
             Event::Rows(rows) => {
-                progress.rows(rows.observations.len());
+                progress.add_executions(rows.observations.len());
                 self.report.drift.add(rows.drift);
                 for (id, open) in rows.undated {
                     self.delta
@@ -100,7 +100,7 @@ impl<'a> Committer<'a> {
                 self.delta.open_updates.insert(id, OpenUpdate::Missing(at));
             }
             Event::Done(done) => {
-                progress.part();
+                progress.finish_part();
                 self.done(*done);
             }
         }

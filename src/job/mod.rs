@@ -63,7 +63,7 @@ async fn run(
     report.expired_unread = expired_unread(&asks, rules.retained_from);
     let mut committer = connected.committer(report);
     committer.delta.open_updates.extend(abandoned);
-    progress.begin(asks.len(), "projects");
+    progress.start(asks.len(), "projects");
     connected
         .read(asks.into_iter().collect(), committer, progress, clock)
         .await

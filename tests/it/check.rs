@@ -1,11 +1,11 @@
-//! `check`, and the exit statuses that `sync` shares with it.
+//! `check`, and the exit codes that it shares with `sync`.
 
 use harness_sim::{AccountSpec, FaultKind, Match};
 use serde_json::{Value, json};
 
 use crate::support::{Lake, Run, Sim, now};
 
-/// Both commands with JSON output: what refuses one refuses the other.
+/// Runs both commands with JSON output. They refuse the same settings.
 fn both(sim: &Sim, lake: &Lake, environment: &[(&str, &str)]) -> [Run; 2] {
     ["check", "sync"].map(|command| {
         let mut command = sim.command(&[command, "--output", "json", "--lake", lake.path()]);
@@ -23,21 +23,21 @@ fn refused(sim: &Sim, lake: &Lake, key: &str, exit: i32, code: &str) {
 }
 
 #[test]
-fn a_wrong_key_is_told_as_such() {
+fn invalid_key_exits_with_invalid_credentials() {
     let sim = Sim::small();
     let key = sim.key_of("wrong");
     refused(&sim, &Lake::new(), &key, 4, "invalid_credentials");
 }
 
 #[test]
-fn a_key_without_the_right_to_view_pipelines_is_told_as_such() {
+fn key_without_permissions_exits_with_invalid_permissions() {
     let sim = Sim::small();
     let key = sim.key_of("forbidden");
     refused(&sim, &Lake::new(), &key, 5, "invalid_permissions");
 }
 
 #[test]
-fn a_key_that_sees_nothing_is_told_as_such() {
+fn key_without_projects_exits_with_no_resources() {
     let sim = Sim::small();
     let lake = Lake::new();
     let key = sim.key_of("norights");
@@ -51,7 +51,7 @@ fn a_key_that_sees_nothing_is_told_as_such() {
 }
 
 #[test]
-fn one_forbidden_project_is_reported_and_the_check_is_good() {
+fn check_succeeds_with_one_forbidden_project() {
     let sim = Sim::small();
     let lake = Lake::new();
     let forbidden = sim.account().forbidden_scope().unwrap();
@@ -68,25 +68,25 @@ fn one_forbidden_project_is_reported_and_the_check_is_good() {
         let is_forbidden = scope["scope"] == forbidden.to_string();
         assert_eq!(scope["state"] == "forbidden", is_forbidden, "{scope}");
         assert_eq!(scope["message"].is_string(), is_forbidden, "{scope}");
-        let is_told = scope["executions"].is_u64();
-        assert_eq!(is_told, !is_forbidden, "{scope}");
+        let is_counted = scope["executions"].is_u64();
+        assert_eq!(is_counted, !is_forbidden, "{scope}");
     }
 
     let text = sim.run(&["check", "--lake", lake.path()]).expect(0).stdout;
-    for told in [
+    for expected in [
         "the key is valid",
         "1 forbidden",
         &forbidden.to_string(),
         lake.path(),
     ] {
-        assert!(text.contains(told), "{told}: {text}");
+        assert!(text.contains(expected), "{expected}: {text}");
     }
     let left: Vec<_> = lake.files().into_keys().collect();
-    assert_eq!(left, ["_state/lock"], "a check makes no lake");
+    assert_eq!(left, ["_state/lock"], "check creates no lake");
 }
 
 #[test]
-fn a_place_that_cannot_be_written_is_told_as_such() {
+fn unwritable_location_is_a_lake_error() {
     let sim = Sim::small();
     let file = Lake::new();
     std::fs::write(file.path(), "no folder").unwrap();
@@ -104,7 +104,7 @@ fn a_place_that_cannot_be_written_is_told_as_such() {
 }
 
 #[test]
-fn a_lake_of_another_account_is_refused_and_left_alone() {
+fn lake_of_another_account_is_refused_and_unchanged() {
     let lake = Lake::new();
     Sim::small().sync(&lake, &[]).expect(3);
     let before = lake.files();
@@ -131,7 +131,7 @@ fn a_lake_of_another_account_is_refused_and_left_alone() {
 }
 
 #[test]
-fn one_project_that_answers_with_errors_is_reported_and_the_check_is_good() {
+fn check_succeeds_with_one_failing_project() {
     let sim = Sim::small();
     let bad = sim.readable()[0].clone();
     let when = Match::executions().of(bad.clone());
@@ -148,9 +148,9 @@ fn one_project_that_answers_with_errors_is_reported_and_the_check_is_good() {
 }
 
 #[test]
-fn a_check_to_which_no_project_answers_is_not_good() {
+fn check_fails_if_every_project_fails() {
     let sim = Sim::small();
-    // The forbidden one answers 403, so they fail for different reasons.
+    // The forbidden project returns 403, so the projects fail for different reasons.
     for scope in sim.readable() {
         let when = Match::executions().of(scope);
         sim.faults().always(when, FaultKind::Status(400));

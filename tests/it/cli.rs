@@ -1,4 +1,4 @@
-//! What users type and read: help, wrong usage, outputs, `status`, `demo`, `sim`.
+//! The command line: help, usage errors, outputs, `status`, `demo` and `sim`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,7 +37,7 @@ fn help_shows_commands_and_examples() {
 }
 
 #[test]
-fn a_key_is_never_shown_by_help() {
+fn help_never_shows_the_key() {
     let sim = Sim::small();
     for command in COMMANDS {
         sim.run(&[command, "--help"]).expect(0);
@@ -45,7 +45,7 @@ fn a_key_is_never_shown_by_help() {
 }
 
 #[test]
-fn what_cannot_be_parsed_is_wrong_usage() {
+fn unparsable_arguments_are_usage_errors() {
     let lake = Lake::new();
     for arguments in [
         &[][..],
@@ -69,10 +69,10 @@ fn what_cannot_be_parsed_is_wrong_usage() {
 }
 
 #[test]
-fn what_makes_no_sense_is_wrong_usage() {
+fn invalid_settings_are_usage_errors() {
     let sim = Sim::small();
     let lake = Lake::new();
-    for (arguments, told) in [
+    for (arguments, expected) in [
         (["--lookback", "5"], "`5` is no duration"),
         (["--lookback", "-5m"], "`-5m`"),
         (["--lake", ""], "names no lake"),
@@ -97,7 +97,7 @@ fn what_makes_no_sense_is_wrong_usage() {
         if arguments[0] != "--lake" {
             command.args(["--lake", lake.path()]);
         }
-        // The file counts only where the variable is not set.
+        // The variable takes precedence over the file of the environment.
         if arguments[0] == "--api-key-file" {
             command.env_remove("HARNESS_API_KEY");
         }
@@ -105,7 +105,7 @@ fn what_makes_no_sense_is_wrong_usage() {
         let run = Run::of(command.arg(&argument).output().unwrap()).expect(2);
         assert_eq!(run.error_code(), "usage", "{argument}");
         let message = run.json()["error"]["message"].to_string();
-        assert!(message.contains(told), "{argument}: {message}");
+        assert!(message.contains(expected), "{argument}: {message}");
     }
     let mut command = bare_command(&["check", "--output", "json"]);
     let run = Run::of(command.output().unwrap()).expect(2);
@@ -113,11 +113,11 @@ fn what_makes_no_sense_is_wrong_usage() {
     let odd = command.env("HARNESS_API_KEY", "no-account-within").output();
     let run = Run::of(odd.unwrap()).expect(2);
     assert!(run.stdout.contains("--account-id"), "{}", run.stdout);
-    assert_eq!(sim.server().requests().log.len(), 0, "nothing was asked");
+    assert_eq!(sim.server().requests().log.len(), 0, "no request was sent");
 }
 
 #[test]
-fn a_variable_that_is_empty_is_as_good_as_none() {
+fn empty_variable_counts_as_unset() {
     let sim = Sim::small();
     let lake = Lake::new();
     let mut command = sim.command(&["sync", "--lake", lake.path()]);
@@ -139,7 +139,7 @@ fn a_variable_that_is_empty_is_as_good_as_none() {
 }
 
 #[test]
-fn with_json_logs_a_failure_is_a_line_of_them() {
+fn json_log_contains_the_failure() {
     let command = ["status", "--lake", "/no/such/lake", "--log-format", "json"];
     let run = bare(&command).expect(7);
     let line: Value = serde_json::from_str(run.stderr.trim()).unwrap();
@@ -148,15 +148,15 @@ fn with_json_logs_a_failure_is_a_line_of_them() {
 }
 
 #[test]
-fn a_start_in_the_future_is_wrong_usage() {
+fn start_date_in_the_future_is_a_usage_error() {
     let sim = Sim::small();
     let run = sim.sync(&Lake::new(), &["--start-date", "2062-01-01"]);
     assert_eq!(run.expect(2).error_code(), "usage");
 }
 
 #[test]
-fn usage_errors_say_all_that_is_wrong_and_no_key() {
-    for (arguments, told) in [
+fn usage_errors_are_complete_and_redact_keys() {
+    for (arguments, expected) in [
         (&["sync"][..], "--lake <LAKE>"),
         (
             &["schema", "ddl", "mysql", "--lake", "x"],
@@ -168,12 +168,12 @@ fn usage_errors_say_all_that_is_wrong_and_no_key() {
         let run = Run::of(command.env("HARNESS_LAKE_OUTPUT", "json").output().unwrap());
         assert!(!format!("{run:?}").contains("SeCrEt"));
         let message = run.expect(2).json()["error"]["message"].to_string();
-        assert!(message.contains(told), "{message}");
+        assert!(message.contains(expected), "{message}");
     }
 }
 
 #[test]
-fn a_lake_is_found_by_path_and_by_url() {
+fn lake_is_found_by_path_and_by_url() {
     let sim = Sim::small();
     let lake = Lake::new();
     let parent = lake.beside("other");
@@ -195,9 +195,9 @@ fn a_lake_is_found_by_path_and_by_url() {
 }
 
 #[test]
-fn the_manual_tells_flags_variables_and_exit_statuses() {
+fn manual_lists_flags_variables_and_exit_codes() {
     let page = bare(&["man"]).expect(0).stdout.replace('\\', "");
-    for told in [
+    for expected in [
         ".SH HARNESS-LAKE PLAN BACKFILL",
         "--requests-per-minute",
         "HARNESS_LAKE_DEADLINE",
@@ -205,12 +205,12 @@ fn the_manual_tells_flags_variables_and_exit_statuses() {
         "invalid_credentials",
         "harness-lake replay --lake ./lake --into s3://bucket/harness",
     ] {
-        assert!(page.contains(told), "{told}");
+        assert!(page.contains(expected), "{expected}");
     }
 }
 
 #[test]
-fn the_key_comes_from_a_file_where_it_is_no_variable() {
+fn key_file_is_read_if_the_variable_is_unset() {
     let sim = Sim::small();
     let file = Lake::new();
     fs::write(file.path(), format!("{}\n", sim.server().api_key())).unwrap();
@@ -219,27 +219,27 @@ fn the_key_comes_from_a_file_where_it_is_no_variable() {
         .env_remove("HARNESS_API_KEY")
         .env("HARNESS_API_KEY_FILE", file.path());
     Run::of(command.output().unwrap()).expect(0);
-    // A flag goes before the environment.
+    // A flag overrides the environment.
     let mut command = sim.command(&["check", "--api-key-file", file.path()]);
     command.env("HARNESS_API_KEY", "pat.another.of.none");
     Run::of(command.output().unwrap()).expect(0);
 }
 
 #[test]
-fn a_run_for_people_says_what_it_did() {
+fn text_output_summarizes_the_run() {
     let sim = Sim::small();
     let lake = Lake::new();
     let run = sim.run(&["sync", "--lake", lake.path()]).expect(3);
     let forbidden = sim.account().forbidden_scope().unwrap();
     let rows = sim.truth().executions.len();
-    for told in [
-        &format!("{rows} executions read: {rows} new, 0 changed, 0 as they were"),
-        &format!("covered to 2026-11-24 14:55:00Z in {}", lake.path()),
+    for expected in [
+        &format!("Read {rows} executions: {rows} new, 0 updated, 0 unchanged"),
+        &format!("Covered to 2026-11-24 14:55:00Z in {}", lake.path()),
         &format!("failed: {forbidden}: invalid_permissions: "),
     ] {
         assert!(
-            run.stdout.contains(told.as_str()),
-            "{told}:\n{}",
+            run.stdout.contains(expected.as_str()),
+            "{expected}:\n{}",
             run.stdout
         );
     }
@@ -252,7 +252,7 @@ fn a_run_for_people_says_what_it_did() {
 }
 
 #[test]
-fn the_exit_status_of_a_partial_run_can_be_chosen() {
+fn partial_exit_code_is_configurable() {
     let sim = Sim::small();
     let lake = Lake::new();
     for code in [0, 42] {
@@ -268,7 +268,7 @@ fn the_exit_status_of_a_partial_run_can_be_chosen() {
 }
 
 #[test]
-fn the_log_can_be_json() {
+fn log_can_be_json() {
     let sim = Sim::small();
     let run = sim.run(&["check", "--log-format", "json"]).expect(0);
     assert!(!run.stderr.is_empty());
@@ -279,7 +279,7 @@ fn the_log_can_be_json() {
 }
 
 #[test]
-fn what_is_not_a_terminal_gets_no_colours() {
+fn output_has_no_colors_without_a_terminal() {
     let run = Sim::small().run(&["check"]).expect(0);
     assert!(run.stderr.contains("answered"), "there is a log");
     for text in [&run.stdout, &run.stderr] {
@@ -288,7 +288,7 @@ fn what_is_not_a_terminal_gets_no_colours() {
 }
 
 #[test]
-fn filters_pick_what_is_read() {
+fn filters_select_projects() {
     let sim = Sim::small();
     let lake = Lake::new();
     let picked = sim.busy()[0].clone();
@@ -323,15 +323,15 @@ fn filters_pick_what_is_read() {
 }
 
 #[test]
-fn status_tells_how_far_a_lake_is() {
+fn status_shows_coverage_and_last_runs() {
     let sim = Sim::small();
     let lake = Lake::new();
     let missing = bare(&["status", "--output", "json", "--lake", lake.path()]).expect(7);
     assert_eq!(missing.error_code(), "lake");
-    assert!(!fs::exists(lake.path()).unwrap(), "no folder is made");
+    assert!(!fs::exists(lake.path()).unwrap(), "no directory is created");
 
     let report = sim.sync(&lake, &[]).expect(3).json();
-    // Neither key nor server is needed.
+    // `status` needs neither a key nor the server.
     let status = bare(&["status", "--output", "json", "--lake", lake.path()])
         .expect(0)
         .json();
@@ -362,26 +362,26 @@ fn status_tells_how_far_a_lake_is() {
     }
 
     let text = bare(&["status", "--lake", lake.path()]).expect(0).stdout;
-    for told in [
-        "holds account simAccount_01-AbCdEfGh",
-        "1 gaps",
+    for expected in [
+        "account simAccount_01-AbCdEfGh",
+        "1 gap\n",
         "2026-11-24 14:55",
         "invalid_permissions",
         &forbidden.to_string(),
     ] {
-        assert!(text.contains(told), "{told}:\n{text}");
+        assert!(text.contains(expected), "{expected}:\n{text}");
     }
 }
 
 #[test]
-fn the_demo_runs_and_so_do_its_queries() {
+fn demo_and_its_queries_run() {
     let lake = Lake::new();
     let demo = bare(&["demo", "--lake", lake.path()]).expect(0);
-    let (told, queries) = demo.stdout.split_once("duckdb -init ").unwrap();
+    let (runs, queries) = demo.stdout.split_once("duckdb -init ").unwrap();
     for run in ["First sync", "Second sync"] {
-        assert!(told.contains(run), "{told}");
+        assert!(runs.contains(run), "{runs}");
     }
-    assert!(told.contains("9 of 9 projects read"), "{told}");
+    assert!(runs.contains("Read 9 of 9 projects"), "{runs}");
     let (views, queries) = queries.split_once('\n').unwrap();
     let views = fs::read_to_string(views).unwrap();
     let statements: Vec<&str> = queries
@@ -394,7 +394,7 @@ fn the_demo_runs_and_so_do_its_queries() {
         assert!(!rows.is_empty(), "no rows: {statement}");
     }
 
-    // It touches no folder that it did not make.
+    // It refuses a directory that it did not create.
     let foreign = Lake::new();
     fs::create_dir(foreign.path()).unwrap();
     fs::write(format!("{}/precious", foreign.path()), "work").unwrap();
@@ -403,17 +403,17 @@ fn the_demo_runs_and_so_do_its_queries() {
     assert_eq!(foreign.files().len(), 1);
 }
 
-/// The simulated account as a server, and what it tells to export.
+/// Starts the simulated account as a server. Returns the variables that it prints.
 fn served(more: &[&str]) -> (Child, BTreeMap<String, String>) {
     let mut server = bare_command(&[&["sim", "--port", "0", "--executions", "200"], more].concat())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut told = BufReader::new(server.stdout.take().unwrap()).lines();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
     let mut exports = BTreeMap::new();
     while exports.len() < 2 {
-        let line = told.next().unwrap().unwrap();
+        let line = lines.next().unwrap().unwrap();
         if let Some((name, value)) = line
             .strip_prefix("export ")
             .and_then(|it| it.split_once('='))
@@ -424,7 +424,7 @@ fn served(more: &[&str]) -> (Child, BTreeMap<String, String>) {
     (server, exports)
 }
 
-/// The report of a `sync` from a server, which then ends on a signal.
+/// Returns the report of a `sync` from a server, and stops the server with a signal.
 fn synced_from(more: &[&str], lake: &Lake) -> Value {
     let (mut server, exports) = served(more);
     let mut sync: Command = bare_command(&["sync", "--output", "json", "--lake", lake.path()]);
@@ -437,13 +437,13 @@ fn synced_from(more: &[&str], lake: &Lake) -> Value {
 }
 
 #[test]
-fn the_simulated_server_can_be_synced_from_and_ends_on_a_signal() {
+fn sim_serves_a_sync_and_stops_on_a_signal() {
     let report = synced_from(&[], &Lake::new());
     assert!(100 < report["executions"]["inserted"].as_u64().unwrap());
 }
 
 #[test]
-fn the_simulated_account_can_be_served_at_another_time() {
+fn sim_can_serve_another_time() {
     let lakes = ["2026-11-20T15:00:00Z", "2026-11-20T16:00:00Z"].map(|now| {
         let lake = Lake::new();
         let report = synced_from(&["--history-until", "2026-11-24", "--now", now], &lake);
@@ -452,13 +452,13 @@ fn the_simulated_account_can_be_served_at_another_time() {
     for ((_, covered_to), minute) in lakes.iter().zip(["2026-11-20T14:55", "2026-11-20T15:55"]) {
         assert!(covered_to.as_str().unwrap().starts_with(minute));
     }
-    // One account, so every execution of the earlier time is there later, at its place.
+    // Both lakes show one account, so the later one has every execution of the earlier one.
     let [earlier, later] = lakes.map(|(lake, _)| rows(&[&starts(&lake)]).remove(0));
     assert!(100 < earlier.len() && earlier.len() <= later.len());
     assert!(earlier.iter().all(|row| later.contains(row)));
 }
 
-/// The query for every execution and its start.
+/// Returns a query for the id and start of each execution.
 fn starts(lake: &Lake) -> String {
     let table = lake.table("executions");
     format!("SELECT plan_execution_id, epoch_ms(start_ts) FROM {table}")

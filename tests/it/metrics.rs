@@ -1,4 +1,4 @@
-//! `--metrics-file`, read by Prometheus' own parser.
+//! `--metrics-file`, parsed by the Prometheus client library.
 #![expect(
     clippy::float_cmp,
     reason = "counts are whole, and a carried time is the same text"
@@ -56,7 +56,7 @@ fn assert_same(metric: f64, reported: &Value) {
 }
 
 #[test]
-fn the_figures_are_those_of_the_report() {
+fn metrics_match_the_report() {
     let sim = Sim::small();
     let lake = Lake::new();
     let file = lake.beside("sync.prom");
@@ -102,13 +102,13 @@ fn the_figures_are_those_of_the_report() {
     assert!(metrics.has("harness_lake_last_completion_timestamp_seconds"));
     assert!(!metrics.has("harness_lake_last_success_timestamp_seconds"));
 
-    // By the source's clock, which is not this machine's: the default window lag, and what a run takes.
+    // Measured with the clock of the API: the default window lag plus the duration of the run.
     let lag = metrics.value("harness_lake_lag_seconds", &[("scope", "newest")]);
     assert!((299.0..900.0).contains(&lag), "{lag}");
 }
 
 #[test]
-fn the_last_success_outlives_a_run_that_fails() {
+fn last_success_survives_a_failed_run() {
     let sim = Sim::small();
     let lake = Lake::new();
     let file = lake.beside("run.prom");
@@ -131,7 +131,7 @@ fn the_last_success_outlives_a_run_that_fails() {
     let lag = metrics.value("harness_lake_lag_seconds", &[("scope", "newest")]);
     assert!(3_600.0 < lag, "{lag}: as an hour ago");
 
-    // Wrong usage, too, is an end that an alert must see.
+    // An alert must see usage errors, too.
     let mut keyless = sim.command(&arguments);
     Run::of(keyless.env_remove("HARNESS_API_KEY").output().unwrap()).expect(2);
     let metrics = Metrics::read(&file);
@@ -143,7 +143,7 @@ fn the_last_success_outlives_a_run_that_fails() {
 }
 
 #[test]
-fn every_run_writes_its_figures_where_a_collector_can_read_them() {
+fn every_command_writes_readable_metrics() {
     let sim = Sim::small();
     let lake = Lake::new();
     let file = lake.beside("run.prom");
@@ -176,10 +176,10 @@ fn every_run_writes_its_figures_where_a_collector_can_read_them() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_a_failure_of_a_run_that_has_no_other() {
+fn unwritable_output_file_fails_a_successful_run() {
     let sim = Sim::small();
     let lake = Lake::new();
-    // Longer than a name can be.
+    // The name is too long for a file system.
     let file = lake.beside(&"x".repeat(300));
     for flag in ["--metrics-file", "--report"] {
         let run = sim.sync(&lake, &[flag, &file]).expect(3);
@@ -200,13 +200,13 @@ fn a_file_that_cannot_be_written_is_a_failure_of_a_run_that_has_no_other() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_told_before_the_work() {
+fn missing_directory_fails_before_the_run() {
     let sim = Sim::small();
     let lake = Lake::new();
     let nowhere = lake.beside("missing");
     let folder = lake.beside("");
     let run = sim.sync(&lake, &["--report", &folder]).expect(2);
-    assert!(run.stderr.contains("is a folder"), "{}", run.stderr);
+    assert!(run.stderr.contains("is a directory"), "{}", run.stderr);
     let file = format!("{nowhere}/file");
     for (flag, value) in [
         ("--metrics-file", &file),
@@ -216,9 +216,9 @@ fn a_folder_that_is_not_there_is_told_before_the_work() {
         let run = sim.sync(&lake, &[flag, value]).expect(2);
         assert!(
             run.stderr
-                .contains(&format!("{flag}: there is no folder `{nowhere}`"))
+                .contains(&format!("{flag}: directory `{nowhere}` does not exist"))
         );
         assert_eq!(run.error_code(), "usage");
     }
-    assert!(!fs::exists(lake.path()).unwrap(), "no lake is made");
+    assert!(!fs::exists(lake.path()).unwrap(), "no lake is created");
 }

@@ -94,7 +94,10 @@ fn a_lake_is_compared_with_the_source() {
     let [block] = <[_; 1]>::try_from(procedure("Does the lake hold what Harness shows?")).unwrap();
     let compared = place.follow(&block);
     // The project that moved meanwhile is not seen under its old name.
-    assert!(compared.stdout.contains("0 missing here"), "{compared:?}");
+    assert!(
+        compared.stdout.contains("0 missing in the lake"),
+        "{compared:?}"
+    );
     let day = format!("start_date={}", place.day());
     for table in ["_raw", "executions", "stages", "deployments", "commits"] {
         fs::remove_dir_all(format!("{}/{table}/v1/{day}", place.lake.path())).unwrap();
