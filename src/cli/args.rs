@@ -11,14 +11,13 @@ use crate::pii::Mode;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Harness API")]
 pub(super) struct SourceArgs {
-    /// File that contains the API key [default: the key in `HARNESS_API_KEY`, or in the file that
-    /// `HARNESS_API_KEY_FILE` names]
+    /// File that contains the API key [default: `HARNESS_API_KEY`, else `HARNESS_API_KEY_FILE`]
     #[arg(long, value_name = "FILE")]
     pub(super) api_key_file: Option<PathBuf>,
     /// Harness account [default: the account in the API key (`pat.ACCOUNT.…`)]
     #[arg(long, env = "HARNESS_ACCOUNT_ID", value_name = "ID")]
     pub(super) account_id: Option<String>,
-    /// Base URL of the Harness API, without `/v1`
+    /// Base URL of the Harness API, with any path before `/v1`
     #[arg(
         long,
         env = "HARNESS_BASE_URL",
@@ -131,13 +130,6 @@ pub(super) struct RangeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Run")]
 pub(super) struct RunArgs {
-    /// Objects per table and date, set when a lake is created; a later change applies to dates from the
-    /// day after tomorrow on [default: 1]
-    #[arg(long, env = "HARNESS_LAKE_BUCKETS", value_name = "N", help_heading = "Lake",
-          value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(super) buckets: Option<u32>,
-    #[command(flatten)]
-    pub(super) pii: PiiArgs,
     /// Start of the first `sync` of a new project (YYYY-MM-DD or RFC 3339) [default: 30 days ago]
     #[arg(long, env = "HARNESS_LAKE_START_DATE", value_name = "DATE")]
     pub(super) start_date: Option<String>,
@@ -149,7 +141,7 @@ pub(super) struct RunArgs {
         default_value = "24h"
     )]
     pub(super) lookback: String,
-    /// Time between the end of the newest window and now, to allow for replication lag in Harness
+    /// Read only executions older than this, because replicas in Harness lag
     #[arg(
         long,
         env = "HARNESS_LAKE_WINDOW_LAG",
@@ -168,6 +160,14 @@ pub(super) struct RunArgs {
         default_value = "3"
     )]
     pub(super) partial_exit_code: u8,
+    /// Objects per table and date. On an existing lake, applies from the day after tomorrow
+    /// [default: 1]
+    #[arg(long, env = "HARNESS_LAKE_BUCKETS", value_name = "N", help_heading = "Lake",
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(super) buckets: Option<u32>,
+    // A flattened group changes the heading of the arguments after it, so groups come last.
+    #[command(flatten)]
+    pub(super) pii: PiiArgs,
     #[command(flatten)]
     pub(super) output_files: OutputFileArgs,
 }
@@ -175,7 +175,7 @@ pub(super) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Lake")]
 pub(super) struct PiiArgs {
-    /// Treatment of personal data, set when a lake is created [default: keep, or the lake's setting]
+    /// Treatment of personal data, fixed when a lake is created [default: keep]
     #[arg(long, env = "HARNESS_LAKE_PII", value_name = "MODE")]
     pub(super) pii: Option<Mode>,
     /// File that contains the key for `--pii hash` [default: the key in `HARNESS_LAKE_PII_KEY`]
@@ -196,8 +196,7 @@ pub(super) struct ReplayArgs {
     /// Rebuild every table, not only those that are stale or were written by another version
     #[arg(long, help_heading = "Range")]
     pub(super) all: bool,
-    /// Merge this lake into another one, new or in use, and rebuild the tables there; this lake does not
-    /// change
+    /// Merge this lake into another, new or in use, and rebuild tables there; this lake is not changed
     #[arg(long, value_name = "LAKE", help_heading = "Target")]
     pub(super) into: Option<String>,
     /// Objects per table and date, set when `--into` creates a lake [default: as in this lake]

@@ -31,7 +31,7 @@ use crate::job::{StopSignal, or_stop};
 use args::{BackfillArgs, CheckArgs, ReplayArgs, StatusArgs, SyncArgs};
 use settings::{DEFAULT_RATE, open_store};
 
-/// Extracts every pipeline execution of a Harness account into a lake of Parquet.
+/// Extract every pipeline execution of a Harness account into a lake of Parquet
 #[derive(Debug, Parser)]
 #[command(name = "harness-lake", version, max_term_width = 100, after_help = examples::ALL)]
 pub struct Cli {
@@ -46,7 +46,7 @@ enum Command {
     /// Check credentials, permissions and write access to the lake
     #[command(after_help = examples::CHECK)]
     Check(CheckArgs),
-    /// Read new and open executions and gaps, then commit; run it on a schedule
+    /// Read new executions, open executions and gaps, then commit; run it on a schedule
     #[command(after_help = examples::SYNC)]
     Sync(SyncArgs),
     /// Fetch the uncovered parts of a date range, newest first; resumable
@@ -55,7 +55,7 @@ enum Command {
     /// Show what a command would do: projects, windows, calls and minutes; change nothing
     #[command(subcommand, after_help = examples::PLAN)]
     Plan(plan::PlanCommand),
-    /// Rebuild stale tables from raw partitions without API calls, or merge a lake into another
+    /// Rebuild stale tables from raw partitions without API calls, or merge lakes
     #[command(after_help = examples::REPLAY)]
     Replay(ReplayArgs),
     /// Show coverage, lag, gaps and open executions per project, and recent runs
@@ -64,7 +64,7 @@ enum Command {
     /// Check a lake for damaged, missing, stale or foreign files and print the command that repairs each
     #[command(after_help = examples::VERIFY)]
     Verify(verify::VerifyArgs),
-    /// Show the tables and their columns, or print statements that open them in a query engine
+    /// Show tables and columns, or print statements that open a lake in a query engine
     #[command(subcommand, after_help = examples::SCHEMA)]
     Schema(schema::SchemaCommand),
     /// Print a completion script for a shell

@@ -18,7 +18,7 @@ use crate::report::Failure;
 pub(super) struct VerifyArgs {
     #[command(flatten)]
     lake: LakeArgs,
-    /// Also compare executions per project and day with the API; sends one request for each
+    /// Also compare counts per project and day with the API, one request each
     #[arg(long, help_heading = "Comparison with the API")]
     source: bool,
     /// Start of the range to compare, inclusive (YYYY-MM-DD or RFC 3339) [default: 30 days ago]
