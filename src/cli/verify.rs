@@ -181,9 +181,8 @@ fn text_of_source(compared: &Compared) -> String {
             code,
             message,
         } = failure;
-        text.push_str(&format!(
-            "not compared: {org}/{project}: {code}: {message}\n"
-        ));
+        let line = format!("not compared: {org}/{project}: {code}: {message}\n");
+        text.push_str(&line);
     }
     text
 }
