@@ -1,4 +1,4 @@
-# docker build --tag harness-lake .                     the program, and nothing else but libc and certificates
+# docker build --tag harness-lake .                     the binary with libc and certificates only
 # docker build --tag harness-lake-shell --target shell . the same with a shell, for deploy/kubernetes/replay
 FROM rust:1.95-slim-trixie AS build
 WORKDIR /src

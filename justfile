@@ -1,50 +1,50 @@
-# Everything that the gate checks.
+# Run the gate.
 check:
     ./.ci/run
 
-# Every test.
+# Run all tests; arguments go to `cargo test`.
 test *ARGS:
     ./scripts/test {{ARGS}}
 
-# A simulated account, synced into ./demo-lake.
+# Sync a simulated account into ./demo-lake.
 demo:
     cargo run --release -- demo
 
-# How much of the rate budget a run uses when there is work and each answer takes 300 ms.
+# Measure which share of the rate limit a busy run uses.
 budget *ARGS:
     ./scripts/budget {{ARGS}}
 
-# Every DAG of deploy/airflow on a real Airflow, against the simulated account.
+# Run every DAG of deploy/airflow on Airflow, against the simulated account.
 airflow-test:
     ./scripts/airflow-test
 
-# The wheel that carries the binary, built and installed into an empty virtual environment.
+# Build the wheel and test it in an empty virtual environment.
 wheel PROFILE="release":
     ./scripts/wheel {{PROFILE}}
 
-# Wheel, binary, SBOM and checksums, in target/release-files.
+# Write wheel, binary, SBOM and checksums to target/release-files.
 release:
     ./scripts/release
 
-# Random summaries into the tables, from the fixtures on; needs `cargo install cargo-fuzz`. The variable lets the
-# stable compiler take the flags of a fuzzer.
+# Fuzz the tables with summaries, starting from the fixtures; needs `cargo install cargo-fuzz`.
+# RUSTC_BOOTSTRAP lets the stable compiler accept the fuzzer's flags.
 fuzz SECONDS="300":
     mkdir -p fuzz/corpus/summary
     RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none summary fuzz/corpus/summary fixtures/summaries -- \
         -max_total_time={{SECONDS}} -max_len=20000 -timeout=20
 
-# The parts of `replay`, one core: the parser alone, the tables, Parquet.
+# Benchmark the parts of `replay` on one core: parser, tables, Parquet.
 bench *ARGS:
     cargo bench --bench parts -- {{ARGS}}
 
-# Instructions of the derive path, counted by callgrind; part of the gate.
+# Count the instructions of the derive path with callgrind; part of the gate.
 bench-instructions *ARGS:
     ./benches/instructions.py {{ARGS}}
 
-# Beside DuckDB, Polars and dlt; start-up. Parts and flags: benches/README.md.
+# Compare with DuckDB, Polars and dlt, and measure start-up. See benches/README.md for arguments.
 bench-peers *ARGS:
     ./benches/run peers.py {{ARGS}}
 
-# How time, memory and requests grow with executions and with the age of a lake.
+# Measure how time, memory and requests grow with executions and with the age of a lake.
 bench-growth *ARGS:
     ./benches/run growth.py {{ARGS}}

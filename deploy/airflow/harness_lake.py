@@ -1,12 +1,13 @@
 """DAGs that run harness-lake: sync, lookback, rerun of an interval, mapped backfill and replay.
 
-The program comes with `pip install harness-lake` in the worker's image, and takes its settings
-from the worker's environment: HARNESS_LAKE, HARNESS_API_KEY_FILE and so on. They need a pool:
+Build the wheel with `scripts/wheel` and install the file in the workers' image, for example with
+`pip install ./harness_lake-0.1.0-*.whl`. PyPI has no package of this name. Set HARNESS_LAKE,
+HARNESS_API_KEY_FILE and so on in the workers' environment. The DAGs need a pool:
 
-    airflow pools set harness_lake 2 "One Harness key: its budget of requests is shared"
+    airflow pools set harness_lake 2 "Runs that share one Harness key"
 
-No DAG has a data interval. `sync` knows from the lake what is missing, so a run that was skipped,
-late or cleared leaves nothing out, and there is nothing to catch up.
+No DAG has a data interval. The lake stores which windows are missing, so skipped, late or cleared
+runs lose nothing, and there is nothing to catch up.
 """
 
 import json
@@ -20,23 +21,23 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.timetables.trigger import CronTriggerTimetable
 
 POOL = "harness_lake"
-# Two runs at once, the slots of the pool, stay below what Harness allows a key: 400 a minute.
+# The pool allows two runs at once. Together they stay below the limit of a key: 400 a minute.
 SYNC_RATE = "240"
 OTHER_RATE = "120"
 
-# The program's exit codes: README, "Exit codes".
+# See "Exit codes" in README.md.
 PARTIAL = 3
-NOT_TO_BE_RETRIED = {2, 4, 5, 6, 7}
+PERMANENT = {2, 4, 5, 6, 7}
 
 log = logging.getLogger(__name__)
 
 
 def run(*arguments):
-    """Runs the program, its log in the task's, and gives the document that it prints."""
+    """Runs harness-lake, copies its log to the task's log, and returns its JSON output."""
     command = ["harness-lake", *arguments, "--output", "json"]
     log.info("run %s", " ".join(command))
     with tempfile.TemporaryFile(mode="w+") as document_file:
-        # A file, since a pipe that nobody reads yet would hold up the program.
+        # A file, because a pipe that is not read would block the process.
         process = subprocess.Popen(
             command, stdout=document_file, stderr=subprocess.PIPE, text=True, bufsize=1
         )
@@ -45,7 +46,7 @@ def run(*arguments):
                 log.info(line.rstrip())
             code = process.wait()
         finally:
-            # A task that is cleared or timed out: what is whole gets committed first.
+            # The task was cleared or timed out: let harness-lake commit complete windows first.
             if process.poll() is None:
                 process.terminate()
                 process.wait(timeout=60)
@@ -53,7 +54,7 @@ def run(*arguments):
         document = document_file.read()
     if code == PARTIAL:
         log.warning("some projects failed, the rest is committed: %s", failures(document))
-    elif code in NOT_TO_BE_RETRIED:
+    elif code in PERMANENT:
         raise AirflowFailException(f"exit code {code}: {failures(document)}")
     elif code != 0:
         raise AirflowException(f"exit code {code}: {failures(document)}")
@@ -61,22 +62,22 @@ def run(*arguments):
 
 
 def failures(document):
-    """What a report or the document of a failure says went wrong."""
+    """Returns the failures that a report or an error document lists."""
     try:
-        told = json.loads(document)
+        parsed = json.loads(document)
     except ValueError:
         return "see the log"
-    return told.get("error") or told.get("failures")
+    return parsed.get("error") or parsed.get("failures")
 
 
 def figures(report):
-    """What is worth keeping as the task's result; the whole report is in the lake."""
-    kept = ("run_id", "outcome", "covered_to", "executions", "scopes", "open_executions", "gaps")
-    return {key: report[key] for key in kept}
+    """Returns the main figures as the task's result; the lake keeps the full report."""
+    names = ("run_id", "outcome", "covered_to", "executions", "scopes", "open_executions", "gaps")
+    return {key: report[key] for key in names}
 
 
 def between():
-    """`--from` and `--to` as the run's parameters give them."""
+    """Returns `--from` and `--to` from the run's parameters."""
     params = get_current_context()["params"]
     return ["--from", params["from"], "--to", params["to"]]
 
@@ -96,7 +97,7 @@ units = {"units": Param(4, type="integer", minimum=1, maximum=1000, description=
 
 @dag(schedule=CronTriggerTimetable("*/15 * * * *", timezone="UTC"), max_active_runs=1, **shared)
 def harness_lake_sync():
-    """Everything new, gaps, and every open execution again."""
+    """Reads new executions, gaps and open executions."""
 
     @task(pool=POOL)
     def sync():
@@ -107,7 +108,7 @@ def harness_lake_sync():
 
 @dag(schedule=CronTriggerTimetable("30 3 * * 0", timezone="UTC"), max_active_runs=1, **shared)
 def harness_lake_lookback():
-    """Late edits of executions that were over."""
+    """Reads the last 37 days again to find late edits of terminal executions."""
 
     @task(pool=POOL)
     def lookback():
@@ -118,7 +119,7 @@ def harness_lake_lookback():
 
 @dag(schedule=None, max_active_runs=1, params=interval, **shared)
 def harness_lake_rerun():
-    """An interval once more, what is covered included."""
+    """Reads an interval again, including covered parts."""
 
     @task(pool=POOL)
     def rerun():
@@ -130,7 +131,7 @@ def harness_lake_rerun():
 
 @dag(schedule=None, max_active_runs=1, params=interval | units, **shared)
 def harness_lake_backfill():
-    """History, a mapped task a range of dates. One at a time: they share the key's budget."""
+    """Reads history, one mapped task per range, one at a time: tasks share the limit of the key."""
 
     @task(pool=POOL)
     def plan():
@@ -148,7 +149,7 @@ def harness_lake_backfill():
 
 @dag(schedule=None, max_active_runs=1, params=units, **shared)
 def harness_lake_replay():
-    """The tables again from what is stored. It asks Harness nothing, so it needs no pool."""
+    """Rebuilds all tables from raw partitions. Needs no pool: it sends no request to Harness."""
 
     @task
     def plan():

@@ -91,7 +91,7 @@ fn count(lake: &str) -> i64 {
 #[test]
 fn a_lake_is_compared_with_the_source() {
     let place = Place::new();
-    let [block] = <[_; 1]>::try_from(procedure("Does the lake hold what Harness shows?")).unwrap();
+    let [block] = <[_; 1]>::try_from(procedure("Compare the lake with Harness")).unwrap();
     let compared = place.follow(&block);
     // The project that moved meanwhile is not seen under its old name.
     assert!(
@@ -218,7 +218,7 @@ fn a_lost_identity_is_that_of_a_lake_born_alike() {
     let before = fs::read_to_string(&identity).unwrap();
     fs::remove_file(&identity).unwrap();
     place.sim.sync(&place.lake, &[]).expect(7);
-    place.mend("The identity of the lake is lost");
+    place.mend("The lake metadata is lost");
     place.sim.assert_truth(&place.lake);
     let but_when_and_by_whom = |text: &str| {
         let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
@@ -267,14 +267,14 @@ fn the_wrong_key_changes_nothing_and_the_right_one_goes_on() {
     }
     assert!(place.lake.data_objects() == before, "nothing is changed");
     place.sim.advance(SignedDuration::from_hours(3));
-    place.mend("The wrong key");
+    place.mend("A run used the wrong key");
     place.sim.assert_truth(&place.lake);
 }
 
 #[test]
 fn a_backup_that_was_made_beside_a_run_is_whole_after_the_next_one() {
     let place = Place::new();
-    let blocks = procedure("A backup, and back from it");
+    let blocks = procedure("Backup and restore");
     let [backup, restore] = <[_; 2]>::try_from(blocks).unwrap();
     let (state, copies) = backup.split_once("for folder in ").unwrap();
     let (folders, copy) = copies.split_once("; do ").unwrap();
@@ -296,7 +296,7 @@ fn a_backup_that_was_made_beside_a_run_is_whole_after_the_next_one() {
 fn another_number_of_buckets_fills_a_new_lake() {
     let place = Place::new();
     let before = count(place.lake.path());
-    place.mend("Another number of buckets");
+    place.mend("Change the number of buckets");
     let new = place.lake.beside("new");
     let day = format!("{new}/executions/v1/start_date={}", place.day());
     assert_eq!(fs::read_dir(day).unwrap().count(), 4);
@@ -308,7 +308,7 @@ fn a_lake_that_was_moved_goes_on() {
     for way in 0..2 {
         let place = Place::new();
         place.sim.advance(SignedDuration::from_hours(3));
-        let block = procedure("Moving a lake").swap_remove(way);
+        let block = procedure("Move a lake").swap_remove(way);
         place.follow(&block).expect(0);
         let new = place.lake.beside("new");
         fs::remove_dir_all(place.lake.path()).unwrap();

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use clap::CommandFactory as _;
+use harness_lake::cli::Cli;
 use harness_lake::error::Code;
 
 fn read(path: &str) -> String {
@@ -24,17 +26,24 @@ fn the_lock_file_holds_one_version_of_arrow_parquet_and_object_store() {
 }
 
 #[test]
-fn the_readme_tells_every_exit_code() {
+fn readme_lists_every_exit_code() {
     let readme = read("README.md");
+    let troubleshooting = read("docs/troubleshooting.md");
     for code in Code::ALL {
-        let row = format!("| {} | `{}` |", code as u8, code.name());
-        assert!(readme.contains(&row), "the README lacks the row `{row}`");
+        let (number, name) = (code as u8, code.name());
+        let row = format!("| {number} | `{name}` |");
+        assert!(readme.contains(&row), "README.md lacks the row `{row}`");
+        let advice = format!("| {number} `{name}` |");
+        assert!(
+            troubleshooting.contains(&advice),
+            "docs/troubleshooting.md lacks the row `{advice}`"
+        );
     }
 }
 
 #[test]
-fn the_readme_tells_every_command_and_setting() {
-    let readme = read("README.md");
+fn configuration_page_lists_every_command_and_setting() {
+    let page = read("docs/configuration.md");
     let binary = || assert_cmd::Command::cargo_bin("harness-lake").unwrap();
     for command in [
         &["--help"][..],
@@ -44,13 +53,21 @@ fn the_readme_tells_every_command_and_setting() {
     ] {
         let output = binary().args(command).output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
-        let words = help.split(|c: char| c.is_whitespace() || "[]=,`".contains(c));
-        for flag in words.filter(|word| word.starts_with("--") && 2 < word.len()) {
-            let known = ["--help", "--version"];
+        let words = help.split(|c: char| c.is_whitespace() || "[]=,`:".contains(c));
+        let documented = |word: &&str| word.starts_with("--") || word.starts_with("HARNESS_");
+        for setting in words.filter(documented).filter(|word| word.len() > 2) {
+            let ignored = ["--help", "--version"];
             assert!(
-                known.contains(&flag) || readme.contains(flag),
-                "the README lacks {flag}"
+                ignored.contains(&setting) || page.contains(setting),
+                "docs/configuration.md lacks {setting}"
             );
         }
+    }
+    for command in Cli::command().get_subcommands() {
+        let name = command.get_name();
+        assert!(
+            page.contains(&format!("`{name}")),
+            "docs/configuration.md lacks the command {name}"
+        );
     }
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes an overlay whose Job has one index for each unit of a plan.
+"""Creates an overlay whose Job has one index per unit of a plan.
 
     harness-lake plan replay --units 16 | units.py deploy/kubernetes/my-replay
     kubectl kustomize deploy/kubernetes/my-replay
 
-The overlay names `../replay`, so it stands beside that folder; add namespace and image as in
+The overlay refers to `../replay`, so create it next to that folder. Add namespace and image as in
 `example`, whose ConfigMap and ServiceAccount the Job uses.
 """
 
@@ -14,7 +14,7 @@ import sys
 
 
 def overlay(units):
-    """The text of kustomization.yaml; JSON strings are YAML strings."""
+    """Returns the text of kustomization.yaml. JSON strings are valid YAML strings."""
     literals = [f"unit-{at}={unit['from']} {unit['to']}" for at, unit in enumerate(units)]
     lines = [
         "apiVersion: kustomize.config.k8s.io/v1beta1",
@@ -43,7 +43,7 @@ def main():
         sys.exit(f"the plan failed: {plan['error']['message']}")
     units = plan["units"]
     if not units:
-        sys.exit("the plan has no units: plan with --units N, over a lake that holds something")
+        sys.exit("the plan has no units: use --units N and a lake with data")
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "kustomization.yaml").write_text(overlay(units), encoding="utf-8")
