@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""How the cost of harness-lake grows, with executions and with the age of a lake: see README.md.
+"""Measures how costs grow with the number of executions and the age of a lake. See README.md.
 
-growth.py size      `sync` and `replay` of more and more executions
-growth.py age       an hourly `sync` of a lake that is a month old, a year, three years
+growth.py size      `sync` and `replay` of increasing numbers of executions
+growth.py age       an hourly `sync` of a lake of one month to three years
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from measure import MIB, Results, Sample, Sim, run, say, table
 FAST = {"HARNESS_LAKE_REQUESTS_PER_MINUTE": "1000000"}
 NOW = "2026-11-24T15:00:00Z"
 
-# A Wednesday morning; every age is a number of weeks, so that each is measured at the same hour.
-BIRTH = datetime.fromisoformat("2023-11-29T10:00:00+00:00")
+# A Wednesday morning. Every age is a number of weeks, so all are measured at the same hour.
+CREATED = datetime.fromisoformat("2023-11-29T10:00:00+00:00")
 AGES = {"a month": 4, "half a year": 26, "a year": 52, "two years": 104, "three years": 156}
 
-# The server keeps six months, so a lake grows in shorter steps.
+# The server keeps six months, so the lake grows in shorter steps.
 STEP_WEEKS = 21
 
-# How long a lake keeps reports of runs, of which an hourly schedule makes 24 a day.
+# Days for which a lake keeps run reports; an hourly schedule writes 24 a day.
 REPORTS_DAYS = 90
 
 BUCKET = "bucket"
@@ -66,7 +66,7 @@ class Folder:
 
 
 class Moto:
-    """A lake in an S3 server, whose log tells every request."""
+    """A lake in an S3 server whose log lists every request."""
 
     _LINE = re.compile(r'"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP')
 
@@ -115,7 +115,7 @@ class Moto:
         self._send(f"/{BUCKET}/lake/{name}", content)
 
     def requests(self) -> collections.Counter[str]:
-        """By kind, since the last time."""
+        """Returns the requests by kind since the last call."""
         with self._log.open() as log:
             log.seek(self._seen)
             text = log.read()
@@ -127,7 +127,7 @@ class Moto:
 
 
 class Bench:
-    """What both parts share."""
+    """State shared by both parts."""
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
@@ -141,7 +141,7 @@ class Bench:
         return [str(self.binary), *map(str, arguments)]
 
     def remembered(self, name: str) -> dict:
-        """What was measured of this binary before; it is measured again where it was asked for."""
+        """Returns earlier results of this binary, unless `--again` is set."""
         path = self.work / name
         if self.options.again or not path.exists():
             return {}
@@ -184,20 +184,20 @@ class Bench:
         arguments = ["--executions", count, "--days", days, "--rows", "realistic", "--now", NOW]
         report = self.work / "report.json"
         start = instant(datetime.fromisoformat(NOW) - timedelta(days=days + 1))
-        # More executions come from more projects, as in life.
+        # Larger accounts have more projects.
         projects = max(3, count // 10_000)
         with Sim(self.binary, *arguments, "--projects", projects) as sim:
             sync = run(
                 self.command("sync", "--lake", lake, "--report", report, "--start-date", start),
                 env=sim.env | FAST,
             )
-        told = json.loads(report.read_text())
+        summary = json.loads(report.read_text())
         commits = sum(1 for _ in (lake / "_state/checkpoints").iterdir())
         replay = run(self.command("replay", "--all", "--lake", lake))
         found = {
-            "rows": told["executions"]["inserted"],
+            "rows": summary["executions"]["inserted"],
             "days": days,
-            "requests": told["requests"]["total"],
+            "requests": summary["requests"]["total"],
             "commits": commits,
             "lake_bytes": measure.size(lake),
             "sync": vars(sync),
@@ -218,7 +218,7 @@ class Bench:
         header = ["", "executions", "dates", "new", "s", "CPU s", "peak MiB", "API calls", *kinds]
         parts = [
             "## An hourly `sync` as the lake grows\n\n"
-            f"{self.per_day} executions a day; medians of {self.hours} runs, each an hour after the other."
+            f"{self.per_day} executions a day; medians of {self.hours} hourly runs."
         ]
         for name, ages in found.items():
             rows = [
@@ -253,30 +253,30 @@ class Bench:
         for age, until in ages.items():
             while weeks < until:
                 weeks = min(weeks + STEP_WEEKS, until)
-                report, _ = self.sync_at(store, BIRTH + timedelta(weeks=weeks), max(ages.values()))
+                report, _ = self.sync_at(store, CREATED + timedelta(weeks=weeks), max(ages.values()))
                 executions += report["executions"]["inserted"]
                 say(f"week {weeks}: {executions:,} executions")
-            # Only a few runs made this lake; an hourly schedule would have left these reports.
+            # An hourly schedule would have written these reports.
             due = 24 * min(7 * weeks, REPORTS_DAYS)
             for number in range(reports, due):
                 store.put(f"_runs/01ARZ3NDEKTSV4RRFFQ69{number:05}.json", json.dumps(report).encode())
             reports = due
             store.requests()
-            told: list[dict] = []
+            hourly: list[dict] = []
             samples: list[Sample] = []
             asked: list[collections.Counter[str]] = []
             for hour in range(1, self.hours + 1):
-                at = BIRTH + timedelta(weeks=weeks, hours=hour)
+                at = CREATED + timedelta(weeks=weeks, hours=hour)
                 report, sample = self.sync_at(store, at, max(ages.values()))
-                told.append(report)
+                hourly.append(report)
                 samples.append(sample)
                 asked.append(store.requests())
                 executions += report["executions"]["inserted"]
             found[age] = {
                 "executions": executions,
                 "dates": 7 * weeks,
-                "new": statistics.median(of["executions"]["inserted"] for of in told),
-                "api": statistics.median(of["requests"]["total"] for of in told),
+                "new": statistics.median(of["executions"]["inserted"] for of in hourly),
+                "api": statistics.median(of["requests"]["total"] for of in hourly),
                 "wall_s": statistics.median(of.wall_s for of in samples),
                 "cpu_s": statistics.median(of.cpu_s for of in samples),
                 "peak_bytes": statistics.median(of.peak_bytes for of in samples),
@@ -286,14 +286,14 @@ class Bench:
         return found
 
     def sync_at(self, store: Folder | Moto, at: datetime, weeks: int) -> tuple[dict, Sample]:
-        """A run at a simulated time, on an account whose whole history is always the same."""
+        """Runs `sync` at a simulated time, on an account whose history is always the same."""
         report = self.work / "report.json"
         arguments = ["--executions", self.per_day * 7 * weeks, "--days", 7 * weeks]
-        arguments += ["--history-until", instant(BIRTH + timedelta(weeks=weeks)), "--now", instant(at)]
+        arguments += ["--history-until", instant(CREATED + timedelta(weeks=weeks)), "--now", instant(at)]
         with Sim(self.binary, *arguments) as sim:
             sample = run(
                 self.command(
-                    "sync", "--lake", store.lake, "--report", report, "--start-date", instant(BIRTH)
+                    "sync", "--lake", store.lake, "--report", report, "--start-date", instant(CREATED)
                 ),
                 env=sim.env | store.env | FAST,
             )

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Counts the instructions of the derive path by callgrind, and fails where it costs more than it did.
+"""Counts the instructions of the derive path with callgrind and fails if they increase.
 
-What each function of `instructions.rs` costs is told as a ratio to the parser alone, counted in the same
-run, so that the machine does not matter. The gate counts what the tests have built (`dev`), where a
-copy or a pass too many shows as well; `--profile release` counts what users run. `--update` writes what
-is counted to `instructions.json`.
+The cost of each function of `instructions.rs` is a ratio to the parser, counted in the same run, so it does
+not depend on the machine. The gate counts the `dev` profile, which the tests have already built and which
+shows an additional copy or pass, too. `--profile release` counts what users run. `--update` writes the
+ratios to `instructions.json`.
 """
 
 import argparse
@@ -18,36 +18,36 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 KNOWN = FOLDER / "instructions.json"
 
-# What compilers and libraries may differ by.
+# Tolerance for other versions of the compiler and libraries.
 MARGIN = 1.08
 
 
 def build(profile):
     command = ["cargo", "build", "--locked", "--profile", profile, "--bench", "instructions"]
-    told = subprocess.run(
+    output = subprocess.run(
         [*command, "--message-format", "json-render-diagnostics"],
         cwd=FOLDER.parent,
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        # Functions are told apart by their names.
+        # Callgrind needs function names.
         env=os.environ | {"CARGO_PROFILE_RELEASE_STRIP": "false"},
     )
-    artifacts = (json.loads(line) for line in told.stdout.splitlines())
+    artifacts = (json.loads(line) for line in output.stdout.splitlines())
     built = [it["executable"] for it in artifacts if it.get("target", {}).get("name") == "instructions"]
     return built[-1]
 
 
 def count(binary):
-    """Instructions of each counted function, with all that it calls."""
+    """Returns the instructions of each counted function, including its callees."""
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/callgrind"
         run = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", binary]
         subprocess.run(run, check=True, capture_output=True)
         annotate = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", out]
-        told = subprocess.run(annotate, check=True, capture_output=True, text=True).stdout
+        output = subprocess.run(annotate, check=True, capture_output=True, text=True).stdout
     counted = {}
-    for line in told.splitlines():
+    for line in output.splitlines():
         for name in ("parser", "tables", "parquet"):
             if f"counted_{name}" in line and "(" in line and name not in counted:
                 counted[name] = int(line.split()[0].replace(",", ""))
@@ -66,11 +66,12 @@ def main():
         all_known[asked.profile] = ratios
         KNOWN.write_text(json.dumps(all_known, indent=2) + "\n")
     known = all_known[asked.profile]
-    worse = [name for name in ratios if known[name] * MARGIN < ratios[name]]
+    worse = [name for name in ratios if ratios[name] > known[name] * MARGIN]
     for name, ratio in ratios.items():
         print(f"{name}: {counted[name]:,} instructions, {ratio} x the parser's (known: {known[name]})")
     if worse:
-        sys.exit(f"more instructions than known: {', '.join(worse)}. If that is meant: --update")
+        message = f"error: more instructions than known: {', '.join(worse)}"
+        sys.exit(f"{message}\nhint: if this is intended, run with --update")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whole processes measured: time, processor, memory; repeated, interleaved, told as ratios.
+"""Measures processes: time, CPU time, memory; repeated, interleaved, reported as ratios.
 
 Keep this module and its callers small in memory: Linux counts the memory of the process that starts
 a child into the child's peak, so anything that needs a library runs in a child of its own.
@@ -29,16 +29,16 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 MIB = 1 << 20
 
-# How often the memory of a tree of processes is looked at.
+# Interval at which the memory of a process tree is sampled.
 SAMPLING_SECONDS = 0.05
 
-# What a child must not inherit: settings of whoever measures.
+# Settings of the user that a child must not inherit.
 OURS = ("HARNESS_", "AWS_", "RUST_LOG")
 
 
 @dataclass
 class Sample:
-    """What one process cost."""
+    """The cost of one process."""
 
     wall_s: float
     cpu_s: float
@@ -64,7 +64,7 @@ class Cost:
 
 
 class Failed(Exception):
-    """A measured process that did not end as it should."""
+    """A measured process failed."""
 
 
 def run(
@@ -75,8 +75,8 @@ def run(
     expect: tuple[int, ...] = (0,),
     output: Path | None = None,
 ) -> Sample:
-    """Runs a process to its end. Processor time is that of it and of all children that it waited
-    for; so is the peak, unless `whole_tree` asks for the sum over processes that live at once."""
+    """Runs a process to its end. CPU time includes all children that it waited for. The peak is that
+    of the largest process, or with `whole_tree` the largest sum over concurrent processes."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(OURS)}
     environment.update(env or {})
     with contextlib.ExitStack() as stack:
@@ -93,14 +93,14 @@ def run(
         if child.returncode not in expect:
             errors.seek(0, os.SEEK_END)
             errors.seek(max(0, errors.tell() - 4000))
-            told = errors.read().decode(errors="replace")
-            raise Failed(f"{' '.join(command)} ended with {child.returncode}:\n{told}")
+            log = errors.read().decode(errors="replace")
+            raise Failed(f"{' '.join(command)} ended with {child.returncode}:\n{log}")
     peak = usage.ru_maxrss * 1024
     return Sample(wall, usage.ru_utime + usage.ru_stime, max(peak, watch.peak if watch else 0))
 
 
 class TreeWatch:
-    """Looks again and again at the memory of a process and all below it; shared pages count once."""
+    """Samples the memory of a process and its descendants; shared pages count once."""
 
     def __init__(self, pid: int):
         self.peak = 0
@@ -122,7 +122,7 @@ class TreeWatch:
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all below it."""
+    """Returns a process and its descendants."""
     found = [pid]
     for at in found:
         with contextlib.suppress(OSError):
@@ -132,7 +132,7 @@ def tree(pid: int) -> list[int]:
 
 
 def proportional(pid: int) -> int:
-    """The memory of a process in bytes, its share of what it shares."""
+    """Returns the proportional set size of a process in bytes."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) * 1024
@@ -140,7 +140,7 @@ def proportional(pid: int) -> int:
 
 
 def interleave(contenders: Mapping[str, Callable[[], Sample]], times: int) -> dict[str, Cost]:
-    """Each contender in turn, all of them `times` times: A B C A B C, so that noise meets all."""
+    """Runs the contenders in turn, `times` times: A B C A B C, so that noise affects all."""
     samples: dict[str, list[Sample]] = {name: [] for name in contenders}
     for number in range(times):
         for name, contender in contenders.items():
@@ -154,22 +154,22 @@ def interleave(contenders: Mapping[str, Callable[[], Sample]], times: int) -> di
 
 
 def say(text: str) -> None:
-    """Progress, on standard error."""
+    """Prints progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def size(folder: Path, pattern: str = "**/*") -> int:
-    """Bytes of the files below a folder."""
+    """Returns the size of the files below a folder in bytes."""
     return sum(path.stat().st_size for path in folder.glob(pattern) if path.is_file())
 
 
 def interpreter(script: str, *arguments: object) -> list[str]:
-    """The command that runs a script of `contenders/` in this Python."""
+    """Returns the command that runs a script of `contenders/` with this Python."""
     return [sys.executable, str(HERE / "contenders" / script), *map(str, arguments)]
 
 
 def answer(script: str, *arguments: object) -> dict:
-    """What a script of `contenders/` says in JSON on standard output; not measured."""
+    """Runs a script of `contenders/` without measuring it and returns its JSON output."""
     command = interpreter(script, *arguments)
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
@@ -178,7 +178,7 @@ def answer(script: str, *arguments: object) -> dict:
 
 
 def machine(binary: Path, packages: list[str]) -> dict[str, str]:
-    """What the figures depend on."""
+    """Returns the hardware and versions that the figures depend on."""
     cpu = next(
         line.split(":")[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -203,7 +203,7 @@ def machine(binary: Path, packages: list[str]) -> dict[str, str]:
 
 
 class Sim:
-    """The simulated account as a server of its own, so that its costs are in no figure."""
+    """The simulated account as a separate process, so its costs are excluded."""
 
     def __init__(self, binary: Path, *arguments: object):
         self._command = [str(binary), "sim", "--port", "0", *map(str, arguments)]
@@ -225,32 +225,31 @@ class Sim:
 
 
 def options(description: str) -> argparse.ArgumentParser:
-    """The flags that all benchmarks have."""
+    """Returns a parser with the flags of all benchmarks."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--binary",
         type=Path,
         default=Path(os.environ.get("HARNESS_LAKE_BINARY", ROOT / "target/release/harness-lake")),
-        help="the harness-lake that is measured, and that simulates the account",
+        help="the harness-lake binary to measure; it also simulates the account",
     )
     parser.add_argument(
-        "--work", type=Path, default=ROOT / "target/bench", help="data, results; data is made once"
+        "--work", type=Path, default=ROOT / "target/bench", help="folder for data and results; data is created once"
     )
-    parser.add_argument("--repeat", type=int, help="how often each contender runs")
-    parser.add_argument("--quick", action="store_true", help="a small run, to try the benchmark")
+    parser.add_argument("--repeat", type=int, help="number of rounds")
+    parser.add_argument("--quick", action="store_true", help="small data, to test the benchmark")
     return parser
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """Markdown."""
+    """Returns a Markdown table."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def ratios(costs: Mapping[str, Cost], ours: str, units: int, outputs: Mapping[str, float]) -> str:
-    """Each contender's costs as multiples of ours, and in absolute terms. A multiple is the median
-    over the rounds, each compared with ours of the same round: the load of a machine drifts.
-    `outputs` are sizes, as multiples of ours too."""
+    """Returns each contender's costs as multiples of ours and in absolute terms. A multiple is the
+    median over the rounds, because the load of a machine drifts. `outputs` are relative sizes."""
     base = costs[ours]
 
     def times(name: str, cost: Cost) -> str:
@@ -275,7 +274,7 @@ def ratios(costs: Mapping[str, Cost], ours: str, units: int, outputs: Mapping[st
 
 
 class Results:
-    """What a benchmark found: shown at once, kept as Markdown and JSON."""
+    """The results of a benchmark: printed at once, written as Markdown and JSON."""
 
     def __init__(self, name: str, work: Path, about: Mapping[str, str]):
         self._path = work / "results" / name
@@ -285,7 +284,7 @@ class Results:
         self._data: dict[str, object] = {"machine": dict(about)}
 
     def add(self, key: str, text: str, data: object) -> None:
-        """Adds a part and writes all that there is, so that an end half-way loses nothing."""
+        """Adds a part and writes all results, so an interrupted benchmark loses nothing."""
         self._parts.append(text)
         self._data[key] = data
         lines = [f"{name}: {value}" for name, value in self._about.items()]
@@ -296,14 +295,14 @@ class Results:
 
 
 def plain(costs: Mapping[str, Cost]) -> dict[str, dict]:
-    """Costs as JSON has them."""
+    """Returns costs as JSON values."""
     return {name: asdict(cost) for name, cost in costs.items()}
 
 
 @contextlib.contextmanager
 def once(folder: Path) -> Iterator[bool]:
-    """Whether a folder of data is to be made; marked as made when the block ends well, and what is
-    left of one that did not is removed."""
+    """Yields whether a folder of data must be created. Marks it as complete when the block succeeds;
+    removes an incomplete folder."""
     mark = folder / ".made"
     is_new = not mark.exists()
     if is_new:
@@ -314,5 +313,5 @@ def once(folder: Path) -> Iterator[bool]:
 
 
 def digest(binary: Path) -> str:
-    """What tells one build from another."""
+    """Returns the SHA-256 of the binary, which identifies a build."""
     return hashlib.sha256(binary.read_bytes()).hexdigest()

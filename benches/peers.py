@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""harness-lake beside general tools, at the same work on the same data: see README.md here.
+"""Compares harness-lake with general tools at the same work on the same data. See README.md.
 
 peers.py replay     raw summaries to tables: DuckDB, Polars
 peers.py sync       the API to Parquet: dlt
@@ -23,25 +23,25 @@ from measure import MIB, Results, Sample, Sim, interpreter, plain, ratios, run, 
 
 PACKAGES = ["duckdb", "polars", "dlt", "pyarrow"]
 
-# One account, on every machine and every day.
+# The same account on every machine and every day.
 NOW = "2026-11-24T15:00:00Z"
 
-# The account that `sync` reads stands still for an hour, so that all read the same: eight days, 14 more that the
-# simulator adds, and a week in which nothing starts and what ran ends, but for a few that only their timeout ends.
+# The account that `sync` reads does not change for an hour, so all contenders read the same executions: eight days,
+# 14 days that the simulator adds, and a week without new executions, in which almost all running ones end.
 STILL = ["--days", "8", "--history-until", "2026-11-03T15:00:00Z"]
 
-# A range that holds all of it.
+# A range that contains all executions.
 FROM = "2026-10-26T00:00:00Z"
 TO = "2026-11-24T14:55:00Z"
 
-# The simulated server has no limit; what it asks of a real one is another matter.
+# The simulated server has no rate limit, unlike Harness.
 FAST = {"HARNESS_LAKE_REQUESTS_PER_MINUTE": "1000000"}
 
 OURS = "harness-lake"
 
 # Rows of 12 kB on average: 96,000 of them are more than 1 GiB of JSON.
 REPLAY_EXECUTIONS = {"full": 96_000, "quick": 3_000}
-# Those of eight days, of some 10,000 and 1,000.
+# Executions of eight days, about 10,000 and 1,000.
 SYNC_EXECUTIONS = {"full": 3_650, "quick": 365}
 
 FORMS = {
@@ -71,12 +71,12 @@ FORMS = {
     ],
 }
 
-# What a tool cannot write as another does: JSON text as it came; when it read.
+# Columns that a tool cannot write the same way: original JSON text, read times.
 CANNOT = {"polars": ["module_info"], "dlt": ["first_observed_ts", "observed_ts"]}
 
 
 def by_value(mapping: dict[str, str]) -> dict[str, list[str]]:
-    """The names that have each value."""
+    """Returns the names that have each value."""
     names: dict[str, list[str]] = {}
     for name, value in mapping.items():
         names.setdefault(value, []).append(name)
@@ -84,16 +84,16 @@ def by_value(mapping: dict[str, str]) -> dict[str, list[str]]:
 
 
 def compared(checks: dict[str, dict]) -> str:
-    """What of each form was found equal."""
-    said = {
+    """Returns Markdown that lists the equal columns and rows of each form."""
+    equal = {
         form: ", ".join(f"{of['columns']} of {of['rows']:,} rows of `{name}`" for name, of in found.items())
         for form, found in checks.items()
     }
-    return "\n".join(f"- {', '.join(forms)}: columns {what}" for what, forms in by_value(said).items())
+    return "\n".join(f"- {', '.join(forms)}: columns {what}" for what, forms in by_value(equal).items())
 
 
 class Bench:
-    """What all parts share."""
+    """State shared by all parts."""
 
     def __init__(self, options: argparse.Namespace):
         self.binary = options.binary.resolve()
@@ -141,7 +141,7 @@ class Bench:
         tables = ("executions", "stages", "deployments", "commits")
 
         def ours() -> Sample:
-            # As the others begin: with nothing to compare what is written with.
+            # Start without tables, like the other contenders.
             for name in tables:
                 shutil.rmtree(lake / name, ignore_errors=True)
             return run(self.command("replay", "--lake", lake))
@@ -159,8 +159,8 @@ class Bench:
                 f"JSON, {facts['bytes'] / facts['rows'] / 1000:.1f} kB a row, the longest "
                 f"{facts['longest'] / 1000:.0f} kB; median of {self.repeat}",
                 f"Multiples of {OURS}, which writes every column of four tables "
-                f"({sum(written.values()) / MIB:,.0f} MiB); output beside the same tables of its. "
-                "Compared and found equal, both ways (Polars without `module_info`):",
+                f"({sum(written.values()) / MIB:,.0f} MiB). Output is relative to the same tables of {OURS}. "
+                "Equal in both directions (Polars without `module_info`):",
                 compared(checks),
                 ratios(costs, OURS, facts["rows"], outputs),
             ]
@@ -209,10 +209,10 @@ class Bench:
         text = "\n\n".join(
             [
                 f"## `sync` of {rows:,} executions from one simulated server; median of {self.repeat}",
-                f"Multiples of {OURS}, which writes raw partitions and all tables. The forms `all` of dlt "
-                "write raw rows and four tables too; the others one table with what is nested as JSON text, or "
-                "executions in columns and a table of stages. As dlt comes, or tuned. The same "
-                "executions, by id; of the forms `all` compared and found equal, both ways:",
+                f"Multiples of {OURS}, which writes raw partitions and all tables. dlt's forms `all` "
+                "also write raw rows and four tables. The other forms write one table with nested values as JSON "
+                "text, or executions in columns and a table of stages. All read the same executions, by ID. The "
+                "forms `all` are equal in both directions:",
                 compared(checks),
                 ratios(costs, OURS, rows, {form: size / sizes[OURS] for form, size in sizes.items()}),
             ]
@@ -230,7 +230,7 @@ class Bench:
         asked = {
             "`--version`": self.command("--version"),
             "`status` of a small lake": self.command("status", "--lake", lake),
-            "`true`, to compare": ["/bin/true"],
+            "`true`, for comparison": ["/bin/true"],
         }
         samples: dict[str, list[float]] = {name: [] for name in asked}
         for _ in range(times):
@@ -244,7 +244,7 @@ class Bench:
         text = "\n\n".join(
             [
                 f"## Start-up: {times} runs each, in ms",
-                table(["", "median", "least", "most"], rows),
+                table(["", "median", "minimum", "maximum"], rows),
                 f"The stripped binary: {size / MIB:.1f} MiB.",
             ]
         )
@@ -256,7 +256,7 @@ def milliseconds(instant: str) -> int:
 
 
 def spawn_ms(command: list[str]) -> float:
-    """From the spawn to the end of a process."""
+    """Returns the milliseconds from the spawn to the end of a process."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     actions = [(os.POSIX_SPAWN_DUP2, nowhere, 1), (os.POSIX_SPAWN_DUP2, nowhere, 2)]
     began = time.perf_counter()
@@ -270,7 +270,7 @@ def spawn_ms(command: list[str]) -> float:
 
 
 def stripped(binary: Path, work: Path) -> int:
-    """The size of a binary without its symbols."""
+    """Returns the size of a binary without its symbols."""
     copy = work / "stripped"
     shutil.copy(binary, copy)
     subprocess.run(["strip", copy], check=True)

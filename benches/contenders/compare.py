@@ -1,8 +1,8 @@
-"""Says whether a contender wrote the same rows as harness-lake: `EXCEPT ALL`, both ways.
+"""Compares the rows of a contender and harness-lake with `EXCEPT ALL` in both directions.
 
 compare.py LAKE OUT [COLUMN ...]    columns that the contender cannot write
 
-All four tables are compared where all are there, else `executions` and `stages`; raw rows where they are there.
+Compares all four tables if they exist, otherwise `executions` and `stages`; raw rows if they exist.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 from shape import ALL_COLUMNS, EXECUTIONS, RAW, SETS, STAGES
 
-# What tells the rows of an execution apart.
+# Columns that identify a row within an execution.
 KEYS = {
     "executions": [],
     "stages": ["stage_node_id"],
@@ -23,19 +23,19 @@ KEYS = {
 
 
 def plain(column: str, kind: str) -> str:
-    """A column in the form in which both are compared."""
+    """Returns the SQL of a column in the form that is compared."""
     if column in SETS:
-        # A contender without lists in Parquet writes them as JSON.
+        # Contenders without lists in Parquet write JSON.
         items = column if kind.endswith("[]") else f"json_transform({column}, '[\"VARCHAR\"]')"
         return f"list_sort({items})"
     if column in ("tags", "matrix"):
-        # One without maps writes a list of entries, or JSON.
+        # Contenders without maps write a list of entries, or JSON.
         if kind == "VARCHAR":
             column = f"json_transform({column}, '\"MAP(VARCHAR, VARCHAR)\"')"
         entries = column if kind.endswith("[]") else f"map_entries({column})"
         return f"list_sort(list_transform({entries}, lambda e: {{'key': e.key, 'value': e.value}}))"
     if column.endswith("_ts"):
-        # Microseconds since the epoch, whatever says of a zone.
+        # Microseconds since the epoch, regardless of time zones.
         return f"epoch_us({column})"
     return column
 

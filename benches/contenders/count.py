@@ -1,4 +1,4 @@
-"""Says whether dlt read the same executions as harness-lake.
+"""Compares the IDs of the executions that dlt and harness-lake read.
 
 count.py LAKE DLT_FOLDER
 """

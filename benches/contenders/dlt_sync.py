@@ -1,22 +1,22 @@
-"""dlt reads every execution of an account into Parquet in a folder.
+"""Reads every execution of an account with dlt into Parquet in a folder.
 
     dlt_sync.py FROM_MS TO_MS TABLES TUNING FOLDER
 
 TABLES:
 
-one        what is nested stays JSON text, which is the least work that there is
-stages     executions in columns and a table of stages, as people ask of them: objects in columns,
+one        nested values stay JSON text: the least work possible
+stages     executions in columns and a table of stages, a typical setup: objects in columns,
            lists in tables of their own, `moduleInfo` as JSON text
-all        all four tables and the raw rows (`dlt_tables.py`), by a transformer that yields rows,
-           their columns typed by hints
-all-arrow  the same rows as tables of Arrow, which dlt writes as they come and does not normalize
+all        all four tables and the raw rows (`dlt_tables.py`); a transformer yields rows with
+           type hints
+all-arrow  the same rows as Arrow tables, which dlt writes without normalizing
 
 TUNING:
 
-plain      as dlt comes, but for settings: projects in parallel, small pages and buffers, no compression
-           between steps, nothing sent home. A second process to normalize cost more than it brought
-tuned      besides, each page to its end before the next, answers parsed once, and without Python's
-           collector of cycles, which walks through all these rows again and again and finds nothing
+plain      dlt's defaults, except: projects in parallel, small pages and buffers, no compression between
+           steps, no telemetry. A second normalizing process costs more than it saves
+tuned      also: each page processed completely before the next, responses parsed once, and no cyclic
+           garbage collector, which scans these rows repeatedly and frees nothing
 """
 
 import gc
@@ -28,7 +28,7 @@ from pathlib import Path
 FROM_MS, TO_MS, TABLES, TUNING = sys.argv[1:5]
 FOLDER = Path(sys.argv[5]).resolve()
 
-# Rows of a page and of a buffer. Larger ones bring rows nothing, and Arrow an eighth of its time.
+# Rows per page and buffer. Larger values save nothing for rows and an eighth of the time for Arrow.
 PAGE, BUFFER = (200, 2000) if TABLES == "all-arrow" else (100, 250)
 
 if TUNING == "tuned":
@@ -41,7 +41,7 @@ os.environ |= {
     "DATA_WRITER__DISABLE_COMPRESSION": "true",
     "DATA_WRITER__BUFFER_MAX_ITEMS": str(BUFFER),
     "EXTRACT__WORKERS": "4",
-    # Without a level here the writer takes zstd's least.
+    # Without a level the writer uses zstd's lowest.
     "DATA_WRITER__COMPRESSION": "zstd",
     "DESTINATION__FILESYSTEM__BUCKET_URL": (FOLDER / "lake").as_uri(),
 }
@@ -60,25 +60,25 @@ BASE = os.environ["HARNESS_BASE_URL"]
 KEY = os.environ["HARNESS_API_KEY"]
 ACCOUNT = KEY.split(".")[1]
 
-# A page of a listing, at most.
+# Maximum page size of a listing.
 ALL = 1000
 
 
 def listed(path: str, name: str) -> list[str]:
-    """The identifiers of a list that fits one page."""
+    """Returns the identifiers of a list that fits on one page."""
     client = RESTClient(BASE, headers={"Harness-Account": ACCOUNT}, auth=APIKeyAuth("x-api-key", KEY))
     rows = client.get(path, params={"page": 0, "limit": ALL}).json()
     return [row[name]["identifier"] for row in rows]
 
 
 def parse_once(response: Response) -> None:
-    """Otherwise the rows and the number of pages are each asked of simplejson."""
+    """Parses a response once; dlt parses it twice with simplejson, for the rows and the page count."""
     document = orjson.loads(response.content)
     response.json = lambda: document
 
 
 def with_stages(row: dict) -> dict:
-    """The nodes as a list: as an object each id would become a column."""
+    """Converts the nodes to a list; in an object, each ID would become a column."""
     nodes = row.get("layoutNodeMap") or {}
     row["layoutNodeMap"] = [{"stageNodeId": key, **node} for key, node in nodes.items()]
     return row
@@ -86,7 +86,7 @@ def with_stages(row: dict) -> dict:
 
 MODULE_INFO = {"moduleInfo": {"name": "moduleInfo", "data_type": "json"}}
 
-# How rows become tables, where dlt makes them.
+# Hints for the tables that dlt creates from rows.
 FORM = {
     "one": {"max_table_nesting": 0},
     "stages": {
@@ -131,10 +131,10 @@ def executions(org: str, project: str) -> dict:
     }
 
 
-# What the kinds of columns are to dlt, and to Arrow.
+# Column types of dlt and Arrow.
 HINTS = {
     "text": "text",
-    "whole": "bigint",
+    "integer": "bigint",
     "flag": "bool",
     "time": "timestamp",
     "list": "json",
@@ -142,7 +142,7 @@ HINTS = {
 }
 TYPES = {
     "text": pa.string(),
-    "whole": pa.int64(),
+    "integer": pa.int64(),
     "flag": pa.bool_(),
     "time": pa.timestamp("ms", "UTC"),
     "list": pa.list_(pa.string()),
@@ -159,7 +159,7 @@ SCHEMAS = {
 
 
 def in_seconds(table: str, rows: list[dict]) -> list[dict]:
-    """Rows as dlt takes them, which reads seconds where a hint says `timestamp`."""
+    """Converts rows for dlt, which expects seconds for the hint `timestamp`."""
     for column in TIMES[table]:
         for row in rows:
             if (ms := row[column]) is not None:
@@ -172,7 +172,7 @@ def in_arrow(table: str, rows: list[dict]) -> pa.Table:
 
 
 def tables(pages: dlt.sources.DltResource, org: str, project: str) -> dlt.sources.DltResource:
-    """All tables of a project."""
+    """Yields all tables of a project."""
     form = {"all": in_seconds, "all-arrow": in_arrow}[TABLES]
 
     def each(page: list[dict]) -> Iterator:

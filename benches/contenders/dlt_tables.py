@@ -1,4 +1,4 @@
-"""A page of summaries as rows of all four tables, with the columns of `duckdb_all.py`, and as raw rows.
+"""Converts a page of summaries to rows of all four tables, with the columns of `duckdb_all.py`, and raw rows.
 
 Times are milliseconds since the epoch. What tables share is read once for all of them.
 """
@@ -16,7 +16,7 @@ BY_WORD = {word: name for name, words in CATEGORIES.items() for word in words}
 OVER = frozenset(TERMINAL)
 GROUPS = frozenset(["parallel", "matrix", "loop", "parallelism"])
 
-# What a parent tells of an execution, in both spellings.
+# Keys of a parent execution, in both spellings.
 PARENT = {
     "parent_pipeline_execution_id": ("executionid", "executionId"),
     "parent_stage_node_id": ("stagenodeid", "stageNodeId"),
@@ -26,7 +26,7 @@ PARENT = {
 }
 NO_PARENT = dict.fromkeys(PARENT)
 
-# What a deployment repeats of its stage.
+# Columns that a deployment copies from its stage.
 REPEATED = (
     "stage_node_id",
     "stage_id",
@@ -43,7 +43,7 @@ ENVIRONMENT = ("identifier", "name", "type", "infrastructureIdentifier")
 
 
 def kind_of(column: str) -> str:
-    """What a column holds."""
+    """Returns the type of a column."""
     if column in SETS:
         return "list"
     if column in ("tags", "matrix"):
@@ -53,7 +53,7 @@ def kind_of(column: str) -> str:
     if column.startswith(("is_", "was_", "ran_")):
         return "flag"
     if column.endswith(("_ms", "_count", "_index", "_number", "_sequence")) or column == "iteration":
-        return "whole"
+        return "integer"
     return "text"
 
 
@@ -71,12 +71,12 @@ def json(value: dict | None) -> str | None:
     return None if value is None else dumps(value).decode()
 
 
-def whole(value: int | str | None) -> int | None:
+def integer(value: int | str | None) -> int | None:
     return None if value is None else int(value)
 
 
 def texts(values: Iterable[str | None] | None) -> list[str]:
-    """The distinct ones, without empty ones."""
+    """Returns the distinct values without empty ones."""
     return list(dict.fromkeys(filter(None, values))) if values else []
 
 
@@ -89,7 +89,7 @@ def failure_types(info: dict) -> list[str]:
 
 
 def plain(value: object) -> str | None:
-    """The value of an axis: text, or JSON within text."""
+    """Returns the value of an axis: text, or JSON within text."""
     if not isinstance(value, str):
         return json(value)
     if value.startswith('"'):
@@ -98,7 +98,7 @@ def plain(value: object) -> str | None:
 
 
 def first_of_each(items: Iterable[dict], key: str) -> list[dict]:
-    """Of items of the same key the first."""
+    """Returns the first item of each key."""
     found: dict = {}
     for item in items:
         found.setdefault(item.get(key) or "", item)
@@ -106,7 +106,7 @@ def first_of_each(items: Iterable[dict], key: str) -> list[dict]:
 
 
 def stages_of(head: dict, started: int, nodes: dict) -> tuple[list[dict], list[dict]]:
-    """Stages, and what they deployed."""
+    """Returns stages and their deployments."""
     parents: dict[str, str] = {}
     for key, node in nodes.items():
         if edges := node.get("edgeLayoutList"):
@@ -160,7 +160,7 @@ def stages_of(head: dict, started: int, nodes: dict) -> tuple[list[dict], list[d
 
 
 def strategy_of(parent: dict) -> str | None:
-    """The type of a node that is a strategy."""
+    """Returns the strategy type of a node."""
     kind = parent.get("nodeType")
     word = (kind or "").lower()
     is_strategy = word != "parallel" and (
@@ -198,7 +198,7 @@ def deployments_of(head: dict, stage: dict, cd: dict) -> list[dict]:
 
 
 def artifact(artifacts: dict) -> str | None:
-    """The name of what was deployed; without one, that of the image."""
+    """Returns the name of the artifact, or the image name."""
     if name := artifacts.get("artifactDisplayName"):
         return name
     primary = artifacts.get("primary")
@@ -233,7 +233,7 @@ def commits_of(head: dict, build: dict, hooks: list[dict]) -> list[dict]:
 
 
 def committed(stamp: int | None) -> int | None:
-    """The time of a commit, which comes in seconds or in milliseconds; believed from the year 2000 to 2100."""
+    """Returns the time of a commit, given in seconds or milliseconds, if it is between 2000 and 2100."""
     if stamp is None:
         return None
     ms = stamp * 1000 if 0 <= stamp < 100_000_000_000 else stamp
@@ -241,7 +241,7 @@ def committed(stamp: int | None) -> int | None:
 
 
 def ended(summary: dict) -> dict:
-    """How an execution stands, and why."""
+    """Returns status columns of an execution."""
     status = summary.get("status") or None
     of = category(status)
     start, end = summary["startTs"], summary.get("endTs")
@@ -265,7 +265,7 @@ def ended(summary: dict) -> dict:
 
 
 def begun(summary: dict) -> dict:
-    """What an execution was begun by, and what it follows."""
+    """Returns trigger and parent columns of an execution."""
     trigger = summary.get("executionTriggerInfo") or {}
     by = trigger.get("triggeredBy") or {}
     retry = summary.get("retryExecutionMetadata") or {}
@@ -297,7 +297,7 @@ def begun(summary: dict) -> dict:
 
 
 def totals(started: int, stages: list[dict]) -> dict:
-    """What an execution tells of its stages."""
+    """Returns the columns of an execution about its stages."""
     ran = [stage for stage in stages if stage["start_ts"] is not None]
     first = min((stage["start_ts"] for stage in ran if stage["ran_in_this_execution"]), default=None)
     outcomes = [stage["status_category"] for stage in stages]
@@ -312,7 +312,7 @@ def totals(started: int, stages: list[dict]) -> dict:
 
 
 def rows_of(org: str, project: str, page: list[dict]) -> dict[str, list[dict]]:
-    """The rows of each table."""
+    """Returns the rows of each table."""
     observed = int(time() * 1000)
     found = {name: [] for name in COLUMNS}
     for summary in page:
@@ -336,7 +336,7 @@ def rows_of(org: str, project: str, page: list[dict]) -> dict[str, list[dict]]:
         build = {
             "repo_name": ci.get("repoName") or None,
             "branch": ci.get("branch") or pull_request.get("sourceBranch") or None,
-            "pr_number": whole(pull_request.get("id") if number is None else number),
+            "pr_number": integer(pull_request.get("id") if number is None else number),
         }
         commits = commits_of(head, build, [info.get("branch") or {}, pull_request])
 

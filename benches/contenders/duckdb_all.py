@@ -1,7 +1,7 @@
-"""DuckDB derives all four tables, with every column that SQL can tell of a summary.
+"""Derives all four tables with DuckDB, with every column that SQL can express.
 
-What hangs on stages and on `moduleInfo` is read once: into temporary tables, from which two tables each are written.
-Not told: what needs a walk of the stage graph (`stage_index`, `deployment_index`), `extra`, and `account_id`.
+Stages and `moduleInfo` are read once, into temporary tables that feed two tables each. Excluded: columns that need a
+walk of the stage graph (`stage_index`, `deployment_index`), `extra`, and `account_id`.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from shape import ALL_MODULE_INFO, ALL_SUMMARY, ARTIFACT, STAGE_CD, TEXT, MapOf
 
 SHAPE = ALL_SUMMARY | {"parentStageInfo": MapOf(TEXT)}
 
-# The times that are believed: the years 2000 to 2100.
+# Valid commit times: the years 2000 to 2100.
 SOUND = "BETWEEN 946684800000 AND 4133980799999"
 
 
@@ -30,13 +30,13 @@ def pick(*names: str) -> dict:
     return {name: SHAPE[name] for name in names}
 
 
-# What stages need of a summary, and executions.
+# Parts of a summary that stages and executions need.
 OF_STAGES = pick("pipelineIdentifier", "planExecutionId", "startTs", "layoutNodeMap")
 OF_EXECUTIONS = {name: of for name, of in SHAPE.items() if name != "layoutNodeMap"}
 
 
 def first_of_each(items: str, key: str) -> str:
-    """Of items of the same key the first; the key is told of `x`."""
+    """Returns SQL for the first item of each key; `x` is the item in the key expression."""
     keys = f"list_transform({items}, lambda x: {key})"
     return f"list_filter({items}, lambda x, place: list_position({keys}, {key}) = place)"
 
@@ -51,8 +51,8 @@ def commits_of(info: str) -> str:
     return f"list_filter(flatten([{lists}]), lambda x: coalesce(x.id, '') <> '')"
 
 
-def told(rows: str) -> str:
-    """Executions, but for what stages tell of them, with their commits."""
+def described(rows: str) -> str:
+    """Returns SQL for executions with their commits, without the columns about stages."""
     rows = f"""SELECT *,
   {parent("identifier", "identifier")} AS parent_pipeline_id,
   {parent("orgid", "orgId")} AS parent_org_id,
@@ -63,7 +63,7 @@ FROM ({executions(rows, ALL_MODULE_INFO, "s, cd, c")})"""
 
 
 def staged(rows: str) -> str:
-    """Stages."""
+    """Returns SQL for stages."""
     edges = (
         "flatten(list_transform(map_entries(s.layoutNodeMap), lambda e: list_transform("
         "e.value.edgeLayoutList.currentNodeChildren, lambda child: {'child': child, 'id': e.key,"
@@ -86,7 +86,7 @@ FROM (SELECT *, list_filter(edges, lambda e: e.child = stage_node_id AND e.id <>
 
 
 ALL_EXECUTIONS = """
-SELECT told.* EXCLUDE commits,
+SELECT described.* EXCLUDE commits,
   commits[1].id AS commit_sha,
   epoch_ms(first_start_ts) - epoch_ms(start_ts) AS queued_ms,
   coalesce(was_rolled_back, false) AS was_rolled_back,
@@ -94,7 +94,7 @@ SELECT told.* EXCLUDE commits,
   coalesce(succeeded_stage_count, 0) AS succeeded_stage_count,
   coalesce(failed_stage_count, 0) AS failed_stage_count,
   coalesce(running_stage_count, 0) AS running_stage_count
-FROM told LEFT JOIN (SELECT plan_execution_id,
+FROM described LEFT JOIN (SELECT plan_execution_id,
     min(start_ts) FILTER (ran_in_this_execution) AS first_start_ts,
     bool_or(is_rollback AND start_ts IS NOT NULL) AS was_rolled_back,
     count(*) AS stage_count,
@@ -151,7 +151,7 @@ SELECT org_id, project_id, pipeline_id, plan_execution_id, start_ts AS execution
   {text("commit.link")} AS link,
   repo_name, branch, pr_number, observed_ts
 FROM (SELECT *, unnest(distinct_ones) AS commit, generate_subscripts(distinct_ones, 1) AS place
-  FROM (SELECT *, {first_of_each("commits", "x.id")} AS distinct_ones FROM told))"""
+  FROM (SELECT *, {first_of_each("commits", "x.id")} AS distinct_ones FROM described))"""
 
 
 def write_all(connection: duckdb.DuckDBPyConnection, kind: str, source: Path, out: Path) -> None:
@@ -161,7 +161,7 @@ def write_all(connection: duckdb.DuckDBPyConnection, kind: str, source: Path, ou
         return read(str(source / pattern), of)
 
     connection.execute(f"CREATE TEMP TABLE staged AS {staged(rows(OF_STAGES))}")
-    connection.execute(f"CREATE TEMP TABLE told AS {told(rows(OF_EXECUTIONS))}")
+    connection.execute(f"CREATE TEMP TABLE described AS {described(rows(OF_EXECUTIONS))}")
     for table, query in (
         ("executions", ALL_EXECUTIONS),
         ("stages", "FROM staged"),

@@ -1,12 +1,12 @@
-"""DuckDB derives `executions` and `stages`: from newline-delimited JSON or from the raw Parquet.
+"""Derives `executions` and `stages` with DuckDB from newline-delimited JSON or raw Parquet.
 
     duckdb_replay.py FORM SOURCE OUT
 
 json-two-scans       each table reads the JSON again, with the columns that it needs
 json-once            the JSON is read into a temporary table, from which both tables are written
-json-once-by-date    the same, date by date: one file a table and date, as harness-lake has them
-parquet-two-scans    each table reads the raw Parquet and takes from its text what it needs
-parquet-once         the raw Parquet, its text made a structure, into a temporary table
+json-once-by-date    the same, date by date: one file per table and date, like harness-lake
+parquet-two-scans    each table decodes the columns that it needs from the raw Parquet
+parquet-once         the raw Parquet is decoded into a temporary table
 parquet-once-by-date the same, date by date
 json-all             all four tables (`duckdb_all.py`), from the JSON read twice
 parquet-all          all four tables, from the raw Parquet read twice
@@ -27,18 +27,18 @@ from shape import (
     SUMMARY,
     TERMINAL,
     TEXT,
-    WHOLE,
+    INTEGER,
     ZSTD_LEVEL,
     ListOf,
     MapOf,
 )
 
-# Names of a structure do not differ by case alone here, so what comes in two spellings is a map.
+# DuckDB's field names are case-insensitive, so a key with two spellings needs a map.
 SHAPE = SUMMARY | {"parentStageInfo": MapOf(TEXT)}
 
 
 def type_of(shape) -> str:
-    """The type, in SQL."""
+    """Returns the SQL type."""
     match shape:
         case ListOf():
             return f"{type_of(shape.item)}[]"
@@ -48,11 +48,11 @@ def type_of(shape) -> str:
             fields = ", ".join(f'"{name}" {type_of(of)}' for name, of in shape.items())
             return f"STRUCT({fields})"
         case _:
-            return {TEXT: "VARCHAR", WHOLE: "BIGINT", FLAG: "BOOLEAN", JSON: "JSON"}[shape]
+            return {TEXT: "VARCHAR", INTEGER: "BIGINT", FLAG: "BOOLEAN", JSON: "JSON"}[shape]
 
 
 def structure_of(shape):
-    """The structure that `json_transform` takes; within a map it takes the type in SQL."""
+    """Returns the structure for `json_transform`, which takes SQL types within a map."""
     match shape:
         case ListOf():
             return [structure_of(shape.item)]
@@ -101,7 +101,7 @@ def failure_types(info: str) -> str:
 
 
 def last_of_each(tags: str) -> str:
-    """Of a repeated key the last entry: a map refuses repeated ones."""
+    """Returns SQL for the last entry of each key, because a map rejects duplicates."""
     later = f"list_transform({tags}[place + 1:], lambda u: u.key)"
     return f"list_filter({tags}, lambda t, place: NOT list_contains({later}, t.key))"
 
@@ -249,7 +249,7 @@ def main(form: str, source: Path, out: Path) -> None:
 
     kind, passes = form.split("-", 1)
     if passes == "all":
-        # It builds on the queries of this file.
+        # Imported here, because it uses the queries of this file.
         from duckdb_all import write_all
 
         write_all(connection, kind, source, out)

@@ -1,4 +1,4 @@
-"""The raw partitions of a lake as newline-delimited JSON, one file a date. Not measured."""
+"""Exports the raw partitions of a lake as newline-delimited JSON, one file per date. Not measured."""
 
 import json
 import sys

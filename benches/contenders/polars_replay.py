@@ -1,4 +1,4 @@
-"""Polars derives `executions` and `stages`: from newline-delimited JSON or from the raw Parquet.
+"""Derives `executions` and `stages` with Polars from newline-delimited JSON or raw Parquet.
 
     polars_replay.py FORM SOURCE OUT
 
@@ -7,8 +7,8 @@ json-once            the JSON is read into a frame, from which both tables are w
 parquet-streaming    the raw Parquet, its text decoded, by the streaming engine
 parquet-once         the same into a frame
 
-Without `module_info`: where JSON text is asked for within JSON, it is written anew, and not always
-as JSON. The fields within it are read as a structure instead.
+`module_info` is excluded: Polars rewrites nested JSON as text, and not always as valid JSON. Its fields
+are read as a structure instead.
 """
 
 import sys
@@ -28,7 +28,7 @@ from shape import (
     SUMMARY,
     TERMINAL,
     TEXT,
-    WHOLE,
+    INTEGER,
     ZSTD_LEVEL,
     ListOf,
     MapOf,
@@ -36,7 +36,7 @@ from shape import (
 
 
 def type_of(shape) -> pl.DataType:
-    """The type."""
+    """Returns the Polars type."""
     match shape:
         case ListOf():
             return pl.List(type_of(shape.item))
@@ -45,11 +45,11 @@ def type_of(shape) -> pl.DataType:
         case dict():
             return pl.Struct({name: type_of(of) for name, of in shape.items()})
         case _:
-            return {TEXT: pl.String(), WHOLE: pl.Int64(), FLAG: pl.Boolean()}[shape]
+            return {TEXT: pl.String(), INTEGER: pl.Int64(), FLAG: pl.Boolean()}[shape]
 
 
 def at(path: str) -> pl.Expr:
-    """A value within structures, by a dotted path."""
+    """Returns a nested value by its dotted path."""
     head, *names = path.split(".")
     value = pl.col(head)
     for name in names:
@@ -110,7 +110,7 @@ def parent(lower: str, camel: str) -> pl.Expr:
 
 
 def tags() -> pl.Expr:
-    """A list of entries; of a repeated key the last."""
+    """Returns a list of entries with the last entry of each key."""
     last = pl.element().struct.field("key").is_last_distinct()
     return at("summary.tags").list.eval(pl.element().filter(last)).fill_null([])
 

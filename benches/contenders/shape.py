@@ -1,9 +1,9 @@
-"""What a summary looks like, told once for every contender: only what their columns need.
+"""The schema of a summary for all contenders, limited to what their columns need.
 
-A contender that knows the shape in advance is at its fastest: nothing is inferred.
+Contenders are fastest if they know the schema in advance and infer nothing.
 """
 
-TEXT, WHOLE, FLAG, JSON = "text", "whole", "flag", "json"
+TEXT, INTEGER, FLAG, JSON = "text", "integer", "flag", "json"
 
 
 class ListOf:
@@ -14,7 +14,7 @@ class ListOf:
 
 
 class MapOf:
-    """An object whose names are data."""
+    """An object whose keys are data."""
 
     def __init__(self, value):
         self.value = value
@@ -34,11 +34,11 @@ NODE = {
     "status": TEXT,
     "module": TEXT,
     "moduleInfo": JSON,
-    "startTs": WHOLE,
-    "endTs": WHOLE,
+    "startTs": INTEGER,
+    "endTs": INTEGER,
     "failureInfo": FAILURE,
     "failureInfoDTO": FAILURE,
-    "strategyMetadata": {"currentiteration": WHOLE, "totaliterations": WHOLE},
+    "strategyMetadata": {"currentiteration": INTEGER, "totaliterations": INTEGER},
     "hidden": FLAG,
     "isRollbackStageNode": FLAG,
 }
@@ -47,7 +47,7 @@ SUMMARY = {
     "pipelineIdentifier": TEXT,
     "planExecutionId": TEXT,
     "name": TEXT,
-    "runSequence": WHOLE,
+    "runSequence": INTEGER,
     "status": TEXT,
     "tags": ListOf({"key": TEXT, "value": TEXT}),
     "executionTriggerInfo": {
@@ -66,10 +66,10 @@ SUMMARY = {
     "moduleInfo": JSON,
     "layoutNodeMap": MapOf(NODE),
     "modules": ListOf(TEXT),
-    "startTs": WHOLE,
-    "endTs": WHOLE,
-    "createdAt": WHOLE,
-    "pipelineTimeoutTs": WHOLE,
+    "startTs": INTEGER,
+    "endTs": INTEGER,
+    "createdAt": INTEGER,
+    "pipelineTimeoutTs": INTEGER,
     "gitDetails": {"repoName": TEXT, "branch": TEXT, "filePath": TEXT, "commitId": TEXT},
     "storeType": TEXT,
     # Both spellings occur.
@@ -81,18 +81,18 @@ SUMMARY = {
         "executionId": TEXT,
         "stageNodeId": TEXT,
     },
-    "abortedBy": {"email": TEXT, "userName": TEXT, "createdAt": WHOLE},
+    "abortedBy": {"email": TEXT, "userName": TEXT, "createdAt": INTEGER},
     "executionMode": TEXT,
     "isRetriedExecution": FLAG,
     "retryExecutionMetadata": {"rootExecutionId": TEXT, "parentExecutionId": TEXT},
 }
 
-# `moduleInfo` is kept as text, so what columns tell of it takes a second look into that text.
+# `moduleInfo` is kept as text, so columns from it parse that text a second time.
 MODULE_INFO = {
     "ci": {
         "branch": TEXT,
         "repoName": TEXT,
-        # Numbers, which come as text too.
+        # Numbers, sometimes sent as text.
         "prNumber": TEXT,
         "ciExecutionInfoDTO": {
             "event": TEXT,
@@ -107,12 +107,12 @@ MODULE_INFO = {
     },
 }
 
-# What more there is to know for every column that SQL can tell.
+# Additional fields for every column that SQL can express.
 ALL_NODE = NODE | {
     "edgeLayoutList": {"currentNodeChildren": ListOf(TEXT)},
     "strategyMetadata": {
-        "currentiteration": WHOLE,
-        "totaliterations": WHOLE,
+        "currentiteration": INTEGER,
+        "totaliterations": INTEGER,
         "matrixmetadata": {"matrixvalues": MapOf(TEXT)},
     },
 }
@@ -125,7 +125,7 @@ COMMIT = {
     "message": TEXT,
     "ownerName": TEXT,
     "ownerEmail": TEXT,
-    "timeStamp": WHOLE,
+    "timeStamp": INTEGER,
 }
 
 HOOK = {
@@ -159,12 +159,12 @@ ARTIFACT = {"displayName": TEXT, "imagePath": TEXT, "tag": TEXT}
 LINE = {
     "org_id": TEXT,
     "project_id": TEXT,
-    "first_observed_us": WHOLE,
-    "observed_us": WHOLE,
+    "first_observed_us": INTEGER,
+    "observed_us": INTEGER,
     "summary": SUMMARY,
 }
 
-# Words of Harness, in lower case without underscores, by category.
+# Harness statuses in lower case without underscores, by category.
 CATEGORIES = {
     "success": ["success", "ignorefailed"],
     "failure": ["failed", "errored"],
@@ -202,11 +202,11 @@ CATEGORIES = {
 
 TERMINAL = ["success", "failure", "expired", "aborted", "rejected", "skipped"]
 
-# The level of harness-lake's own files, and their rows of a row group.
+# Compression level and rows per row group of harness-lake's files.
 ZSTD_LEVEL = 1
 ROW_GROUP_ROWS = 122_880
 
-# Compared as sets: harness-lake keeps the order in which they came.
+# Compared as sets: harness-lake keeps the received order.
 SETS = {"modules", "services", "environments", "environment_types", "infrastructures", "failure_types"}
 
 EXECUTIONS = [
@@ -231,7 +231,7 @@ STAGES = [
     "is_rollback", "ran_in_this_execution", "module_info", "observed_ts",
 ]  # fmt: skip
 
-# What is written where all tables are: every column that SQL can tell.
+# Columns of the forms `all`: every column that SQL can express.
 ALL_COLUMNS = {
     "executions": [
         *EXECUTIONS, "queued_ms", "parent_pipeline_id", "parent_org_id", "parent_project_id",
@@ -253,7 +253,7 @@ ALL_COLUMNS = {
     ],
 }  # fmt: skip
 
-# What a raw row is, but for the hash of its content.
+# Columns of a raw row, without the content hash.
 RAW = [
     "plan_execution_id", "org_id", "project_id", "start_ts", "first_observed_ts", "observed_ts",
     "is_terminal", "summary",
