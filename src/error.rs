@@ -293,7 +293,7 @@ impl Error {
             Self::Lake(LakeError::OtherPii { .. }) => {
                 "what is stored cannot be treated again: choose another --into, or fill that lake by `backfill`"
             }
-            Self::Lake(LakeError::Within { .. }) => {
+            Self::Lake(LakeError::Nested { .. }) => {
                 "name the lake itself, or a place outside of it"
             }
             Self::Lake(LakeError::Missing { .. }) => "`harness-lake sync` makes one",

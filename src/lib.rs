@@ -13,6 +13,7 @@ pub mod ids;
 pub mod job;
 pub mod lake;
 pub mod metrics;
+mod mutex;
 pub mod observation;
 pub mod pii;
 pub mod progress;

@@ -13,5 +13,5 @@ pub(super) async fn run(args: &BackfillArgs, context: &Context) -> Result<(), Er
     let progress = Progress::new(context.is_terminal);
     let stop = context.stop.clone();
     let (report, result) = backfill(&config, range, context.clock, &progress, stop).await;
-    finish_run(&files, &report, result, config.store.shown(), context)
+    finish_run(&files, &report, result, config.store.location(), context)
 }

@@ -14,7 +14,7 @@ use crate::error::{Code, Error, code_of_source};
 use crate::extract::discover::discover;
 use crate::ids::{AccountId, Scope};
 use crate::job::{START_DAYS, surely_retained_from};
-use crate::lake::identity::{Identity, refuse_birth};
+use crate::lake::identity::{Identity, check_can_create};
 use crate::lake::log::Record;
 use crate::pii::PiiRequest;
 use crate::report::Failure;
@@ -178,14 +178,14 @@ async fn check_lake(
     let store = open_store(url)?;
     let identity = Identity::read(&store).await?;
     if identity.is_none() {
-        refuse_birth(&store).await?;
+        check_can_create(&store).await?;
     }
     store.probe().await?;
-    let lake = store.shown().to_owned();
+    let lake = store.location().to_owned();
     let Some((identity, _)) = identity else {
         return Ok((LakeCheck { lake, is_new: true }, State::default()));
     };
-    identity.is_of(&store, account)?;
+    identity.check_account(&store, account)?;
     identity.treatment(&store, pii)?;
     let record = Record::newest(&store).await?;
     let is_new = false;

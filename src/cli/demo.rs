@@ -62,7 +62,7 @@ pub(super) async fn run(args: &DemoArgs, context: &Context) -> Result<(), Error>
 
     let config = config(&server, &args.lake)?;
     let first = sync(&config, context).await?;
-    let lake = config.store.shown();
+    let lake = config.store.location();
     say(&format!(
         "First sync: the last 30 days\n{}\n",
         indent(&summary(&first, lake))

@@ -75,7 +75,7 @@ async fn open(args: &ReplayArgs, context: &Context) -> Result<OpenedLakes, Error
             dates,
         });
     };
-    if target.shown() == lake.store().shown() {
+    if target.location() == lake.store().location() {
         let message = "--into is the same lake as --lake: omit --into to rebuild its tables";
         return Err(ConfigError::Range(message.to_owned()).into());
     }
@@ -131,7 +131,7 @@ fn summary(report: &Report, partitions_checked: u64, lake: &Lake, source: Option
     let rebuilt = format!(
         "Checked {} of {} in {} ms: wrote {} for {}",
         count(partitions_checked, "raw partition"),
-        lake.store().shown(),
+        lake.store().location(),
         duration.as_millis(),
         count(report.files.len() as u64, "object"),
         count(report.dates_changed.len() as u64, "changed date"),
@@ -143,7 +143,7 @@ fn summary(report: &Report, partitions_checked: u64, lake: &Lake, source: Option
     format!(
         "Merged {} from {}: {} new, {} updated, {} unchanged\n{rebuilt}",
         count(executions.observed, "execution"),
-        source.store().shown(),
+        source.store().location(),
         HumanCount(executions.inserted),
         HumanCount(executions.updated),
         HumanCount(executions.unchanged),

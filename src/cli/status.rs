@@ -102,7 +102,7 @@ fn status(lake: &Lake, record: &Record, last_runs: Vec<LastRun>, now: Timestamp)
         last_error: scope_state.last_error.clone(),
     });
     Status {
-        lake: lake.store().shown().to_owned(),
+        lake: lake.store().location().to_owned(),
         account_id: lake.account().clone(),
         checkpoint: record.number,
         written_at: (record.number > 0).then_some(record.written_at),

@@ -18,7 +18,7 @@ pub(super) async fn run(args: &SyncArgs, context: &Context) -> Result<(), Error>
     let config = files.metrics_on_error(args.config())?;
     let progress = Progress::new(context.is_terminal);
     let (report, result) = job::sync(&config, context.clock, &progress, context.stop.clone()).await;
-    finish_run(&files, &report, result, config.store.shown(), context)
+    finish_run(&files, &report, result, config.store.location(), context)
 }
 
 /// Writes the output files of a run, prints its report and returns its result.

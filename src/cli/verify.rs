@@ -69,14 +69,14 @@ pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<(), Erro
         }
         None => None,
     };
-    let shown = lake.store().shown();
+    let shown = lake.store().location();
     let verified = Verified { audit, source };
     output::print_result(context.output, &verified, || text(&verified, shown))?;
     verdict(&verified, shown)
 }
 
 fn verdict(verified: &Verified, lake: &str) -> Result<(), Error> {
-    let findings = verified.audit.bad();
+    let findings = verified.audit.failures();
     if findings > 0 {
         return Err(Error::Unsound {
             findings,
@@ -143,7 +143,7 @@ fn text(verified: &Verified, lake: &str) -> String {
     ];
     rows.extend(audit.findings.iter().map(|finding| {
         let kind = match finding.kind {
-            FindingKind::Ahead => "ahead",
+            FindingKind::Stale => "stale",
             FindingKind::Foreign => "foreign",
             FindingKind::Damage => "damage",
         };

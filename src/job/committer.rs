@@ -13,11 +13,10 @@ use crate::error::{Code, Error, code_of_source};
 use crate::extract::discover::Unlisted;
 use crate::extract::fanout::{Event, ScopeDone};
 use crate::ids::Scope;
-use crate::lake::layout::Partition;
 use crate::lake::log::Record;
 use crate::lake::spool::Spool;
 use crate::lake::store::LockGuard;
-use crate::lake::{LOCK_PATIENCE, Lake};
+use crate::lake::{LOCK_TIMEOUT, Lake};
 use crate::observation::Observation;
 use crate::progress::Progress;
 use crate::report::{Failure, Report, SuspiciouslyEmpty};
@@ -38,7 +37,7 @@ const AFTER_SIGNAL: Duration = Duration::from_secs(6);
 pub(super) struct Committer<'a> {
     pub(super) delta: Delta,
     pub(super) report: &'a mut Report,
-    spool: Spool<Partition>,
+    spool: Spool,
     since: Instant,
     part: u32,
     lake: &'a Lake,
@@ -203,7 +202,7 @@ impl<'a> Committer<'a> {
             let lock = store.lock(AFTER_SIGNAL / 3).await;
             return lock.map_err(|_| Error::Interrupted);
         }
-        let lock = or_stop(&mut self.stop, store.lock(LOCK_PATIENCE)).await?;
+        let lock = or_stop(&mut self.stop, store.lock(LOCK_TIMEOUT)).await?;
         Ok(lock?)
     }
 
@@ -321,17 +320,25 @@ mod tests {
 
     use super::*;
     use crate::ids::AccountId;
+    use crate::lake::OpenOptions;
     use crate::lake::store::Store;
+    use crate::pii::PiiRequest;
     use crate::source::SourceError;
     use crate::window::{Window, from_ms};
 
     /// A lake in memory.
     async fn new_lake() -> Lake {
-        let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
+        let store = Store::from_object_store(Arc::new(InMemory::new()), "".into(), "memory");
         let account = AccountId::new("account");
         let scratch = std::env::temp_dir();
-        let lake = Lake::open(store, &account, from_ms(0), None, &scratch);
-        lake.await.unwrap()
+        let options = OpenOptions {
+            account: &account,
+            now: from_ms(0),
+            buckets: None,
+            pii: &PiiRequest::default(),
+            scratch: &scratch,
+        };
+        Lake::open(store, &options).await.unwrap()
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use crate::extract::fanout::{Event, ScopeDone, fan_out};
 use crate::extract::{PageHints, ReadPlan};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::Lake;
-use crate::lake::finding::{Audit, BY_SYNC, FindingKind};
+use crate::lake::finding::{Audit, FindingKind, RUN_SYNC};
 use crate::lake::inventory::Inventory;
 use crate::lake::layout::date_of;
 use crate::lake::log::Record;
@@ -96,7 +96,8 @@ pub async fn compare_with_source(
     clock: fn() -> Timestamp,
     audit: &mut Audit,
 ) -> Result<Compared, Error> {
-    lake.identity().is_of(lake.store(), &source.account)?;
+    lake.identity()
+        .check_account(lake.store(), &source.account)?;
     let client = source.client(clock)?;
     let concurrency = source.concurrency.get() as usize;
     let found = discover(&client, &scrutiny.filter, concurrency).await?;
@@ -174,7 +175,7 @@ impl Comparison<'_> {
         };
         for scope in listed.iter().filter(|scope| !is_read(scope)) {
             let what = "it was never read whole";
-            audit.add(FindingKind::Ahead, &scope.to_string(), what, BY_SYNC);
+            audit.add(FindingKind::Stale, &scope.to_string(), what, RUN_SYNC);
         }
         let of_lake = self
             .state
@@ -294,7 +295,7 @@ impl Comparison<'_> {
             let missing = inside
                 .into_iter()
                 .map(|(id, _)| id)
-                .filter(|id| !self.inventory.holds(id));
+                .filter(|id| !self.inventory.contains(id));
             let missing: Vec<_> = missing.cloned().collect();
             self.compared.at_source += at_source;
             self.compared.in_lake += in_lake;
@@ -341,7 +342,7 @@ impl Comparison<'_> {
         );
         let place = format!("{scope} {date}");
         if is_looked_back_on {
-            audit.add(FindingKind::Ahead, &place, what, BY_SYNC);
+            audit.add(FindingKind::Stale, &place, what, RUN_SYNC);
         } else {
             let next = date.tomorrow().unwrap_or(date);
             let repair = format!(

@@ -16,9 +16,9 @@ use crate::extract::discover::{Discovery, discover};
 use crate::extract::fanout::fan_out;
 use crate::extract::{ReadPlan, SyncRules};
 use crate::ids::{PlanExecutionId, Scope};
-use crate::lake::commit::Recovered;
 use crate::lake::log::Record;
-use crate::lake::{LOCK_PATIENCE, Lake};
+use crate::lake::recover::Recovery;
+use crate::lake::{LOCK_TIMEOUT, Lake, OpenOptions};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::source::Client;
@@ -64,17 +64,23 @@ impl<'a> Connected<'a> {
         let (found, scopes) = found.require_scopes(&config.filter)?;
         report.scopes.total = scopes.len();
         let store = config.store.clone();
-        let account = &config.source.account;
-        let (buckets, pii) = (config.buckets, &config.pii);
-        let lake = Lake::open_for(store, account, now, buckets, pii, &config.scratch);
+        let pii = &config.pii;
+        let options = OpenOptions {
+            account: &config.source.account,
+            now,
+            buckets: config.buckets,
+            pii,
+            scratch: &config.scratch,
+        };
+        let lake = Lake::open(store, &options);
         // Another run may hold the lock for minutes.
         let lake = or_stop(&mut stop, lake).await??;
         let treatment = lake.identity().treatment(lake.store(), pii)?;
         let client = client.treating(treatment);
         let age_at = age_at(&lake, clock(), now);
-        let Recovered { mut landed, lists } = recover(&lake, age_at, &mut stop).await?;
-        let recovered = std::mem::take(&mut landed.open_updates);
-        report.add(landed);
+        let Recovery { mut result, lists } = recover(&lake, age_at, &mut stop).await?;
+        let recovered = std::mem::take(&mut result.open_updates);
+        report.add(result);
         let record = Record::newest(lake.store()).await?;
         Ok(Self {
             config,
@@ -172,8 +178,8 @@ impl<'a> Connected<'a> {
     }
 }
 
-async fn recover(lake: &Lake, now: Timestamp, stop: &mut StopSignal) -> Result<Recovered, Error> {
-    let lock = or_stop(stop, lake.store().lock(LOCK_PATIENCE)).await?;
+async fn recover(lake: &Lake, now: Timestamp, stop: &mut StopSignal) -> Result<Recovery, Error> {
+    let lock = or_stop(stop, lake.store().lock(LOCK_TIMEOUT)).await?;
     let _lock = lock?;
     let recovered = lake.recover(now, || !*stop.borrow()).await?;
     recovered.ok_or(Error::Interrupted)

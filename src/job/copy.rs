@@ -65,7 +65,7 @@ pub async fn copy(
                 .take(Event::Rows(Rows::of(batch)), progress)
                 .await?;
         }
-        let read = reading.await.map_err(LakeError::Broken)?;
+        let read = reading.await.map_err(LakeError::Worker)?;
         read?;
     }
     if let Some(span) = span(dates) {

@@ -180,7 +180,7 @@ pub(crate) async fn keep_report(store: &Store, report: &Report) {
             store
                 .overwrite(&layout::run_report(&report.run_id), body.into())
                 .await?;
-            views::keep(store).await?;
+            views::write(store).await?;
         }
         Ok::<_, LakeError>(())
     };

@@ -107,7 +107,7 @@ async fn look(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Outlook, 
     let (found, scopes) = found.require_scopes(&config.filter)?;
     let state = match Identity::read(&config.store).await? {
         Some((identity, _)) => {
-            identity.is_of(&config.store, &config.source.account)?;
+            identity.check_account(&config.store, &config.source.account)?;
             Record::newest(&config.store).await?.state
         }
         None => State::default(),

@@ -1,4 +1,5 @@
-//! The protocol of a run: pending, merge, derive, commit. `ARCHITECTURE.md` says why it is right.
+//! The protocol of a run: list partitions, merge, derive, commit. `ARCHITECTURE.md` explains why it is
+//! correct.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,159 +12,141 @@ use super::derive::{Refresh, Threads, WrittenFile};
 use super::layout::{self, Partition};
 use super::log::Record;
 use super::parquet::FileError;
-use super::raw::{Merge, MergeCounts, StoredVersion, merge};
-use super::rows::{RawObject, open_rows};
+use super::raw::{MergeCounts, MergedPartition, StoredVersion, merge};
+use super::rows::RawObject;
+use super::runs::SortedRuns;
+use super::spool::Spool;
 use super::store::{Expected, PutOutcome};
-use super::{Lake, LakeError, blocking, check_size, pause};
+use super::{Lake, LakeError, back_off, blocking, check_size};
 use crate::checkpoint::{Delta, OpenExecution, OpenUpdate};
 use crate::drift::Drift;
 use crate::failpoint::hit;
 use crate::ids::PlanExecutionId;
-use crate::lake::runs::SortedRuns;
-use crate::lake::spool::Spool;
 use crate::schema::Table;
 
-/// What landing the observations of a spool, or of one partition of it, came to.
+/// The result of merging and deriving partitions.
 #[derive(Debug, Default)]
 pub struct MergeResult {
-    /// What became of the executions.
+    /// Executions by the outcome of their merge.
     pub counts: MergeCounts,
-    /// The fate of each execution: open or closed as its raw partition says now, not as this run saw
-    /// it, since another run may have landed a later observation meanwhile.
+    /// The state of each execution in its raw partition after the merge. It can differ from the
+    /// observation of this run: another run may have merged a later one.
     pub open_updates: BTreeMap<PlanExecutionId, OpenUpdate>,
-    /// The table objects that were replaced.
+    /// The replaced table objects.
     pub files: Vec<WrittenFile>,
-    /// The partitions whose raw object was replaced.
+    /// The partitions with a replaced raw object.
     pub changed: Vec<Partition>,
-    /// What was surprising in the partitions that were derived.
+    /// Unexpected fields and values of the derived partitions.
     pub drift: Drift,
-}
-
-/// What dead runs had left.
-#[derive(Debug, Default)]
-pub struct Recovered {
-    /// What finishing their work came to.
-    pub landed: MergeResult,
-    /// Their lists of partitions.
-    pub lists: Vec<String>,
 }
 
 /// `_state/pending/<run>-<n>.json`: the partitions that a run is about to merge.
 #[derive(Debug, Serialize, Deserialize)]
-struct Pending {
-    run_id: String,
-    partitions: Vec<Partition>,
+pub(super) struct PendingList {
+    pub(super) run_id: String,
+    pub(super) partitions: Vec<Partition>,
 }
 
-/// After this long a list of pending partitions is taken for a dead run's and its partitions are
-/// derived, which is harmless if the run lives.
-const PENDING_AGE_MS: i64 = 15 * 60 * 1000;
-
-/// After this long its run is surely gone, and the list is removed: without it nobody would know
-/// that a run which dies yet may leave tables behind their raw partition.
-const GONE_AGE_MS: i64 = 2 * 60 * 60 * 1000;
-
-/// How long run reports are kept.
-const REPORTS_MS: i64 = 90 * 86_400_000;
-
 impl Lake {
-    /// Lands observations: every partition is merged and derived, each once. Steps 1 to 4.
+    /// Merges and derives every partition of a spool. Steps 1 to 4.
     ///
-    /// The list of partitions stays pending until [`Lake::commit`]: should the run die before, the
-    /// open executions among them are in no list but that.
+    /// `flush` numbers the spools of the run. The list of partitions stays pending until
+    /// [`Lake::commit`]: if the run is killed before, only this list names the new open executions.
     ///
-    /// `may_go_on` is asked before each partition. `None` where it said no: what has landed is right,
-    /// but the rest is missing, so nothing of this spool may be committed.
+    /// Calls `may_continue` before each partition, and returns `None` once it returns false. The
+    /// merged partitions are correct then, but others are missing, so the run must not commit
+    /// anything about this spool.
     ///
     /// # Errors
     ///
-    /// [`LakeError`]; what had landed by then stays, and is right.
+    /// [`LakeError`]. Partitions that were merged before the error stay, and are correct.
     pub async fn merge_spool(
         &self,
         run_id: &str,
-        part: u32,
-        spool: &mut Spool<Partition>,
-        mut may_go_on: impl FnMut() -> bool,
+        flush: u32,
+        spool: &mut Spool,
+        mut may_continue: impl FnMut() -> bool,
     ) -> Result<Option<MergeResult>, LakeError> {
-        let mut landed = MergeResult::default();
+        let mut result = MergeResult::default();
         if spool.is_empty() {
-            return Ok(Some(landed));
+            return Ok(Some(result));
         }
-        let pending = layout::pending(run_id, part);
-        let partitions = spool.partitions().collect();
-        let list = Pending {
+        let list = PendingList {
             run_id: run_id.to_owned(),
-            partitions,
+            partitions: spool.partitions().collect(),
         };
         hit("before-pending");
-        self.store.overwrite(&pending, json(&list)).await?;
+        let path = layout::pending(run_id, flush);
+        self.store.overwrite(&path, json(&list)).await?;
         hit("after-pending");
-        while may_go_on() {
+        while may_continue() {
             let next = spool.pop().map_err(|error| self.scratch_error(error))?;
             let Some((partition, runs)) = next else {
-                return Ok(Some(landed));
+                return Ok(Some(result));
             };
-            self.merge_and_derive(partition, runs, &mut landed).await?;
-            hit("after-date");
+            self.merge_and_derive(partition, runs, &mut result).await?;
+            hit("after-partition");
         }
-        Ok(spool.is_empty().then_some(landed))
+        Ok(spool.is_empty().then_some(result))
     }
 
     async fn merge_and_derive(
         &self,
         partition: Partition,
         runs: SortedRuns,
-        landed: &mut MergeResult,
+        result: &mut MergeResult,
     ) -> Result<(), LakeError> {
         let starts: HashMap<PlanExecutionId, Timestamp> = runs
             .observations()
-            .map(|(_, seen)| (seen.id.clone(), seen.start))
+            .map(|(_, observation)| (observation.id.clone(), observation.start))
             .collect();
         let (raw, merged) = self.merge_partition(partition, runs).await?;
         if let Some(raw) = raw {
             let derived = self
                 .derive(partition, &raw, Refresh::Stale, Threads::Two)
                 .await?;
-            landed.files.extend(derived.files);
-            landed.drift.add(derived.drift);
+            result.files.extend(derived.files);
+            result.drift.add(derived.drift);
         }
         if merged.has_winners {
-            landed.changed.push(partition);
+            result.changed.push(partition);
         }
-        for (id, (outcome, kept)) in merged.kept {
+        for (id, (outcome, stored)) in merged.executions {
             let start = starts.get(&id).copied().unwrap_or_default();
-            landed.open_updates.insert(id, open_update(start, kept));
-            landed.counts.add(outcome);
+            result.open_updates.insert(id, open_update(start, stored));
+            result.counts.add(outcome);
         }
         Ok(())
     }
 
-    /// Steps 1 to 3 for one partition: the raw object as it stands then, and what was merged.
+    /// Merges one partition. Steps 1 to 3. Returns the raw object after the merge, if there is one.
     async fn merge_partition(
         &self,
         partition: Partition,
         runs: SortedRuns,
-    ) -> Result<(Option<RawObject>, Merge), LakeError> {
+    ) -> Result<(Option<RawObject>, MergedPartition), LakeError> {
         let runs = Arc::new(runs);
         let path = partition.raw();
         let mut derived = 0;
         for attempt in 0..super::ATTEMPTS {
-            pause(attempt).await;
-            let found = self.store.get(&path).await?;
-            let expected = if let Some((_, tag)) = &found {
+            back_off(attempt).await;
+            let current = self.store.get(&path).await?;
+            let expected = if let Some((_, tag)) = &current {
                 Expected::Version(tag.clone())
             } else {
-                derived = self.revision_of(partition, &Table::PARTITIONED).await?;
+                derived = self
+                    .derived_revision(partition, &Table::PARTITIONED)
+                    .await?;
                 Expected::Absent
             };
             let (runs, scratch) = (Arc::clone(&runs), self.scratch.clone());
-            let named = path.clone();
+            let raw_path = path.clone();
             let (old, mut merged) = blocking(move || {
-                let old = found
-                    .map(|(bytes, _)| RawObject::new(&named, bytes))
+                let old = current
+                    .map(|(bytes, _)| RawObject::new(&raw_path, bytes))
                     .transpose()?;
-                let before = old.as_ref().map_or(0, |old| old.revision).max(derived);
-                let merged = merge(partition, old.as_ref(), before, &runs, &scratch)?;
+                let previous = old.as_ref().map_or(0, |old| old.revision).max(derived);
+                let merged = merge(partition, old.as_ref(), previous, &runs, &scratch)?;
                 Ok((old, merged))
             })
             .await?;
@@ -172,16 +155,18 @@ impl Lake {
             };
             check_size(&path, new.bytes.len())?;
             if old.is_some() {
-                derived = self.revision_of(partition, &[Table::Executions]).await?;
+                derived = self
+                    .derived_revision(partition, &[Table::Executions])
+                    .await?;
                 if new.revision <= derived {
-                    // Another run was faster, or the object was put back, and its tables would not follow.
+                    // Another run was faster, or the raw object was restored from a backup. Its
+                    // tables would not follow, so the next attempt uses a higher revision.
                     continue;
                 }
             }
             hit("before-raw");
-            if let PutOutcome::Written(_) =
-                self.store.put(&path, new.bytes.clone(), &expected).await?
-            {
+            let body = new.bytes.clone();
+            if let PutOutcome::Written(_) = self.store.put(&path, body, &expected).await? {
                 hit("after-raw");
                 return Ok((Some(new), merged));
             }
@@ -189,107 +174,17 @@ impl Lake {
         Err(LakeError::Contended { what: path })
     }
 
-    /// Derives the partitions that dead runs left pending, and tells the open executions in them,
-    /// which those runs may not have committed. Every run begins with it; the lists go once they
-    /// are two hours old ([`Lake::prune`]).
-    ///
-    /// `may_go_on` is asked before each partition; `None` where it said no: the rest is left to the next run.
-    ///
-    /// # Errors
-    ///
-    /// As [`Lake::derive`].
-    pub async fn recover(
-        &self,
-        now: Timestamp,
-        mut may_go_on: impl FnMut() -> bool,
-    ) -> Result<Option<Recovered>, LakeError> {
-        let Recovered {
-            mut landed,
-            mut lists,
-        } = Recovered::default();
-        for found in self.store.list(layout::PENDING).await? {
-            let age = now.as_millisecond() - found.modified.as_millisecond();
-            if age < PENDING_AGE_MS {
-                continue;
-            }
-            let Some((bytes, _)) = self.store.get(&found.path).await? else {
-                continue;
-            };
-            // A list that cannot be read was never whole: its run had merged nothing yet.
-            if let Ok(list) = serde_json::from_slice::<Pending>(&bytes) {
-                for partition in list.partitions {
-                    if !may_go_on() {
-                        return Ok(None);
-                    }
-                    self.recover_partition(partition, &list.run_id, &mut landed)
-                        .await?;
-                }
-            }
-            lists.push(found.path);
-        }
-        Ok(Some(Recovered { landed, lists }))
-    }
-
-    async fn recover_partition(
-        &self,
-        partition: Partition,
-        run_id: &str,
-        landed: &mut MergeResult,
-    ) -> Result<(), LakeError> {
-        let path = partition.raw();
-        if let Some((bytes, _)) = self.store.get(&path).await? {
-            let raw = RawObject::new(&path, bytes)?;
-            let derived = self
-                .derive(partition, &raw, Refresh::Stale, Threads::Two)
-                .await?;
-            if !derived.files.is_empty() {
-                tracing::warn!(run.id = run_id, %partition, "finished the work of a run that died");
-            }
-            landed.files.extend(derived.files);
-            landed.drift.add(derived.drift);
-            let open = blocking(move || Ok(open_rows(&path, &raw)?)).await?;
-            let open = open.into_iter();
-            landed
-                .open_updates
-                .extend(open.map(|(id, (start, kept))| (id, open_update(start, kept))));
-        }
-        Ok(())
-    }
-
-    /// Deletes what is too old to be of use: checkpoint records, reports of 90 days, and of the `lists` of
-    /// partitions that [`Lake::recover`] has seen to, once this run has committed what it told, the old ones.
-    ///
-    /// # Errors
-    ///
-    /// [`LakeError::Checkpoint`], [`LakeError::Store`].
-    pub async fn prune(&self, now: Timestamp, lists: &[String]) -> Result<(), LakeError> {
-        Record::prune(&self.store, now).await?;
-        let oldest = now.as_millisecond() - REPORTS_MS;
-        for report in self.store.list(layout::RUNS).await? {
-            if report.modified.as_millisecond() < oldest {
-                self.store.delete(&report.path).await?;
-            }
-        }
-        let gone = now.as_millisecond() - GONE_AGE_MS;
-        for list in self.store.list(layout::PENDING).await? {
-            if list.modified.as_millisecond() < gone && lists.contains(&list.path) {
-                self.store.delete(&list.path).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What cannot be read from or written to scratch.
+    /// Returns the error of a failed access to the scratch directory.
     pub fn scratch_error(&self, source: std::io::Error) -> LakeError {
         let folder = self.scratch.display().to_string();
         LakeError::File(FileError::Scratch { folder, source })
     }
 
-    /// Commits what a run learned, removes its pending lists, and derives the dimensions. Step 5.
+    /// Commits the changes of a run, deletes its pending lists, and derives the dimensions. Step 5.
     ///
     /// # Errors
     ///
-    /// [`LakeError`]; without a commit, what was read is read again by the next run.
+    /// [`LakeError`]. If the commit failed, the next run reads the same windows again.
     pub async fn commit(
         &self,
         run_id: &str,
@@ -297,31 +192,36 @@ impl Lake {
         delta: &Delta,
     ) -> Result<(Record, Vec<WrittenFile>), LakeError> {
         let record = Record::append(&self.store, run_id, now, delta).await?;
-        let ours = layout::pending_of(run_id);
-        for list in self.store.list(layout::PENDING).await? {
-            if list.path.starts_with(&ours) {
-                self.store.delete(&list.path).await?;
-            }
-        }
-        hit("after-unpend");
+        self.delete_pending(run_id).await?;
+        hit("after-delete-pending");
         let files = self.derive_dimensions(&record).await?;
         Ok((record, files))
     }
+
+    async fn delete_pending(&self, run_id: &str) -> Result<(), LakeError> {
+        let prefix = layout::pending_prefix(run_id);
+        for list in self.store.list(layout::PENDING).await? {
+            if list.path.starts_with(&prefix) {
+                self.store.delete(&list.path).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
-/// The fate of an execution that started at `start`, by what its raw partition says of it.
-pub fn open_update(start: Timestamp, kept: StoredVersion) -> OpenUpdate {
-    if kept.is_terminal {
+/// Returns the update of the open list for an execution, by its version in the raw partition.
+pub fn open_update(start: Timestamp, stored: StoredVersion) -> OpenUpdate {
+    if stored.is_terminal {
         return OpenUpdate::Closed {
-            observed: kept.observed,
-            revision: kept.revision,
+            observed: stored.observed,
+            revision: stored.revision,
         };
     }
     OpenUpdate::Open(Box::new(OpenExecution {
-        scope: kept.scope,
+        scope: stored.scope,
         start: Some(start),
-        observed: kept.observed,
-        revision: kept.revision,
+        observed: stored.observed,
+        revision: stored.revision,
         missed: BTreeSet::new(),
         summary: None,
     }))
@@ -341,12 +241,14 @@ pub(super) mod tests {
 
     use super::*;
     use crate::ids::{AccountId, Scope};
-    use crate::lake::stamp::Stamp;
+    use crate::lake::OpenOptions;
+    use crate::lake::metadata::FileMetadata;
     use crate::lake::store::Store;
     use crate::observation::{Observation, Version};
+    use crate::pii::PiiRequest;
     use crate::window::from_ms;
 
-    /// Version `n` of the execution `id`.
+    /// Returns version `n` of the execution `id`.
     pub(in crate::lake) fn observation(n: i64, id: i64, start: Timestamp) -> Observation {
         let observed = from_ms(start.as_millisecond() + 100_000 + n);
         Observation {
@@ -363,102 +265,86 @@ pub(super) mod tests {
         }
     }
 
-    /// A lake in memory.
-    async fn new_lake(scratch: &Path) -> Lake {
-        let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
+    /// Creates a lake in memory.
+    pub(in crate::lake) async fn new_lake(scratch: &Path) -> Lake {
+        let store = Store::from_object_store(Arc::new(InMemory::new()), "".into(), "memory");
         let account = AccountId::new("account");
-        let lake = Lake::open(store, &account, from_ms(0), None, scratch);
-        lake.await.unwrap()
+        let options = OpenOptions {
+            account: &account,
+            now: from_ms(0),
+            buckets: None,
+            pii: &PiiRequest::default(),
+            scratch,
+        };
+        Lake::open(store, &options).await.unwrap()
     }
 
     #[tokio::test]
-    async fn a_partition_in_many_runs_is_merged_once_and_counts_each_execution_once() {
+    async fn spilled_partition_is_merged_with_one_put() {
         let scratch = tempfile::tempdir().unwrap();
         let lake = new_lake(scratch.path()).await;
-        let mut spool = Spool::holding(2_000, scratch.path());
+        let mut spool = Spool::with_memory(2_000, scratch.path());
         let start = from_ms(1_763_971_200_000);
         let partition = lake
             .identity()
             .partition(&PlanExecutionId::new("e0"), start);
-        // The last ones are executions of the first run, seen again.
+        // The last two repeat executions of the first run.
         for (n, id) in (0..12).chain([0, 1]).enumerate() {
             let n = i64::try_from(n).unwrap();
             spool.push(partition, observation(n, id, start)).unwrap();
         }
-        let landed = lake
+        let result = lake
             .merge_spool("run", 0, &mut spool, || true)
             .await
             .unwrap();
-        let landed = landed.unwrap();
+        let result = result.unwrap();
         let counts = MergeCounts {
             inserted: 12,
             ..MergeCounts::default()
         };
-        assert_eq!(landed.counts, counts);
-        assert_eq!(landed.open_updates.len(), 12);
-        assert_eq!(landed.changed, [partition]);
-        assert_eq!(landed.files.len(), Table::PARTITIONED.len());
+        assert_eq!(result.counts, counts);
+        assert_eq!(result.open_updates.len(), 12);
+        assert_eq!(result.changed, [partition]);
+        assert_eq!(result.files.len(), Table::PARTITIONED.len());
         let (raw, _) = lake.store().get(&partition.raw()).await.unwrap().unwrap();
         let path = partition.table(Table::Executions);
         let (table, _) = lake.store().get(&path).await.unwrap().unwrap();
-        let [raw, table] = [raw, table].map(|bytes| Stamp::of(&path, &bytes).unwrap());
+        let [raw, table] = [raw, table].map(|bytes| FileMetadata::of(&path, &bytes).unwrap());
         assert_eq!((raw.rows, table.rows), (12, 12));
-        assert_eq!(raw.revision, 1, "one put, however many runs");
+        assert_eq!(raw.revision, 1, "one put for all runs");
         assert_eq!(table.revision, raw.revision);
     }
 
     #[tokio::test]
-    async fn tables_follow_on_a_raw_object_that_was_put_back_or_lost() {
+    async fn tables_follow_a_restored_or_lost_raw_object() {
         let scratch = tempfile::tempdir().unwrap();
         let lake = new_lake(scratch.path()).await;
         let start = from_ms(1_763_971_200_000);
-        let seen = |version| observation(version, 0, start);
-        let partition = lake.identity().partition(&seen(0).id, start);
+        let observed = |version| observation(version, 0, start);
+        let partition = lake.identity().partition(&observed(0).id, start);
         let (raw, table) = (partition.raw(), partition.table(Table::Executions));
-        let land = async |version| {
+        let merge = async |version| {
             let mut spool = Spool::new(scratch.path());
-            spool.push(partition, seen(version)).unwrap();
+            spool.push(partition, observed(version)).unwrap();
             lake.merge_spool("run", 0, &mut spool, || true)
                 .await
                 .unwrap();
             let [raw, table] = [&raw, &table].map(|path| lake.store().get(path));
             let (raw, table) = (raw.await.unwrap().unwrap(), table.await.unwrap().unwrap());
-            let stamps = [&raw.0, &table.0].map(|bytes| Stamp::of("a file", bytes).unwrap());
-            (raw.0, stamps.map(|stamp| stamp.revision))
+            let metadata =
+                [&raw.0, &table.0].map(|bytes| FileMetadata::of("a file", bytes).unwrap());
+            (raw.0, metadata.map(|metadata| metadata.revision))
         };
-        let (old, revisions) = land(1).await;
+        let (old, revisions) = merge(1).await;
         assert_eq!(revisions, [1, 1]);
-        assert_eq!(land(2).await.1, [2, 2]);
+        assert_eq!(merge(2).await.1, [2, 2]);
         lake.store().overwrite(&raw, old).await.unwrap();
-        assert_eq!(land(3).await.1, [3, 3], "not 2 and 2 of other content");
+        assert_eq!(
+            merge(3).await.1,
+            [3, 3],
+            "revision 2 would have other content"
+        );
         lake.store().delete(&raw).await.unwrap();
-        assert_eq!(land(4).await.1, [4, 4]);
-    }
-
-    #[tokio::test]
-    async fn only_lists_that_were_recovered_are_removed() {
-        let scratch = tempfile::tempdir().unwrap();
-        let lake = new_lake(scratch.path()).await;
-        let seen = observation(0, 0, from_ms(1_763_971_200_000));
-        let partition = lake.identity().partition(&seen.id, seen.start);
-        let mut spool = Spool::new(scratch.path());
-        spool.push(partition, seen).unwrap();
-        lake.merge_spool("died", 0, &mut spool, || true)
-            .await
-            .unwrap();
-        let pending = async || lake.store().list(layout::PENDING).await.unwrap();
-        let made = pending().await[0].modified.as_millisecond();
-        let later = |minutes: i64| from_ms(made + minutes * 60_000);
-        // Too young to be a dead run's.
-        let recovered = async |at| lake.recover(at, || true).await.unwrap().unwrap();
-        let lists = recovered(later(5)).await.lists;
-        assert!(lists.is_empty());
-        lake.prune(later(180), &lists).await.unwrap();
-        assert_eq!(pending().await.len(), 1, "nobody has seen to it");
-        let stopped = lake.recover(later(180), || false).await.unwrap();
-        assert!(stopped.is_none(), "the rest is left to the next run");
-        let lists = recovered(later(180)).await.lists;
-        lake.prune(later(180), &lists).await.unwrap();
-        assert!(pending().await.is_empty());
+        assert_eq!(merge(4).await.1, [4, 4]);
     }
 }

@@ -10,14 +10,15 @@ use std::thread;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::finding::by_backfill;
+use super::diff::{equal_except_write_id, equal_rows};
+use super::finding::run_backfill;
 use super::layout::Partition;
-use super::parquet::{Encoded, FileError, FileKind, ObjectWriter, read};
+use super::metadata::{FileMetadata, WRITER, read_metadata};
+use super::parquet::{Encoded, FileError, FileKind, ObjectWriter};
 use super::raw::{BATCH_BYTES, BATCH_ROWS};
 use super::rows::{RawObject, each_row};
-use super::stamp::{Stamp, WRITER, stamp};
 use super::store::{Expected, PutOutcome, Tag};
-use super::{Lake, LakeError, blocking, pause};
+use super::{Lake, LakeError, back_off, blocking};
 use crate::drift::Drift;
 use crate::failpoint::hit;
 use crate::ids::AccountId;
@@ -71,7 +72,7 @@ struct Target {
     table: Table,
     /// The version that is to be replaced; `None` where there is none. Its stamp is `None` where it
     /// is damaged.
-    there: Option<(Option<Stamp>, Tag)>,
+    there: Option<(Option<FileMetadata>, Tag)>,
 }
 
 impl Lake {
@@ -90,7 +91,7 @@ impl Lake {
     ) -> Result<Derived, LakeError> {
         let mut derived = Derived::default();
         for attempt in 0..super::ATTEMPTS {
-            pause(attempt).await;
+            back_off(attempt).await;
             let targets = self.targets(partition, raw, refresh).await?;
             if targets.is_empty() {
                 return Ok(derived);
@@ -118,7 +119,7 @@ impl Lake {
         raw: &RawObject,
         refresh: Refresh,
     ) -> Result<Vec<Target>, LakeError> {
-        let is_due = |stamp: &Stamp| {
+        let is_due = |stamp: &FileMetadata| {
             stamp.revision < raw.revision
                 || match refresh {
                     Refresh::Stale => false,
@@ -126,16 +127,16 @@ impl Lake {
                     Refresh::All => true,
                 }
         };
-        let mut last = stamp(&self.store, &partition.table(Table::Executions)).await?;
+        let mut last = read_metadata(&self.store, &partition.table(Table::Executions)).await?;
         if let Some((Ok(last), _)) = &last {
             if refresh != Refresh::All
                 && raw.rows < last.rows
-                && self.lacks_rows(partition, last).await?
+                && self.raw_has_fewer_rows(partition, last).await?
             {
                 tracing::warn!(
                     "the raw object of {} holds less executions than the tables, which are left: {}",
                     partition.date,
-                    by_backfill(partition.date)
+                    run_backfill(partition.date)
                 );
                 return Ok(Vec::new());
             }
@@ -147,13 +148,13 @@ impl Lake {
         for table in Table::PARTITIONED {
             let there = match table {
                 Table::Executions => last.take(),
-                _ => stamp(&self.store, &partition.table(table)).await?,
+                _ => read_metadata(&self.store, &partition.table(table)).await?,
             };
             if let Some((Ok(stamp), _)) = &there {
                 let is_left = if raw.revision < stamp.revision {
                     // A newer raw revision than ours is the business of whoever wrote it, if anyone did.
                     refresh == Refresh::Stale
-                        || !self.is_ahead_of_raw(partition, stamp.revision).await?
+                        || !self.is_newer_than_raw(partition, stamp.revision).await?
                 } else {
                     !is_due(stamp)
                 };
@@ -169,10 +170,10 @@ impl Lake {
 
     /// Whether the raw object, as it stands now, has less executions than the table that was derived from it. It
     /// never loses one, so it was lost itself, and the table may be the last copy of some.
-    pub(super) async fn lacks_rows(
+    pub(super) async fn raw_has_fewer_rows(
         &self,
         partition: Partition,
-        executions: &Stamp,
+        executions: &FileMetadata,
     ) -> Result<bool, LakeError> {
         self.raw_is(partition, |raw| raw.rows < executions.rows)
             .await
@@ -180,14 +181,16 @@ impl Lake {
 
     /// The highest revision that one of some tables of the partition is of; 0 where there is none. Tables whose raw
     /// object was lost or put back must be behind the next one.
-    pub(super) async fn revision_of(
+    pub(super) async fn derived_revision(
         &self,
         partition: Partition,
         tables: &[Table],
     ) -> Result<u64, LakeError> {
         let mut highest = 0;
         for table in tables.iter().copied() {
-            if let Some((Ok(stamp), _)) = stamp(&self.store, &partition.table(table)).await? {
+            if let Some((Ok(stamp), _)) =
+                read_metadata(&self.store, &partition.table(table)).await?
+            {
                 highest = highest.max(stamp.revision);
             }
         }
@@ -196,7 +199,7 @@ impl Lake {
 
     /// Whether a table of `revision` is ahead of its raw object, as it stands now: since raw comes first, one of
     /// them was put back from a backup.
-    pub(super) async fn is_ahead_of_raw(
+    pub(super) async fn is_newer_than_raw(
         &self,
         partition: Partition,
         revision: u64,
@@ -208,9 +211,9 @@ impl Lake {
     async fn raw_is(
         &self,
         partition: Partition,
-        so: impl FnOnce(&Stamp) -> bool,
+        so: impl FnOnce(&FileMetadata) -> bool,
     ) -> Result<bool, LakeError> {
-        let raw = stamp(&self.store, &partition.raw()).await?;
+        let raw = read_metadata(&self.store, &partition.raw()).await?;
         Ok(raw.is_some_and(|(raw, _)| raw.is_ok_and(|raw| so(&raw))))
     }
 
@@ -224,7 +227,7 @@ impl Lake {
         let tables: Vec<Table> = targets.iter().map(|target| target.table).collect();
         let (account, scratch) = (self.account().clone(), self.scratch.clone());
         // The semaphore is never closed.
-        let _turn = self.turns.acquire().await;
+        let _turn = self.encode_slots.acquire().await;
         blocking(move || encode(&account, partition, &raw, &tables, threads, &scratch)).await
     }
 
@@ -276,8 +279,8 @@ impl Lake {
         let Some((Some(there), _)) = &target.there else {
             return Ok(false);
         };
-        let new = Stamp::of(path, body)?;
-        let comparable = |stamp: &Stamp| Stamp {
+        let new = FileMetadata::of(path, body)?;
+        let comparable = |stamp: &FileMetadata| FileMetadata {
             write_id: String::new(),
             ..stamp.clone()
         };
@@ -288,11 +291,11 @@ impl Lake {
             return Ok(false);
         };
         // Encoding is a function of the rows: files of one writer that hold the same are the same bytes.
-        if is_same_but_for_write_id((&bytes, &there.write_id), (body, &new.write_id)) {
+        if equal_except_write_id((&bytes, &there.write_id), (body, &new.write_id)) {
             return Ok(true);
         }
         let (path, body) = (path.to_owned(), body.clone());
-        blocking(move || same_rows(&path, bytes, body)).await
+        blocking(move || equal_rows(&path, bytes, body)).await
     }
 }
 
@@ -393,73 +396,4 @@ pub(super) fn expectation(
         Ok(Expectation { table, body })
     };
     tables.map(expectation).collect()
-}
-
-/// Whether two files are the same but for their write ids, which stand in their footers.
-fn is_same_but_for_write_id(one: (&[u8], &str), other: (&[u8], &str)) -> bool {
-    let around = |(file, id): (&'_ [u8], &str)| {
-        let at = file
-            .windows(id.len().max(1))
-            .rposition(|part| part == id.as_bytes())?;
-        Some((at, at + id.len()))
-    };
-    let (Some((start, end)), Some((other_start, other_end))) = (around(one), around(other)) else {
-        return false;
-    };
-    one.0[..start] == other.0[..other_start] && one.0[end..] == other.0[other_end..]
-}
-
-/// Whether two files hold the same rows in the same order.
-pub(super) fn same_rows(path: &str, one: Bytes, other: Bytes) -> Result<bool, LakeError> {
-    let (mut one, mut other) = (read(path, one)?, read(path, other)?);
-    loop {
-        match (one.next(), other.next()) {
-            (None, None) => return Ok(true),
-            (Some(Ok(one)), Some(Ok(other))) if one == other => {}
-            // An unreadable batch of the old object is as good as another content.
-            _ => return Ok(false),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tables::RawRow;
-
-    fn file(name: &str) -> (Bytes, String) {
-        let mut rows = ExecutionTables::new(&AccountId::new("account"));
-        rows.push(&RawRow {
-            plan_execution_id: "e1",
-            org_id: "default",
-            project_id: "web",
-            start_ms: 1_763_971_200_000,
-            observed_ms: 1_763_971_300_000,
-            first_observed_ms: 1_763_971_300_000,
-            summary: &format!(r#"{{"name":"{name}"}}"#),
-        });
-        let kind = FileKind::Table(Table::Executions);
-        let mut writer = ObjectWriter::new(kind, "e.parquet", 1, 1, &std::env::temp_dir()).unwrap();
-        for (table, batch) in rows.finish() {
-            if table == Table::Executions {
-                writer.write(&batch).unwrap();
-            }
-        }
-        let body = writer.finish().unwrap().into_bytes().unwrap();
-        let id = Stamp::of("e.parquet", &body).unwrap().write_id;
-        (body, id)
-    }
-
-    #[test]
-    fn files_of_the_same_rows_differ_in_their_write_ids_alone() {
-        let [one, again, other] = ["build", "build", "guild"].map(file);
-        assert_ne!(one.0, again.0);
-        let is_same = |other: &(Bytes, String)| {
-            is_same_but_for_write_id((&one.0, &one.1), (&other.0, &other.1))
-        };
-        assert!(is_same(&one) && is_same(&again));
-        assert!(!is_same(&other));
-        assert!(!is_same(&(again.0.slice(1..), again.1.clone())));
-        assert!(!is_same(&(again.0, "no such id".to_owned())));
-    }
 }

@@ -5,10 +5,10 @@ use bytes::Bytes;
 
 use super::derive::WrittenFile;
 use super::log::Record;
+use super::metadata::{FileMetadata, read_metadata};
 use super::parquet::{FileKind, ObjectWriter};
-use super::stamp::{Stamp, stamp};
 use super::store::{Expected, PutOutcome};
-use super::{Lake, LakeError, layout, pause};
+use super::{Lake, LakeError, back_off, layout};
 use crate::checkpoint::{ScopeState, State};
 use crate::failpoint::hit;
 use crate::ids::Scope;
@@ -36,18 +36,18 @@ impl Lake {
         record: &Record,
     ) -> Result<Option<WrittenFile>, LakeError> {
         let path = layout::dimension(table);
-        let revision = record.revision_of(table);
+        let revision = record.dimension_revision(table);
         for attempt in 0..super::ATTEMPTS {
-            pause(attempt).await;
-            let there = stamp(&self.store, &path).await?;
+            back_off(attempt).await;
+            let there = read_metadata(&self.store, &path).await?;
             if let Some((
-                Ok(Stamp {
+                Ok(FileMetadata {
                     revision: there, ..
                 }),
                 _,
             )) = there
                 && revision <= there
-                && (revision == there || there <= self.newest_revision_of(table).await?)
+                && (revision == there || there <= self.newest_dimension_revision(table).await?)
             {
                 return Ok(None);
             }
@@ -68,8 +68,8 @@ impl Lake {
     }
 
     /// Where a lost checkpoint began anew, a dimension may be of a record that is no more.
-    pub(super) async fn newest_revision_of(&self, table: Table) -> Result<u64, LakeError> {
-        Ok(Record::newest(&self.store).await?.revision_of(table))
+    pub(super) async fn newest_dimension_revision(&self, table: Table) -> Result<u64, LakeError> {
+        Ok(Record::newest(&self.store).await?.dimension_revision(table))
     }
 
     fn rows(&self, table: Table, state: &State) -> RecordBatch {
@@ -103,7 +103,7 @@ impl Lake {
         table: Table,
         record: &Record,
     ) -> Result<(Bytes, usize), LakeError> {
-        let (path, revision) = (layout::dimension(table), record.revision_of(table));
+        let (path, revision) = (layout::dimension(table), record.dimension_revision(table));
         let mut writer =
             ObjectWriter::new(FileKind::Table(table), &path, revision, 1, &self.scratch)?;
         writer.write(&self.rows(table, &record.state))?;

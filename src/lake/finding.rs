@@ -1,59 +1,61 @@
-//! What an audit finds, and what repairs it.
+//! Findings of `verify`, and the command that repairs each.
 
 use std::borrow::Cow;
 
 use jiff::civil::Date;
 use serde::Serialize;
 
-/// What an audit found.
+/// The result of checking a lake.
 #[derive(Debug, Default, Serialize)]
 pub struct Audit {
-    /// Raw partitions looked at.
+    /// Raw partitions read.
     pub partitions: usize,
     /// Executions in them.
     pub executions: u64,
-    /// What is not as it should be.
+    /// The findings.
     pub findings: Vec<Finding>,
 }
 
-/// One thing that is not as it should be.
+/// A stale, foreign, damaged or missing object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// The kind.
     pub kind: FindingKind,
-    /// The object; of what the source says otherwise: the project and the day.
+    /// The object. For a difference from the API: the project and the day.
     pub path: String,
-    /// What is wrong with it.
+    /// The problem.
     pub what: String,
     /// The command that repairs it.
     pub repair: Cow<'static, str>,
 }
 
-/// How bad a finding is.
+/// The kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
-    /// A run died or is at work: the next one finishes it.
-    Ahead,
-    /// No file of this lake, yet where a query may meet it.
+    /// A run is active or was interrupted; the next run updates the object.
+    Stale,
+    /// The file does not belong to the lake, but queries may read it.
     Foreign,
-    /// A promise of the lake is broken.
+    /// The object violates a guarantee of the lake.
     Damage,
 }
 
-/// The command for what the next run finds by itself.
-pub const BY_SYNC: &str = "harness-lake sync";
-pub(super) const BY_EITHER: &str = "harness-lake sync (where a run died) or replay";
-pub(super) const BY_REPLAY: &str = "harness-lake replay --all";
-pub(super) const BY_HAND: &str = "move the object away";
-pub(super) const BY_NEXT_SYNC: &str = "remove the object, then harness-lake sync";
-pub(super) const BY_RECORD_BEFORE: &str = "remove the record: the one before it is taken up";
+/// Repair of stale data that the next run updates.
+pub const RUN_SYNC: &str = "harness-lake sync";
+pub(super) const RUN_REPLAY: &str = "harness-lake replay";
+pub(super) const REBUILD: &str = "harness-lake replay --all";
+pub(super) const MOVE_FILE: &str = "move the file out of the lake";
+pub(super) const DELETE_THEN_SYNC: &str = "delete the file, then run: harness-lake sync";
+pub(super) const DELETE_RECORD: &str =
+    "delete the file; the next run continues from the previous record";
 
-/// What reads the raw partitions of a date again. What the source keeps no more is in a backup, if anywhere.
-pub(super) fn by_backfill(date: Date) -> String {
+/// Returns the command that fetches the raw partitions of a date again. Executions that Harness no
+/// longer has can only come from a backup.
+pub(super) fn run_backfill(date: Date) -> String {
     let next = date.tomorrow().unwrap_or(date);
     format!(
-        "harness-lake backfill --refetch --from {date} --to {next}; what Harness has no more: _raw from a backup, then replay --all"
+        "harness-lake backfill --refetch --from {date} --to {next}; for executions that Harness no longer has, restore _raw from a backup, then run: harness-lake replay --all"
     )
 }
 
@@ -74,16 +76,16 @@ impl Audit {
         });
     }
 
-    /// Whether something was found about an object.
-    pub(super) fn tells_of(&self, path: &str) -> bool {
+    /// Returns true if there is a finding for an object.
+    pub(super) fn has_finding(&self, path: &str) -> bool {
         self.findings.iter().any(|finding| finding.path == path)
     }
 
-    /// Findings that are no work in progress: a promise is broken, or a foreign file is in the way.
-    pub fn bad(&self) -> usize {
+    /// Returns the number of findings that fail the command: all but stale objects.
+    pub fn failures(&self) -> usize {
         self.findings
             .iter()
-            .filter(|finding| finding.kind != FindingKind::Ahead)
+            .filter(|finding| finding.kind != FindingKind::Stale)
             .count()
     }
 }

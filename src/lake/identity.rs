@@ -1,4 +1,5 @@
-//! `_state/lake.json`: what a lake is. Created once, before anything else; all runs agree with it.
+//! The identity of a lake, in `_state/lake.json`. Created before any other object of the lake; every run
+//! checks its settings against it.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::layout::{self, Partition, date_of};
 use super::store::{Expected, PutOutcome, Store, Tag};
-use super::{ATTEMPTS, LakeError, pause};
+use super::{ATTEMPTS, LakeError, OpenOptions, back_off};
 use crate::ids::{AccountId, PlanExecutionId};
 use crate::pii::{PiiRequest, Policy, Treatment};
 
@@ -22,14 +23,14 @@ const CONTENT_HASH: &str = "canonical-xxh3-64";
 /// The hash that assigns an execution to a bucket: XXH3-64 of its id, modulo the buckets.
 const BUCKET_HASH: &str = "xxh3-64";
 
-/// What a lake is.
+/// The identity of a lake: the settings that never change, or change for future dates only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The version of the layout.
     pub format: u32,
-    /// The account that the lake holds.
+    /// The account of the lake.
     pub account_id: AccountId,
-    /// When the lake was born.
+    /// The creation time of the lake.
     pub created_at: Timestamp,
     /// Unique to the put.
     pub write_id: String,
@@ -37,19 +38,20 @@ pub struct Identity {
     pub content_hash: String,
     /// The name of the bucket hash.
     pub bucket_hash: String,
-    /// What is done with personal data.
+    /// The handling of personal data.
     #[serde(default)]
     pub pii: Policy,
-    /// How many buckets the dates have, oldest rule first; the last rule that has begun counts.
+    /// The number of buckets by date, oldest rule first. The last rule that begins on or before a
+    /// date applies.
     pub buckets: Vec<BucketRule>,
 }
 
-/// From a date on, partitions have `count` buckets.
+/// The number of buckets from a date on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketRule {
-    /// The first date; `None` for the rule that the lake was born with.
+    /// The first date; `None` for the rule that the lake was created with.
     pub from: Option<Date>,
-    /// Buckets of a date.
+    /// Buckets per date.
     pub count: u32,
 }
 
@@ -70,7 +72,7 @@ impl Identity {
         }
     }
 
-    /// The partition of an execution: its UTC date, and its bucket of that date.
+    /// Returns the partition of an execution: the UTC date of its start, and a bucket by its id.
     pub fn partition(&self, id: &PlanExecutionId, start: Timestamp) -> Partition {
         let date = date_of(start);
         let buckets = self.buckets_of(date);
@@ -82,31 +84,31 @@ impl Identity {
         }
     }
 
-    /// The buckets of a date.
+    /// Returns the number of buckets of a date.
     pub fn buckets_of(&self, date: Date) -> u32 {
-        let begun = |rule: &&BucketRule| rule.from.is_none_or(|from| from <= date);
+        let applies = |rule: &&BucketRule| rule.from.is_none_or(|from| from <= date);
         self.buckets
             .iter()
-            .rfind(begun)
+            .rfind(applies)
             .map_or(1, |rule| rule.count.max(1))
     }
 
-    /// Reads the identity of a lake: `None` where there is no lake.
+    /// Reads the identity of a lake; `None` if the lake does not exist.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Identity`] where it is damaged or of a newer version of this program.
+    /// [`LakeError::Identity`] if it is damaged or was written by a newer version of this program.
     pub async fn read(store: &Store) -> Result<Option<(Self, Tag)>, LakeError> {
         let Some((bytes, tag)) = store.get(layout::LAKE).await? else {
             return Ok(None);
         };
         let unusable = |reason| LakeError::Identity {
-            store: store.shown().to_owned(),
+            store: store.location().to_owned(),
             reason,
         };
-        let identity: Self =
-            serde_json::from_slice(&bytes).map_err(|error| unusable(error.to_string()))?;
-        for (what, found, known) in [
+        let identity: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| unusable(format!("is damaged: {error}")))?;
+        for (key, found, supported) in [
             ("format", identity.format.to_string(), FORMAT.to_string()),
             (
                 "content_hash",
@@ -119,43 +121,48 @@ impl Identity {
                 BUCKET_HASH.to_owned(),
             ),
         ] {
-            if found != known {
+            if found != supported {
                 return Err(unusable(format!(
-                    "its {what} is `{found}`, this version knows `{known}`"
+                    "has {key} `{found}`, but this version supports only `{supported}`"
                 )));
             }
         }
         Ok(Some((identity, tag)))
     }
 
-    /// Reads the identity of a lake, or gives birth to one. True where it was born just now.
+    /// Reads the identity of a lake and checks it against `options`. Creates it if the lake does not
+    /// exist, and returns true then.
     ///
     /// # Errors
     ///
-    /// [`LakeError::OtherAccount`] where the lake holds another account, [`LakeError::Pii`] where it
-    /// treats personal data in another way than is asked for.
-    pub async fn agree(
+    /// [`LakeError::OtherAccount`], [`LakeError::Pii`] for settings that differ from those of the
+    /// lake.
+    pub(super) async fn open_or_create(
         store: &Store,
-        account: &AccountId,
-        now: Timestamp,
-        buckets: Option<u32>,
-        pii: &PiiRequest,
+        options: &OpenOptions<'_>,
     ) -> Result<(Self, bool), LakeError> {
-        let mut born = false;
+        let OpenOptions {
+            account,
+            now,
+            buckets,
+            pii,
+            ..
+        } = *options;
+        let mut is_new = false;
         for attempt in 0..ATTEMPTS {
-            pause(attempt).await;
+            back_off(attempt).await;
             let Some((identity, tag)) = Self::read(store).await? else {
                 let identity = Self::new(account, now, buckets.unwrap_or(1), pii.policy());
                 let put = store
                     .put(layout::LAKE, identity.encode(), &Expected::Absent)
                     .await?;
-                born |= matches!(put, PutOutcome::Written(_));
+                is_new |= matches!(put, PutOutcome::Written(_));
                 continue;
             };
-            identity.is_of(store, account)?;
+            identity.check_account(store, account)?;
             identity.treatment(store, pii)?;
             let Some(changed) = buckets.and_then(|count| identity.with_buckets(count, now)) else {
-                return Ok((identity, born));
+                return Ok((identity, is_new));
             };
             let expected = Expected::Version(tag);
             store.put(layout::LAKE, changed.encode(), &expected).await?;
@@ -165,36 +172,38 @@ impl Identity {
         })
     }
 
-    /// Reads the identity of a lake that is to take in rows of a lake of the identity `like`, or gives
-    /// birth to it: of the same account and treatment of personal data, which is in the rows already.
-    /// `buckets` is how many all of its dates shall have; by default they are as in `like`.
+    /// Reads the identity of a lake that receives the rows of the lake `like`. Creates it if the lake
+    /// does not exist.
+    ///
+    /// Both lakes must hold the same account and handle personal data alike: the rows were already
+    /// treated. `buckets` applies to all dates of a new lake; by default they are as in `like`.
     ///
     /// # Errors
     ///
     /// [`LakeError::OtherAccount`], [`LakeError::OtherPii`].
-    pub async fn adopt(
+    pub(super) async fn open_or_create_like(
         store: &Store,
         like: &Self,
         now: Timestamp,
         buckets: Option<u32>,
     ) -> Result<Self, LakeError> {
         for attempt in 0..ATTEMPTS {
-            pause(attempt).await;
+            back_off(attempt).await;
             let Some((identity, _)) = Self::read(store).await? else {
-                let born = Self::new(&like.account_id, now, 1, like.pii.clone());
+                let identity = Self::new(&like.account_id, now, 1, like.pii.clone());
                 let rules = buckets.map(|count| vec![BucketRule { from: None, count }]);
-                let born = Self {
+                let identity = Self {
                     buckets: rules.unwrap_or_else(|| like.buckets.clone()),
-                    ..born
+                    ..identity
                 };
-                let put = store.put(layout::LAKE, born.encode(), &Expected::Absent);
+                let put = store.put(layout::LAKE, identity.encode(), &Expected::Absent);
                 put.await?;
                 continue;
             };
-            identity.is_of(store, &like.account_id)?;
+            identity.check_account(store, &like.account_id)?;
             if identity.pii != like.pii {
                 return Err(LakeError::OtherPii {
-                    store: store.shown().to_owned(),
+                    store: store.location().to_owned(),
                 });
             }
             return Ok(identity);
@@ -204,36 +213,36 @@ impl Identity {
         })
     }
 
-    /// Refuses to work on the lake in `store` for another account than the one that it holds.
+    /// Checks that the lake in `store` holds `account`.
     ///
     /// # Errors
     ///
     /// [`LakeError::OtherAccount`].
-    pub fn is_of(&self, store: &Store, account: &AccountId) -> Result<(), LakeError> {
+    pub fn check_account(&self, store: &Store, account: &AccountId) -> Result<(), LakeError> {
         if self.account_id == *account {
             return Ok(());
         }
         Err(LakeError::OtherAccount {
-            store: store.shown().to_owned(),
+            store: store.location().to_owned(),
             theirs: self.account_id.clone(),
             ours: account.clone(),
         })
     }
 
-    /// What becomes of personal data on its way into the lake in `store`.
+    /// Returns the treatment of personal data before it is written to the lake in `store`.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Pii`] where the lake does something else than is asked for.
-    pub fn treatment(&self, store: &Store, wish: &PiiRequest) -> Result<Treatment, LakeError> {
-        wish.agree(&self.pii).map_err(|source| LakeError::Pii {
-            store: store.shown().to_owned(),
+    /// [`LakeError::Pii`] if the request differs from the setting of the lake.
+    pub fn treatment(&self, store: &Store, request: &PiiRequest) -> Result<Treatment, LakeError> {
+        request.agree(&self.pii).map_err(|source| LakeError::Pii {
+            store: store.location().to_owned(),
             source,
         })
     }
 
-    /// The identity with another number of buckets from the day after tomorrow on, so that no
-    /// running process can disagree about a date that it writes; `None` where nothing changes.
+    /// Returns the identity with another number of buckets from the day after tomorrow on; `None` if
+    /// nothing changes. The delay ensures that all running processes agree on the dates they write.
     fn with_buckets(&self, count: u32, now: Timestamp) -> Option<Self> {
         if self.buckets.last().is_some_and(|rule| rule.count == count) {
             return None;
@@ -246,7 +255,7 @@ impl Identity {
         };
         changed
             .buckets
-            .retain(|rule| rule.from.is_none_or(|begun| begun < from));
+            .retain(|rule| rule.from.is_none_or(|existing| existing < from));
         changed.buckets.push(BucketRule {
             from: Some(from),
             count,
@@ -261,20 +270,21 @@ impl Identity {
     }
 }
 
-/// Refuses to make a lake where one has been, or within another.
+/// Checks that a lake can be created in a store: no other lake contains it, and no data of an earlier
+/// lake exists.
 ///
 /// # Errors
 ///
-/// [`LakeError::Identity`], [`LakeError::Within`].
-pub async fn refuse_birth(store: &Store) -> Result<(), LakeError> {
-    refuse_within(store)?;
+/// [`LakeError::Identity`], [`LakeError::Nested`].
+pub async fn check_can_create(store: &Store) -> Result<(), LakeError> {
+    check_not_nested(store)?;
     for folder in [layout::CHECKPOINTS, layout::RAW] {
-        // Another run may be giving birth: its identity comes first.
+        // Another run may be creating the lake: it writes the identity first.
         if !store.list(folder).await?.is_empty() && Identity::read(store).await?.is_none() {
             return Err(LakeError::Identity {
-                store: store.shown().to_owned(),
+                store: store.location().to_owned(),
                 reason: format!(
-                    "it is not there, but objects in `{folder}` are; put it back from a backup, or choose another place"
+                    "is missing, but {folder} contains objects; restore it from a backup, or choose another location"
                 ),
             });
         }
@@ -282,23 +292,23 @@ pub async fn refuse_birth(store: &Store) -> Result<(), LakeError> {
     Ok(())
 }
 
-/// Refuses to make a lake within another of the same disk, where a query of that one would meet its files.
-fn refuse_within(store: &Store) -> Result<(), LakeError> {
+/// Checks that no other lake on the same disk contains a folder: its queries would read our files.
+fn check_not_nested(store: &Store) -> Result<(), LakeError> {
     let Some(folder) = store.folder() else {
         return Ok(());
     };
-    let there = folder
+    let existing = folder
         .ancestors()
-        .find_map(|above| above.canonicalize().ok());
-    let is_lake = |above: &&std::path::Path| above.join(layout::LAKE).exists();
-    match there
+        .find_map(|parent| parent.canonicalize().ok());
+    let is_lake = |parent: &&std::path::Path| parent.join(layout::LAKE).exists();
+    match existing
         .iter()
-        .flat_map(|there| there.ancestors())
+        .flat_map(|existing| existing.ancestors())
         .find(is_lake)
     {
         None => Ok(()),
-        Some(outer) => Err(LakeError::Within {
-            store: store.shown().to_owned(),
+        Some(outer) => Err(LakeError::Nested {
+            store: store.location().to_owned(),
             outer: outer.display().to_string(),
         }),
     }
@@ -306,6 +316,7 @@ fn refuse_within(store: &Store) -> Result<(), LakeError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
 
     use object_store::memory::InMemory;
@@ -320,74 +331,76 @@ mod tests {
     }
 
     fn store() -> Store {
-        Store::over(Arc::new(InMemory::new()), "".into(), "memory")
+        Store::from_object_store(Arc::new(InMemory::new()), "".into(), "memory")
+    }
+
+    async fn open(
+        store: &Store,
+        account: &AccountId,
+        buckets: Option<u32>,
+        pii: &PiiRequest,
+    ) -> Result<(Identity, bool), LakeError> {
+        let options = OpenOptions {
+            account,
+            now: now(),
+            buckets,
+            pii,
+            scratch: Path::new(""),
+        };
+        Identity::open_or_create(store, &options).await
     }
 
     #[test]
-    fn the_bucket_of_an_execution_is_frozen() {
+    fn bucket_of_an_execution_never_changes() {
         let identity = Identity::new(&AccountId::new("a"), now(), 8, Policy::Keep);
         let buckets = ["-Xy_0", "abc", "qBOjSRxth5iimR4S6NGvHg"]
             .map(|id| identity.partition(&PlanExecutionId::new(id), now()).bucket);
         assert_eq!(
             buckets,
             [5, 0, 5],
-            "an execution in another bucket would stand twice"
+            "an execution in another bucket would be stored twice"
         );
     }
 
     #[tokio::test]
-    async fn a_lake_holds_one_account() {
+    async fn open_refuses_another_account() {
         let store = store();
         let (ours, theirs) = (AccountId::new("ours"), AccountId::new("theirs"));
-        let (first, born) = Identity::agree(&store, &ours, now(), None, &PiiRequest::default())
-            .await
-            .unwrap();
-        assert!(born);
-        assert_eq!(
-            Identity::agree(&store, &ours, now(), None, &PiiRequest::default())
-                .await
-                .unwrap(),
-            (first, false)
-        );
-        let refused = Identity::agree(&store, &theirs, now(), None, &PiiRequest::default())
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(refused, LakeError::OtherAccount { .. }),
-            "{refused}"
-        );
+        let pii = PiiRequest::default();
+        let open = async |account| open(&store, account, None, &pii).await;
+        let (first, is_new) = open(&ours).await.unwrap();
+        assert!(is_new);
+        assert_eq!(open(&ours).await.unwrap(), (first, false));
+        let error = open(&theirs).await.unwrap_err();
+        assert!(matches!(error, LakeError::OtherAccount { .. }), "{error}");
     }
 
     #[tokio::test]
-    async fn a_lake_treats_personal_data_in_one_way() {
+    async fn open_refuses_another_pii_setting() {
         let store = store();
         let account = AccountId::new("a");
-        let wish = |mode, key: Option<&str>| PiiRequest {
+        let request = |mode, key: Option<&str>| PiiRequest {
             mode,
             key: key.and_then(Key::new),
         };
-        let hash = wish(Some(Mode::Hash), Some("a key that is long enough"));
-        let (born, _) = Identity::agree(&store, &account, now(), None, &hash)
-            .await
-            .unwrap();
+        let hash = request(Some(Mode::Hash), Some("a key that is long enough"));
+        let (created, _) = open(&store, &account, None, &hash).await.unwrap();
         for wrong in [
-            wish(None, None),
-            wish(Some(Mode::Keep), None),
-            wish(Some(Mode::Drop), None),
-            wish(None, Some("another key, long enough")),
+            request(None, None),
+            request(Some(Mode::Keep), None),
+            request(Some(Mode::Drop), None),
+            request(None, Some("another key, long enough")),
         ] {
-            let refused = Identity::agree(&store, &account, now(), Some(2), &wrong).await;
-            assert!(matches!(refused, Err(LakeError::Pii { .. })), "{wrong:?}");
+            let result = open(&store, &account, Some(2), &wrong).await;
+            assert!(matches!(result, Err(LakeError::Pii { .. })), "{wrong:?}");
         }
-        let again = wish(None, Some(" a key that is long enough\n"));
-        let (same, _) = Identity::agree(&store, &account, now(), None, &again)
-            .await
-            .unwrap();
-        assert_eq!(same, born);
+        let again = request(None, Some(" a key that is long enough\n"));
+        let (same, _) = open(&store, &account, None, &again).await.unwrap();
+        assert_eq!(same, created);
     }
 
-    #[tokio::test]
-    async fn a_lake_that_tells_nothing_of_personal_data_keeps_it() {
+    #[test]
+    fn identity_without_pii_setting_keeps_personal_data() {
         let identity = Identity::new(&AccountId::new("a"), now(), 1, Policy::Drop);
         let mut json = serde_json::to_value(&identity).unwrap();
         assert!(json.as_object_mut().unwrap().remove("pii").is_some());
@@ -396,16 +409,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn new_buckets_hold_from_the_day_after_tomorrow_on() {
+    async fn new_buckets_apply_from_the_day_after_tomorrow() {
         let store = store();
         let account = AccountId::new("a");
-        Identity::agree(&store, &account, now(), Some(2), &PiiRequest::default())
-            .await
-            .unwrap();
-        let (identity, _) =
-            Identity::agree(&store, &account, now(), Some(4), &PiiRequest::default())
-                .await
-                .unwrap();
+        let pii = PiiRequest::default();
+        open(&store, &account, Some(2), &pii).await.unwrap();
+        let (identity, _) = open(&store, &account, Some(4), &pii).await.unwrap();
         let buckets = ["2020-01-01", "2026-11-25", "2026-11-26", "2027-01-01"]
             .map(|date| identity.buckets_of(date.parse().unwrap()));
         assert_eq!(buckets, [2, 2, 4, 4]);

@@ -60,7 +60,7 @@ impl Inventory {
     }
 
     /// Whether an execution is there, in whatever scope.
-    pub fn holds(&self, id: &PlanExecutionId) -> bool {
+    pub fn contains(&self, id: &PlanExecutionId) -> bool {
         self.ids.contains(&hash(id.as_str()))
     }
 }

@@ -124,11 +124,11 @@ pub fn probe(id: &str) -> String {
 
 /// The list of partitions that a run is about to merge; `part` counts the spools of the run.
 pub fn pending(run_id: &str, part: u32) -> String {
-    format!("{}{part}.json", pending_of(run_id))
+    format!("{}{part}.json", pending_prefix(run_id))
 }
 
 /// With what the paths of a run's lists of partitions begin.
-pub fn pending_of(run_id: &str) -> String {
+pub fn pending_prefix(run_id: &str) -> String {
     format!("{PENDING}/{run_id}-")
 }
 

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use super::store::{Expected, Found, PutOutcome, Store, StoreError};
-use super::{layout, pause};
+use super::store::{Expected, ObjectInfo, PutOutcome, Store, StoreError};
+use super::{back_off, layout};
 use crate::checkpoint::{Delta, State};
 use crate::failpoint::hit;
 use crate::schema::Table;
@@ -64,7 +64,7 @@ const KEPT_DAYS: i64 = 7;
 impl Record {
     /// The number of the record that a dimension follows from: `orgs` and `projects` from the last one in which
     /// a listing changed.
-    pub fn revision_of(&self, dimension: Table) -> u64 {
+    pub fn dimension_revision(&self, dimension: Table) -> u64 {
         match dimension {
             Table::Scopes => self.number,
             _ => self.listing_revision,
@@ -100,7 +100,7 @@ impl Record {
         delta: &Delta,
     ) -> Result<Self, CheckpointError> {
         for attempt in 0..ATTEMPTS {
-            pause(attempt).await;
+            back_off(attempt).await;
             let next = Self::newest(store).await?.next(run_id, now, delta);
             let path = layout::checkpoint(next.number);
             // A number is taken once, so whoever takes one has read the record before it: what
@@ -186,9 +186,9 @@ impl Record {
     }
 }
 
-fn newest_of(records: &[Found]) -> Option<(u64, String)> {
+fn newest_of(records: &[ObjectInfo]) -> Option<(u64, String)> {
     let numbered =
-        |found: &Found| Some((layout::checkpoint_number(&found.path)?, found.path.clone()));
+        |found: &ObjectInfo| Some((layout::checkpoint_number(&found.path)?, found.path.clone()));
     records.iter().filter_map(numbered).max()
 }
 
@@ -213,7 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn runs_at_once_lose_nothing() {
-        let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
+        let store = Store::from_object_store(Arc::new(InMemory::new()), "".into(), "memory");
         let deltas: Vec<_> = (0..8)
             .map(|n| delta(if n % 2 == 0 { "a" } else { "b" }, n * 100))
             .collect();
@@ -232,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_damaged_record_is_named() {
-        let store = Store::over(Arc::new(InMemory::new()), "".into(), "memory");
+        let store = Store::from_object_store(Arc::new(InMemory::new()), "".into(), "memory");
         store
             .overwrite(&layout::checkpoint(3), Bytes::from_static(b"junk"))
             .await

@@ -18,7 +18,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::schema::types::ColumnPath;
 use tempfile::{SpooledData, SpooledTempFile};
 
-use super::stamp::{Stamp, WRITER};
+use super::metadata::{FileMetadata, WRITER};
 use crate::schema::{Table, raw_schema};
 
 /// Rows of a row group at most: DuckDB's vectors of 2,048, sixty of them.
@@ -120,6 +120,24 @@ pub enum FileError {
     },
 }
 
+impl FileError {
+    /// Returns a constructor of Parquet errors for the object `path`.
+    pub(super) fn parquet<E: Into<ParquetError>>(path: &str) -> impl Fn(E) -> Self {
+        move |error| Self::Parquet {
+            path: path.to_owned(),
+            source: error.into(),
+        }
+    }
+
+    /// Returns the error of a file whose metadata or column `key` is missing or invalid.
+    pub(super) fn foreign(path: &str, key: &'static str) -> Self {
+        Self::Foreign {
+            path: path.to_owned(),
+            key,
+        }
+    }
+}
+
 /// Writes one object: row groups bounded by rows and bytes, zstd, bloom filter on the execution.
 pub struct ObjectWriter {
     writer: ArrowWriter<SpooledTempFile>,
@@ -142,18 +160,14 @@ impl ObjectWriter {
         executions: u64,
         scratch: &Path,
     ) -> Result<Self, FileError> {
-        let stamp = Stamp::new(kind, revision).to_pairs();
+        let stamp = FileMetadata::new(kind, revision).to_pairs();
         let properties = properties(kind.schema(), executions)
             .set_key_value_metadata(Some(stamp))
             .set_created_by(format!("harness-lake {WRITER}"))
             .build();
         let file = tempfile::spooled_tempfile_in(IN_MEMORY, scratch);
-        let writer = ArrowWriter::try_new(file, kind.schema().clone(), Some(properties)).map_err(
-            |source| FileError::Parquet {
-                path: path.to_owned(),
-                source,
-            },
-        )?;
+        let writer = ArrowWriter::try_new(file, kind.schema().clone(), Some(properties))
+            .map_err(FileError::parquet(path))?;
         Ok(Self {
             writer,
             scratch: scratch.to_path_buf(),
@@ -171,10 +185,7 @@ impl ObjectWriter {
         self.rows += batch.num_rows();
         self.writer
             .write(batch)
-            .map_err(|source| FileError::Parquet {
-                path: self.path.clone(),
-                source,
-            })
+            .map_err(FileError::parquet(&self.path))
     }
 
     /// Ends the object.
@@ -189,9 +200,7 @@ impl ObjectWriter {
             path,
             rows,
         } = self;
-        let file = writer
-            .into_inner()
-            .map_err(|source| FileError::Parquet { path, source })?;
+        let file = writer.into_inner().map_err(FileError::parquet(&path))?;
         Ok(Encoded {
             file,
             scratch,
@@ -298,12 +307,8 @@ pub fn read_raw(
         Arc::new(Schema::new(fields))
     });
     let options = ArrowReaderOptions::new().with_schema(SCHEMA.clone());
-    let damaged = |error: ArrowError| FileError::Parquet {
-        path: path.to_owned(),
-        source: error.into(),
-    };
     let batches = read_as(path, bytes, columns, options)?;
-    Ok(batches.map(move |batch| batch.map_err(damaged)))
+    Ok(batches.map(|batch| batch.map_err(FileError::parquet::<ArrowError>(path))))
 }
 
 fn read_as(
@@ -312,12 +317,9 @@ fn read_as(
     columns: &[&str],
     options: ArrowReaderOptions,
 ) -> Result<ParquetRecordBatchReader, FileError> {
-    let failed = |source| FileError::Parquet {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = FileError::parquet::<ParquetError>(path);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options);
-    let builder = builder.map_err(failed)?.with_batch_size(READ_ROWS);
+    let builder = builder.map_err(&failed)?.with_batch_size(READ_ROWS);
     let builder = if columns.is_empty() {
         builder
     } else {
@@ -333,11 +335,8 @@ fn read_as(
 ///
 /// [`FileError::Parquet`] where it is no Parquet.
 pub fn schema_of(path: &str, bytes: Bytes) -> Result<SchemaRef, FileError> {
-    let failed = |source| FileError::Parquet {
-        path: path.to_owned(),
-        source,
-    };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(failed)?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .map_err(FileError::parquet::<ParquetError>(path))?;
     let fields = builder.schema().fields().clone();
     // Without the file's own metadata, which differs from put to put.
     Ok(Arc::new(Schema::new(fields)))

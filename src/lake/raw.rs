@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use super::layout::Partition;
 use super::parquet::{FileError, FileKind, ObjectWriter, read_raw};
 use super::rows::{KEY_COLUMNS, RawBuilders, RawColumns, RawObject, micros, summaries};
+use super::runs::{RunPosition, SortedRuns, Summaries};
 use crate::ids::{PlanExecutionId, Scope};
-use crate::lake::runs::{Place, SortedRuns, Summaries};
 use crate::observation::wins;
 use crate::observation::{Observation, Version};
 
@@ -32,13 +32,13 @@ pub struct StoredVersion {
 
 /// What a merge of observations into a raw object comes to.
 #[derive(Debug)]
-pub struct Merge {
+pub struct MergedPartition {
     /// The new object; `None` where no observation won.
     pub replacement: Option<RawObject>,
     /// Whether an observation won.
     pub has_winners: bool,
     /// What became of each execution observed, and what is kept of it.
-    pub kept: HashMap<PlanExecutionId, (Outcome, StoredVersion)>,
+    pub executions: HashMap<PlanExecutionId, (Outcome, StoredVersion)>,
 }
 
 /// What became of an execution observed.
@@ -48,7 +48,7 @@ pub enum Outcome {
     Inserted,
     /// Seen with other content.
     Updated,
-    /// Seen with the content that is stored, or something that was observed later is stored.
+    /// Seen with the content that is stored, or something that was observed later is existing.
     Unchanged,
 }
 
@@ -59,7 +59,7 @@ pub struct MergeCounts {
     pub inserted: u64,
     /// Seen with other content.
     pub updated: u64,
-    /// Seen with the content that is stored, or something that was observed later is stored.
+    /// Seen with the content that is stored, or something that was observed later is existing.
     pub unchanged: u64,
 }
 
@@ -93,7 +93,7 @@ pub fn merge(
     before: u64,
     runs: &SortedRuns,
     scratch: &Path,
-) -> Result<Merge, FileError> {
+) -> Result<MergedPartition, FileError> {
     let path = partition.raw();
     let mut best: HashMap<&PlanExecutionId, Candidate<'_>> = HashMap::new();
     for (place, observation) in runs.observations() {
@@ -103,17 +103,17 @@ pub fn merge(
                 observation,
                 place,
                 first_observed: observation.first_observed,
-                stored: None,
+                existing: None,
             });
     }
     if let Some(old) = old {
-        find_stored(&path, old, &mut best)?;
+        find_existing(&path, old, &mut best)?;
     }
-    let mut kept = HashMap::with_capacity(best.len());
+    let mut executions = HashMap::with_capacity(best.len());
     let mut winners = Vec::new();
     for (id, candidate) in best {
         let outcome = candidate.outcome();
-        kept.insert(id.clone(), (outcome, candidate.kept(outcome)));
+        executions.insert(id.clone(), (outcome, candidate.stored_version(outcome)));
         if outcome != Outcome::Unchanged {
             winners.push(candidate);
         }
@@ -126,31 +126,31 @@ pub fn merge(
     };
     let said_by = replacement.as_ref().or(old);
     let revision = said_by.map_or(0, |raw| raw.revision);
-    for (_, kept) in kept.values_mut() {
-        kept.revision = revision;
+    for (_, stored) in executions.values_mut() {
+        stored.revision = revision;
     }
-    Ok(Merge {
+    Ok(MergedPartition {
         replacement,
         has_winners,
-        kept,
+        executions,
     })
 }
 
 /// The best observation of one execution, and what is stored of it.
 struct Candidate<'a> {
     observation: &'a Observation,
-    place: Place,
+    place: RunPosition,
     first_observed: Timestamp,
-    stored: Option<Stored>,
+    existing: Option<ExistingRow>,
 }
 
-struct Stored {
+struct ExistingRow {
     version: Version,
     scope: Scope,
 }
 
 impl<'a> Candidate<'a> {
-    fn meet(&mut self, other: &'a Observation, place: Place) {
+    fn meet(&mut self, other: &'a Observation, place: RunPosition) {
         self.first_observed = self.first_observed.min(other.first_observed);
         if wins(&other.version, &self.observation.version) {
             (self.observation, self.place) = (other, place);
@@ -158,16 +158,18 @@ impl<'a> Candidate<'a> {
     }
 
     fn outcome(&self) -> Outcome {
-        match &self.stored {
+        match &self.existing {
             None => Outcome::Inserted,
-            Some(stored) if wins(&self.observation.version, &stored.version) => Outcome::Updated,
+            Some(existing) if wins(&self.observation.version, &existing.version) => {
+                Outcome::Updated
+            }
             Some(_) => Outcome::Unchanged,
         }
     }
 
-    fn kept(&self, outcome: Outcome) -> StoredVersion {
-        let (version, scope) = match (&self.stored, outcome) {
-            (Some(stored), Outcome::Unchanged) => (&stored.version, &stored.scope),
+    fn stored_version(&self, outcome: Outcome) -> StoredVersion {
+        let (version, scope) = match (&self.existing, outcome) {
+            (Some(existing), Outcome::Unchanged) => (&existing.version, &existing.scope),
             _ => (&self.observation.version, &self.observation.scope),
         };
         // The same content seen again: it was so at this time still.
@@ -187,7 +189,7 @@ impl<'a> Candidate<'a> {
 }
 
 /// Looks up what is stored of each candidate, without reading summaries.
-fn find_stored(
+fn find_existing(
     path: &str,
     old: &RawObject,
     best: &mut HashMap<&PlanExecutionId, Candidate<'_>>,
@@ -204,7 +206,7 @@ fn find_stored(
             let scope = Scope::new(rows.org.value(at), rows.project.value(at));
             let first = micros(rows.first_observed.value(at));
             candidate.first_observed = candidate.first_observed.min(first);
-            candidate.stored = Some(Stored { version, scope });
+            candidate.existing = Some(ExistingRow { version, scope });
         }
     }
     Ok(())
@@ -222,7 +224,7 @@ fn rewrite(
     winners.sort_by(|a, b| a.observation.order().cmp(&b.observation.order()));
     let replaced: HashSet<&str> = winners
         .iter()
-        .filter(|winner| winner.stored.is_some())
+        .filter(|winner| winner.existing.is_some())
         .map(|winner| winner.observation.id.as_str())
         .collect();
     let executions = old.map_or(0, |old| old.rows) + winners.len() as u64;

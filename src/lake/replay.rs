@@ -11,7 +11,7 @@ use super::derive::{Derived, Refresh, Threads};
 use super::layout::{self, Partition};
 use super::log::Record;
 use super::rows::RawObject;
-use super::{BLOCKING, LOCK_PATIENCE, Lake, LakeError, cores};
+use super::{BLOCKING, LOCK_TIMEOUT, Lake, LakeError, cores};
 
 /// Dates, both ends possibly open.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +39,7 @@ const LOCKED: Duration = Duration::from_secs(10);
 
 impl Dates {
     /// Whether `date` is one of them.
-    pub fn hold(self, date: Date) -> bool {
+    pub fn contains(self, date: Date) -> bool {
         self.from.is_none_or(|from| from <= date) && self.to.is_none_or(|to| date < to)
     }
 }
@@ -64,7 +64,7 @@ impl Lake {
                 let bytes = found.size;
                 Some(RawPartition { partition, bytes })
             })
-            .filter(|raw| dates.hold(raw.partition.date))
+            .filter(|raw| dates.contains(raw.partition.date))
             .collect();
         partitions.sort_by_key(|raw| raw.partition);
         Ok(partitions)
@@ -94,7 +94,7 @@ impl Lake {
         mut told: impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
         let mut waiting = partitions.iter().copied().peekable();
-        let mut lock = self.store.lock(LOCK_PATIENCE).await?;
+        let mut lock = self.store.lock(LOCK_TIMEOUT).await?;
         loop {
             self.derive_for(turn, &mut waiting, refresh, &mut told)
                 .await?;
@@ -102,7 +102,7 @@ impl Lake {
                 break;
             }
             // A sync need not wait for hours.
-            lock = self.store.give_way(lock, LOCK_PATIENCE).await?;
+            lock = self.store.yield_lock(lock, LOCK_TIMEOUT).await?;
         }
         let record = Record::newest(&self.store).await?;
         if 0 < record.number {
@@ -176,9 +176,11 @@ mod tests {
 
     use super::*;
     use crate::ids::AccountId;
+    use crate::lake::OpenOptions;
     use crate::lake::commit::tests::observation;
     use crate::lake::spool::Spool;
     use crate::lake::store::Store;
+    use crate::pii::PiiRequest;
     use crate::window::from_ms;
 
     #[tokio::test]
@@ -186,9 +188,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = || Store::open(&folder.path().display().to_string()).unwrap();
         let account = AccountId::new("account");
-        let lake = Lake::open(store(), &account, from_ms(0), None, folder.path())
-            .await
-            .unwrap();
+        let options = OpenOptions {
+            account: &account,
+            now: from_ms(0),
+            buckets: None,
+            pii: &PiiRequest::default(),
+            scratch: folder.path(),
+        };
+        let lake = Lake::open(store(), &options).await.unwrap();
         let mut spool = Spool::new(folder.path());
         for day in 0..2 {
             let seen = observation(0, day, from_ms(1_763_971_200_000 + day * 86_400_000));

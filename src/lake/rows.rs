@@ -15,9 +15,9 @@ use arrow_array::{
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::metadata::{FileMetadata, TABLE};
 use super::parquet::{FileError, FileKind, read_raw};
 use super::raw::StoredVersion;
-use super::stamp::Stamp;
 use crate::ids::{PlanExecutionId, Scope};
 use crate::observation::{Observation, Version};
 use crate::schema::raw_schema;
@@ -54,12 +54,9 @@ impl RawObject {
     ///
     /// [`FileError`] where it is no raw object.
     pub fn new(path: &str, bytes: Bytes) -> Result<Self, FileError> {
-        let stamp = Stamp::of(path, &bytes)?;
+        let stamp = FileMetadata::of(path, &bytes)?;
         if stamp.table != FileKind::Raw.name() {
-            return Err(FileError::Foreign {
-                path: path.to_owned(),
-                key: "harness_lake.table",
-            });
+            return Err(FileError::foreign(path, TABLE));
         }
         Ok(Self {
             bytes,
@@ -157,10 +154,7 @@ pub(super) struct RawColumns<'a> {
 
 impl<'a> RawColumns<'a> {
     pub(super) fn of(path: &str, batch: &'a RecordBatch) -> Result<Self, FileError> {
-        let foreign = |key| FileError::Foreign {
-            path: path.to_owned(),
-            key,
-        };
+        let foreign = |key| FileError::foreign(path, key);
         let column = |name| batch.column_by_name(name).ok_or_else(|| foreign(name));
         let text = |name| {
             column(name)?
@@ -213,10 +207,7 @@ pub(super) fn summaries<'a>(
     batch
         .column_by_name("summary")
         .and_then(|column| column.as_string_view_opt())
-        .ok_or_else(|| FileError::Foreign {
-            path: path.to_owned(),
-            key: "summary",
-        })
+        .ok_or_else(|| FileError::foreign(path, "summary"))
 }
 
 /// Hands every row of a raw object to `take`, in the order of the object, and whether it is over.

@@ -18,7 +18,7 @@ pub struct SortedRuns(Vec<SortedRun>);
 
 /// Where an observation stands among the runs of its partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct RunPosition {
     run: usize,
     at: usize,
 }
@@ -28,13 +28,13 @@ pub struct Place {
 struct SortedRun {
     /// Without summaries where these are stored.
     observations: Vec<Observation>,
-    stored: Option<Stored>,
+    stored: Option<SpilledRun>,
 }
 
 /// Observations in scratch, in their order: one zstd frame of their heads, and then of the lengths and texts of
 /// their summaries.
 #[derive(Debug)]
-pub(crate) struct Stored {
+pub(crate) struct SpilledRun {
     section: Section,
     rows: usize,
     /// Bytes of heads.
@@ -73,7 +73,7 @@ impl SortedRuns {
     /// # Errors
     ///
     /// [`io::Error`] where scratch cannot be read.
-    pub(super) fn add(&mut self, stored: Stored) -> io::Result<()> {
+    pub(super) fn add(&mut self, stored: SpilledRun) -> io::Result<()> {
         self.0.push(SortedRun {
             observations: stored.heads()?,
             stored: Some(stored),
@@ -82,9 +82,9 @@ impl SortedRuns {
     }
 
     /// All observations; the summaries of those in scratch are empty, and come by [`SortedRuns::summaries`].
-    pub fn observations(&self) -> impl Iterator<Item = (Place, &Observation)> {
+    pub fn observations(&self) -> impl Iterator<Item = (RunPosition, &Observation)> {
         self.0.iter().enumerate().flat_map(|(run, known)| {
-            let place = move |(at, observation)| (Place { run, at }, observation);
+            let place = move |(at, observation)| (RunPosition { run, at }, observation);
             known.observations.iter().enumerate().map(place)
         })
     }
@@ -99,7 +99,7 @@ fn sort(observations: &mut [Observation]) {
     observations.sort_by(|a, b| a.order().cmp(&b.order()));
 }
 
-impl Stored {
+impl SpilledRun {
     /// Appends observations to a file, which is read by position only.
     ///
     /// # Errors
@@ -174,7 +174,7 @@ pub struct Summaries<'a>(Vec<Reader<'a>>);
 enum Reader<'a> {
     Memory(&'a [Observation]),
     Scratch {
-        stored: &'a Stored,
+        stored: &'a SpilledRun,
         /// Open from the first summary that is asked for to the last one of the run.
         frame: Option<Frame>,
         next: usize,
@@ -187,7 +187,7 @@ impl Summaries<'_> {
     /// # Errors
     ///
     /// [`io::Error`] where scratch cannot be read, or a place behind the last one is asked for.
-    pub fn at(&mut self, place: Place) -> io::Result<Bytes> {
+    pub fn at(&mut self, place: RunPosition) -> io::Result<Bytes> {
         match &mut self.0[place.run] {
             Reader::Memory(observations) => Ok(observations[place.at].summary.clone()),
             // What stands there was passed: another summary must not take its place.
@@ -342,7 +342,7 @@ mod tests {
         let mut runs = SortedRuns::of([3, 1, 2].map(observation).into());
         for some in [[9, 7, 4, 6].as_slice(), &[8, 5]] {
             let some = some.iter().copied().map(observation).collect();
-            runs.add(Stored::append(&file, some).unwrap()).unwrap();
+            runs.add(SpilledRun::append(&file, some).unwrap()).unwrap();
         }
         assert_eq!(runs.observations().count(), 9);
         // A merge that loses its race reads them again.

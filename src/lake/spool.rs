@@ -1,5 +1,5 @@
-//! Observations on their way to the lake, grouped by partition; what memory cannot hold goes to
-//! scratch, compressed.
+//! Buffer of observations that are not merged yet, grouped by partition. Spills compressed to the
+//! scratch directory.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,19 +7,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::runs::{SortedRuns, Stored};
+use super::layout::Partition;
+use super::runs::{SortedRuns, SpilledRun};
 use crate::observation::Observation;
 
-/// Observations by partition `P`, in memory up to a limit, then in a file of `scratch`.
+/// Observations by partition, in memory up to a limit, then in a temporary file.
 #[derive(Debug)]
-pub struct Spool<P> {
-    partitions: BTreeMap<P, Spooled>,
+pub struct Spool {
+    partitions: BTreeMap<Partition, Spooled>,
     rows: usize,
     in_memory: usize,
     on_disk: u64,
     file: Option<Arc<File>>,
     scratch: PathBuf,
-    /// Bytes of summaries that stay in memory.
+    /// Maximum bytes of summaries in memory.
     memory: usize,
 }
 
@@ -27,20 +28,20 @@ pub struct Spool<P> {
 #[derive(Debug, Default)]
 struct Spooled {
     in_memory: Vec<Observation>,
-    on_disk: Vec<Stored>,
+    on_disk: Vec<SpilledRun>,
 }
 
-/// Bytes of summaries that a spool keeps in memory.
+/// Default maximum bytes of summaries in memory.
 const MEMORY: usize = 12 << 20;
 
-impl<P: Ord + Copy> Spool<P> {
-    /// An empty spool that may use the folder `scratch`.
+impl Spool {
+    /// Creates an empty spool that spills to the folder `scratch`.
     pub fn new(scratch: &Path) -> Self {
-        Self::holding(MEMORY, scratch)
+        Self::with_memory(MEMORY, scratch)
     }
 
-    /// An empty spool that keeps `memory` bytes of summaries in memory, the rest in `scratch`.
-    pub fn holding(memory: usize, scratch: &Path) -> Self {
+    /// Creates an empty spool that spills once it holds more than `memory` bytes of summaries.
+    pub(super) fn with_memory(memory: usize, scratch: &Path) -> Self {
         let scratch = scratch.to_path_buf();
         Self {
             partitions: BTreeMap::new(),
@@ -57,30 +58,30 @@ impl<P: Ord + Copy> Spool<P> {
     ///
     /// # Errors
     ///
-    /// [`io::Error`] where scratch cannot be written.
-    pub fn push(&mut self, partition: P, observation: Observation) -> io::Result<()> {
+    /// [`io::Error`] if scratch cannot be written.
+    pub fn push(&mut self, partition: Partition, observation: Observation) -> io::Result<()> {
         self.rows += 1;
         self.in_memory += observation.summary.len();
         let spooled = self.partitions.entry(partition).or_default();
         spooled.in_memory.push(observation);
-        if self.memory < self.in_memory {
+        if self.in_memory > self.memory {
             self.spill()
         } else {
             Ok(())
         }
     }
 
-    /// Observations that were added since the spool was last empty.
+    /// Returns the number of observations added since the spool was last empty.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Bytes of scratch that are in use.
+    /// Returns the bytes spilled to disk.
     pub fn on_disk(&self) -> u64 {
         self.on_disk
     }
 
-    /// Whether it holds nothing.
+    /// Returns true if the spool has no observations.
     pub fn is_empty(&self) -> bool {
         self.partitions.is_empty()
     }
@@ -88,40 +89,40 @@ impl<P: Ord + Copy> Spool<P> {
     fn spill(&mut self) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(Arc::new(tempfile::tempfile_in(&self.scratch)?)),
+            unset => unset.insert(Arc::new(tempfile::tempfile_in(&self.scratch)?)),
         };
         for spooled in self.partitions.values_mut() {
             let observations = std::mem::take(&mut spooled.in_memory);
             if !observations.is_empty() {
-                let stored = Stored::append(file, observations)?;
-                self.on_disk = stored.end();
-                spooled.on_disk.push(stored);
+                let run = SpilledRun::append(file, observations)?;
+                self.on_disk = run.end();
+                spooled.on_disk.push(run);
             }
         }
         self.in_memory = 0;
         Ok(())
     }
 
-    /// Takes the first partition with all its observations; `None` at the end, with which scratch is
-    /// free as soon as all that was taken is.
+    /// Removes the first partition and returns its observations. Returns `None` if the spool is empty,
+    /// and resets it: the temporary file is deleted with the last of the returned runs.
     ///
     /// # Errors
     ///
-    /// [`io::Error`] where scratch cannot be read.
-    pub fn pop(&mut self) -> io::Result<Option<(P, SortedRuns)>> {
+    /// [`io::Error`] if scratch cannot be read.
+    pub fn pop(&mut self) -> io::Result<Option<(Partition, SortedRuns)>> {
         let Some((partition, spooled)) = self.partitions.pop_first() else {
-            *self = Self::holding(self.memory, &self.scratch);
+            *self = Self::with_memory(self.memory, &self.scratch);
             return Ok(None);
         };
         let mut runs = SortedRuns::of(spooled.in_memory);
-        for stored in spooled.on_disk {
-            runs.add(stored)?;
+        for run in spooled.on_disk {
+            runs.add(run)?;
         }
         Ok(Some((partition, runs)))
     }
 
-    /// The partitions that hold observations, in order.
-    pub fn partitions(&self) -> impl Iterator<Item = P> + '_ {
+    /// Returns the partitions with observations, in order.
+    pub fn partitions(&self) -> impl Iterator<Item = Partition> + '_ {
         self.partitions.keys().copied()
     }
 }
@@ -134,6 +135,14 @@ mod tests {
     use crate::ids::{PlanExecutionId, Scope};
     use crate::observation::Version;
     use crate::window::from_ms;
+
+    fn bucket(n: usize) -> Partition {
+        Partition {
+            date: "2026-11-24".parse().unwrap(),
+            bucket: u32::try_from(n % 2).unwrap(),
+            buckets: 2,
+        }
+    }
 
     fn observation(n: usize, size: usize) -> Observation {
         let n_ms = i64::try_from(n).unwrap();
@@ -153,34 +162,35 @@ mod tests {
     }
 
     #[test]
-    fn what_went_to_disk_comes_back() {
+    fn spilled_observations_are_read_back() {
         let scratch = tempfile::tempdir().unwrap();
         let memory = 1 << 20;
-        let mut spool = Spool::holding(memory, scratch.path());
+        let mut spool = Spool::with_memory(memory, scratch.path());
         let size = memory / 5;
-        // Twice: a spool that was emptied begins anew.
+        // The second round shows that an emptied spool is reset.
         for _ in 0..2 {
             assert!(spool.is_empty() && spool.rows() == 0 && spool.on_disk() == 0);
             for n in 0..50 {
-                spool.push(n % 2, observation(n, size)).unwrap();
+                spool.push(bucket(n), observation(n, size)).unwrap();
             }
             assert!(spool.in_memory <= memory && spool.rows() == 50);
             let on_disk = spool.on_disk();
             assert!(
                 0 < on_disk && on_disk < size as u64,
-                "compressed: {on_disk}"
+                "{on_disk} bytes are not compressed"
             );
             for parity in 0..2 {
                 let (partition, runs) = spool.pop().unwrap().unwrap();
-                assert_eq!((partition, runs.observations().count()), (parity, 25));
+                assert_eq!(partition, bucket(parity));
+                assert_eq!(runs.observations().count(), 25);
                 let mut summaries = runs.summaries();
                 let mut seen: Vec<usize> = Vec::new();
-                for (place, known) in runs.observations() {
+                for (position, known) in runs.observations() {
                     let n = known.start.as_millisecond();
-                    let mut whole = known.clone();
-                    whole.summary = summaries.at(place).unwrap();
+                    let mut observed = known.clone();
+                    observed.summary = summaries.at(position).unwrap();
                     let n = usize::try_from(n).unwrap();
-                    assert!(whole == observation(n, size), "row {n}");
+                    assert!(observed == observation(n, size), "row {n}");
                     seen.push(n);
                 }
                 seen.sort_unstable();

@@ -11,11 +11,11 @@ use crate::schema::ddl::{Engine, ddl};
 /// # Errors
 ///
 /// [`StoreError`] where the lake cannot be read or written.
-pub async fn keep(store: &Store) -> Result<(), StoreError> {
+pub async fn write(store: &Store) -> Result<(), StoreError> {
     if store.folder().is_none() {
         return Ok(());
     }
-    let statements = ddl(Engine::DuckDb, store.shown());
+    let statements = ddl(Engine::DuckDb, store.location());
     let there = store.get(layout::VIEWS).await?;
     if there.is_some_and(|(body, _)| body == statements.as_bytes()) {
         return Ok(());

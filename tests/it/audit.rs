@@ -74,7 +74,7 @@ fn what_cannot_be_asked_is_told_and_is_no_success() {
     let forbidden = sim.account().forbidden_scope().unwrap();
     let findings = audit["findings"].as_array().unwrap();
     assert_eq!(findings.len(), 1, "{audit}");
-    assert_eq!(findings[0]["kind"], "ahead");
+    assert_eq!(findings[0]["kind"], "stale");
     assert_eq!(findings[0]["path"], json!(forbidden.to_string()));
     assert_eq!(
         audit["source"]["not_compared"],

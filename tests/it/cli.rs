@@ -75,12 +75,15 @@ fn invalid_settings_are_usage_errors() {
     for (arguments, expected) in [
         (["--lookback", "5"], "`5` is no duration"),
         (["--lookback", "-5m"], "`-5m`"),
-        (["--lake", ""], "names no lake"),
-        (["--lake", "s3://"], "names no lake"),
-        (["--lake", "file://elsewhere/lake"], "names no lake"),
-        (["--lake", "s3://bucket/team#1"], "without `?`, `#`"),
-        (["--lake", "s3://bucket/team?a=b"], "without `?`, `#`"),
-        (["--lake", "s3://id:secret@bucket/team"], "without `?`, `#`"),
+        (["--lake", ""], "invalid lake location"),
+        (["--lake", "s3://"], "invalid lake location"),
+        (["--lake", "file://elsewhere/lake"], "invalid lake location"),
+        (["--lake", "s3://bucket/team#1"], "takes no `?`, `#`"),
+        (["--lake", "s3://bucket/team?a=b"], "takes no `?`, `#`"),
+        (
+            ["--lake", "s3://id:secret@bucket/team"],
+            "takes no `?`, `#`",
+        ),
         (
             ["--lake", "gs://id:secret@bucket/team"],
             "`gs://…@bucket/team`",
@@ -184,7 +187,7 @@ fn lake_is_found_by_path_and_by_url() {
     let within = format!("{}/executions", lake.path());
     let run = sim.run(&["sync", "--lake", &within]).expect(7);
     assert!(
-        run.stderr.contains("lies within the lake"),
+        run.stderr.contains("is inside another lake"),
         "{}",
         run.stderr
     );

@@ -24,14 +24,14 @@ const STEPS: [(&str, u32); 14] = [
     ("after-raw", 2),
     ("before-table", 4),
     ("after-table", 8),
-    ("after-date", 2),
-    ("after-unpend", 1),
+    ("after-partition", 2),
+    ("after-delete-pending", 1),
     ("before-record", 1),
     ("after-record", 1),
     ("before-dimension", 1),
     ("after-dimension", 1),
-    ("staged", 14),
-    ("renamed", 8),
+    ("after-stage", 14),
+    ("after-rename", 8),
 ];
 
 struct Rows {
@@ -130,7 +130,7 @@ fn a_later_run_killed_at_any_other_step_is_made_good_by_the_next() {
 fn a_first_run_killed_at_any_step_is_made_good_by_the_next() {
     let source = Source::start();
     let base = TempDir::new().unwrap();
-    let steps = ["staged", "renamed"]
+    let steps = ["after-stage", "after-rename"]
         .into_iter()
         .flat_map(|point| [1, 2, 3, 4, 5, 8, 11, 21, 24].map(|nth| format!("{point}:{nth}")));
     let dimensions = ["before-dimension:2", "after-dimension:1", "after-record:1"];

@@ -328,7 +328,7 @@ fn an_audit_tells_work_in_progress_foreign_files_and_damage_apart() {
     let bytes = fs::read(&cut).unwrap();
     fs::remove_file(&cut).unwrap();
     let ahead = verify(&lake).expect(0).json();
-    assert_eq!(kinds(&ahead), [("ahead".to_owned(), cut_inner.clone())]);
+    assert_eq!(kinds(&ahead), [("stale".to_owned(), cut_inner.clone())]);
 
     fs::write(&cut, &bytes).unwrap();
     let (missing, missing_inner) = path("stages", "part-0-of-1.parquet");
@@ -344,7 +344,7 @@ fn an_audit_tells_work_in_progress_foreign_files_and_damage_apart() {
     fs::copy(own, &foreign).unwrap();
     let audit = verify(&lake).expect(7).json();
     let expected = [
-        ("ahead", missing_inner),
+        ("stale", missing_inner),
         ("foreign", foreign_inner),
         ("damage", emptied_inner),
         ("damage", cut_inner),
@@ -420,7 +420,7 @@ fn an_audit_looks_at_the_dimensions() {
     assert_eq!(kinds(&audit), expected);
     fs::remove_file(place(&foreign)).unwrap();
     fs::remove_file(place(&scopes)).unwrap();
-    assert_eq!(kinds(&verify(&lake).expect(0).json()).len(), 1, "ahead");
+    assert_eq!(kinds(&verify(&lake).expect(0).json()).len(), 1, "stale");
     sim.sync(&lake, &[]).expect(3);
     assert_eq!(kinds(&verify(&lake).expect(0).json()), []);
 }

@@ -254,7 +254,7 @@ impl Rules {
                 .unwrap();
                 (
                     merged.replacement.is_some(),
-                    merged.kept.remove(&id(0)).unwrap().1,
+                    merged.executions.remove(&id(0)).unwrap().1,
                 )
             })
             .clone()

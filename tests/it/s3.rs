@@ -255,7 +255,8 @@ fn assert_same(s3: &S3, folder: &FsPath) {
 
 /// The story of a lake in a server: made, read again, read by two at once.
 fn keeps_a_lake(s3: &S3) {
-    let probed = runtime().block_on(Store::over(s3.objects(), "probe".into(), "s3").probe());
+    let probed =
+        runtime().block_on(Store::from_object_store(s3.objects(), "probe".into(), "s3").probe());
     probed.unwrap();
 
     let source = Source::start();
@@ -394,7 +395,7 @@ async fn a_store_that_ignores_conditions_is_refused() {
             creates,
             updates,
         };
-        let store = Store::over(Arc::new(careless), "lake".into(), "careless");
+        let store = Store::from_object_store(Arc::new(careless), "lake".into(), "careless");
         let refused = store.probe().await.unwrap_err();
         assert!(
             matches!(refused, ProbeError::Unconditional { .. }),

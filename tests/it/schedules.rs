@@ -16,15 +16,16 @@ use futures::TryStreamExt;
 use futures::future::poll_fn;
 use harness_lake::checkpoint::{Delta, State};
 use harness_lake::ids::{AccountId, PlanExecutionId, Scope};
-use harness_lake::lake::commit::Recovered;
 use harness_lake::lake::derive::{Refresh, Threads};
 use harness_lake::lake::layout::{self, Partition};
 use harness_lake::lake::log::Record;
+use harness_lake::lake::recover::Recovery;
 use harness_lake::lake::rows::RawObject;
 use harness_lake::lake::spool::Spool;
 use harness_lake::lake::store::Store;
-use harness_lake::lake::{Lake, LakeError};
+use harness_lake::lake::{Lake, LakeError, OpenOptions};
 use harness_lake::observation::{Observation, Version};
+use harness_lake::pii::PiiRequest;
 use harness_lake::schema::Table;
 use harness_lake::source::content_hash;
 use harness_lake::window::{Coverage, Window, from_ms};
@@ -156,14 +157,25 @@ fn scope() -> Scope {
     Scope::new("org", "project0")
 }
 
+async fn open(store: Store, now: Timestamp) -> Lake {
+    let options = OpenOptions {
+        account: &AccountId::new("account"),
+        now,
+        buckets: None,
+        pii: &PiiRequest::default(),
+        scratch: &std::env::temp_dir(),
+    };
+    Lake::open(store, &options).await.unwrap()
+}
+
 async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<(), LakeError> {
     let scratch = std::env::temp_dir();
     let lake = Lake::open_existing(store, &scratch).await?;
     let Job::Sync(spools) = job else {
         return replay(&lake).await;
     };
-    let Recovered { landed, lists } = lake.recover(clock, || true).await?.unwrap();
-    let mut recovered = landed.open_updates;
+    let Recovery { result, lists } = lake.recover(clock, || true).await?.unwrap();
+    let mut recovered = result.open_updates;
     let parts = spools.len();
     for (part, observations) in (0..).zip(spools) {
         let mut spool = Spool::new(&scratch);
@@ -229,7 +241,7 @@ type Running = Option<Pin<Box<dyn Future<Output = Result<(), LakeError>>>>>;
 
 impl Schedule {
     fn store(&self) -> Store {
-        Store::over(
+        Store::from_object_store(
             Arc::clone(&self.objects) as Arc<dyn ObjectStore>,
             "".into(),
             "memory",
@@ -246,7 +258,7 @@ impl Schedule {
                 gate: Arc::clone(&self.gate),
                 run,
             };
-            let store = Store::over(Arc::new(store), "".into(), "memory");
+            let store = Store::from_object_store(Arc::new(store), "".into(), "memory");
             runs.push(Some(Box::pin(work(first + run, job, store, clock))));
         }
         let mut harmed = [false; RUNS];
@@ -416,16 +428,13 @@ async fn try_seed(seed: u64, is_told: bool) {
     let mut dice = Dice(seed);
     let history = History::new(&mut dice);
     let objects = Arc::new(InMemory::new());
-    let store = Store::over(
+    let store = Store::from_object_store(
         Arc::clone(&objects) as Arc<dyn ObjectStore>,
         "".into(),
         "memory",
     );
-    let account = AccountId::new("account");
     let begin = from_ms(BEGIN);
-    Lake::open(store.clone(), &account, begin, None, &std::env::temp_dir())
-        .await
-        .unwrap();
+    open(store.clone(), begin).await;
     let mut jobs = Vec::new();
     for run in 0..2 + dice.below(2) {
         if run != 0 && dice.percent(50) {
@@ -586,15 +595,12 @@ async fn check_end(
     }
 
     let again = Arc::new(InMemory::new());
-    let store = Store::over(
+    let store = Store::from_object_store(
         Arc::clone(&again) as Arc<dyn ObjectStore>,
         "".into(),
         "again",
     );
-    let account = AccountId::new("account");
-    let lake = Lake::open(store, &account, from_ms(BEGIN), None, &std::env::temp_dir())
-        .await
-        .unwrap();
+    let lake = open(store, from_ms(BEGIN)).await;
     for (path, bytes) in below(objects, layout::RAW).await {
         again.put(&path.into(), bytes.into()).await.unwrap();
     }
@@ -611,7 +617,7 @@ async fn check_end(
         }
     }
 
-    let store = Store::over(
+    let store = Store::from_object_store(
         Arc::new(objects.fork()) as Arc<dyn ObjectStore>,
         "".into(),
         "memory",

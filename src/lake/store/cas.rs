@@ -1,47 +1,47 @@
-//! The one conditional put: compare-and-swap on an object, sure of its outcome.
+//! Conditional put: compare-and-swap on an object, with a certain outcome.
 //!
-//! An answer to a put can be lost after the put landed, and `object_store` repeats a put by itself,
-//! so "already exists" may be our own object and "conflict" may have left none. So after **any** error
-//! the object is read back: bodies carry a unique write id, and equal bytes are ours.
+//! The response to a put can be lost after the put took effect, and `object_store` retries puts.
+//! So "already exists" may mean our own object, and "conflict" may mean that nothing was written.
+//! After **any** error the object is read back: bodies carry a unique write id, so equal bytes are
+//! ours.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::{Error as ObjectError, PutMode, UpdateVersion};
+use object_store::{PutMode, UpdateVersion};
 
-use super::local::{Onto, Written};
 use super::{Store, StoreError, Tag, local};
 
-/// What must stand under the path when the put takes effect.
+/// The condition of a put.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// Nothing: the put creates.
+    /// The object does not exist: the put creates it.
     Absent,
-    /// This version: the put replaces it.
+    /// The object has this version: the put replaces it.
     Version(Tag),
 }
 
-/// How a put ended. Losing is a result, not an error.
+/// The result of a put. A lost race is a result, not an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PutOutcome {
-    /// The body stands there, in this version.
+    /// The body was written, in this version.
     Written(Tag),
-    /// Another run was faster; what it wrote stands there.
+    /// The condition did not hold: another run wrote first.
     Lost,
 }
 
-/// Times that a put is tried where the store answers with errors and nothing changed.
+/// Attempts at a put that fails without changing the object.
 const ATTEMPTS: u32 = 4;
 
 impl Store {
-    /// Puts `body` under `path` if `expected` stands there, and says for sure which of both it was.
+    /// Writes `body` to `path` if `expected` holds.
     ///
-    /// `body` must be unique among all bodies ever put there: it carries a write id.
+    /// `body` must be unique among all bodies ever written there: it carries a write id.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] where the store fails for good, or again and again. The put may then have
-    /// landed, or may land yet; whoever reads the object next will see.
+    /// [`StoreError`] for permanent errors, and after [`ATTEMPTS`] transient ones. The put may have
+    /// taken effect, or may still do so; the next read of the object shows it.
     pub async fn put(
         &self,
         path: &str,
@@ -51,29 +51,29 @@ impl Store {
         let mut attempt = 1;
         loop {
             let error = match self.put_once(path, body.clone(), expected).await {
-                Ok(landing) => return Ok(landing),
+                Ok(outcome) => return Ok(outcome),
                 Err(error) => error,
             };
             match self.read_back(path, &body, expected).await {
-                Ok(Some(landing)) => return Ok(landing),
-                Ok(None) | Err(_) if attempt < ATTEMPTS && error.may_pass() => {}
+                Ok(Some(outcome)) => return Ok(outcome),
+                Ok(None) | Err(_) if attempt < ATTEMPTS && error.is_transient() => {}
                 Ok(None) | Err(_) => return Err(error),
             }
-            // Read-back says that nothing changed: the same put again, after a while.
+            // Nothing changed, so the same put can be retried.
             tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
             attempt += 1;
         }
     }
 
-    /// `None` where what was expected still stands, so that the put did not take effect (yet).
+    /// Reads the outcome of a put from the object; `None` if the put did not take effect (yet).
     async fn read_back(
         &self,
         path: &str,
         body: &Bytes,
         expected: &Expected,
     ) -> Result<Option<PutOutcome>, StoreError> {
-        let there = self.get(path).await?;
-        Ok(match (there, expected) {
+        let current = self.get(path).await?;
+        Ok(match (current, expected) {
             (Some((bytes, tag)), _) if bytes == *body => Some(PutOutcome::Written(tag)),
             (Some((_, tag)), Expected::Version(expected)) if tag == *expected => None,
             (None, Expected::Absent) => None,
@@ -88,17 +88,9 @@ impl Store {
         expected: &Expected,
     ) -> Result<PutOutcome, StoreError> {
         if let Some(folder) = &self.folder {
-            let onto = match expected {
-                Expected::Absent => Onto::Nothing,
-                Expected::Version(tag) => Onto::Version(tag.clone()),
-            };
-            // On a disk the answer is certain.
-            return Ok(
-                match local::put(folder, path, body, onto, self.held.keep()).await? {
-                    Written::Done(tag) => PutOutcome::Written(tag),
-                    Written::Refused => PutOutcome::Lost,
-                },
-            );
+            // The outcome of a local write is certain.
+            let (expected, lock) = (expected.clone(), self.lock_handle.guard());
+            return local::put(folder, path, body, Some(expected), lock).await;
         }
         let mode = match expected {
             Expected::Absent => PutMode::Create,
@@ -108,26 +100,8 @@ impl Store {
             }),
         };
         match self.put_object(path, body, mode).await {
-            Ok(result) => Ok(PutOutcome::Written(self.tagged(path, result.e_tag)?)),
+            Ok(result) => Ok(PutOutcome::Written(self.require_tag(path, result.e_tag)?)),
             Err(source) => Err(self.failed("write", path, source)),
-        }
-    }
-}
-
-impl StoreError {
-    /// Whether the same request may succeed when it is sent again.
-    fn may_pass(&self) -> bool {
-        match self {
-            Self::Objects { source, .. } => !matches!(
-                source,
-                ObjectError::PermissionDenied { .. }
-                    | ObjectError::Unauthenticated { .. }
-                    | ObjectError::NotImplemented { .. }
-                    | ObjectError::NotSupported { .. }
-                    | ObjectError::InvalidPath { .. }
-                    | ObjectError::UnknownConfigurationKey { .. }
-            ),
-            _ => false,
         }
     }
 }
@@ -142,7 +116,7 @@ mod tests {
     use super::*;
 
     fn store() -> Store {
-        Store::over(
+        Store::from_object_store(
             Arc::new(InMemory::new()),
             object_store::path::Path::from("lake"),
             "memory",
@@ -150,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_put_lands_on_what_it_expects_and_loses_otherwise() {
+    async fn put_writes_only_if_the_condition_holds() {
         let store = store();
         let put = |body: &'static str, expected: Expected| {
             let store = store.clone();
@@ -162,30 +136,30 @@ mod tests {
             }
         };
         let PutOutcome::Written(first) = put("1", Expected::Absent).await else {
-            panic!("created")
+            panic!("the object did not exist")
         };
         assert_eq!(put("2", Expected::Absent).await, PutOutcome::Lost);
         let PutOutcome::Written(_) = put("3", Expected::Version(first.clone())).await else {
-            panic!("replaced")
+            panic!("the object had this version")
         };
         assert_eq!(put("4", Expected::Version(first)).await, PutOutcome::Lost);
         assert_eq!(store.get("a/b").await.unwrap().unwrap().0, "3");
     }
 
     #[tokio::test]
-    async fn a_put_that_finds_its_own_body_has_landed() {
+    async fn put_that_finds_its_own_body_succeeds() {
         let store = store();
         let body = Bytes::from_static(b"mine");
         store.overwrite("a/b", body.clone()).await.unwrap();
-        let landing = store.put("a/b", body, &Expected::Absent).await.unwrap();
+        let outcome = store.put("a/b", body, &Expected::Absent).await.unwrap();
         assert!(
-            matches!(landing, PutOutcome::Written(_)),
-            "an earlier try of the same put created it"
+            matches!(outcome, PutOutcome::Written(_)),
+            "an earlier attempt at the same put created it"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_never_answers_is_given_up() {
+    async fn requests_to_an_unresponsive_store_time_out() {
         let never = Duration::from_secs(1_000_000);
         let slow = ThrottleConfig {
             wait_put_per_call: never,
@@ -193,14 +167,15 @@ mod tests {
             ..ThrottleConfig::default()
         };
         let objects = Arc::new(ThrottledStore::new(InMemory::new(), slow));
-        let mut store = Store::over(objects, object_store::path::Path::from("lake"), "memory");
-        store.is_impatient = true;
-        let begun = tokio::time::Instant::now();
+        let mut store =
+            Store::from_object_store(objects, object_store::path::Path::from("lake"), "memory");
+        store.has_timeout = true;
+        let started = tokio::time::Instant::now();
         let body = Bytes::from(vec![0; 10 << 20]);
-        let refused = store.put("a/b", body, &Expected::Absent).await.unwrap_err();
-        let said = crate::causes::chain(&refused);
-        assert!(said.contains("no answer within 100 s"), "{said}");
+        let error = store.put("a/b", body, &Expected::Absent).await.unwrap_err();
+        let message = crate::causes::chain(&error);
+        assert!(message.contains("no response within 100 s"), "{message}");
         assert!(store.list("a").await.is_err());
-        assert!(begun.elapsed() < Duration::from_secs(600));
+        assert!(started.elapsed() < Duration::from_secs(600));
     }
 }

@@ -1,96 +1,88 @@
-//! Writing to a folder: staged outside of every glob, synced, renamed; and the lock of a lake.
+//! Writes to a local lake, and its lock. A write is staged, synced and renamed.
 //!
-//! `object_store` stages beside the data, does not update conditionally, and is used to read only.
+//! `object_store` stages files beside the data, where a glob finds them, and cannot replace them
+//! conditionally. So it only reads.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ulid::Ulid;
 
-use super::{StoreError, Tag, file_of, staging_of};
+use super::{Expected, PutOutcome, StoreError, Tag, layout};
 use crate::failpoint::hit;
-use crate::lake::layout;
+use crate::mutex;
 
-/// The lock of a local lake; released when dropped, or when the process dies. A put that is on its way
-/// keeps it: whoever waited for the put may be gone.
+/// Age from which a staged file is leftover of a killed run.
+const STAGED_AGE: Duration = Duration::from_secs(15 * 60);
+
+/// The lock of a local lake, released when dropped or when the process ends.
+///
+/// A put keeps it until the file is written, even if the caller of the put was cancelled.
 #[derive(Debug)]
 pub struct LockGuard(Option<Arc<File>>);
 
 impl LockGuard {
-    /// The lock of a lake that needs none: conditional puts are enough there.
+    /// The guard of a lake without a lock: conditional puts suffice there.
     pub(super) fn none() -> Self {
         Self(None)
     }
 }
 
-/// The lock that this process holds, as long as it does.
+/// A weak reference to the lock that this process holds.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Held(Arc<Mutex<Weak<File>>>);
+pub(super) struct LockHandle(Arc<Mutex<Weak<File>>>);
 
-impl Held {
+impl LockHandle {
     pub(super) fn set(&self, lock: &LockGuard) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
-            lock.0.as_ref().map(Arc::downgrade).unwrap_or_default();
+        *mutex::lock(&self.0) = lock.0.as_ref().map(Arc::downgrade).unwrap_or_default();
     }
 
-    pub(super) fn keep(&self) -> LockGuard {
-        LockGuard(
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .upgrade(),
-        )
+    /// Returns a further guard of the lock if this process holds it.
+    pub(super) fn guard(&self) -> LockGuard {
+        LockGuard(mutex::lock(&self.0).upgrade())
     }
 }
 
-/// What must stand under a path for a put to go ahead.
-#[derive(Clone, Debug)]
-pub(super) enum Onto {
-    /// Whatever stands there is replaced.
-    Anything,
-    /// Nothing may stand there.
-    Nothing,
-    /// This version must stand there.
-    Version(Tag),
-}
-
-/// What a put did.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Written {
-    /// The object stands there now, in this version.
-    Done(Tag),
-    /// Something else stood there; nothing was written.
-    Refused,
-}
-
-/// A path as it is from everywhere, without `..`: what is there of it may hold links, behind which `..` leads
-/// elsewhere than it seems to.
+/// Makes a path absolute and removes each `..`, after resolving the links before it: `..` after a
+/// link leads to the parent of the target.
 pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     if !path.components().any(|part| part == Component::ParentDir) {
         return Ok(path);
     }
-    let mut there = PathBuf::new();
+    let mut resolved = PathBuf::new();
     for part in path.components() {
         if part == Component::ParentDir {
-            there = fs::canonicalize(&there).unwrap_or(there);
-            there.pop();
+            resolved = fs::canonicalize(&resolved).unwrap_or(resolved);
+            resolved.pop();
         } else {
-            there.push(part);
+            resolved.push(part);
         }
     }
-    Ok(there)
+    Ok(resolved)
 }
 
-/// How often the lock is tried.
+/// Returns the absolute path of a file of a local lake.
+fn file_of(folder: &Path, path: &str) -> PathBuf {
+    path.split('/')
+        .fold(folder.to_path_buf(), |folder, part| folder.join(part))
+}
+
+/// Returns the folder where a local lake stages its objects.
+fn staging_of(folder: &Path) -> PathBuf {
+    file_of(folder, layout::STAGING)
+}
+
+/// Interval between attempts to take the lock.
 pub(super) const LOCK_POLL: Duration = Duration::from_millis(50);
 
-pub(super) async fn lock(folder: &Path, patience: Duration) -> Result<LockGuard, StoreError> {
+/// Takes the lock of a local lake, waiting at most `timeout`, and deletes leftover staged files.
+pub(super) async fn lock(folder: &Path, timeout: Duration) -> Result<LockGuard, StoreError> {
     let path = file_of(folder, layout::LOCK);
     let failed = |source| StoreError::File {
         action: "lock",
@@ -107,11 +99,11 @@ pub(super) async fn lock(folder: &Path, patience: Duration) -> Result<LockGuard,
     loop {
         match file.try_lock() {
             Ok(()) => break,
-            Err(TryLockError::WouldBlock) if started.elapsed() < patience => {
+            Err(TryLockError::WouldBlock) if started.elapsed() < timeout => {
                 tokio::time::sleep(LOCK_POLL).await;
             }
             Err(TryLockError::WouldBlock) => {
-                let seconds = patience.as_secs();
+                let seconds = timeout.as_secs();
                 return Err(StoreError::Locked {
                     path: path.display().to_string(),
                     seconds,
@@ -124,8 +116,8 @@ pub(super) async fn lock(folder: &Path, patience: Duration) -> Result<LockGuard,
     Ok(LockGuard(Some(Arc::new(file))))
 }
 
-/// Removes what dead runs left staged. Only under the lock, so no living run's file is among them,
-/// except for reports and lists, which are small and young.
+/// Deletes staged files that killed runs left. The caller holds the lock, so no other run stages
+/// files, except for reports and lists, which are younger than [`STAGED_AGE`].
 fn sweep(staging: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(staging) {
         Ok(entries) => entries,
@@ -138,36 +130,41 @@ fn sweep(staging: &Path) -> io::Result<()> {
             .metadata()
             .and_then(|meta| meta.modified())
             .map(|at| at.elapsed());
-        if matches!(age, Ok(Ok(age)) if age > Duration::from_secs(15 * 60)) {
+        if matches!(age, Ok(Ok(age)) if age > STAGED_AGE) {
             remove(&entry.path())?;
         }
     }
     Ok(())
 }
 
-/// Puts `body` under `path`: staged, synced, then renamed (or linked, where nothing may stand
-/// there), and the folder synced. Under [`Onto::Version`] `lock` is that of the lake.
+/// Writes `body` to `path` if `expected` holds; `None` writes unconditionally.
+///
+/// Stages and syncs the file, renames it (or links it, to create), and syncs the folder.
+/// [`Expected::Version`] needs the lock of the lake in `lock`.
 pub(super) async fn put(
     folder: &Path,
     path: &str,
     body: Bytes,
-    onto: Onto,
+    expected: Option<Expected>,
     lock: LockGuard,
-) -> Result<Written, StoreError> {
+) -> Result<PutOutcome, StoreError> {
     let target = file_of(folder, path);
     let staged = staging_of(folder).join(Ulid::generate().to_string());
-    let shown = target.display().to_string();
+    let name = target.display().to_string();
     let write = move || {
         let _lock = lock;
-        let outcome = stage(&staged, &body).and_then(|tag| publish(&staged, &target, &onto, tag));
-        if !matches!(outcome, Ok(Written::Done(_))) || matches!(onto, Onto::Nothing) {
+        let expected = expected.as_ref();
+        let outcome =
+            stage(&staged, &body).and_then(|tag| publish(&staged, &target, expected, tag));
+        let is_renamed = matches!(outcome, Ok(PutOutcome::Written(_)));
+        if !is_renamed || expected == Some(&Expected::Absent) {
             remove(&staged)?;
         }
         outcome
     };
     let failed = |source| StoreError::File {
         action: "write",
-        path: shown,
+        path: name,
         source,
     };
     match tokio::task::spawn_blocking(write).await {
@@ -184,34 +181,39 @@ fn stage(staged: &Path, body: &[u8]) -> io::Result<Tag> {
     Ok(tag_of(&file.metadata()?))
 }
 
-fn publish(staged: &Path, target: &Path, onto: &Onto, tag: Tag) -> io::Result<Written> {
-    hit("staged");
+fn publish(
+    staged: &Path,
+    target: &Path,
+    expected: Option<&Expected>,
+    tag: Tag,
+) -> io::Result<PutOutcome> {
+    hit("after-stage");
     make_parents(target)?;
-    match onto {
-        Onto::Anything => fs::rename(staged, target)?,
-        Onto::Nothing => match fs::hard_link(staged, target) {
+    match expected {
+        None => fs::rename(staged, target)?,
+        Some(Expected::Absent) => match fs::hard_link(staged, target) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Ok(Written::Refused);
+                return Ok(PutOutcome::Lost);
             }
             linked => linked?,
         },
-        Onto::Version(expected) => {
-            let there = match fs::metadata(target) {
+        Some(Expected::Version(expected)) => {
+            let current = match fs::metadata(target) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 meta => Some(tag_of(&meta?)),
             };
-            if there.as_ref() != Some(expected) {
-                return Ok(Written::Refused);
+            if current.as_ref() != Some(expected) {
+                return Ok(PutOutcome::Lost);
             }
             fs::rename(staged, target)?;
         }
     }
-    hit("renamed");
+    hit("after-rename");
     sync_folder(target)?;
-    Ok(Written::Done(tag))
+    Ok(PutOutcome::Written(tag))
 }
 
-/// The tag of a file, as `object_store` tells it of the files that it reads.
+/// Returns the tag of a file, in the format of `object_store`.
 fn tag_of(meta: &fs::Metadata) -> Tag {
     let modified = meta.modified().ok();
     let since = modified.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
@@ -219,7 +221,7 @@ fn tag_of(meta: &fs::Metadata) -> Tag {
     Tag(format!("\"{:x}-{micros:x}-{:x}\"", meta.ino(), meta.len()))
 }
 
-/// Makes the folders above `path`, and syncs each new one into the folder that holds it.
+/// Creates the parent folders of `path`, and syncs each new one into its parent.
 fn make_parents(path: &Path) -> io::Result<()> {
     let missing: Vec<PathBuf> = path
         .ancestors()
@@ -230,14 +232,14 @@ fn make_parents(path: &Path) -> io::Result<()> {
     for folder in missing.iter().rev() {
         match fs::create_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made?,
+            created => created?,
         }
         sync_folder(folder)?;
     }
     Ok(())
 }
 
-/// Makes the entry of `path` in its folder survive a loss of power.
+/// Syncs the folder of `path`, so that its entry survives a power failure.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) => File::open(folder)?.sync_all(),
@@ -264,35 +266,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_expected_version_is_replaced() {
+    async fn put_replaces_only_the_expected_version() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
-        let put = |text, onto| put(at, "a=1/b.parquet", body(text), onto, LockGuard::none());
-        let Written::Done(first) = put("1", Onto::Nothing).await.unwrap() else {
-            panic!("nothing stood there")
+        let put = async |text, expected| {
+            let path = "a=1/b.parquet";
+            let put = put(at, path, body(text), Some(expected), LockGuard::none());
+            put.await.unwrap()
         };
-        assert_eq!(put("2", Onto::Nothing).await.unwrap(), Written::Refused);
-        let onto = || Onto::Version(first.clone());
-        let Written::Done(second) = put("3", onto()).await.unwrap() else {
-            panic!("the first version stood there")
+        let PutOutcome::Written(first) = put("1", Expected::Absent).await else {
+            panic!("the file did not exist")
         };
-        assert_eq!(put("4", onto()).await.unwrap(), Written::Refused);
+        assert_eq!(put("2", Expected::Absent).await, PutOutcome::Lost);
+        let first = || Expected::Version(first.clone());
+        let PutOutcome::Written(second) = put("3", first()).await else {
+            panic!("the file had the first version")
+        };
+        assert_eq!(put("4", first()).await, PutOutcome::Lost);
         let store = Store::open(&at.display().to_string()).unwrap();
         let (bytes, tag) = store.get("a=1/b.parquet").await.unwrap().unwrap();
         assert_eq!(
             (bytes, tag),
             (body("3"), second),
-            "object_store tells the same tag"
+            "object_store computes the same tag"
         );
         assert_eq!(
             fs::read_dir(staging_of(at)).unwrap().count(),
             0,
-            "nothing stays staged"
+            "no staged file is left"
         );
     }
 
     #[test]
-    fn a_path_with_dots_leads_where_the_system_would_go() {
+    fn absolute_resolves_links_before_parent_folders() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().canonicalize().unwrap();
         fs::create_dir_all(at.join("a/b")).unwrap();
@@ -312,49 +318,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lock_is_waited_for_and_freed_by_its_drop() {
+    async fn lock_times_out_until_guard_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let held = lock(folder.path(), Duration::ZERO).await.unwrap();
+        let guard = lock(folder.path(), Duration::ZERO).await.unwrap();
         let refused = lock(folder.path(), Duration::from_millis(60))
             .await
             .unwrap_err();
         assert!(matches!(refused, StoreError::Locked { .. }), "{refused}");
-        drop(held);
+        drop(guard);
         lock(folder.path(), Duration::ZERO).await.unwrap();
     }
 
     #[tokio::test]
-    async fn a_put_on_its_way_keeps_the_lock() {
+    async fn running_put_keeps_the_lock() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().display().to_string()).unwrap();
         let lock = async || store.lock(Duration::ZERO).await;
-        let held = lock().await.unwrap();
-        let put = store.held.keep();
-        drop(held);
+        let guard = lock().await.unwrap();
+        let put = store.lock_handle.guard();
+        drop(guard);
         lock().await.unwrap_err();
         drop(put);
         drop(lock().await.unwrap());
-        drop(store.held.keep());
+        drop(store.lock_handle.guard());
         lock().await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_has_the_lock_before_the_one_that_gives_way() {
+    async fn yield_lock_lets_a_waiting_run_go_first() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().display().to_string()).unwrap();
-        let held = store.lock(Duration::ZERO).await.unwrap();
-        let patience = Duration::from_secs(60);
+        let guard = store.lock(Duration::ZERO).await.unwrap();
+        let timeout = Duration::from_secs(60);
         let order = RefCell::new(Vec::new());
-        let waits = async {
-            let _lock = lock(folder.path(), patience).await.unwrap();
-            order.borrow_mut().push("waits");
+        let waiting_run = async {
+            let _lock = lock(folder.path(), timeout).await.unwrap();
+            order.borrow_mut().push("waiting run");
         };
-        let gives_way = async {
+        let yielding_run = async {
             tokio::time::sleep(LOCK_POLL / 2).await;
-            let _lock = store.give_way(held, patience).await.unwrap();
-            order.borrow_mut().push("gives way");
+            let _lock = store.yield_lock(guard, timeout).await.unwrap();
+            order.borrow_mut().push("yielding run");
         };
-        tokio::join!(waits, gives_way);
-        assert_eq!(order.into_inner(), ["waits", "gives way"]);
+        tokio::join!(waiting_run, yielding_run);
+        assert_eq!(order.into_inner(), ["waiting run", "yielding run"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Finds out whether a store keeps the promise that everything rests on: conditional puts.
+//! Tests that a store honours conditional puts, on which the protocol of a run depends.
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -7,69 +7,67 @@ use ulid::Ulid;
 use super::{Expected, PutOutcome, Store, StoreError};
 use crate::lake::layout;
 
-/// A store that a lake cannot be kept in.
+/// A store that cannot hold a lake.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProbeError {
-    /// The store accepts a put whose condition does not hold: runs would overwrite each other.
-    #[error(
-        "`{store}` ignores conditional puts ({what}), so runs would overwrite each other's data"
-    )]
+    /// The store accepts a put whose condition does not hold, so runs would overwrite each other.
+    #[error("{store} does not support conditional writes: {what}")]
     Unconditional {
         /// The lake.
         store: String,
-        /// Which condition was ignored.
+        /// The violated condition.
         what: &'static str,
     },
     /// The store cannot be written or read.
-    #[error("write and read a probe")]
+    #[error("failed to test conditional writes")]
     Store(#[from] StoreError),
 }
 
-/// Creations that race for one name.
+/// Concurrent puts that create the same object.
 const RACERS: usize = 8;
 
 impl Store {
-    /// Writes, replaces, races and deletes probe objects below `_state/tmp`.
+    /// Creates, replaces and deletes a probe object below `_state/tmp`.
     ///
     /// # Errors
     ///
-    /// [`ProbeError::Unconditional`] for a store that ignores a condition, [`ProbeError::Store`]
-    /// for one that cannot be written or read.
+    /// [`ProbeError::Unconditional`] if the store ignores a condition, [`ProbeError::Store`] if it
+    /// cannot be written or read.
     pub async fn probe(&self) -> Result<(), ProbeError> {
-        let _lock = self.lock(super::super::LOCK_PATIENCE).await?;
+        let _lock = self.lock(crate::lake::LOCK_TIMEOUT).await?;
         let path = layout::probe(&Ulid::generate().to_string());
         let outcome = self.probe_at(&path).await;
-        // Also after a failure, whose own error is the one worth telling.
-        let swept = self.delete(&path).await;
-        outcome.and(swept.map_err(ProbeError::from))
+        // Deletes the probe after a failure, too, and reports the first error.
+        let deleted = self.delete(&path).await;
+        outcome.and(deleted.map_err(ProbeError::from))
     }
 
     async fn probe_at(&self, path: &str) -> Result<(), ProbeError> {
         let ignored = |what| ProbeError::Unconditional {
-            store: self.shown().to_owned(),
+            store: self.location().to_owned(),
             what,
         };
         let body = |n: usize| Bytes::from(format!("probe {n} {}", Ulid::generate()));
         let racers = (0..RACERS).map(|n| self.put(path, body(n), &Expected::Absent));
         let mut winners = Vec::new();
-        for landing in join_all(racers).await {
-            if let PutOutcome::Written(tag) = landing? {
+        for outcome in join_all(racers).await {
+            if let PutOutcome::Written(tag) = outcome? {
                 winners.push(tag);
             }
         }
         let [first] = winners.as_slice() else {
-            return Err(ignored("several creations of one object were accepted"));
+            return Err(ignored("it accepted several creations of one object"));
         };
         if self.put(path, body(RACERS), &Expected::Absent).await? != PutOutcome::Lost {
-            return Err(ignored("a creation over an existing object was accepted"));
+            return Err(ignored("it accepted the creation of an existing object"));
         }
         let expected = Expected::Version(first.clone());
         if self.put(path, body(RACERS + 1), &expected).await? == PutOutcome::Lost {
-            return Err(ignored("an update of the current version was refused"));
+            return Err(ignored("it refused an update of the current version"));
         }
         if self.put(path, body(RACERS + 2), &expected).await? != PutOutcome::Lost {
-            return Err(ignored("an update of an outdated version was accepted"));
+            return Err(ignored("it accepted an update of an outdated version"));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 use ulid::Ulid;
 
 use super::parquet::{FileError, FileKind};
-use super::store::{Found, Store, StoreError, Tag};
+use super::store::{ObjectInfo, Store, StoreError, Tag};
 use crate::schema::VERSION;
 
 /// The version of this program, as files carry it.
@@ -16,7 +16,7 @@ pub const WRITER: &str = env!("CARGO_PKG_VERSION");
 /// Bytes of an object's end that are read for its footer at first.
 const FOOTER_GUESS: u64 = 64 << 10;
 
-const TABLE: &str = "harness_lake.table";
+pub(super) const TABLE: &str = "harness_lake.table";
 const SCHEMA_VERSION: &str = "harness_lake.schema_version";
 const WRITER_VERSION: &str = "harness_lake.writer_version";
 const REVISION: &str = "harness_lake.revision";
@@ -24,7 +24,7 @@ const WRITE_ID: &str = "harness_lake.write_id";
 
 /// What a file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct FileMetadata {
     /// The table, as [`FileKind::name`] spells it.
     pub table: String,
     /// The version of its schema.
@@ -40,7 +40,7 @@ pub struct Stamp {
     pub rows: u64,
 }
 
-impl Stamp {
+impl FileMetadata {
     /// The stamp of an object that is to be written.
     pub(super) fn new(kind: FileKind, revision: u64) -> Self {
         Self {
@@ -74,10 +74,7 @@ impl Stamp {
     pub fn of(path: &str, bytes: &Bytes) -> Result<Self, FileError> {
         let metadata = ParquetMetaDataReader::new()
             .parse_and_finish(bytes)
-            .map_err(|source| FileError::Parquet {
-                path: path.to_owned(),
-                source,
-            })?;
+            .map_err(FileError::parquet::<ParquetError>(path))?;
         Self::from_metadata(path, &metadata)
     }
 
@@ -88,26 +85,17 @@ impl Stamp {
             let value = pairs
                 .filter(|pair| pair.key == key)
                 .find_map(|pair| pair.value.clone());
-            value.ok_or_else(|| FileError::Foreign {
-                path: path.to_owned(),
-                key,
-            })
+            value.ok_or_else(|| FileError::foreign(path, key))
         };
         let number = |key: &'static str| {
-            let foreign = |_| FileError::Foreign {
-                path: path.to_owned(),
-                key,
-            };
-            text(key)?.parse::<u64>().map_err(foreign)
+            let invalid = |_| FileError::foreign(path, key);
+            text(key)?.parse::<u64>().map_err(invalid)
         };
         let version = number(SCHEMA_VERSION)?;
-        let odd = |_| FileError::Foreign {
-            path: path.to_owned(),
-            key: SCHEMA_VERSION,
-        };
+        let invalid = |_| FileError::foreign(path, SCHEMA_VERSION);
         Ok(Self {
             table: text(TABLE)?,
-            schema_version: u32::try_from(version).map_err(odd)?,
+            schema_version: u32::try_from(version).map_err(invalid)?,
             writer_version: text(WRITER_VERSION)?,
             revision: number(REVISION)?,
             write_id: text(WRITE_ID)?,
@@ -122,27 +110,27 @@ impl Stamp {
 /// # Errors
 ///
 /// Those of the store.
-pub async fn stamp(
+pub async fn read_metadata(
     store: &Store,
     path: &str,
-) -> Result<Option<(Result<Stamp, FileError>, Tag)>, StoreError> {
+) -> Result<Option<(Result<FileMetadata, FileError>, Tag)>, StoreError> {
     loop {
         let Some(found) = store.head(path).await? else {
             return Ok(None);
         };
-        match stamp_of(store, path, &found).await {
+        match read_footer(store, path, &found).await {
             Ok(stamp) => return Ok(Some((Ok(stamp), found.tag))),
-            Err(StampError::File(error)) => return Ok(Some((Err(error), found.tag))),
+            Err(ReadError::File(error)) => return Ok(Some((Err(error), found.tag))),
             // Replaced between the two reads: look again.
-            Err(StampError::Store(StoreError::Changed { .. })) => {}
-            Err(StampError::Store(error)) => return Err(error),
+            Err(ReadError::Store(StoreError::Changed { .. })) => {}
+            Err(ReadError::Store(error)) => return Err(error),
         }
     }
 }
 
 /// A footer that cannot be had.
 #[derive(Debug, thiserror::Error)]
-enum StampError {
+enum ReadError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -151,11 +139,12 @@ enum StampError {
     File(#[from] FileError),
 }
 
-async fn stamp_of(store: &Store, path: &str, found: &Found) -> Result<Stamp, StampError> {
-    let failed = |source| FileError::Parquet {
-        path: path.to_owned(),
-        source,
-    };
+async fn read_footer(
+    store: &Store,
+    path: &str,
+    found: &ObjectInfo,
+) -> Result<FileMetadata, ReadError> {
+    let failed = FileError::parquet::<ParquetError>(path);
     if found.size == 0 {
         // A store refuses an empty range.
         return Err(failed(ParquetError::EOF("an empty file".to_owned())).into());
@@ -169,7 +158,7 @@ async fn stamp_of(store: &Store, path: &str, found: &Found) -> Result<Stamp, Sta
         match reader.try_parse_sized(&end, found.size) {
             Ok(()) => {
                 let metadata = reader.finish().map_err(failed)?;
-                return Ok(Stamp::from_metadata(path, &metadata)?);
+                return Ok(FileMetadata::from_metadata(path, &metadata)?);
             }
             Err(ParquetError::NeedMoreData(more)) if length < found.size => {
                 length = (more as u64).max(length + 1).min(found.size);
