@@ -1,6 +1,8 @@
-//! Points of the protocol at which the tests let the process die; nothing without `failpoints`.
+//! Points of the protocol at which tests abort the process. Without the feature `failpoints` they do
+//! nothing.
 
-/// Dies as by `kill -9` if `HARNESS_LAKE_FAILPOINT` is `name`, or `name:n` at the n-th time.
+/// Aborts the process, as `kill -9` does, if `HARNESS_LAKE_FAILPOINT` is `name`, or `name:n` at the n-th
+/// call.
 #[cfg(feature = "failpoints")]
 pub(crate) fn hit(name: &str) {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,12 +10,12 @@ pub(crate) fn hit(name: &str) {
     static HITS: AtomicU32 = AtomicU32::new(0);
     #[expect(
         clippy::disallowed_methods,
-        reason = "no setting: only the tests' build has it"
+        reason = "not a setting: only test builds have it"
     )]
-    let Ok(wanted) = std::env::var("HARNESS_LAKE_FAILPOINT") else {
+    let Ok(variable) = std::env::var("HARNESS_LAKE_FAILPOINT") else {
         return;
     };
-    let (point, nth) = wanted.split_once(':').unwrap_or((&wanted, "1"));
+    let (point, nth) = variable.split_once(':').unwrap_or((&variable, "1"));
     if point == name && Ok(HITS.fetch_add(1, Ordering::SeqCst) + 1) == nth.parse() {
         std::process::abort();
     }

@@ -1,7 +1,7 @@
-//! Tables from raw objects: step 4 of the protocol in `ARCHITECTURE.md`.
+//! Derives tables from raw objects: step 4 of the protocol in `ARCHITECTURE.md`.
 //!
-//! A table's object carries the raw revision that it was derived from, and is replaced only by one
-//! of a higher revision; so at rest a table is a function of its raw object, whoever wrote it.
+//! A table object carries the raw revision that it was derived from. Only an object of a higher
+//! revision replaces it. So once all runs have ended, a table depends on its raw object alone.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -36,52 +36,53 @@ pub struct WrittenFile {
     pub bytes: u64,
 }
 
-/// Which tables are derived again.
+/// The tables to derive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refresh {
-    /// Those that are missing, or behind the raw object.
+    /// Missing tables, and tables older than the raw object.
     Stale,
-    /// Also those that another version of this program wrote (`replay`).
+    /// Also tables that another version of this program wrote (`replay`).
     Outdated,
-    /// All (`replay --all`).
+    /// All tables (`replay --all`).
     All,
 }
 
-/// How many threads derive a partition.
+/// The number of threads that derive a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
-    /// One, where other partitions are derived at the same time: threads that hand over batches wait for
-    /// each other, and for memory.
+    /// One thread, for when other partitions are derived at the same time. Threads that exchange
+    /// batches wait for each other, and for memory.
     One,
-    /// One decodes and one encodes.
+    /// One thread decodes and one encodes.
     Two,
 }
 
-/// What deriving a partition came to.
+/// The result of deriving a partition.
 #[derive(Clone, Debug, Default)]
 pub struct Derived {
-    /// The objects that were replaced.
+    /// The replaced objects.
     pub files: Vec<WrittenFile>,
-    /// What was surprising in the summaries of the partition, where they were decoded.
+    /// Unexpected fields and values of the decoded summaries.
     pub drift: Drift,
 }
 
-/// A table's object that is to be replaced.
+/// A table object to replace.
 #[derive(Clone, Debug)]
 struct Target {
     table: Table,
-    /// The version that is to be replaced; `None` where there is none. Its stamp is `None` where it
-    /// is damaged.
-    there: Option<(Option<FileMetadata>, Tag)>,
+    /// The current object, if there is one. The metadata of a damaged object is `None`.
+    current: Option<(Option<FileMetadata>, Tag)>,
 }
 
 impl Lake {
-    /// Brings the tables of a partition up to `raw`, children first and `executions` last, so that a
-    /// current `executions` object vouches for the others. No more partitions at once than there are cores.
+    /// Derives the tables of a partition from `raw`.
+    ///
+    /// Writes `executions` last: if it is current, so are the other tables. At most one partition
+    /// per core is encoded at a time.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Contended`] where other runs kept replacing the same objects.
+    /// [`LakeError::Contended`] if other runs kept replacing the same objects.
     pub async fn derive(
         &self,
         partition: Partition,
@@ -108,22 +109,22 @@ impl Lake {
             }
         }
         Err(LakeError::Contended {
-            what: format!("tables of {}", partition.date),
+            what: format!("the tables of {}", partition.date),
         })
     }
 
-    /// The tables of the partition that are to be replaced, in the order of writing.
+    /// Returns the tables of the partition to replace, in the order of writing.
     async fn targets(
         &self,
         partition: Partition,
         raw: &RawObject,
         refresh: Refresh,
     ) -> Result<Vec<Target>, LakeError> {
-        let is_due = |stamp: &FileMetadata| {
-            stamp.revision < raw.revision
+        let is_due = |table: &FileMetadata| {
+            table.revision < raw.revision
                 || match refresh {
                     Refresh::Stale => false,
-                    Refresh::Outdated => stamp.writer_version != WRITER,
+                    Refresh::Outdated => table.writer_version != WRITER,
                     Refresh::All => true,
                 }
         };
@@ -134,7 +135,7 @@ impl Lake {
                 && self.raw_has_fewer_rows(partition, last).await?
             {
                 tracing::warn!(
-                    "the raw object of {} holds less executions than the tables, which are left: {}",
+                    "skipped the tables of {}: the raw partition has fewer executions; to repair it, run: {}",
                     partition.date,
                     run_backfill(partition.date)
                 );
@@ -146,30 +147,31 @@ impl Lake {
         }
         let mut targets = Vec::new();
         for table in Table::PARTITIONED {
-            let there = match table {
+            let current = match table {
                 Table::Executions => last.take(),
                 _ => read_metadata(&self.store, &partition.table(table)).await?,
             };
-            if let Some((Ok(stamp), _)) = &there {
-                let is_left = if raw.revision < stamp.revision {
-                    // A newer raw revision than ours is the business of whoever wrote it, if anyone did.
+            if let Some((Ok(metadata), _)) = &current {
+                let is_skipped = if metadata.revision > raw.revision {
+                    // Another run merged after us and derives this table, unless the raw object was
+                    // restored from a backup.
                     refresh == Refresh::Stale
-                        || !self.is_newer_than_raw(partition, stamp.revision).await?
+                        || !self.is_newer_than_raw(partition, metadata.revision).await?
                 } else {
-                    !is_due(stamp)
+                    !is_due(metadata)
                 };
-                if is_left {
+                if is_skipped {
                     continue;
                 }
             }
-            let there = there.map(|(stamp, tag)| (stamp.ok(), tag));
-            targets.push(Target { table, there });
+            let current = current.map(|(metadata, tag)| (metadata.ok(), tag));
+            targets.push(Target { table, current });
         }
         Ok(targets)
     }
 
-    /// Whether the raw object, as it stands now, has less executions than the table that was derived from it. It
-    /// never loses one, so it was lost itself, and the table may be the last copy of some.
+    /// Returns true if the current raw object has fewer executions than the table derived from it. A
+    /// merge never removes one, so the raw object was lost. The table may hold the only copy of some.
     pub(super) async fn raw_has_fewer_rows(
         &self,
         partition: Partition,
@@ -179,8 +181,8 @@ impl Lake {
             .await
     }
 
-    /// The highest revision that one of some tables of the partition is of; 0 where there is none. Tables whose raw
-    /// object was lost or put back must be behind the next one.
+    /// Returns the highest raw revision that any of `tables` was derived from, or 0. The next raw
+    /// object must exceed it, or the tables of a lost or restored raw object would not follow.
     pub(super) async fn derived_revision(
         &self,
         partition: Partition,
@@ -188,17 +190,17 @@ impl Lake {
     ) -> Result<u64, LakeError> {
         let mut highest = 0;
         for table in tables.iter().copied() {
-            if let Some((Ok(stamp), _)) =
+            if let Some((Ok(metadata), _)) =
                 read_metadata(&self.store, &partition.table(table)).await?
             {
-                highest = highest.max(stamp.revision);
+                highest = highest.max(metadata.revision);
             }
         }
         Ok(highest)
     }
 
-    /// Whether a table of `revision` is ahead of its raw object, as it stands now: since raw comes first, one of
-    /// them was put back from a backup.
+    /// Returns true if a table of `revision` is newer than the current raw object. Raw objects are
+    /// written first, so one of them was restored from a backup.
     pub(super) async fn is_newer_than_raw(
         &self,
         partition: Partition,
@@ -207,14 +209,14 @@ impl Lake {
         self.raw_is(partition, |raw| raw.revision < revision).await
     }
 
-    /// Whether the raw object, as it stands now, can be read and is so.
+    /// Returns true if the current raw object is readable and matches a condition.
     async fn raw_is(
         &self,
         partition: Partition,
-        so: impl FnOnce(&FileMetadata) -> bool,
+        condition: impl FnOnce(&FileMetadata) -> bool,
     ) -> Result<bool, LakeError> {
         let raw = read_metadata(&self.store, &partition.raw()).await?;
-        Ok(raw.is_some_and(|(raw, _)| raw.is_ok_and(|raw| so(&raw))))
+        Ok(raw.is_some_and(|(raw, _)| raw.is_ok_and(|raw| condition(&raw))))
     }
 
     async fn encode(
@@ -227,11 +229,11 @@ impl Lake {
         let tables: Vec<Table> = targets.iter().map(|target| target.table).collect();
         let (account, scratch) = (self.account().clone(), self.scratch.clone());
         // The semaphore is never closed.
-        let _turn = self.encode_slots.acquire().await;
+        let _slot = self.encode_slots.acquire().await;
         blocking(move || encode(&account, partition, &raw, &tables, threads, &scratch)).await
     }
 
-    /// Puts the bodies in order. False where another run was faster with one of them.
+    /// Writes the bodies in order. Returns false if another run replaced one of the objects first.
     async fn replace(
         &self,
         partition: Partition,
@@ -245,10 +247,10 @@ impl Lake {
             let rows = encoded.rows();
             let body = blocking(|| Ok(encoded.into_bytes()?)).await?;
             super::check_size(&path, body.len())?;
-            if refresh != Refresh::Stale && self.holds_the_same(&path, &target, &body).await? {
+            if refresh != Refresh::Stale && self.is_unchanged(&path, &target, &body).await? {
                 continue;
             }
-            let expected = match target.there {
+            let expected = match target.current {
                 Some((_, tag)) => Expected::Version(tag),
                 None => Expected::Absent,
             };
@@ -269,29 +271,29 @@ impl Lake {
         Ok(true)
     }
 
-    /// Whether the object that stands there has the rows of `body`, and its revision and writer.
-    async fn holds_the_same(
+    /// Returns true if the current object has the rows, the revision and the writer of `body`.
+    async fn is_unchanged(
         &self,
         path: &str,
         target: &Target,
         body: &Bytes,
     ) -> Result<bool, LakeError> {
-        let Some((Some(there), _)) = &target.there else {
+        let Some((Some(current), _)) = &target.current else {
             return Ok(false);
         };
         let new = FileMetadata::of(path, body)?;
-        let comparable = |stamp: &FileMetadata| FileMetadata {
+        let comparable = |metadata: &FileMetadata| FileMetadata {
             write_id: String::new(),
-            ..stamp.clone()
+            ..metadata.clone()
         };
-        if comparable(there) != comparable(&new) {
+        if comparable(current) != comparable(&new) {
             return Ok(false);
         }
         let Some((bytes, _)) = self.store.get(path).await? else {
             return Ok(false);
         };
-        // Encoding is a function of the rows: files of one writer that hold the same are the same bytes.
-        if equal_except_write_id((&bytes, &there.write_id), (body, &new.write_id)) {
+        // Encoding is deterministic, so equal rows of one writer usually give equal bytes.
+        if equal_except_write_id((&bytes, &current.write_id), (body, &new.write_id)) {
             return Ok(true);
         }
         let (path, body) = (path.to_owned(), body.clone());
@@ -299,11 +301,11 @@ impl Lake {
     }
 }
 
-/// Encodes `tables` of one partition in one pass over its raw object, which is decoded once.
+/// Encodes `tables` of one partition in a single pass over its raw object.
 ///
 /// # Shape
 ///
-/// One file for each of `tables`, in their order, of the current schema.
+/// One file per table, in the order of `tables`, with the current schema.
 fn encode(
     account: &AccountId,
     partition: Partition,
@@ -330,15 +332,15 @@ fn encode(
     let drift = match threads {
         Threads::One => decode(account, partition, raw, write)?,
         Threads::Two => thread::scope(|scope| {
-            // Without room for a batch that waits: one is decoded and one encoded, which is memory enough.
-            let (decoded, taken) = mpsc::sync_channel::<Batches>(0);
-            let encoding = scope.spawn(move || taken.into_iter().try_for_each(&mut write));
+            // Capacity 0 bounds memory: one batch is decoded while one is encoded.
+            let (sender, receiver) = mpsc::sync_channel::<Batches>(0);
+            let encoding = scope.spawn(move || receiver.into_iter().try_for_each(&mut write));
             let drift = decode(account, partition, raw, |batches| {
-                // Nobody takes what is decoded where encoding has failed, which tells it.
-                drop(decoded.send(batches));
+                // Sending fails only after encoding has failed, and that error is returned below.
+                drop(sender.send(batches));
                 Ok(())
             });
-            drop(decoded);
+            drop(sender);
             let encoded = encoding.join();
             encoded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             drift
@@ -348,7 +350,7 @@ fn encode(
     Ok((files.collect::<Result<_, _>>()?, drift))
 }
 
-/// Decodes a raw object, and gives `each` the rows of every table a batch at a time.
+/// Decodes a raw object, and passes the rows of every table to `each` in batches.
 fn decode(
     account: &AccountId,
     partition: Partition,
@@ -358,7 +360,7 @@ fn decode(
     let mut rows = ExecutionTables::new(account);
     each_row(&partition.raw(), raw, |row, _| {
         rows.push(row);
-        if BATCH_ROWS <= rows.rows() || BATCH_BYTES <= rows.bytes() {
+        if rows.rows() >= BATCH_ROWS || rows.bytes() >= BATCH_BYTES {
             each(rows.finish())?;
         }
         Ok(())
@@ -367,7 +369,7 @@ fn decode(
     Ok(rows.take_drift())
 }
 
-/// A table's object as the raw object gives it.
+/// A table object derived from a raw object.
 pub(super) struct Expectation {
     /// The table.
     pub(super) table: Table,
@@ -375,7 +377,7 @@ pub(super) struct Expectation {
     pub(super) body: Bytes,
 }
 
-/// All tables of a partition as its raw object gives them.
+/// Derives all tables of a partition from its raw object.
 pub(super) fn expectation(
     account: &AccountId,
     partition: Partition,

@@ -1,4 +1,4 @@
-//! `orgs`, `projects` and `scopes`: a function of the checkpoint, as the other tables are of raw.
+//! Derives `orgs`, `projects` and `scopes` from the checkpoint.
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
@@ -16,12 +16,12 @@ use crate::schema::Table;
 use crate::tables::{OrgRow, ProjectRow, ScopeRow, orgs, projects, scopes};
 
 impl Lake {
-    /// Brings the dimensions up to a checkpoint record; `orgs` and `projects` only where a listing
-    /// changed them.
+    /// Derives the dimensions from a checkpoint record. Replaces `orgs` and `projects` only if the
+    /// listing has changed.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Contended`] where other runs kept replacing the same object.
+    /// [`LakeError::Contended`] if other runs kept replacing the same object.
     pub async fn derive_dimensions(&self, record: &Record) -> Result<Vec<WrittenFile>, LakeError> {
         let mut files = Vec::new();
         for table in Table::DIMENSIONS {
@@ -39,20 +39,20 @@ impl Lake {
         let revision = record.dimension_revision(table);
         for attempt in 0..super::ATTEMPTS {
             back_off(attempt).await;
-            let there = read_metadata(&self.store, &path).await?;
+            let current = read_metadata(&self.store, &path).await?;
             if let Some((
                 Ok(FileMetadata {
-                    revision: there, ..
+                    revision: derived, ..
                 }),
                 _,
-            )) = there
-                && revision <= there
-                && (revision == there || there <= self.newest_dimension_revision(table).await?)
+            )) = current
+                && derived >= revision
+                && (derived == revision || derived <= self.newest_dimension_revision(table).await?)
             {
                 return Ok(None);
             }
             let (body, count) = self.encode_dimension(table, record)?;
-            let expected = there.map_or(Expected::Absent, |(_, tag)| Expected::Version(tag));
+            let expected = current.map_or(Expected::Absent, |(_, tag)| Expected::Version(tag));
             let bytes = body.len() as u64;
             hit("before-dimension");
             if let PutOutcome::Written(_) = self.store.put(&path, body, &expected).await? {
@@ -67,7 +67,8 @@ impl Lake {
         Err(LakeError::Contended { what: path })
     }
 
-    /// Where a lost checkpoint began anew, a dimension may be of a record that is no more.
+    /// Returns the revision of a dimension in the newest record. After the checkpoint was lost, a
+    /// dimension can have a higher revision than any record.
     pub(super) async fn newest_dimension_revision(&self, table: Table) -> Result<u64, LakeError> {
         Ok(Record::newest(&self.store).await?.dimension_revision(table))
     }
@@ -97,7 +98,7 @@ impl Lake {
         }
     }
 
-    /// The file of a dimension as a record gives it, and its rows.
+    /// Encodes a dimension from a record. Returns the file and its number of rows.
     pub(super) fn encode_dimension(
         &self,
         table: Table,
@@ -113,8 +114,8 @@ impl Lake {
     }
 }
 
-/// One row for each scope that a run ever read or failed to read.
-pub fn scope_rows(state: &State) -> Vec<ScopeRow> {
+/// Returns one row per scope that any run has read or failed to read.
+fn scope_rows(state: &State) -> Vec<ScopeRow> {
     let open = state.open_counts();
     let row = |(scope, known): (&Scope, &ScopeState)| {
         let open = open.get(scope).copied().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Which executions a lake holds, without their summaries.
+//! Index of the executions of a lake, without their summaries.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,7 +12,7 @@ use super::{Lake, LakeError, blocking};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::window::Window;
 
-/// Which executions a lake holds: a few bytes of each.
+/// The executions of a lake, with a few bytes per execution.
 #[derive(Debug, Default)]
 pub struct Inventory {
     /// XXH3-128 of each id.
@@ -22,8 +22,8 @@ pub struct Inventory {
 }
 
 impl Lake {
-    /// Takes stock of the raw partitions of some dates. One that cannot be read counts as empty:
-    /// [`Lake::verify`] tells of it.
+    /// Indexes the raw partitions of some dates. Damaged partitions count as empty:
+    /// [`Lake::verify`] reports them.
     ///
     /// # Errors
     ///
@@ -52,14 +52,14 @@ impl Lake {
 }
 
 impl Inventory {
-    /// Executions of a scope that started within a window.
+    /// Returns the number of executions of a scope that started within a window.
     pub fn count(&self, scope: &Scope, window: Window) -> u64 {
         let starts = self.starts.get(scope).map_or(&[][..], Vec::as_slice);
         let before = |end: Timestamp| starts.partition_point(|start| *start < end);
         (before(window.to()) - before(window.from())) as u64
     }
 
-    /// Whether an execution is there, in whatever scope.
+    /// Returns true if the lake has the execution, in any scope.
     pub fn contains(&self, id: &PlanExecutionId) -> bool {
         self.ids.contains(&hash(id.as_str()))
     }
@@ -82,7 +82,7 @@ fn rows_of(
     Ok(found)
 }
 
-/// What stands for an execution where millions are told apart.
+/// Returns the hash that stands for an execution id in memory.
 pub(super) fn hash(id: &str) -> u128 {
     xxhash_rust::xxh3::xxh3_128(id.as_bytes())
 }
@@ -93,7 +93,7 @@ mod tests {
     use crate::window::from_ms;
 
     #[test]
-    fn a_window_counts_what_starts_inside() {
+    fn count_includes_starts_within_the_window() {
         let scope = Scope::new("org", "project");
         let starts = [0, 10, 10, 20].map(from_ms).to_vec();
         let inventory = Inventory {

@@ -1,4 +1,4 @@
-//! Every path of a lake. No path is made anywhere else. Pure.
+//! Every path of a lake. No other module builds paths. Pure.
 //!
 //! ```text
 //! executions/v1/start_date=2026-11-24/part-0-of-1.parquet   a table of a date
@@ -18,28 +18,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::{Table, VERSION};
 
-/// The identity of the lake: its account, what it does with personal data, its buckets.
+/// The identity of the lake: its account, its handling of personal data, its buckets.
 pub const LAKE: &str = "_state/lake.json";
 
 /// The folder of the checkpoint's records.
 pub const CHECKPOINTS: &str = "_state/checkpoints";
 
-/// The folder of the lists of partitions that are being merged.
+/// The folder of the pending lists: partitions that runs are merging.
 pub const PENDING: &str = "_state/pending";
 
-/// The folder where a local lake stages its objects: outside of every glob over a table.
+/// The folder where a local lake stages its files. No glob over a table matches it.
 pub const STAGING: &str = "_state/tmp";
 
 /// The lock file of a local lake.
 pub const LOCK: &str = "_state/lock";
 
-/// What says that a folder was made by `demo`, and may be made anew.
+/// The file that marks a lake of `demo`, which `demo` may replace.
 pub const DEMO: &str = "_state/demo";
 
 /// The folder of the run reports.
 pub const RUNS: &str = "_runs";
 
-/// Statements that open every table and view of a local lake.
+/// SQL statements that open every table and view of a local lake.
 pub const VIEWS: &str = "_views/duckdb.sql";
 
 /// The folder of the raw partitions.
@@ -57,17 +57,17 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// The bucket's raw object.
+    /// Returns the path of the raw object.
     pub fn raw(self) -> String {
         format!("{RAW}/{self}")
     }
 
-    /// The bucket's object of a partitioned table.
+    /// Returns the path of the object of a table.
     pub fn table(self, table: Table) -> String {
         format!("{}/{self}", table_folder(table))
     }
 
-    /// The partition that a path below a table's or the raw folder names.
+    /// Parses a path relative to the folder of a table or of the raw partitions.
     pub fn parse(path: &str) -> Option<Self> {
         let (date, name) = path.strip_prefix("start_date=")?.split_once('/')?;
         let (bucket, buckets) = name
@@ -93,22 +93,22 @@ impl fmt::Display for Partition {
     }
 }
 
-/// The folder of a table's objects in the version that this program writes.
+/// Returns the folder of a table, in the current schema version.
 pub fn table_folder(table: Table) -> String {
     format!("{}/v{VERSION}", table.name())
 }
 
-/// The one object of a dimension.
+/// Returns the path of a dimension.
 pub fn dimension(table: Table) -> String {
     format!("{}/part-0-of-1.parquet", table_folder(table))
 }
 
-/// The checkpoint record of a number.
+/// Returns the path of a checkpoint record.
 pub fn checkpoint(number: u64) -> String {
     format!("{CHECKPOINTS}/{number:020}.json.zst")
 }
 
-/// The number of a checkpoint record, from its path.
+/// Returns the number of a checkpoint record from its path.
 pub fn checkpoint_number(path: &str) -> Option<u64> {
     let digits = path
         .strip_prefix(CHECKPOINTS)?
@@ -117,27 +117,27 @@ pub fn checkpoint_number(path: &str) -> Option<u64> {
     (digits.len() == 20).then(|| digits.parse().ok())?
 }
 
-/// An object that a probe of the store may write.
+/// Returns the path of an object that a probe of the store writes.
 pub fn probe(id: &str) -> String {
     format!("{STAGING}/probe-{id}")
 }
 
-/// The list of partitions that a run is about to merge; `part` counts the spools of the run.
-pub fn pending(run_id: &str, part: u32) -> String {
-    format!("{}{part}.json", pending_prefix(run_id))
+/// Returns the path of a pending list. `flush` numbers the spools of the run.
+pub fn pending(run_id: &str, flush: u32) -> String {
+    format!("{}{flush}.json", pending_prefix(run_id))
 }
 
-/// With what the paths of a run's lists of partitions begin.
+/// Returns the common prefix of the pending lists of a run.
 pub fn pending_prefix(run_id: &str) -> String {
     format!("{PENDING}/{run_id}-")
 }
 
-/// The report of a run.
+/// Returns the path of the report of a run.
 pub fn run_report(run_id: &str) -> String {
     format!("{RUNS}/{run_id}.json")
 }
 
-/// The UTC date of an instant: the partition key.
+/// Returns the UTC date of an instant: the partition key.
 pub fn date_of(at: Timestamp) -> Date {
     at.to_zoned_datetime(TimeZone::UTC).date()
 }
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_partition_survives_its_path() {
+    fn partition_parses_its_own_path() {
         let partition = Partition {
             date: "2026-11-24".parse().unwrap(),
             bucket: 1,

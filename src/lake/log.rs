@@ -1,4 +1,5 @@
-//! The checkpoint's records: full states under rising numbers, each created once and never replaced.
+//! Checkpoint records: complete states with increasing numbers. A record is created once and never
+//! replaced.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -14,14 +15,14 @@ use crate::schema::Table;
 /// One committed state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its number; 0 stands for a lake without any record.
+    /// Its number; 0 for a lake without records.
     #[serde(skip)]
     pub number: u64,
     /// The run that wrote it.
     pub run_id: String,
     /// Unique to this put.
     pub write_id: String,
-    /// When it was written, by the clock of the source.
+    /// The time of the write, by the clock of the source.
     pub written_at: Timestamp,
     /// The number of the record in which the listing of organizations and projects last changed.
     pub listing_revision: u64,
@@ -29,41 +30,41 @@ pub struct Record {
     pub state: State,
 }
 
-/// A checkpoint that cannot be read or written.
+/// A failure to read or write the checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The store failed.
-    #[error("use the checkpoint")]
+    #[error(transparent)]
     Store(#[from] StoreError),
-    /// A record is damaged, or of a newer version of this program.
-    #[error("decode `{path}`: {reason}")]
+    /// A record is damaged, or was written by a newer version of this program.
+    #[error("failed to decode {path}: {reason}")]
     Damaged {
         /// The record.
         path: String,
-        /// What is wrong with it.
+        /// The cause.
         reason: String,
     },
-    /// Other runs kept taking the next number.
-    #[error("other runs committed {attempts} times before this one could")]
+    /// Other runs took the next number in every attempt.
+    #[error("failed to commit the checkpoint: other runs committed first in {attempts} attempts")]
     Contended {
         /// Attempts made.
         attempts: u32,
     },
 }
 
-/// Attempts to take the next number: each failed one means that another run got through.
+/// Attempts to take the next number. Each failed attempt means that another run committed.
 const ATTEMPTS: u32 = 32;
 
-/// As many of the newest records stay, however old.
-const KEPT: usize = 100;
+/// Number of newest records that are kept.
+const MIN_RECORDS: usize = 100;
 
-/// Records that are younger than these days stay, however many.
-const KEPT_DAYS: i64 = 7;
+/// Age in days up to which all records are kept.
+const MIN_DAYS: i64 = 7;
 
 impl Record {
-    /// The number of the record that a dimension follows from: `orgs` and `projects` from the last one in which
-    /// a listing changed.
+    /// Returns the revision of a dimension derived from this record. For `orgs` and `projects` it is
+    /// the number of the last record in which the listing changed.
     pub fn dimension_revision(&self, dimension: Table) -> u64 {
         match dimension {
             Table::Scopes => self.number,
@@ -71,7 +72,7 @@ impl Record {
         }
     }
 
-    /// The newest record; the empty state under number 0 where there is none.
+    /// Returns the newest record. A lake without records has the empty state and number 0.
     ///
     /// # Errors
     ///
@@ -79,16 +80,16 @@ impl Record {
     pub async fn newest(store: &Store) -> Result<Self, CheckpointError> {
         loop {
             let Some((number, path)) = newest_of(&store.list(layout::CHECKPOINTS).await?) else {
-                return Ok(Self::none());
+                return Ok(Self::empty());
             };
-            // None: pruned between the listing and the reading, so a newer one is there.
+            // A record pruned between the listing and the read has a newer successor.
             if let Some((bytes, _)) = store.get(&path).await? {
                 return Self::decode(&bytes, number, &path);
             }
         }
     }
 
-    /// Adds `delta` to the newest state and commits the sum under the next number.
+    /// Applies `delta` to the newest state and commits the result under the next number.
     ///
     /// # Errors
     ///
@@ -103,8 +104,8 @@ impl Record {
             back_off(attempt).await;
             let next = Self::newest(store).await?.next(run_id, now, delta);
             let path = layout::checkpoint(next.number);
-            // A number is taken once, so whoever takes one has read the record before it: what
-            // has landed stays in the sum of all later records, also where a listing lags.
+            // Each number is taken once, so its writer has read the previous record. So a committed
+            // delta stays in all later records, even if a listing lags.
             hit("before-record");
             match store.put(&path, next.encode()?, &Expected::Absent).await? {
                 PutOutcome::Written(_) => {
@@ -117,7 +118,7 @@ impl Record {
         Err(CheckpointError::Contended { attempts: ATTEMPTS })
     }
 
-    /// Deletes old records: the last hundred stay, and those of seven days.
+    /// Deletes old records. Keeps the last hundred, and those of the last seven days.
     ///
     /// # Errors
     ///
@@ -125,8 +126,8 @@ impl Record {
     pub async fn prune(store: &Store, now: Timestamp) -> Result<(), CheckpointError> {
         let mut records = store.list(layout::CHECKPOINTS).await?;
         records.sort_by(|a, b| b.path.cmp(&a.path));
-        let oldest = now.as_millisecond() - KEPT_DAYS * 86_400_000;
-        for record in records.iter().skip(KEPT) {
+        let oldest = now.as_millisecond() - MIN_DAYS * 86_400_000;
+        for record in records.iter().skip(MIN_RECORDS) {
             if record.modified.as_millisecond() < oldest {
                 store.delete(&record.path).await?;
             }
@@ -134,7 +135,7 @@ impl Record {
         Ok(())
     }
 
-    fn none() -> Self {
+    fn empty() -> Self {
         Self {
             number: 0,
             run_id: String::new(),
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn runs_at_once_lose_nothing() {
+    async fn concurrent_runs_lose_no_delta() {
         let store = Store::from_object_store(Arc::new(InMemory::new()), "".into(), "memory");
         let deltas: Vec<_> = (0..8)
             .map(|n| delta(if n % 2 == 0 { "a" } else { "b" }, n * 100))
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_damaged_record_is_named() {
+    async fn error_names_the_damaged_record() {
         let store = Store::from_object_store(Arc::new(InMemory::new()), "".into(), "memory");
         store
             .overwrite(&layout::checkpoint(3), Bytes::from_static(b"junk"))

@@ -1,5 +1,5 @@
-//! What a file says of itself in its footer: table, schema version, writer version, the revision of the raw
-//! object that it stands for, and a write id. Read without the rest of the file.
+//! Metadata in the footer of a file: table, schema version, writer version, revision and write id. Read
+//! without the rest of the file.
 
 use bytes::Bytes;
 use parquet::errors::ParquetError;
@@ -10,10 +10,10 @@ use super::parquet::{FileError, FileKind};
 use super::store::{ObjectInfo, Store, StoreError, Tag};
 use crate::schema::VERSION;
 
-/// The version of this program, as files carry it.
+/// The version of this program.
 pub const WRITER: &str = env!("CARGO_PKG_VERSION");
 
-/// Bytes of an object's end that are read for its footer at first.
+/// Bytes at the end of an object that the first read of its footer requests.
 const FOOTER_GUESS: u64 = 64 << 10;
 
 pub(super) const TABLE: &str = "harness_lake.table";
@@ -22,7 +22,7 @@ const WRITER_VERSION: &str = "harness_lake.writer_version";
 const REVISION: &str = "harness_lake.revision";
 const WRITE_ID: &str = "harness_lake.write_id";
 
-/// What a file says of itself.
+/// The metadata of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileMetadata {
     /// The table, as [`FileKind::name`] spells it.
@@ -31,8 +31,11 @@ pub struct FileMetadata {
     pub schema_version: u32,
     /// The version of the program that wrote it.
     pub writer_version: String,
-    /// Raw: rises by one with each replacement. Table: the raw revision it was derived from.
-    /// Dimension: the number of the checkpoint record it was derived from.
+    /// The version of the content.
+    ///
+    /// - Raw object: incremented by each replacement.
+    /// - Table: the revision of the raw object that it was derived from.
+    /// - Dimension: the number of the checkpoint record that it was derived from.
     pub revision: u64,
     /// Unique to the put.
     pub write_id: String,
@@ -41,7 +44,7 @@ pub struct FileMetadata {
 }
 
 impl FileMetadata {
-    /// The stamp of an object that is to be written.
+    /// Returns the metadata of a new object.
     pub(super) fn new(kind: FileKind, revision: u64) -> Self {
         Self {
             table: kind.name().to_owned(),
@@ -53,7 +56,7 @@ impl FileMetadata {
         }
     }
 
-    /// The stamp as a file carries it; the rows are counted there.
+    /// Returns the key-value pairs for the footer. Parquet itself stores the number of rows.
     pub(super) fn to_pairs(&self) -> Vec<KeyValue> {
         let pair =
             |key: &str, value: &dyn ToString| KeyValue::new(key.to_owned(), value.to_string());
@@ -66,7 +69,7 @@ impl FileMetadata {
         ]
     }
 
-    /// Reads the stamp of an object in memory.
+    /// Reads the metadata of an object in memory.
     ///
     /// # Errors
     ///
@@ -104,31 +107,31 @@ impl FileMetadata {
     }
 }
 
-/// An object's stamp and version, read from its end; `None` where there is no object. A stamp that
-/// cannot be read leaves the version, with which the damaged object can be replaced.
+/// Reads the metadata and the version of an object from its end; `None` if the object does not exist.
+/// For a damaged object it returns the version, too, so that the object can be replaced.
 ///
 /// # Errors
 ///
-/// Those of the store.
+/// [`StoreError`] after the retries of the store.
 pub async fn read_metadata(
     store: &Store,
     path: &str,
 ) -> Result<Option<(Result<FileMetadata, FileError>, Tag)>, StoreError> {
     loop {
-        let Some(found) = store.head(path).await? else {
+        let Some(object) = store.head(path).await? else {
             return Ok(None);
         };
-        match read_footer(store, path, &found).await {
-            Ok(stamp) => return Ok(Some((Ok(stamp), found.tag))),
-            Err(ReadError::File(error)) => return Ok(Some((Err(error), found.tag))),
-            // Replaced between the two reads: look again.
+        match read_footer(store, path, &object).await {
+            Ok(metadata) => return Ok(Some((Ok(metadata), object.tag))),
+            Err(ReadError::File(error)) => return Ok(Some((Err(error), object.tag))),
+            // Replaced between the two reads: retry.
             Err(ReadError::Store(StoreError::Changed { .. })) => {}
             Err(ReadError::Store(error)) => return Err(error),
         }
     }
 }
 
-/// A footer that cannot be had.
+/// A failure to read a footer.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
     /// The store failed.
@@ -146,8 +149,8 @@ async fn read_footer(
 ) -> Result<FileMetadata, ReadError> {
     let failed = FileError::parquet::<ParquetError>(path);
     if found.size == 0 {
-        // A store refuses an empty range.
-        return Err(failed(ParquetError::EOF("an empty file".to_owned())).into());
+        // Stores reject an empty range.
+        return Err(failed(ParquetError::EOF("the file is empty".to_owned())).into());
     }
     let mut length = FOOTER_GUESS.min(found.size);
     loop {

@@ -1,4 +1,4 @@
-//! Parquet objects: how they are encoded, written and read.
+//! Encoding, writing and reading of Parquet objects.
 
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
@@ -21,23 +21,23 @@ use tempfile::{SpooledData, SpooledTempFile};
 use super::metadata::{FileMetadata, WRITER};
 use crate::schema::{Table, raw_schema};
 
-/// Rows of a row group at most: DuckDB's vectors of 2,048, sixty of them.
+/// Maximum rows of a row group: sixty `DuckDB` vectors of 2,048 rows.
 const ROW_GROUP_ROWS: usize = 122_880;
 
-/// Bytes of a row group at most while it is written, before compression.
+/// Maximum bytes of a row group before compression.
 const ROW_GROUP_BYTES: usize = 32 << 20;
 
-/// Bytes of an object that are kept in memory while it is written; the rest goes to scratch.
+/// Bytes of an object kept in memory while it is written; a larger object spills to scratch.
 const IN_MEMORY: usize = 2 << 20;
 
-/// Rows that are read at a time: of raw rows some megabytes.
+/// Rows per batch when reading: some megabytes of raw rows.
 const READ_ROWS: usize = 512;
 
-/// The level of zstd. Summaries repeat themselves so much that level 3 gains nothing: raw objects are 1 %
-/// smaller with it, some tables 5 % larger, and `replay` takes an eighth longer.
+/// The zstd level. Level 3 gains nothing: raw objects are 1 % smaller, some tables 5 % larger, and
+/// `replay` takes an eighth longer.
 const LEVEL: i32 = 1;
 
-/// Columns of long or unique text: a dictionary of them is work without gain, and so are bounds.
+/// Columns of long text, for which dictionaries and statistics cost time and gain nothing.
 const LONG_TEXT: [&str; 5] = [
     "summary",
     "module_info",
@@ -46,13 +46,13 @@ const LONG_TEXT: [&str; 5] = [
     "message",
 ];
 
-/// Columns in which no text is like another: a dictionary would hold them all, and bounds tell nothing.
+/// Columns of unique text, for which dictionaries and statistics gain nothing.
 const UNIQUE_TEXT: [&str; 3] = ["stage_node_id", "commit_sha", "link"];
 
-/// Columns of numbers of any size, which are packed by their differences, as times are.
+/// Numeric columns that use delta encoding, as timestamps do.
 const DURATIONS: [&str; 2] = ["duration_ms", "queued_ms"];
 
-/// Packed columns in which no number repeats: zstd finds nothing there.
+/// Delta-encoded columns without repetition, which zstd cannot compress.
 const DENSE: [&str; 6] = [
     "start_ts",
     "end_ts",
@@ -62,7 +62,7 @@ const DENSE: [&str; 6] = [
     "queued_ms",
 ];
 
-/// What a file of the lake holds.
+/// The content of a file of the lake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     /// The raw partition of a date.
@@ -72,7 +72,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// The name in the file's metadata.
+    /// Returns the name in the metadata of the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "_raw",
@@ -88,33 +88,33 @@ impl FileKind {
     }
 }
 
-/// A file that cannot be encoded or is not what its place promises.
+/// A failure to encode or decode a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
     /// The Parquet library failed.
-    #[error("decode or encode `{path}`")]
+    #[error("failed to process the Parquet file {path}")]
     Parquet {
         /// The object.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: ParquetError,
     },
-    /// The file carries no or odd metadata: not ours, or damaged.
-    #[error("`{path}` is no file of a lake: its metadata has no sound `{key}`")]
+    /// The metadata of the file is missing or invalid: the file is foreign or damaged.
+    #[error("{path} is not a file of a lake: `{key}` is missing or invalid")]
     Foreign {
         /// The object.
         path: String,
-        /// What is missing.
+        /// The metadata key or column.
         key: &'static str,
     },
-    /// Scratch cannot be written.
-    #[error("write scratch in `{folder}`; --scratch names another folder")]
+    /// The scratch directory cannot be read or written.
+    #[error("failed to use the scratch directory {folder}")]
     Scratch {
-        /// The folder.
+        /// The directory.
         folder: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -147,8 +147,8 @@ pub struct ObjectWriter {
 }
 
 impl ObjectWriter {
-    /// Begins the object `path` with the given revision. `executions` is how many executions its
-    /// rows stand for, at the least.
+    /// Starts the object `path` with the given revision. `executions` is the number of distinct
+    /// executions of its rows, or a lower bound of it.
     ///
     /// # Errors
     ///
@@ -160,9 +160,9 @@ impl ObjectWriter {
         executions: u64,
         scratch: &Path,
     ) -> Result<Self, FileError> {
-        let stamp = FileMetadata::new(kind, revision).to_pairs();
+        let metadata = FileMetadata::new(kind, revision).to_pairs();
         let properties = properties(kind.schema(), executions)
-            .set_key_value_metadata(Some(stamp))
+            .set_key_value_metadata(Some(metadata))
             .set_created_by(format!("harness-lake {WRITER}"))
             .build();
         let file = tempfile::spooled_tempfile_in(IN_MEMORY, scratch);
@@ -180,7 +180,7 @@ impl ObjectWriter {
     ///
     /// # Errors
     ///
-    /// [`FileError::Parquet`], also where scratch is full.
+    /// [`FileError::Parquet`], also if scratch is full.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), FileError> {
         self.rows += batch.num_rows();
         self.writer
@@ -188,11 +188,11 @@ impl ObjectWriter {
             .map_err(FileError::parquet(&self.path))
     }
 
-    /// Ends the object.
+    /// Finishes the object.
     ///
     /// # Errors
     ///
-    /// [`FileError::Parquet`], also where scratch is full.
+    /// [`FileError::Parquet`], also if scratch is full.
     pub fn finish(self) -> Result<Encoded, FileError> {
         let Self {
             writer,
@@ -209,7 +209,7 @@ impl ObjectWriter {
     }
 }
 
-/// An object that is encoded: in memory while it is small, else in scratch.
+/// An encoded object: in memory if it is small, else in scratch.
 #[derive(Debug)]
 pub struct Encoded {
     file: SpooledTempFile,
@@ -218,12 +218,12 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// Its rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Takes the bytes into memory.
+    /// Reads the object into memory.
     ///
     /// # Errors
     ///
@@ -278,21 +278,21 @@ fn properties(schema: &SchemaRef, executions: u64) -> WriterPropertiesBuilder {
     properties
 }
 
-/// Reads an object's rows in batches.
+/// Reads the rows of an object in batches.
 ///
 /// # Errors
 ///
-/// [`FileError::Parquet`] where it is no Parquet.
+/// [`FileError::Parquet`] if it is not a Parquet file.
 pub fn read(path: &str, bytes: Bytes) -> Result<ParquetRecordBatchReader, FileError> {
     read_as(path, bytes, &[], ArrowReaderOptions::new())
 }
 
-/// Reads the rows of a raw object in batches; `columns` by name, or all where it is empty. Summaries are
-/// `utf8view`: parts of the pages that they stand in, and no copies.
+/// Reads the rows of a raw object in batches: the given columns, or all if `columns` is empty. Summaries
+/// are `utf8view`, which refers to the decoded pages instead of copying them.
 ///
 /// # Errors
 ///
-/// [`FileError::Parquet`] where it is no raw object.
+/// [`FileError::Parquet`] if it is not a raw object.
 pub fn read_raw(
     path: &str,
     bytes: Bytes,
@@ -329,16 +329,16 @@ fn read_as(
     builder.build().map_err(failed)
 }
 
-/// The Arrow schema of an object's columns.
+/// Returns the Arrow schema of an object.
 ///
 /// # Errors
 ///
-/// [`FileError::Parquet`] where it is no Parquet.
+/// [`FileError::Parquet`] if it is not a Parquet file.
 pub fn schema_of(path: &str, bytes: Bytes) -> Result<SchemaRef, FileError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .map_err(FileError::parquet::<ParquetError>(path))?;
     let fields = builder.schema().fields().clone();
-    // Without the file's own metadata, which differs from put to put.
+    // Drops the metadata of the file, which differs for each put.
     Ok(Arc::new(Schema::new(fields)))
 }
 
@@ -347,7 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_that_are_encoded_in_a_way_of_their_own_exist() {
+    fn columns_with_special_encoding_exist() {
         let tables = Table::PARTITIONED.into_iter().map(FileKind::Table);
         let schemas: Vec<_> = tables
             .chain([FileKind::Raw])

@@ -1,5 +1,5 @@
-//! The raw partition of a date: the latest observation of each execution, merged under a
-//! compare-and-swap. Steps 1 to 3 of the protocol in `ARCHITECTURE.md`.
+//! Merges observations into a raw partition, which keeps the winning observation of each execution.
+//! Steps 1 to 3 of the protocol in `ARCHITECTURE.md`.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -17,49 +17,49 @@ use crate::ids::{PlanExecutionId, Scope};
 use crate::observation::wins;
 use crate::observation::{Observation, Version};
 
-/// What the raw partition says of an execution after a merge.
+/// The version of an execution in its raw partition after a merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredVersion {
-    /// The scope of the observation that is kept.
+    /// The scope of the stored observation.
     pub scope: Scope,
-    /// When it was made.
+    /// The time of the last observation of this content.
     pub observed: Timestamp,
-    /// Whether the execution is over.
+    /// Set if the execution is terminal.
     pub is_terminal: bool,
-    /// The revision of the raw object that says so.
+    /// The revision of the raw object.
     pub revision: u64,
 }
 
-/// What a merge of observations into a raw object comes to.
+/// The result of merging observations into a raw object.
 #[derive(Debug)]
 pub struct MergedPartition {
-    /// The new object; `None` where no observation won.
+    /// The new object; `None` if no observation won.
     pub replacement: Option<RawObject>,
-    /// Whether an observation won.
+    /// Set if an observation won.
     pub has_winners: bool,
-    /// What became of each execution observed, and what is kept of it.
+    /// The outcome of each observed execution, and its stored version.
     pub executions: HashMap<PlanExecutionId, (Outcome, StoredVersion)>,
 }
 
-/// What became of an execution observed.
+/// The outcome of merging an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Seen for the first time.
+    /// Not stored before.
     Inserted,
-    /// Seen with other content.
+    /// Stored with other content before.
     Updated,
-    /// Seen with the content that is stored, or something that was observed later is existing.
+    /// Stored with the same content, or with a later observation.
     Unchanged,
 }
 
-/// What became of the executions observed.
+/// The number of executions by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MergeCounts {
-    /// Seen for the first time.
+    /// Not stored before.
     pub inserted: u64,
-    /// Seen with other content.
+    /// Stored with other content before.
     pub updated: u64,
-    /// Seen with the content that is stored, or something that was observed later is existing.
+    /// Stored with the same content, or with a later observation.
     pub unchanged: u64,
 }
 
@@ -74,34 +74,36 @@ impl MergeCounts {
     }
 }
 
-/// Bytes of summaries in a batch that is written or decoded.
+/// Maximum bytes of summaries in a batch.
 pub(super) const BATCH_BYTES: usize = 4 << 20;
 
-/// Executions in a batch that is written or decoded.
+/// Maximum executions in a batch.
 pub(super) const BATCH_ROWS: usize = 1_024;
 
-/// Merges the observations of one partition into its raw object, in memory that does not grow with
-/// it: keys decide, then old rows and winners are streamed in order into a new object, of the revision
-/// that follows on `before`: that of the old object, or of what was derived from one that is lost.
+/// Merges the observations of one partition into its raw object.
+///
+/// First compares keys only, then streams old rows and winners in order into a new object. So memory
+/// does not grow with the object. The new revision is `previous + 1`, where `previous` is the
+/// revision of the old object, or of the tables derived from a lost one.
 ///
 /// # Errors
 ///
-/// [`FileError`] where the old object is damaged or the new one cannot be written to `scratch`.
+/// [`FileError`] if the old object is damaged or the new one cannot be written to `scratch`.
 pub fn merge(
     partition: Partition,
     old: Option<&RawObject>,
-    before: u64,
+    previous: u64,
     runs: &SortedRuns,
     scratch: &Path,
 ) -> Result<MergedPartition, FileError> {
     let path = partition.raw();
     let mut best: HashMap<&PlanExecutionId, Candidate<'_>> = HashMap::new();
-    for (place, observation) in runs.observations() {
+    for (position, observation) in runs.observations() {
         best.entry(&observation.id)
-            .and_modify(|candidate| candidate.meet(observation, place))
+            .and_modify(|candidate| candidate.add(observation, position))
             .or_insert(Candidate {
                 observation,
-                place,
+                position,
                 first_observed: observation.first_observed,
                 existing: None,
             });
@@ -122,10 +124,10 @@ pub fn merge(
     let replacement = if winners.is_empty() {
         None
     } else {
-        Some(rewrite(&path, old, before + 1, winners, runs, scratch)?)
+        Some(rewrite(&path, old, previous + 1, winners, runs, scratch)?)
     };
-    let said_by = replacement.as_ref().or(old);
-    let revision = said_by.map_or(0, |raw| raw.revision);
+    let current = replacement.as_ref().or(old);
+    let revision = current.map_or(0, |raw| raw.revision);
     for (_, stored) in executions.values_mut() {
         stored.revision = revision;
     }
@@ -136,10 +138,10 @@ pub fn merge(
     })
 }
 
-/// The best observation of one execution, and what is stored of it.
+/// The winning observation of one execution, and its row in the old object.
 struct Candidate<'a> {
     observation: &'a Observation,
-    place: RunPosition,
+    position: RunPosition,
     first_observed: Timestamp,
     existing: Option<ExistingRow>,
 }
@@ -150,10 +152,10 @@ struct ExistingRow {
 }
 
 impl<'a> Candidate<'a> {
-    fn meet(&mut self, other: &'a Observation, place: RunPosition) {
+    fn add(&mut self, other: &'a Observation, position: RunPosition) {
         self.first_observed = self.first_observed.min(other.first_observed);
         if wins(&other.version, &self.observation.version) {
-            (self.observation, self.place) = (other, place);
+            (self.observation, self.position) = (other, position);
         }
     }
 
@@ -172,23 +174,23 @@ impl<'a> Candidate<'a> {
             (Some(existing), Outcome::Unchanged) => (&existing.version, &existing.scope),
             _ => (&self.observation.version, &self.observation.scope),
         };
-        // The same content seen again: it was so at this time still.
-        let again = version.content_hash == self.observation.version.content_hash;
-        let seen = if again {
+        // An observation of the same content extends the time for which the version is valid.
+        let is_same = version.content_hash == self.observation.version.content_hash;
+        let observed = if is_same {
             self.observation.version.observed
         } else {
             version.observed
         };
         StoredVersion {
             scope: scope.clone(),
-            observed: version.observed.max(seen),
+            observed: version.observed.max(observed),
             is_terminal: version.is_terminal,
             revision: 0,
         }
     }
 }
 
-/// Looks up what is stored of each candidate, without reading summaries.
+/// Reads the existing row of each candidate, without its summary.
 fn find_existing(
     path: &str,
     old: &RawObject,
@@ -279,9 +281,9 @@ impl Sink<'_> {
             version,
             ..
         } = winner.observation;
-        let summary = self.summaries.at(winner.place);
+        let summary = self.summaries.at(winner.position);
         let summary = summary.map_err(unreadable(self.scratch))?;
-        // Checking is several times quicker than replacing, and there is nothing to replace in what was JSON.
+        // Validation is several times faster than lossy conversion, and JSON text is valid already.
         let text = str::from_utf8(&summary)
             .map_or_else(|_| String::from_utf8_lossy(&summary), Cow::Borrowed);
         self.batch.push(

@@ -1,4 +1,4 @@
-//! Deriving tables again from the raw partitions that a lake holds, with no request to the source.
+//! Rebuilds tables from the raw partitions of a lake, without API requests.
 
 use std::iter::{self, Peekable};
 use std::time::{Duration, Instant};
@@ -13,46 +13,47 @@ use super::log::Record;
 use super::rows::RawObject;
 use super::{BLOCKING, LOCK_TIMEOUT, Lake, LakeError, cores};
 
-/// Dates, both ends possibly open.
+/// A range of dates. Each end may be open.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dates {
     /// The first date.
     pub from: Option<Date>,
-    /// The first date after.
+    /// The end, exclusive.
     pub to: Option<Date>,
 }
 
-/// A raw partition that is stored.
+/// A stored raw partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawPartition {
-    /// Which.
+    /// The partition.
     pub partition: Partition,
     /// Bytes of its object.
     pub bytes: u64,
 }
 
-/// Kilobytes of raw objects that are derived at once; a larger object is derived alone.
-const AT_ONCE_KB: u32 = 12 << 10;
+/// Maximum kilobytes of raw objects derived at once. A larger object is derived alone.
+const MAX_CONCURRENT_KB: u32 = 12 << 10;
 
-/// How long the lock of a local lake is held: partitions that were begun by then are ended.
-const LOCKED: Duration = Duration::from_secs(10);
+/// Time after which `replay` yields the lock of a local lake, once it has finished the partitions in
+/// progress.
+const LOCK_TURN: Duration = Duration::from_secs(10);
 
 impl Dates {
-    /// Whether `date` is one of them.
+    /// Returns true if the range contains `date`.
     pub fn contains(self, date: Date) -> bool {
         self.from.is_none_or(|from| from <= date) && self.to.is_none_or(|to| date < to)
     }
 }
 
 impl Lake {
-    /// The raw partitions of the lake, oldest first.
+    /// Lists the raw partitions of the lake, oldest first.
     ///
     /// # Errors
     ///
     /// [`LakeError::Store`].
     pub async fn raw_partitions(&self, dates: Dates) -> Result<Vec<RawPartition>, LakeError> {
         let found = self.store.list(layout::RAW).await?;
-        let within = |path: &str| {
+        let relative = |path: &str| {
             path.strip_prefix(layout::RAW)?
                 .strip_prefix('/')
                 .map(str::to_owned)
@@ -60,7 +61,7 @@ impl Lake {
         let mut partitions: Vec<RawPartition> = found
             .iter()
             .filter_map(|found| {
-                let partition = Partition::parse(&within(&found.path)?)?;
+                let partition = Partition::parse(&relative(&found.path)?)?;
                 let bytes = found.size;
                 Some(RawPartition { partition, bytes })
             })
@@ -70,19 +71,19 @@ impl Lake {
         Ok(partitions)
     }
 
-    /// Derives the tables of the given partitions, as many at a time as there are cores and memory bears, and
-    /// the dimensions. `told` hears of each partition.
+    /// Derives the tables of the given partitions, and the dimensions. Cores and memory limit how many
+    /// partitions it derives at once. Calls `on_partition` after each partition.
     ///
     /// # Errors
     ///
-    /// [`LakeError`]; what was derived by then stays, and is right.
+    /// [`LakeError`]. Tables that were derived before the error stay, and are correct.
     pub async fn replay(
         &self,
         partitions: &[RawPartition],
         refresh: Refresh,
-        told: impl FnMut(Partition, Derived),
+        on_partition: impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
-        self.replay_in_turns(partitions, refresh, LOCKED, told)
+        self.replay_in_turns(partitions, refresh, LOCK_TURN, on_partition)
             .await
     }
 
@@ -91,59 +92,59 @@ impl Lake {
         partitions: &[RawPartition],
         refresh: Refresh,
         turn: Duration,
-        mut told: impl FnMut(Partition, Derived),
+        mut on_partition: impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
         let mut waiting = partitions.iter().copied().peekable();
         let mut lock = self.store.lock(LOCK_TIMEOUT).await?;
         loop {
-            self.derive_for(turn, &mut waiting, refresh, &mut told)
+            self.derive_for(turn, &mut waiting, refresh, &mut on_partition)
                 .await?;
             if waiting.peek().is_none() {
                 break;
             }
-            // A sync need not wait for hours.
+            // Lets a waiting sync run in between.
             lock = self.store.yield_lock(lock, LOCK_TIMEOUT).await?;
         }
         let record = Record::newest(&self.store).await?;
-        if 0 < record.number {
+        if record.number > 0 {
             self.derive_dimensions(&record).await?;
         }
         drop(lock);
         Ok(())
     }
 
-    /// Derives at least one partition, and begins none after `turn`.
+    /// Derives at least one partition, and starts no further one after `turn`.
     async fn derive_for(
         &self,
         turn: Duration,
         waiting: &mut Peekable<impl Iterator<Item = RawPartition>>,
         refresh: Refresh,
-        told: &mut impl FnMut(Partition, Derived),
+        on_partition: &mut impl FnMut(Partition, Derived),
     ) -> Result<(), LakeError> {
         let first = waiting.next();
         let at_once = cores();
-        let memory = &Semaphore::new(AT_ONCE_KB as usize);
+        let memory = &Semaphore::new(MAX_CONCURRENT_KB as usize);
         let since = Instant::now();
         let others = iter::from_fn(|| waiting.next_if(|_| since.elapsed() < turn));
         let some = first.into_iter().chain(others);
         let mut derived = stream::iter(some)
             .map(|RawPartition { partition, bytes }| async move {
-                let kilobytes = u32::try_from(bytes >> 10).unwrap_or(AT_ONCE_KB);
+                let kilobytes = u32::try_from(bytes >> 10).unwrap_or(MAX_CONCURRENT_KB);
                 // The semaphore is never closed.
-                let _share = memory.acquire_many(kilobytes.min(AT_ONCE_KB)).await;
+                let _share = memory.acquire_many(kilobytes.min(MAX_CONCURRENT_KB)).await;
                 let threads = threads(bytes, at_once);
                 let derived = self.derive_stored(partition, refresh, threads).await?;
                 Ok::<_, LakeError>((partition, derived))
             })
-            // One more, which is read while others are encoded and written.
+            // One more than cores: it is read while the others are encoded and written.
             .buffer_unordered(at_once + 1);
         while let Some((partition, derived)) = derived.try_next().await? {
-            told(partition, derived);
+            on_partition(partition, derived);
         }
         Ok(())
     }
 
-    /// Derives the tables of a partition from the raw object that is stored.
+    /// Derives the tables of a partition from its stored raw object.
     pub(super) async fn derive_stored(
         &self,
         partition: Partition,
@@ -159,11 +160,11 @@ impl Lake {
     }
 }
 
-/// How many threads derive a partition, so that all cores are at work: one where as many partitions of this
-/// size as there are cores find memory and threads, and one thread is left for the disk.
+/// Returns the number of threads for a partition, so that all cores are busy. One thread suffices if
+/// memory allows one partition of this size per core, and a blocking thread is left for the disk.
 fn threads(bytes: u64, cores: usize) -> Threads {
     let all = (bytes >> 10).saturating_mul(cores as u64);
-    if cores < BLOCKING && all <= u64::from(AT_ONCE_KB) {
+    if cores < BLOCKING && all <= u64::from(MAX_CONCURRENT_KB) {
         Threads::One
     } else {
         Threads::Two
@@ -184,7 +185,7 @@ mod tests {
     use crate::window::from_ms;
 
     #[tokio::test]
-    async fn a_sync_that_waits_has_the_lock_between_two_turns() {
+    async fn waiting_sync_gets_the_lock_between_turns() {
         let folder = tempfile::tempdir().unwrap();
         let store = || Store::open(&folder.path().display().to_string()).unwrap();
         let account = AccountId::new("account");
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_a_partition_is_enough_where_each_core_has_one() {
+    fn one_thread_suffices_if_each_core_has_a_partition() {
         for (bytes, cores, expected) in [
             (4 << 20, 2, Threads::One),
             (4 << 20, 3, Threads::One),

@@ -1,4 +1,4 @@
-//! The rows of a raw object: written by the builders of a batch, read by column or one by one.
+//! Rows of a raw object: written through the builders of a batch, read by column or one by one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,18 +24,18 @@ use crate::schema::raw_schema;
 use crate::tables::RawRow;
 use crate::window::from_ms;
 
-/// A raw object in memory: one version of it, whole.
+/// One version of a raw object, in memory.
 #[derive(Clone, Debug)]
 pub struct RawObject {
     /// The file.
     pub bytes: Bytes,
-    /// Its revision: rises by one with each replacement.
+    /// Its revision, which each replacement increments.
     pub revision: u64,
     /// Its rows.
     pub rows: u64,
 }
 
-/// The columns that are read where no summary is needed.
+/// The columns of a raw object except the summary.
 pub(super) const KEY_COLUMNS: [&str; 8] = [
     "plan_execution_id",
     "org_id",
@@ -48,20 +48,20 @@ pub(super) const KEY_COLUMNS: [&str; 8] = [
 ];
 
 impl RawObject {
-    /// Takes an object as it was read.
+    /// Reads the metadata of a raw object.
     ///
     /// # Errors
     ///
-    /// [`FileError`] where it is no raw object.
+    /// [`FileError`] if it is not a raw object.
     pub fn new(path: &str, bytes: Bytes) -> Result<Self, FileError> {
-        let stamp = FileMetadata::of(path, &bytes)?;
-        if stamp.table != FileKind::Raw.name() {
+        let metadata = FileMetadata::of(path, &bytes)?;
+        if metadata.table != FileKind::Raw.name() {
             return Err(FileError::foreign(path, TABLE));
         }
         Ok(Self {
             bytes,
-            revision: stamp.revision,
-            rows: stamp.rows,
+            revision: metadata.revision,
+            rows: metadata.rows,
         })
     }
 }
@@ -136,11 +136,11 @@ impl RawBuilders {
             summary,
         ];
         RecordBatch::try_new(raw_schema().clone(), columns)
-            .expect("every push fills every column, and a test compares them with the schema")
+            .expect("push fills every column, and a test compares the columns with the schema")
     }
 }
 
-/// The columns of a batch of raw rows, but for the summary.
+/// The columns of a batch of raw rows, except the summary.
 pub(super) struct RawColumns<'a> {
     pub(super) id: &'a StringArray,
     pub(super) org: &'a StringArray,
@@ -210,11 +210,11 @@ pub(super) fn summaries<'a>(
         .ok_or_else(|| FileError::foreign(path, "summary"))
 }
 
-/// Hands every row of a raw object to `take`, in the order of the object, and whether it is over.
+/// Passes every row of a raw object to `take`, in order, and true if its execution is terminal.
 ///
 /// # Errors
 ///
-/// [`FileError`] where the object is and whatever `take` gives.
+/// [`FileError`] if the object is damaged, and the errors of `take`.
 pub fn each_row(
     path: &str,
     raw: &RawObject,
@@ -240,11 +240,12 @@ pub fn each_row(
     Ok(())
 }
 
-/// Hands the rows of a raw object to `take`, a batch at a time, as what they once were: observations.
+/// Passes the rows of a raw object to `take` as observations, in batches. Stops once `take` returns
+/// false.
 ///
 /// # Errors
 ///
-/// [`FileError`] where the object is damaged. Ends early, without one, where `take` says no.
+/// [`FileError`] if the object is damaged.
 pub fn each_batch(
     path: &str,
     raw: &RawObject,
@@ -269,11 +270,11 @@ pub fn each_batch(
     Ok(())
 }
 
-/// The executions of a raw object that are not over, with their `start_ts`.
+/// Returns the open executions of a raw object, with their `start_ts`.
 ///
 /// # Errors
 ///
-/// [`FileError`] where the object is damaged.
+/// [`FileError`] if the object is damaged.
 pub fn open_rows(
     path: &str,
     raw: &RawObject,
@@ -283,14 +284,14 @@ pub fn open_rows(
         let batch = batch?;
         let rows = RawColumns::of(path, &batch)?;
         for at in (0..batch.num_rows()).filter(|at| !rows.is_terminal.value(*at)) {
-            let kept = StoredVersion {
+            let stored = StoredVersion {
                 scope: Scope::new(rows.org.value(at), rows.project.value(at)),
                 observed: micros(rows.observed.value(at)),
                 is_terminal: false,
                 revision: raw.revision,
             };
             let id = PlanExecutionId::new(rows.id.value(at));
-            open.insert(id, (micros(rows.start.value(at)), kept));
+            open.insert(id, (micros(rows.start.value(at)), stored));
         }
     }
     Ok(open)

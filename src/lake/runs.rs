@@ -1,5 +1,5 @@
-//! The observations of one partition in sorted runs: in memory, or with their summaries in scratch. A merge
-//! decides by what is in memory, and then reads each run once, in order.
+//! Sorted runs of the observations of one partition: in memory, or with their summaries in scratch. A
+//! merge compares the keys in memory, then reads each run once, in order.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
@@ -16,23 +16,23 @@ use crate::observation::{Observation, Version};
 #[derive(Debug)]
 pub struct SortedRuns(Vec<SortedRun>);
 
-/// Where an observation stands among the runs of its partition.
+/// The position of an observation in the runs of its partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunPosition {
     run: usize,
     at: usize,
 }
 
-/// Observations in their order.
+/// A sequence of observations in the order of raw partitions.
 #[derive(Debug)]
 struct SortedRun {
-    /// Without summaries where these are stored.
+    /// Without summaries if the run is spilled.
     observations: Vec<Observation>,
-    stored: Option<SpilledRun>,
+    spilled: Option<SpilledRun>,
 }
 
-/// Observations in scratch, in their order: one zstd frame of their heads, and then of the lengths and texts of
-/// their summaries.
+/// A sorted run in scratch: one zstd frame with the heads of all observations, followed by the lengths
+/// and texts of their summaries.
 #[derive(Debug)]
 pub(crate) struct SpilledRun {
     section: Section,
@@ -49,47 +49,48 @@ struct Section {
     end: u64,
 }
 
-/// Summaries shrink tenfold at the fastest level.
+/// The zstd level: summaries shrink tenfold at the fastest level.
 const LEVEL: i32 = 1;
 
-/// Of many frames that are read at once, each takes this much memory (as a power of two), and as much again.
+/// The zstd window, as a power of two. Each frame that is open for reading takes twice that memory.
 const WINDOW: u32 = 17;
 
-/// Bytes that are read of a frame at a time.
+/// Bytes per read of a frame.
 const READ: usize = 32 << 10;
 
 impl SortedRuns {
-    /// One run, in memory.
+    /// Creates a single run in memory.
     pub fn of(mut observations: Vec<Observation>) -> Self {
         sort(&mut observations);
         Self(vec![SortedRun {
             observations,
-            stored: None,
+            spilled: None,
         }])
     }
 
-    /// Adds a run that is stored.
+    /// Adds a spilled run.
     ///
     /// # Errors
     ///
-    /// [`io::Error`] where scratch cannot be read.
-    pub(super) fn add(&mut self, stored: SpilledRun) -> io::Result<()> {
+    /// [`io::Error`] if scratch cannot be read.
+    pub(super) fn add(&mut self, run: SpilledRun) -> io::Result<()> {
         self.0.push(SortedRun {
-            observations: stored.heads()?,
-            stored: Some(stored),
+            observations: run.heads()?,
+            spilled: Some(run),
         });
         Ok(())
     }
 
-    /// All observations; the summaries of those in scratch are empty, and come by [`SortedRuns::summaries`].
+    /// Returns all observations. Those of spilled runs have empty summaries: read them with
+    /// [`SortedRuns::summaries`].
     pub fn observations(&self) -> impl Iterator<Item = (RunPosition, &Observation)> {
         self.0.iter().enumerate().flat_map(|(run, known)| {
-            let place = move |(at, observation)| (RunPosition { run, at }, observation);
-            known.observations.iter().enumerate().map(place)
+            let position = move |(at, observation)| (RunPosition { run, at }, observation);
+            known.observations.iter().enumerate().map(position)
         })
     }
 
-    /// The summaries, from the first on.
+    /// Returns a reader of the summaries, from the first one on.
     pub fn summaries(&self) -> Summaries<'_> {
         Summaries(self.0.iter().map(Reader::of).collect())
     }
@@ -100,11 +101,11 @@ fn sort(observations: &mut [Observation]) {
 }
 
 impl SpilledRun {
-    /// Appends observations to a file, which is read by position only.
+    /// Appends observations to a file. Readers use positioned reads only.
     ///
     /// # Errors
     ///
-    /// [`io::Error`] where the file cannot be written.
+    /// [`io::Error`] if the file cannot be written.
     pub(super) fn append(file: &Arc<File>, mut observations: Vec<Observation>) -> io::Result<Self> {
         sort(&mut observations);
         let mut heads = Vec::new();
@@ -116,7 +117,7 @@ impl SpilledRun {
         let mut frame = zstd::Encoder::new(to, LEVEL)?;
         frame.window_log(WINDOW)?;
         frame.write_all(&heads)?;
-        // So heads are read without what follows them.
+        // Lets readers decode the heads without the summaries.
         frame.flush()?;
         for Observation { summary, .. } in &observations {
             frame.write_all(&length(summary)?)?;
@@ -131,19 +132,19 @@ impl SpilledRun {
         })
     }
 
-    /// The first byte behind it in the file.
+    /// Returns the position in the file after the run.
     pub(super) fn end(&self) -> u64 {
         self.section.end
     }
 
-    /// The observations, without summaries.
+    /// Reads the observations without their summaries.
     fn heads(&self) -> io::Result<Vec<Observation>> {
         let heads = take(&mut self.frame()?, self.heads)?;
         let mut heads = heads.as_slice();
         (0..self.rows).map(|_| read_head(&mut heads)).collect()
     }
 
-    /// The frame, from the first summary on.
+    /// Opens the frame at the first summary.
     fn summaries(&self) -> io::Result<Frame> {
         let mut frame = self.frame()?;
         skip(&mut frame, self.heads as u64)?;
@@ -168,49 +169,45 @@ impl Read for Section {
 
 type Frame = zstd::Decoder<'static, BufReader<Section>>;
 
-/// The summaries of runs, each read once.
+/// A reader of the summaries of sorted runs. Reads each run once.
 pub struct Summaries<'a>(Vec<Reader<'a>>);
 
 enum Reader<'a> {
     Memory(&'a [Observation]),
     Scratch {
-        stored: &'a SpilledRun,
-        /// Open from the first summary that is asked for to the last one of the run.
+        run: &'a SpilledRun,
+        /// Open from the first requested summary to the last one of the run.
         frame: Option<Frame>,
         next: usize,
     },
 }
 
 impl Summaries<'_> {
-    /// The summary at a place. Of one run, places are asked for in their order.
+    /// Reads the summary at a position. Positions in the same run must increase.
     ///
     /// # Errors
     ///
-    /// [`io::Error`] where scratch cannot be read, or a place behind the last one is asked for.
-    pub fn at(&mut self, place: RunPosition) -> io::Result<Bytes> {
-        match &mut self.0[place.run] {
-            Reader::Memory(observations) => Ok(observations[place.at].summary.clone()),
-            // What stands there was passed: another summary must not take its place.
-            Reader::Scratch { next, .. } if place.at < *next => {
-                Err(io::Error::other("summaries are asked for out of order"))
+    /// [`io::Error`] if scratch cannot be read, or the position precedes the previous one.
+    pub fn at(&mut self, position: RunPosition) -> io::Result<Bytes> {
+        match &mut self.0[position.run] {
+            Reader::Memory(observations) => Ok(observations[position.at].summary.clone()),
+            // The reader is past this position and must not return another summary.
+            Reader::Scratch { next, .. } if position.at < *next => {
+                Err(io::Error::other("summaries requested out of order"))
             }
-            Reader::Scratch {
-                stored,
-                frame,
-                next,
-            } => {
+            Reader::Scratch { run, frame, next } => {
                 let mut open = match frame.take() {
                     Some(open) => open,
-                    None => stored.summaries()?,
+                    None => run.summaries()?,
                 };
-                for _ in *next..place.at {
-                    let passed = read_length(&mut open)?;
-                    skip(&mut open, passed as u64)?;
+                for _ in *next..position.at {
+                    let skipped = read_length(&mut open)?;
+                    skip(&mut open, skipped as u64)?;
                 }
                 let length = read_length(&mut open)?;
                 let summary = take(&mut open, length)?;
-                *next = place.at + 1;
-                *frame = (*next < stored.rows).then_some(open);
+                *next = position.at + 1;
+                *frame = (*next < run.rows).then_some(open);
                 Ok(summary.into())
             }
         }
@@ -219,10 +216,10 @@ impl Summaries<'_> {
 
 impl<'a> Reader<'a> {
     fn of(run: &'a SortedRun) -> Self {
-        match &run.stored {
+        match &run.spilled {
             None => Self::Memory(&run.observations),
-            Some(stored) => Self::Scratch {
-                stored,
+            Some(run) => Self::Scratch {
+                run,
                 frame: None,
                 next: 0,
             },
@@ -230,7 +227,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Bytes of a head's numbers: three times in ns, the hash, the flag, three lengths.
+/// Bytes of the numbers of a head: three times in ns, the hash, the flag, three lengths.
 const NUMBERS: usize = 16 + 16 + 16 + 8 + 1 + 3 * 4;
 
 /// Writes an observation without its summary.
@@ -337,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_give_every_summary_in_order_and_again() {
+    fn summaries_can_be_read_in_order_and_repeatedly() {
         let file = Arc::new(tempfile::tempfile().unwrap());
         let mut runs = SortedRuns::of([3, 1, 2].map(observation).into());
         for some in [[9, 7, 4, 6].as_slice(), &[8, 5]] {
@@ -349,19 +346,19 @@ mod tests {
         for _ in 0..2 {
             let mut summaries = runs.summaries();
             let mut seen = Vec::new();
-            for (place, known) in runs.observations() {
+            for (position, known) in runs.observations() {
                 let n = known.version.content_hash;
-                // Not every one is asked for.
+                // Skips two of them.
                 if n != 6 && n != 5 {
-                    let mut whole = known.clone();
-                    whole.summary = summaries.at(place).unwrap();
-                    assert!(whole == observation(n), "{n}");
+                    let mut observed = known.clone();
+                    observed.summary = summaries.at(position).unwrap();
+                    assert!(observed == observation(n), "{n}");
                     seen.push(n);
                 }
             }
             assert_eq!(seen, [3, 1, 2, 9, 4, 7, 8]);
             let (last, _) = runs.observations().last().unwrap();
-            assert!(summaries.at(last).is_err(), "it was read");
+            assert!(summaries.at(last).is_err(), "it was already read");
         }
     }
 }

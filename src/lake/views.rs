@@ -1,23 +1,23 @@
-//! `_views/duckdb.sql` of a local lake: statements that open every table and view by name.
+//! `_views/duckdb.sql` of a local lake: SQL statements that open every table and view by name.
 
 use super::layout::{self, dimension, table_folder};
 use super::store::{Store, StoreError};
 use crate::schema::Table;
 use crate::schema::ddl::{Engine, ddl};
 
-/// Leaves the statements in a local lake, so that `duckdb -init` opens it. What is there already
-/// stays; a lake without rows gets none, since `DuckDB` refuses a view over no files.
+/// Writes the statements to a local lake, so that `duckdb -init` opens it. Does nothing if they are
+/// current. Skips a lake without rows, since `DuckDB` rejects a view over no files.
 ///
 /// # Errors
 ///
-/// [`StoreError`] where the lake cannot be read or written.
+/// [`StoreError`] if the lake cannot be read or written.
 pub async fn write(store: &Store) -> Result<(), StoreError> {
     if store.folder().is_none() {
         return Ok(());
     }
     let statements = ddl(Engine::DuckDb, store.location());
-    let there = store.get(layout::VIEWS).await?;
-    if there.is_some_and(|(body, _)| body == statements.as_bytes()) {
+    let current = store.get(layout::VIEWS).await?;
+    if current.is_some_and(|(body, _)| body == statements.as_bytes()) {
         return Ok(());
     }
     let has_dimensions = store.head(&dimension(Table::Scopes)).await?.is_some();
