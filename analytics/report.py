@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["duckdb>=1.3"]
+# dependencies = ["duckdb>=1.5.5"]
 # ///
-"""One page of a lake, to look at without a network: `uv run analytics/report.py ./lake -o report.html`.
+"""Renders a lake as one self-contained HTML page: `uv run analytics/report.py ./lake -o report.html`.
 
-It opens the lake by the statements that the lake brings (`_views/duckdb.sql`); for a lake in S3 make them
-by `harness-lake schema ddl duckdb --lake s3://…` and name the file by `--views`.
+A local lake is opened with the statements in its `_views/duckdb.sql`. For a lake in S3, write them to a file with
+`harness-lake schema ddl duckdb --lake s3://bucket/prefix > views.sql` and pass `--views views.sql`.
 """
 
 import argparse
@@ -19,9 +19,10 @@ from pathlib import Path
 
 import duckdb
 
+# The maximum number of rows in a chart or table.
 SHOWN = 12
 
-# The views whose first comment says what is counted.
+# The views. The first comment of each says what it counts.
 SQL = Path(__file__).parent / "sql"
 
 STYLE = """
@@ -67,31 +68,46 @@ def duration(ms):
     return f"{s} s"
 
 
+def ago(ms, now):
+    return "–" if ms is None else f"{duration(now.timestamp() * 1000 - ms)} ago"
+
+
 def shorten(text, most=38):
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def caveat(view):
-    """What a view counts, in the words of its first comment."""
+def counts(view):
+    """Returns the first sentence after `Counts:` in the comment of a view."""
     lines = (SQL / f"{view}.sql").read_text().splitlines()
-    said = " ".join(line[3:] for line in lines if line.startswith("-- "))
-    counted = re.search(r"Counts: (.*?\.)(?: |$)", said)
-    told = counted.group(1).replace("`", "") if counted else ""
-    return told[:1].upper() + told[1:]
+    comment = " ".join(line[3:] for line in lines if line.startswith("-- "))
+    match = re.search(r"Counts: (.*?\.)(?: |$)", comment)
+    text = match.group(1).replace("`", "") if match else ""
+    return text[:1].upper() + text[1:]
+
+
+def fail(message, hint=None):
+    sys.exit(f"error: {message}" + (f"\nhint: {hint}" if hint else ""))
+
+
+def read_file(path):
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"failed to read {path}: {getattr(error, 'strerror', None) or error}")
 
 
 class Page:
     def __init__(self):
         self.parts, self.names, self.ids = [], [], 0
 
-    def section(self, name, told, *body):
+    def section(self, name, description, *body):
         self.ids += 1
         self.names.append((f"s{self.ids}", name))
-        head = f'<h2 id="s{self.ids}-h">{esc(name)}</h2><p class="dim">{esc(told)}</p>'
+        head = f'<h2 id="s{self.ids}-h">{esc(name)}</h2><p class="dim">{esc(description)}</p>'
         self.parts.append(f'<section id="s{self.ids}" aria-labelledby="s{self.ids}-h">{head}{"".join(body)}</section>')
 
     def figure(self, title, summary, width, height, drawn, rows, keys=()):
-        """A drawing with its text alternative, and a table of the same numbers."""
+        """Returns a chart with its text alternative and a table of the same numbers."""
         self.ids += 1
         at = self.ids
         legend = "".join(f'<span class="key {kind}" aria-hidden="true"></span>{esc(name)}' for name, kind in keys)
@@ -102,39 +118,39 @@ class Page:
         )
 
     def columns(self, title, labels, series):
-        """Bars over days or hours; `series` are (name, class, values), one upon the other."""
+        """Returns stacked vertical bars by day or hour; `series` are (name, class, values)."""
         if not labels:
-            return "<p>Nothing in this time.</p>"
+            return "<p>No data in this period.</p>"
         width, height, left, bottom, top = 720, 210, 48, 24, 10
         totals = [sum(values) for values in zip(*(values for _, _, values in series))]
         step = nice(max(totals + [1]) / 3)
         most = step * math.ceil(max(totals + [1]) / step)
-        room, tall = (width - left) / len(labels), height - bottom - top
+        pitch, tall = (width - left) / len(labels), height - bottom - top
         drawn = []
         for tick in range(0, most + 1, step):
             y = top + tall * (1 - tick / most)
             drawn.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/><text class="aside" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:,}</text>')
         every = max(1, math.ceil(len(labels) / 8))
         for at, label in enumerate(labels):
-            x, y = left + at * room, top + tall
+            x, y = left + at * pitch, top + tall
             for name, kind, values in series:
                 h = tall * values[at] / most
                 y -= h
                 if values[at]:
-                    drawn.append(f'<rect class="{kind}" x="{x + room * 0.12:.1f}" y="{y:.1f}" width="{room * 0.76:.1f}" height="{h:.1f}"><title>{esc(label)}: {values[at]:,} {esc(name)}</title></rect>')
+                    drawn.append(f'<rect class="{kind}" x="{x + pitch * 0.12:.1f}" y="{y:.1f}" width="{pitch * 0.76:.1f}" height="{h:.1f}"><title>{esc(label)}: {values[at]:,} {esc(name)}</title></rect>')
             if at % every == 0:
-                drawn.append(f'<text class="aside" x="{x + room / 2:.1f}" y="{height - 6}" text-anchor="middle">{esc(label)}</text>')
+                drawn.append(f'<text class="aside" x="{x + pitch / 2:.1f}" y="{height - 6}" text-anchor="middle">{esc(label)}</text>')
         peak = max(range(len(labels)), key=lambda at: totals[at])
-        summary = f"{sum(totals):,} in all, at most {totals[peak]:,} ({labels[peak]})."
+        summary = f"Total {sum(totals):,}, maximum {totals[peak]:,} ({labels[peak]})."
         head = ["", *(name for name, _, _ in series)]
         rows = [[label, *(number(values[at]) for _, _, values in series)] for at, label in enumerate(labels)]
         keys = [(name, kind) for name, kind, _ in series] if len(series) > 1 else ()
         return self.figure(title, summary, width, height, "".join(drawn), table(title, head, rows), keys)
 
     def bars(self, title, kind, items, head):
-        """Horizontal bars; `items` are (label, value, text beside it, cells of the table)."""
+        """Returns horizontal bars; `items` are (label, value, text beside the bar, table cells)."""
         if not items:
-            return "<p>Nothing in this time.</p>"
+            return "<p>No data in this period.</p>"
         width, row, left, right = 720, 24, 260, 175
         most = max(value for _, value, _, _ in items) or 1
         drawn = []
@@ -151,7 +167,7 @@ class Page:
 
 
 def nice(step):
-    """The least of 1, 2, 5, 10, 20 … that is not less."""
+    """Rounds up to the next of 1, 2, 5, 10, 20 and so on."""
     size = 10 ** math.floor(math.log10(max(step, 1)))
     return int(next(size * by for by in (1, 2, 5, 10) if size * by >= step))
 
@@ -166,45 +182,46 @@ def table(caption, head, rows):
 
 
 class Lake:
-    """The views of a lake, and which rows of them are asked for."""
+    """The views of a lake and the filters of the report."""
 
-    def __init__(self, statements, asked):
+    def __init__(self, statements, args):
         self.con = duckdb.connect()
-        if asked.init:
-            self.con.execute(Path(asked.init).read_text())
+        if args.init:
+            self.con.execute(read_file(args.init))
         self.con.execute("SET TimeZone = 'UTC'")
         self.con.execute(statements)
         self.scope = "org_id GLOB $org AND project_id GLOB $project"
         self.where = f"{self.scope} AND start_date >= $from AND start_date < $to"
-        self.values = {"org": asked.org, "project": asked.project}
+        self.values = {"org": args.org, "project": args.project}
         first, last = self.con.execute(f"SELECT min(start_date), max(start_date) FROM executions WHERE {self.scope}", self.values).fetchone()
         day = dt.timedelta(days=1)
-        self.first = asked.start or first
-        self.end = asked.end or (last and last + day)
+        self.first = args.start or first
+        self.end = args.end or (last and last + day)
         self.values |= {"from": self.first, "to": self.end}
 
-    def ask(self, sql):
+    def query(self, sql):
         sql = sql.replace("{where}", self.where).replace("{scope}", self.scope)
         values = {name: value for name, value in self.values.items() if f"${name}" in sql}
         return self.con.execute(sql, values).fetchall()
 
     def by_day(self, view, *sums):
-        """Sums of a view for each day of the time, those without any row included."""
-        found = {row[0]: row[1:] for row in self.ask(f"SELECT start_date, {', '.join(sums)} FROM {view} WHERE {{where}} GROUP BY 1")}
+        """Returns sums of a view for each day of the period, including days without rows."""
+        found = {row[0]: row[1:] for row in self.query(f"SELECT start_date, {', '.join(sums)} FROM {view} WHERE {{where}} GROUP BY 1")}
         days = [self.first + dt.timedelta(days=at) for at in range((self.end - self.first).days)]
         return [f"{day:%b} {day.day}" for day in days], [[int(found.get(day, [0] * len(sums))[at] or 0) for day in days] for at in range(len(sums))]
 
 
 def key_figures(page, lake, now):
-    executions, good, bad = lake.ask("SELECT count(*), count(*) FILTER (WHERE status_category = 'success'), count(*) FILTER (WHERE status_category IN ('failure', 'expired')) FROM executions WHERE {where}")[0]
-    deployed, failed = lake.ask("SELECT coalesce(sum(deployments), 0), coalesce(sum(failed_deployments), 0) FROM change_failure_rate WHERE {where}")[0]
-    [(oldest,)] = lake.ask("SELECT min(watermark_ts) FROM scopes WHERE {scope}")
+    executions, good, bad = lake.query("SELECT count(*), count(*) FILTER (WHERE status_category = 'success'), count(*) FILTER (WHERE status_category IN ('failure', 'expired')) FROM executions WHERE {where}")[0]
+    deployed, failed = lake.query("SELECT coalesce(sum(deployments), 0), coalesce(sum(failed_deployments), 0) FROM change_failure_rate WHERE {where}")[0]
+    # Times are fetched as numbers: DuckDB needs pytz to return a timestamp with a time zone.
+    [(oldest_ms,)] = lake.query("SELECT epoch_ms(min(watermark_ts)) FROM scopes WHERE {scope}")
     figures = [
         ("Executions", number(executions)),
-        ("Succeeded, of those that ended either way", share(good, good + bad)),
-        ("Deployments that ended either way", number(int(deployed))),
-        ("Of these failed", share(int(failed), int(deployed))),
-        ("Every project is read up to", f"{duration((now - oldest).total_seconds() * 1000)} ago" if oldest else "–"),
+        ("Success rate", share(good, good + bad)),
+        ("Deployments that succeeded or failed", number(int(deployed))),
+        ("Change failure rate", share(int(failed), int(deployed))),
+        ("Oldest project watermark", ago(oldest_ms, now)),
     ]
     page.parts.append("<dl>" + "".join(f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in figures) + "</dl>")
 
@@ -212,105 +229,107 @@ def key_figures(page, lake, now):
 def executions(page, lake):
     kinds = ["status_category = 'success'", "status_category IN ('failure', 'expired')", "status_category NOT IN ('success', 'failure', 'expired')"]
     days, (good, bad, rest) = lake.by_day("executions", *(f"count(*) FILTER (WHERE {kind})" for kind in kinds))
-    series = [("succeeded", "ok", good), ("failed", "bad", bad), ("aborted, rejected, skipped or at work", "other", rest)]
-    page.section("Executions", "Every run of every pipeline by the UTC day on which it was started, attempts of a retry each.", page.columns("Executions by day", days, series))
+    series = [("succeeded", "ok", good), ("failed", "bad", bad), ("aborted, rejected, skipped or not finished", "other", rest)]
+    page.section("Executions", "All pipeline executions by UTC start date. Each attempt of a retry counts as one execution.", page.columns("Executions by day", days, series))
 
 
 def deployments(page, lake):
     days, (good, bad, stopped) = lake.by_day("deployment_frequency", "sum(successful_deployments)", "sum(failed_deployments)", "sum(stopped_deployments)")
     frequency = page.columns("Deployments by day", days, [("succeeded", "ok", good), ("failed", "bad", bad), ("aborted or rejected", "other", stopped)])
-    page.section("Deployment frequency", caveat("deployment_frequency"), frequency)
-    found = lake.ask("SELECT coalesce(service_id, 'unknown'), sum(deployments), sum(failed_deployments) FROM change_failure_rate WHERE {where} GROUP BY 1 HAVING sum(failed_deployments) > 0 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
+    page.section("Deployment frequency", counts("deployment_frequency"), frequency)
+    found = lake.query("SELECT coalesce(service_id, 'unknown'), sum(deployments), sum(failed_deployments) FROM change_failure_rate WHERE {where} GROUP BY 1 HAVING sum(failed_deployments) > 0 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
     items = [(service, int(bad), f"{bad} of {all_} ({share(bad, all_)})", [number(all_), number(bad), share(bad, all_)]) for service, all_, bad in found]
-    restored = lake.ask("SELECT coalesce(service_id, 'unknown'), sum(outages), sum(restored_outages), max(longest_restore_ms) FROM time_to_restore WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %d" % SHOWN)
+    restored = lake.query("SELECT coalesce(service_id, 'unknown'), sum(outages), sum(restored_outages), max(longest_restore_ms) FROM time_to_restore WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %d" % SHOWN)
     rows = [[service, number(outages), number(over), duration(longest)] for service, outages, over, longest in restored]
-    weekly = lake.ask("SELECT date_trunc('week', start_date), sum(deployments), sum(failed_deployments) FROM change_failure_rate WHERE {where} GROUP BY 1 ORDER BY 1 DESC LIMIT %d" % SHOWN)
+    weekly = lake.query("SELECT date_trunc('week', start_date), sum(deployments), sum(failed_deployments) FROM change_failure_rate WHERE {where} GROUP BY 1 ORDER BY 1 DESC LIMIT %d" % SHOWN)
     weeks = [(f"week of {week:%Y-%m-%d}", bad / all_, f"{share(bad, all_)}, {bad} of {all_}", [number(all_), number(bad), share(bad, all_)]) for week, all_, bad in reversed(weekly)]
-    body = page.bars("Share of deployments that failed by week", "bad", weeks, ["week", "deployments", "failed", "share"])
+    body = page.bars("Change failure rate by week", "bad", weeks, ["week", "deployments", "failed", "share"])
     body += page.bars("Failed deployments by service", "bad", items, ["service", "deployments", "failed", "share"])
-    page.section("Change failure rate", caveat("change_failure_rate"), body)
-    page.section("Time to restore", caveat("time_to_restore"), table("Outages by service", ["service", "outages", "restored", "longest until restored"], rows) if rows else "<p>No outage in this time.</p>")
-    led = lake.ask("SELECT coalesce(service_id, 'unknown'), sum(deployments), sum(covered_deployments), median(median_lead_time_ms) FROM lead_time_for_changes WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %d" % SHOWN)
+    page.section("Change failure rate", counts("change_failure_rate"), body)
+    page.section("Time to restore", counts("time_to_restore"), table("Outages by service", ["service", "outages", "restored", "longest time to restore"], rows) if rows else "<p>No outages in this period.</p>")
+    led = lake.query("SELECT coalesce(service_id, 'unknown'), sum(deployments), sum(covered_deployments), median(median_lead_time_ms) FROM lead_time_for_changes WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %d" % SHOWN)
     rows = [[service, number(all_), share(known, all_), duration(half)] for service, all_, known, half in led]
-    page.section("Lead time for changes", caveat("lead_time_for_changes"), table("From commit to deployment by service; below one half known, do not trust it", ["service", "deployments", "known of", "median of its days"], rows) if rows else "<p>No deployment in this time.</p>")
+    page.section("Lead time for changes", counts("lead_time_for_changes"), table("Time from commit to deployment by service. Coverage is the share of deployments with a known commit time; below 50%, the median is not reliable.", ["service", "deployments", "coverage", "median of daily medians"], rows) if rows else "<p>No deployments in this period.</p>")
 
 
 def pipelines(page, lake):
-    slow = lake.ask("SELECT org_id || '/' || project_id || '/' || pipeline_id, count(*), quantile_cont(duration_ms, 0.5), quantile_cont(duration_ms, 0.95) FROM executions WHERE {where} AND status_category = 'success' AND duration_ms IS NOT NULL GROUP BY 1 HAVING count(*) >= 5 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
-    items = [(name, half, f"{duration(half)}, 95 %: {duration(most)}", [number(runs), duration(half), duration(most)]) for name, runs, half, most in slow]
-    told = "Successful executions from start to end, waiting included; pipelines with five of them at the least, by their median."
-    page.section("Slowest pipelines", told, page.bars("Median duration by pipeline", "ok", items, ["pipeline", "executions", "median", "95 %"]))
-    flaky = lake.ask("SELECT org_id || '/' || project_id || '/' || pipeline_id, sum(repeated_commits), sum(flaky_commits) FROM flakiest_pipelines WHERE {where} GROUP BY 1 HAVING sum(flaky_commits) > 0 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
+    slow = lake.query("SELECT org_id || '/' || project_id || '/' || pipeline_id, count(*), quantile_cont(duration_ms, 0.5), quantile_cont(duration_ms, 0.95) FROM executions WHERE {where} AND status_category = 'success' AND duration_ms IS NOT NULL GROUP BY 1 HAVING count(*) >= 5 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
+    items = [(name, half, f"{duration(half)}, p95: {duration(most)}", [number(runs), duration(half), duration(most)]) for name, runs, half, most in slow]
+    description = "Duration of successful executions including waiting time, for pipelines with at least five of them."
+    page.section("Slowest pipelines", description, page.bars("Median duration by pipeline", "ok", items, ["pipeline", "executions", "median", "p95"]))
+    flaky = lake.query("SELECT org_id || '/' || project_id || '/' || pipeline_id, sum(repeated_commits), sum(flaky_commits) FROM flakiest_pipelines WHERE {where} GROUP BY 1 HAVING sum(flaky_commits) > 0 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
     items = [(name, int(bad), f"{bad} of {again} commits", [number(int(again)), number(int(bad)), share(bad, again)]) for name, again, bad in flaky]
-    page.section("Flakiest pipelines", caveat("flakiest_pipelines"), page.bars("Commits that ended both ways, by pipeline", "bad", items, ["pipeline", "commits run again", "flaky", "share"]))
-    failing = lake.ask("SELECT org_id || '/' || project_id || '/' || pipeline_id || ': ' || coalesce(stage_id, '?'), sum(runs), sum(failures) FROM failed_stages WHERE {where} GROUP BY 1 HAVING sum(failures) > 0 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
+    page.section("Flakiest pipelines", counts("flakiest_pipelines"), page.bars("Commits that both succeeded and failed, by pipeline", "bad", items, ["pipeline", "commits with several runs", "flaky", "share"]))
+    failing = lake.query("SELECT org_id || '/' || project_id || '/' || pipeline_id || ': ' || coalesce(stage_id, '?'), sum(runs), sum(failures) FROM failed_stages WHERE {where} GROUP BY 1 HAVING sum(failures) > 0 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
     items = [(name, int(bad), f"{bad} of {runs} ({share(bad, runs)})", [number(int(runs)), number(int(bad)), share(bad, runs)]) for name, runs, bad in failing]
-    page.section("Failures by stage", caveat("failed_stages"), page.bars("Failures by stage", "bad", items, ["stage", "runs", "failures", "share"]))
-    hours = dict(lake.ask("SELECT hour_utc, sum(executions) FROM busiest_hours WHERE {where} GROUP BY 1"))
-    page.section("Busiest hours", caveat("busiest_hours"), page.columns("Executions by hour, UTC", [f"{hour:02}" for hour in range(24)], [("executions", "ok", [int(hours.get(hour, 0)) for hour in range(24)])]))
+    page.section("Failures by stage", counts("failed_stages"), page.bars("Failures by stage", "bad", items, ["stage", "runs", "failures", "share"]))
+    hours = dict(lake.query("SELECT hour_utc, sum(executions) FROM busiest_hours WHERE {where} GROUP BY 1"))
+    page.section("Busiest hours", counts("busiest_hours"), page.columns("Executions by hour, UTC", [f"{hour:02}" for hour in range(24)], [("executions", "ok", [int(hours.get(hour, 0)) for hour in range(24)])]))
 
 
 def projects(page, lake, now):
-    counts = {row[:2]: row[2:] for row in lake.ask("SELECT org_id, project_id, count(*), count(*) FILTER (WHERE status_category = 'success'), count(*) FILTER (WHERE status_category IN ('failure', 'expired')) FROM executions WHERE {where} GROUP BY ALL")}
+    counts = {row[:2]: row[2:] for row in lake.query("SELECT org_id, project_id, count(*), count(*) FILTER (WHERE status_category = 'success'), count(*) FILTER (WHERE status_category IN ('failure', 'expired')) FROM executions WHERE {where} GROUP BY ALL")}
     rows = []
-    for org, project, mark, open_, gaps, code in lake.ask("SELECT org_id, project_id, watermark_ts, open_execution_count, gap_count, last_error_code FROM scopes WHERE {scope} ORDER BY 1, 2"):
+    for org, project, watermark_ms, open_, gaps, code in lake.query("SELECT org_id, project_id, epoch_ms(watermark_ts), open_execution_count, gap_count, last_error_code FROM scopes WHERE {scope} ORDER BY 1, 2"):
         runs, good, bad = counts.get((org, project), (0, 0, 0))
-        state = f"failing: {code}" if code else f"{gaps} gaps" if gaps else "never read" if mark is None else "whole"
-        ago = "–" if mark is None else f"{duration((now - mark).total_seconds() * 1000)} ago"
-        rows.append([f"{org}/{project}", state, ago, number(open_), number(runs), share(good, good + bad)])
-    told = "Executions that started before the time it is read up to are in the lake. Open ones are not known to be over."
-    page.section("Projects and freshness", told, table("Projects", ["project", "state", "read up to", "open", "executions", "succeeded"], rows))
+        state = f"failing: {code}" if code else f"{gaps} gaps" if gaps else "not read yet" if watermark_ms is None else "complete"
+        rows.append([f"{org}/{project}", state, ago(watermark_ms, now), number(open_), number(runs), share(good, good + bad)])
+    description = "Executions that started before the watermark are in the lake, except in gaps. Open executions are not known to be terminal."
+    page.section("Projects and freshness", description, table("Projects", ["project", "state", "watermark", "open", "executions", "success rate"], rows))
 
 
 def render(page, lake, account, now):
     time = f"{lake.first} to {lake.end - dt.timedelta(days=1)}" if lake and lake.first else "no executions yet"
     nav = "".join(f'<li><a href="#{at}">{esc(name)}</a></li>' for at, name in page.names)
     hatch = '<svg width="0" height="0" style="min-width:0;position:absolute" aria-hidden="true"><defs><pattern id="hatch" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="2.5" height="5" fill="var(--bad)"/></pattern></defs></svg>'
-    title = f"Pipelines of {account}"
+    title = f"Harness pipelines: {account}"
     head = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
         f"<title>{esc(title)}</title><style>{STYLE}</style></head>"
     )
-    top = f'<header><h1>{esc(title)}</h1><p class="dim">{esc(time)}, UTC days; made {now:%Y-%m-%d %H:%M} UTC.</p></header>'
+    top = f'<header><h1>{esc(title)}</h1><p class="dim">{esc(time)}, UTC days; generated {now:%Y-%m-%d %H:%M} UTC.</p></header>'
     nav = f'<nav aria-label="Sections"><ul>{nav}</ul></nav>' if nav else ""
     return f'{head}<body>{hatch}{top}{nav}<main>{"".join(page.parts)}</main></body></html>\n'
 
 
-def read(asked):
-    """The statements that open the lake; none where it has no rows yet."""
-    if asked.views:
-        return Path(asked.views).read_text()
-    if asked.lake.startswith("s3://"):
-        sys.exit(f"for a lake in S3, make the statements first: harness-lake schema ddl duckdb --lake {asked.lake} > views.sql; then --views views.sql")
-    lake = Path(asked.lake)
+def read_statements(args):
+    """Returns the statements that open the lake, or None if the lake has no rows yet."""
+    if args.views:
+        return read_file(args.views)
+    if args.lake.startswith("s3://"):
+        fail("a lake in S3 needs --views", f"run `harness-lake schema ddl duckdb --lake {args.lake} > views.sql` and pass `--views views.sql`")
+    lake = Path(args.lake)
     if not (lake / "_state/lake.json").exists():
-        sys.exit(f"there is no lake in {asked.lake}: `harness-lake sync --lake {asked.lake}` makes one")
+        fail(f"{args.lake} is not a lake: _state/lake.json does not exist", f"run `harness-lake sync --lake {args.lake}` to create it")
     views = lake / "_views/duckdb.sql"
-    return views.read_text() if views.exists() else None
+    return read_file(views) if views.exists() else None
 
 
 def main():
     date = dt.date.fromisoformat
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lake", help="a lake in a folder, or s3://bucket/prefix with --views")
-    parser.add_argument("-o", "--output", default="report.html", help="the page (default: %(default)s)")
-    parser.add_argument("--org", default="*", help="organizations (glob)")
-    parser.add_argument("--project", default="*", help="projects (glob)")
-    parser.add_argument("--from", dest="start", type=date, help="the first day (default: of the lake)")
-    parser.add_argument("--to", dest="end", type=date, help="the first day after")
-    parser.add_argument("--views", help="file of the statements that open the lake")
-    parser.add_argument("--init", help="file of statements that DuckDB runs first, such as a secret for S3")
+    parser.add_argument("lake", metavar="LAKE", help="lake directory, or s3://bucket/prefix with --views")
+    parser.add_argument("-o", "--output", metavar="FILE", default="report.html", help="HTML file to write [default: %(default)s]")
+    parser.add_argument("--org", metavar="GLOB", default="*", help="organizations to include [default: all]")
+    parser.add_argument("--project", metavar="GLOB", default="*", help="projects to include [default: all]")
+    parser.add_argument("--from", metavar="DATE", dest="start", type=date, help="first day, UTC [default: first day of the lake]")
+    parser.add_argument("--to", metavar="DATE", dest="end", type=date, help="day after the last day, UTC [default: end of the lake]")
+    parser.add_argument("--views", metavar="FILE", help="SQL statements that open the lake [default: LAKE/_views/duckdb.sql]")
+    parser.add_argument("--init", metavar="FILE", help="SQL statements to run first, such as CREATE SECRET for S3")
     parser.add_argument("--now", type=dt.datetime.fromisoformat, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    now = asked.now or dt.datetime.now(dt.timezone.utc)
-    statements = read(asked)
+    args = parser.parse_args()
+    now = args.now or dt.datetime.now(dt.timezone.utc)
+    statements = read_statements(args)
     page, lake, account = Page(), None, "an account"
     if statements:
         try:
-            lake = Lake(statements, asked)
+            lake = Lake(statements, args)
         except duckdb.Error as error:
-            sys.exit(f"the lake cannot be opened: {str(error).splitlines()[0]}. A lake that was moved brings new statements with its next run, or use --views")
+            fail(
+                f"failed to open {args.lake}: {str(error).splitlines()[0]}",
+                "if the lake was moved, run `harness-lake sync` once to write new statements, or pass --views",
+            )
         account = lake.con.execute("SELECT any_value(account_id) FROM executions").fetchone()[0]
     if lake and lake.first and lake.first < lake.end:
         key_figures(page, lake, now)
@@ -319,9 +338,12 @@ def main():
         pipelines(page, lake)
         projects(page, lake, now)
     else:
-        page.parts.append("<p>There is nothing to show: no execution is in the lake, or none passes --org, --project, --from and --to.</p>")
-    Path(asked.output).write_text(render(page, lake, account, now), encoding="utf-8")
-    print(f"{asked.output}: open it in a browser")
+        page.parts.append("<p>No executions to show: the lake is empty, or --org, --project, --from and --to exclude all of them.</p>")
+    try:
+        Path(args.output).write_text(render(page, lake, account, now), encoding="utf-8")
+    except OSError as error:
+        fail(f"failed to write {args.output}: {error.strerror}")
+    print(f"Wrote {args.output}; open it in a browser")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
--- How long builds take, by UTC day and pipeline.
--- Counts: a build is one stage of type CI. The percentiles are over those that succeeded.
--- Leaves out: stages carried over by a retry, builds at work, aborted, rejected or skipped. Of the percentiles, failed
--- builds, which tend to end early. Percentiles of days do not add up to those of a month: ask the table stages for
--- these.
+-- Build durations by UTC day and pipeline.
+-- Counts: stages of type CI, each as one build. The percentiles cover successful builds only.
+-- Excludes: stages carried over by a retry, and unfinished, aborted, rejected or skipped builds. Failed builds are
+-- not part of the percentiles because they tend to end early. Daily percentiles do not add up to monthly ones: query
+-- the stages table for those.
 CREATE OR REPLACE VIEW build_durations AS
 SELECT
     start_date,

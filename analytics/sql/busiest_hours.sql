@@ -1,7 +1,7 @@
--- When pipelines are started: executions by UTC day and hour.
--- Counts: every execution by the hour of its start_ts, attempts and children of other pipelines included. `duration_ms`
--- is the sum of those that are over.
--- Leaves out: hours without an execution have no row.
+-- Executions by UTC day and hour of their start.
+-- Counts: all executions by the hour of start_ts, including retry attempts and child pipelines. `duration_ms` is the
+-- sum over terminal executions.
+-- Excludes: hours without executions, which have no row.
 CREATE OR REPLACE VIEW busiest_hours AS
 SELECT
     start_date,

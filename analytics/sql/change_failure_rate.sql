@@ -1,9 +1,9 @@
--- What share of deployments fails, by UTC day, service and environment.
--- Counts: rows of deployments_once that succeeded, failed or expired. A deployment that failed and went well when it
--- was retried is a success, and so is one whose failures were ignored (IgnoreFailed).
--- Leaves out: aborted, rejected and skipped deployments, which people decided on, and those at work. A successful
--- deployment that was rolled back later counts as a success, since Harness does not say which one a rollback undoes.
--- Over a longer time add up both counts and divide them, do not average the rates.
+-- Share of deployments that fail, by UTC day, service and environment.
+-- Counts: deployments that succeeded, failed or expired, each once (rows of deployments_once). A deployment that
+-- succeeded on a retry counts as a success, and so does one whose failures were ignored (IgnoreFailed).
+-- Excludes: unfinished, aborted, rejected and skipped deployments. A successful deployment that was rolled back later
+-- counts as a success, because Harness does not report which deployment a rollback reverts.
+-- For a longer period, sum both counts and divide them. Do not average the rates.
 CREATE OR REPLACE VIEW change_failure_rate AS
 SELECT
     start_date,

@@ -1,9 +1,10 @@
--- Deployments as they were tried: what deployments_once chooses from.
--- Counts: one row per deployment that an execution ran, every attempt of a retry included, by the UTC day on which that
--- execution was started. `strategy_instance` holds the axis values of a matrix, else the number within a loop, else
--- nothing. `root_execution_id` is the first attempt.
--- Leaves out: what a retry carries over without running it, rollback stages, and whole executions that roll back.
--- A condition on start_date prunes.
+-- All deployment attempts: the input of deployments_once.
+-- Counts: one row per deployment that an execution ran, including every attempt of a retry, by the UTC start date of
+-- that execution. `strategy_instance` holds the axis values of a matrix, or the index within a loop, or an empty
+-- text. `root_execution_id` is the first attempt of the retry chain.
+-- Excludes: stages that a retry carried over without running them, rollback stages, and executions that only roll
+-- back.
+-- A filter on start_date prunes partitions.
 CREATE OR REPLACE VIEW deployment_attempts AS
 SELECT
     d.*,

@@ -1,7 +1,7 @@
--- How often is deployed, by UTC day, service and environment.
--- Counts: rows of deployments_once that are over, by how they ended. Frequency is `successful_deployments` over the
--- days of a period: a day without any deployment has no row.
--- Leaves out: deployments at work, and skipped ones.
+-- Number of deployments by UTC day, service and environment.
+-- Counts: finished deployments by outcome, each once (rows of deployments_once). Frequency is
+-- `successful_deployments` divided by the days of the period. A day without deployments has no row.
+-- Excludes: unfinished and skipped deployments.
 CREATE OR REPLACE VIEW deployment_frequency AS
 SELECT
     start_date,

@@ -1,9 +1,10 @@
--- Deployments, each counted once however often it was retried.
--- Counts: one row of deployment_attempts per retry root, stage, strategy instance, service and environment: that of the
--- last attempt, on the UTC day on which that attempt was started. Those still at work are here, see status_category.
--- Of attempts that ended before their service or environment was known, too, the last one stands for all.
--- Leaves out: earlier attempts, and what deployment_attempts leaves out.
--- A condition on start_date prunes. Of other dates only what finds later attempts is read.
+-- Deployments, with each retried deployment counted once.
+-- Counts: one row of deployment_attempts per retry root, stage, strategy instance, service and environment. The row
+-- is the last attempt, on the UTC start date of that attempt. Unfinished deployments are included, see
+-- status_category. An attempt that ended before its service or environment was known is matched by stage and instance
+-- alone.
+-- Excludes: earlier attempts, and everything that deployment_attempts excludes.
+-- A filter on start_date prunes partitions. From other dates, only the columns that identify later attempts are read.
 CREATE OR REPLACE VIEW deployments_once AS
 SELECT d.*
 FROM deployment_attempts d

@@ -1,9 +1,8 @@
--- Every execution, and whether it is the last attempt of its chain of retries.
--- Counts: all rows of executions. `is_latest_attempt` is true for an execution that was never retried, and for the
--- retry with the latest created_ts of its root. Where `is_latest_attempt` is true, each chain of retries stands once.
--- Leaves out: nothing. Older servers do not tell which execution a retry belongs to: there every execution is its own
--- root.
--- A condition on start_date prunes. Of other dates only the columns of retries are read.
+-- All executions, with a flag for the last attempt of each retry chain.
+-- Counts: every row of executions. `is_latest_attempt` is true for an execution that was never retried, and for the
+-- retry with the latest created_ts of each root. Filter on it to count each retry chain once.
+-- Excludes: nothing. Older servers do not report the root of a retry, so there each execution is its own root.
+-- A filter on start_date prunes partitions. From other dates, only the retry columns are read.
 CREATE OR REPLACE VIEW executions_latest AS
 WITH retries AS (
     SELECT
@@ -12,7 +11,7 @@ WITH retries AS (
         ROW_NUMBER() OVER (
             PARTITION BY retry_root_execution_id
             ORDER BY COALESCE(created_ts, start_ts) DESC, plan_execution_id DESC
-        ) AS place_from_end
+        ) AS rank_from_end
     FROM executions
     WHERE retry_root_execution_id IS NOT NULL
 )
@@ -23,4 +22,4 @@ SELECT
 FROM executions e
 LEFT JOIN retries r
     ON r.retry_root_execution_id = COALESCE(e.retry_root_execution_id, e.plan_execution_id)
-    AND r.place_from_end = 1;
+    AND r.rank_from_end = 1;

@@ -1,8 +1,8 @@
--- Which stages fail, by UTC day.
+-- Stage failures by UTC day.
 -- Counts: stages that ran and succeeded, failed or expired. The instances of a matrix or loop count as runs of one
--- stage. `example_error_message` is one of the day's messages, the first by alphabet.
--- Leaves out: stages carried over by a retry, rollback stages, aborted, rejected and skipped ones, and those at work. A
--- stage that did not fail has a row, too, with no failures.
+-- stage. `example_error_message` is one of the messages of the day, the first in alphabetical order.
+-- Excludes: stages carried over by a retry, rollback stages, and unfinished, aborted, rejected or skipped stages. A
+-- stage without failures has a row with zero failures.
 CREATE OR REPLACE VIEW failed_stages AS
 SELECT
     start_date,

@@ -1,9 +1,9 @@
--- Which pipelines end differently for the same commit, by the UTC day on which a commit was first run.
--- Counts: executions that succeeded, failed or expired, retries and reruns included, by pipeline, repository and
--- commit_sha. A commit is flaky where the same pipeline succeeded and failed with it. `flaky_share` is of the commits
--- that were run more than once.
--- Leaves out: executions that built no commit, and those aborted, rejected, skipped or at work.
--- Reads all dates whatever start_date is asked for: a commit can be run again on another day.
+-- Pipelines with different outcomes for the same commit, by the UTC day on which the commit first ran.
+-- Counts: executions that succeeded, failed or expired, including retries and reruns, by pipeline, repository and
+-- commit_sha. A commit is flaky if the same pipeline both succeeded and failed with it. `flaky_share` is the share of
+-- flaky commits among those with more than one run.
+-- Excludes: executions without a commit, and unfinished, aborted, rejected or skipped executions.
+-- Reads all dates whatever the filter on start_date, because a commit can run again on another day.
 CREATE OR REPLACE VIEW flakiest_pipelines AS
 WITH by_commit AS (
     SELECT
@@ -23,9 +23,9 @@ SELECT
     project_id,
     pipeline_id,
     COUNT(*) AS commits,
-    COUNT(*) FILTER (WHERE 1 < runs) AS repeated_commits,
-    COUNT(*) FILTER (WHERE 0 < successes AND successes < runs) AS flaky_commits,
-    CAST(COUNT(*) FILTER (WHERE 0 < successes AND successes < runs) AS DOUBLE)
-        / NULLIF(COUNT(*) FILTER (WHERE 1 < runs), 0) AS flaky_share
+    COUNT(*) FILTER (WHERE runs > 1) AS repeated_commits,
+    COUNT(*) FILTER (WHERE successes > 0 AND successes < runs) AS flaky_commits,
+    CAST(COUNT(*) FILTER (WHERE successes > 0 AND successes < runs) AS DOUBLE)
+        / NULLIF(COUNT(*) FILTER (WHERE runs > 1), 0) AS flaky_share
 FROM by_commit
 GROUP BY start_date, org_id, project_id, pipeline_id;

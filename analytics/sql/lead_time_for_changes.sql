@@ -1,8 +1,9 @@
--- From commit to successful deployment, by UTC day, service and environment, and for what share this is known.
--- Counts: successful rows of deployments_once. The time runs from the commit that the same execution built (commit_sha)
--- to the end of the deployment.
--- Leaves out: of the times, deployments whose execution built no commit (pipelines that only deploy), whose commit has
--- no time, or one after the deployment. `covered_share` says how many are left. Below one half, do not trust the times.
+-- Time from commit to successful deployment, by UTC day, service and environment.
+-- Counts: successful deployments, each once (rows of deployments_once). Lead time runs from the commit that the same
+-- execution built (commit_sha) to the end of the deployment.
+-- Excludes: from the times, deployments whose execution built no commit (pipelines that only deploy), and commits
+-- without a time or with a time after the deployment. `covered_share` is the share of deployments with a lead time.
+-- Below 0.5, do not rely on the times.
 CREATE OR REPLACE VIEW lead_time_for_changes AS
 WITH timed AS (
     SELECT

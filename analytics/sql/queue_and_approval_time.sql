@@ -1,8 +1,8 @@
--- How long executions wait for their first stage and for people, by UTC day and pipeline.
--- Counts: every execution, attempts and children of other pipelines included. Queue time is that of executions that
--- started a stage, approval time is the sum over the approval stages of an execution that were answered, for executions
--- that have one.
--- Leaves out: approvals that still wait or were carried over by a retry, and approval steps within other stages.
+-- Time that executions wait for their first stage and for approvals, by UTC day and pipeline.
+-- Counts: all executions, including retry attempts and child pipelines. Queue time covers executions that started a
+-- stage. Approval time is the sum over the answered approval stages of an execution, and covers executions that have
+-- one.
+-- Excludes: pending approvals, approvals carried over by a retry, and approval steps inside other stages.
 CREATE OR REPLACE VIEW queue_and_approval_time AS
 WITH approvals AS (
     SELECT start_date, plan_execution_id, CAST(SUM(duration_ms) AS BIGINT) AS approval_ms

@@ -1,10 +1,12 @@
--- How long a service stays broken after a failed deployment, by the UTC day of that deployment.
--- Counts: an outage begins when a deployment fails or expires after one that went well (or as the first of all), and
--- ends when the next one of the same service, environment and strategy instance goes well. Further failures in between
--- belong to it. Its time runs from end to end. `restored_outages` have ended, and the times are theirs.
--- Leaves out: deployments at work, aborted, rejected or skipped, without an end, and those whose service or environment
--- never was known. An outage that ended otherwise (by a rollback, by hand) lasts until the next deployment.
--- Reads all dates whatever start_date is asked for: what came before and after decides.
+-- Time to restore a service after a failed deployment, by the UTC day of that deployment.
+-- Counts: an outage begins when a deployment fails or expires after a successful one (or as the first of all), and
+-- ends with the next successful deployment of the same service, environment and strategy instance. Failures in
+-- between belong to the same outage. Its time runs from the end of the failed deployment to the end of the successful
+-- one. `restored_outages` counts the outages that ended, and the times cover only those.
+-- Excludes: unfinished, aborted, rejected and skipped deployments, those without an end time, and those without a
+-- known service or environment. An outage that was fixed another way (a rollback, by hand) lasts until the next
+-- successful deployment.
+-- Reads all dates whatever the filter on start_date, because earlier and later deployments decide the result.
 CREATE OR REPLACE VIEW time_to_restore AS
 WITH outcomes AS (
     SELECT
@@ -15,11 +17,11 @@ WITH outcomes AS (
         environment_id,
         environment_type,
         end_ts,
-        status_category = 'success' AS went_well,
+        status_category = 'success' AS succeeded,
         LAG(status_category = 'success') OVER (
             PARTITION BY org_id, project_id, service_id, environment_id, strategy_instance
             ORDER BY end_ts, plan_execution_id, stage_node_id
-        ) AS went_well_before,
+        ) AS previous_succeeded,
         MIN(CASE WHEN status_category = 'success' THEN end_ts END) OVER (
             PARTITION BY org_id, project_id, service_id, environment_id, strategy_instance
             ORDER BY end_ts, plan_execution_id, stage_node_id
@@ -34,7 +36,7 @@ WITH outcomes AS (
 outages AS (
     SELECT outcomes.*, {ms restored_ts} - {ms end_ts} AS restore_ms
     FROM outcomes
-    WHERE NOT went_well AND COALESCE(went_well_before, TRUE)
+    WHERE NOT succeeded AND COALESCE(previous_succeeded, TRUE)
 )
 SELECT
     start_date,

@@ -1,9 +1,9 @@
-//! The tables and views as statements for DuckDB, Spark and Trino: absolute paths, comments. Pure.
+//! SQL statements that open the tables and views in DuckDB, Spark and Trino. Pure.
 
 use super::views::VIEWS;
 use super::{Column, ColumnType, Definition, Table, VERSION};
 
-/// The engines whose statements are known.
+/// A supported SQL engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     /// Views over `read_parquet`.
@@ -14,8 +14,9 @@ pub enum Engine {
     Trino,
 }
 
-/// The statements that open every table and view of the lake at `lake` (a path or an object-store
-/// URL) by its name.
+/// Returns the statements that create every table and view of a lake.
+///
+/// `lake` is an absolute path or an object-store URL.
 pub fn ddl(engine: Engine, lake: &str) -> String {
     let table = |table: &Table| {
         let definition = table.definition();
@@ -38,13 +39,13 @@ pub fn ddl(engine: Engine, lake: &str) -> String {
 }
 
 const REFRESH: &str = "\
--- A session remembers the files of a table, and how long they are. After each run of harness-lake, before the next query, say
--- REFRESH TABLE for every table (read a DataFrame anew), and MSCK REPAIR TABLE for those with start_date, which finds new dates.
+-- Spark caches the file list of a table. After each run of harness-lake, before the next query, run REFRESH TABLE for every table
+-- (load DataFrames again), and MSCK REPAIR TABLE for the tables with start_date, which adds new dates.
 ";
 
 const PARTITIONS: &str = "\
--- Times are UTC, in ms: what the Hive connector takes as it comes (hive.timestamp-precision).
--- New dates are found by CALL system.sync_partition_metadata(CURRENT_SCHEMA, 'executions', 'ADD'), the same for stages, deployments
+-- Times are UTC with millisecond precision, the default of the Hive connector (hive.timestamp-precision).
+-- To add new dates, run CALL system.sync_partition_metadata(CURRENT_SCHEMA, 'executions', 'ADD'), and the same for stages, deployments
 -- and commits.
 ";
 
@@ -80,7 +81,7 @@ fn duckdb(definition: &Definition, folder: &str) -> String {
     text
 }
 
-/// A path that a glob takes as it stands.
+/// Escapes the glob characters of a path.
 fn literal_in_glob(path: &str) -> String {
     let escaped = path.chars().map(|c| match c {
         '[' | '*' | '?' => format!("[{c}]"),
@@ -166,19 +167,19 @@ fn trino_type(kind: ColumnType) -> &'static str {
         ColumnType::Int32 => "INTEGER",
         ColumnType::Int64 => "BIGINT",
         ColumnType::Double => "DOUBLE",
-        // The Hive connector knows no time zones, and no other precision unless told.
+        // The Hive connector supports no time zones, and only milliseconds by default.
         ColumnType::Timestamp => "TIMESTAMP(3)",
         ColumnType::Utf8List => "ARRAY(VARCHAR)",
         ColumnType::Utf8Map => "MAP(VARCHAR, VARCHAR)",
     }
 }
 
-/// A text as standard SQL spells it.
+/// Quotes a text in standard SQL.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// A text as Spark spells it, which knows backslashes.
+/// Quotes a text for Spark, which treats backslashes as escapes.
 fn spark_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
@@ -188,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_with_the_characters_of_globs_is_no_glob() {
+    fn glob_characters_in_paths_are_escaped() {
         let text = ddl(Engine::DuckDb, "/lakes/a[1]*?{b}");
         assert!(
             text.contains("'/lakes/a[[]1][*][?]{b}/executions/v1/**/*.parquet'"),
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn every_table_and_view_is_opened_by_its_name() {
+    fn ddl_creates_every_table_and_view() {
         for engine in [Engine::DuckDb, Engine::Spark, Engine::Trino] {
             let text = ddl(engine, "s3://bucket/it's/");
             for table in Table::ALL {
@@ -210,12 +211,9 @@ mod tests {
                 let create = format!("CREATE OR REPLACE VIEW {} AS", view.name);
                 assert!(text.contains(&create), "{engine:?} {}", view.name);
             }
-            let told = text.contains("REFRESH TABLE");
-            assert_eq!(told, engine == Engine::Spark, "{engine:?}");
-            assert!(
-                !text.contains("it's"),
-                "{engine:?}: a quote within a text is escaped"
-            );
+            let has_refresh = text.contains("REFRESH TABLE");
+            assert_eq!(has_refresh, engine == Engine::Spark, "{engine:?}");
+            assert!(!text.contains("it's"), "{engine:?}: quotes are escaped");
         }
     }
 }

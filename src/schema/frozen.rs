@@ -1,6 +1,6 @@
-//! A released version of a table never changes: its columns are held to a checksum.
+//! Checksums that keep released versions of the tables from changing.
 //!
-//! Descriptions, units, sources and meanings are prose and may get better.
+//! Descriptions, units, sources and meanings are not covered and may be improved.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Definition, Table, raw_definition};
 
-/// The checksum of each table of version 1, by name. Never to be edited.
+/// The checksum of each table of version 1, by name. Never edit these.
 const V1: [(&str, u64); 8] = [
     ("executions", 6_672_676_666_097_792_817),
     ("stages", 12_979_393_141_913_982_432),
@@ -20,8 +20,8 @@ const V1: [(&str, u64); 8] = [
     ("_raw", 3_784_683_902_893_105_607),
 ];
 
-/// All that a reader of the files relies on.
-fn promised(definition: &Definition) -> String {
+/// Renders the parts of a definition that readers of the files rely on.
+fn frozen_parts(definition: &Definition) -> String {
     let Definition {
         table,
         version,
@@ -45,17 +45,16 @@ fn version_1_is_frozen() {
         .chain([raw_definition()])
         .filter(|definition| definition.version == 1)
         .map(|definition| {
-            let checksum = xxh3_64(promised(definition).as_bytes());
+            let checksum = xxh3_64(frozen_parts(definition).as_bytes());
             (definition.table.as_str(), checksum)
         })
         .collect();
     for (found, frozen) in found.iter().zip(V1) {
         assert_eq!(
             *found, frozen,
-            "schemas/v1/{}.json has other columns, types, order or keys than lakes were written \
-             with. A version never changes: take this back, put the change into the next version \
-             beside it (schemas/v2/), and let `harness-lake replay` fill that from the raw \
-             partitions. schemas/README.md tells the steps",
+            "schemas/v1/{}.json changed its columns, types, order or keys. A released version never \
+             changes: revert the edit and add a version instead (schemas/README.md, \"Create the \
+             next version\")",
             frozen.0
         );
     }
@@ -63,13 +62,13 @@ fn version_1_is_frozen() {
 }
 
 #[test]
-fn prose_is_not_frozen_and_everything_else_is() {
+fn only_prose_may_change_in_a_frozen_version() {
     let definition = Table::Commits.definition();
-    let before = promised(definition);
+    let before = frozen_parts(definition);
     let changed = |change: fn(&mut Definition)| {
         let mut definition = definition.clone();
         change(&mut definition);
-        promised(&definition) != before
+        frozen_parts(&definition) != before
     };
     assert!(!changed(|it| it.columns[0].meaning.push_str(" and more")));
     assert!(!changed(|it| it.description.clear()));

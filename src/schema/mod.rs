@@ -1,7 +1,7 @@
 //! The tables of the lake: `schemas/v1/*.json` read into Arrow schemas.
 //!
-//! The JSON files are the only truth. Code that fills a table is checked against them when a batch
-//! is built, and by a test beside each table's builders.
+//! The JSON files are the only definition of the columns. Building a batch checks the code against
+//! them, and so does a test next to each table's builders.
 
 pub mod ddl;
 pub mod dictionary;
@@ -27,13 +27,13 @@ pub enum Table {
     Stages,
     /// One row per service and environment of a deployment stage.
     Deployments,
-    /// One row per commit named by an execution.
+    /// One row per commit of an execution.
     Commits,
     /// One row per organization.
     Orgs,
     /// One row per project.
     Projects,
-    /// One row per scope: how far it has been read.
+    /// One row per scope: its coverage and its latest error.
     Scopes,
 }
 
@@ -49,8 +49,8 @@ impl Table {
         Self::Scopes,
     ];
 
-    /// The tables that stand under `start_date=...`, in the order in which a date's objects are
-    /// replaced: `executions` last, so that its children are there as soon as it is.
+    /// The tables stored under `start_date=...`, in the order in which a date's objects are
+    /// replaced. `executions` comes last, so that its child rows are visible before it.
     pub const PARTITIONED: [Self; 4] = [
         Self::Stages,
         Self::Deployments,
@@ -58,10 +58,10 @@ impl Table {
         Self::Executions,
     ];
 
-    /// The tables that follow from the checkpoint.
+    /// The tables derived from the checkpoint.
     pub const DIMENSIONS: [Self; 3] = [Self::Orgs, Self::Projects, Self::Scopes];
 
-    /// The table's name: its folder in the lake, its file in `schemas/`.
+    /// Returns the name of the table: its folder in the lake and its file in `schemas/`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Executions => "executions",
@@ -74,40 +74,40 @@ impl Table {
         }
     }
 
-    /// The definition of the table in the current version.
+    /// Returns the definition of the table in the current version.
     pub fn definition(self) -> &'static Definition {
         &TABLES[self as usize].0
     }
 
-    /// The Arrow schema of the table's files in the current version.
+    /// Returns the Arrow schema of the table's files in the current version.
     pub fn arrow_schema(self) -> &'static SchemaRef {
         &TABLES[self as usize].1
     }
 }
 
-/// The definition of the raw partitions, `_raw`, in the current version.
+/// Returns the definition of the raw partitions, `_raw`, in the current version.
 pub fn raw_definition() -> &'static Definition {
     &RAW.0
 }
 
-/// The Arrow schema of the raw partitions' files in the current version.
+/// Returns the Arrow schema of the raw partitions' files in the current version.
 pub fn raw_schema() -> &'static SchemaRef {
     &RAW.1
 }
 
-/// One file of `schemas/`: a table as analysts see it.
+/// The definition of a table: one file of `schemas/`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
-    /// The table's name.
+    /// The name of the table.
     pub table: String,
     /// The version of the schema.
     pub version: u32,
-    /// What a row is.
+    /// The meaning of a row.
     pub description: String,
-    /// Where the rows come from.
+    /// The source of the rows.
     pub source: String,
-    /// Whether objects stand under `start_date=...`.
+    /// True if objects are stored under `start_date=...`.
     pub partitioned: bool,
     /// The columns that are unique together.
     pub key: Vec<String>,
@@ -126,18 +126,18 @@ pub struct Column {
     /// The column's type.
     #[serde(rename = "type")]
     pub kind: ColumnType,
-    /// Whether null stands for "not told by the server".
+    /// True if the column can be null.
     pub nullable: bool,
-    /// The unit, where a number or a time has one.
+    /// The unit of a number or a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// The upstream field, or how the value is derived.
+    /// The upstream field, or a description of how the value is derived.
     pub source: String,
-    /// What the value says.
+    /// The meaning of the value.
     pub meaning: String,
 }
 
-/// The types that `DuckDB` and Spark both read as they stand.
+/// The column types. `DuckDB` and Spark read all of them without a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ColumnType {
     /// Text.
@@ -158,16 +158,16 @@ pub enum ColumnType {
     /// Microseconds since the epoch, UTC.
     #[serde(rename = "timestamp")]
     Timestamp,
-    /// Texts without nulls.
+    /// A list of texts without nulls.
     #[serde(rename = "list<utf8>")]
     Utf8List,
-    /// Texts by text; a value may be null.
+    /// A map from text to text; a value may be null.
     #[serde(rename = "map<utf8,utf8>")]
     Utf8Map,
 }
 
 impl ColumnType {
-    /// The word in the schema files.
+    /// Returns the name used in the schema files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Utf8 => "utf8",
@@ -181,7 +181,7 @@ impl ColumnType {
         }
     }
 
-    /// The Arrow type, with the inner names that the Parquet specification asks for.
+    /// Returns the Arrow type, with the field names that the Parquet specification requires.
     pub fn data_type(self) -> DataType {
         match self {
             Self::Utf8 => DataType::Utf8,
@@ -196,23 +196,23 @@ impl ColumnType {
     }
 }
 
-/// The child field of a `list<utf8>` column.
+/// Returns the child field of a `list<utf8>` column.
 pub fn list_item() -> Arc<Field> {
     Arc::new(Field::new("element", DataType::Utf8, false))
 }
 
-/// The child field of a `map<utf8,utf8>` column.
+/// Returns the child field of a `map<utf8,utf8>` column.
 pub fn map_entries() -> Arc<Field> {
     let entry = Fields::from(vec![map_key(), map_value()]);
     Arc::new(Field::new("key_value", DataType::Struct(entry), false))
 }
 
-/// The key field of a `map<utf8,utf8>` column.
+/// Returns the key field of a `map<utf8,utf8>` column.
 pub fn map_key() -> Arc<Field> {
     Arc::new(Field::new("key", DataType::Utf8, false))
 }
 
-/// The value field of a `map<utf8,utf8>` column.
+/// Returns the value field of a `map<utf8,utf8>` column.
 pub fn map_value() -> Arc<Field> {
     Arc::new(Field::new("value", DataType::Utf8, true))
 }
@@ -236,8 +236,8 @@ static TABLES: LazyLock<[Loaded; 7]> = LazyLock::new(|| {
 static RAW: LazyLock<Loaded> = LazyLock::new(|| load(include_str!("../../schemas/v1/_raw.json")));
 
 fn load(json: &str) -> Loaded {
-    let definition: Definition =
-        serde_json::from_str(json).expect("the schemas are compiled in, and a test reads them all");
+    let definition: Definition = serde_json::from_str(json)
+        .expect("the schemas are compiled in, and a test parses them all");
     let field = |c: &Column| Field::new(&c.name, c.kind.data_type(), c.nullable);
     let fields: Vec<_> = definition.columns.iter().map(field).collect();
     (definition, Arc::new(Schema::new(fields)))
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn each_table_finds_its_own_file() {
+    fn each_table_loads_its_own_file() {
         for (at, table) in Table::ALL.into_iter().enumerate() {
             assert_eq!(table as usize, at);
             assert_eq!(table.definition().table, table.name());
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_unique_and_keys_name_them() {
+    fn columns_are_unique_and_keys_exist() {
         for definition in definitions() {
             let names: HashSet<_> = definition.columns.iter().map(|c| &*c.name).collect();
             assert_eq!(
@@ -280,12 +280,15 @@ mod tests {
             for key in definition.key.iter().chain(&definition.sort) {
                 assert!(names.contains(&**key), "{}.{key}", definition.table);
             }
-            assert!(!names.contains("start_date"), "the path alone holds it");
+            assert!(
+                !names.contains("start_date"),
+                "start_date exists only in the path"
+            );
         }
     }
 
     #[test]
-    fn lists_and_maps_are_never_null_themselves() {
+    fn lists_and_maps_are_never_null() {
         for definition in definitions() {
             for column in &definition.columns {
                 if matches!(column.kind, ColumnType::Utf8List | ColumnType::Utf8Map) {
@@ -296,13 +299,13 @@ mod tests {
     }
 
     #[test]
-    fn every_column_says_what_it_is() {
+    fn every_column_is_documented() {
         for definition in definitions() {
             for column in &definition.columns {
                 let name = format!("{}.{}", definition.table, column.name);
                 assert!(!column.meaning.is_empty(), "{name} has no meaning");
-                let is_told = !["", "derived"].contains(&column.source.as_str());
-                assert!(is_told, "{name} has no source");
+                let has_source = !["", "derived"].contains(&column.source.as_str());
+                assert!(has_source, "{name} has no source");
                 let is_number = matches!(
                     column.kind,
                     ColumnType::Int32
@@ -316,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn the_raw_schema_has_no_nulls() {
+    fn raw_columns_are_never_null() {
         assert!(
             raw_schema()
                 .fields()

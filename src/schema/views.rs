@@ -1,11 +1,11 @@
-//! The views of `analytics/sql/`, which answer what analysts ask: one source for all engines. Pure.
+//! The views of `analytics/sql/`: one source, rendered for each SQL engine. Pure.
 
 use super::ddl::Engine;
 
 /// A view over the tables of a lake.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
-    /// Its name.
+    /// The name of the view.
     pub name: &'static str,
     source: &'static str,
 }
@@ -19,7 +19,7 @@ macro_rules! views {
     };
 }
 
-/// Every view, each after those that it reads.
+/// Every view. A view comes after the views that it reads.
 pub const VIEWS: [View; 12] = views![
     "executions_latest",
     "deployment_attempts",
@@ -36,13 +36,13 @@ pub const VIEWS: [View; 12] = views![
 ];
 
 impl View {
-    /// What it answers: the first line of its comment.
-    pub fn question(self) -> &'static str {
+    /// Returns the first line of the view's comment.
+    pub fn summary(self) -> &'static str {
         let first = self.source.lines().next().unwrap_or_default();
         first.trim_start_matches("-- ")
     }
 
-    /// The statement that makes it, with its comment.
+    /// Returns the statement that creates the view, with its comment.
     pub fn statement(self, engine: Engine) -> String {
         let mut pieces = self.source.split('{');
         let mut text = pieces.next().unwrap_or_default().to_owned();
@@ -56,7 +56,7 @@ impl View {
     }
 }
 
-/// What a placeholder stands for, `$` being its argument.
+/// Returns the SQL for a placeholder. `$` stands for the argument.
 fn expression(engine: Engine, placeholder: &str) -> &'static str {
     use Engine::{DuckDb, Spark, Trino};
     match (placeholder, engine) {
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_view_is_one_statement_that_begins_with_what_it_counts_and_leaves_out() {
+    fn every_view_is_one_documented_statement() {
         for view in VIEWS {
             for engine in [Engine::DuckDb, Engine::Spark, Engine::Trino] {
                 let text = view.statement(engine);
@@ -98,7 +98,7 @@ mod tests {
                     .lines()
                     .take_while(|line| line.starts_with("-- "))
                     .collect();
-                for word in ["-- Counts: ", "-- Leaves out: "] {
+                for word in ["-- Counts: ", "-- Excludes: "] {
                     assert!(comment.contains(word), "{}: {word}", view.name);
                 }
                 let create = format!("\nCREATE OR REPLACE VIEW {} AS\n", view.name);
@@ -107,12 +107,12 @@ mod tests {
                 assert!(text.ends_with(";\n"), "{}", view.name);
                 assert!(!text.contains(['{', '}', '$']), "{text}");
             }
-            assert!(view.question().ends_with('.'), "{}", view.question());
+            assert!(view.summary().ends_with('.'), "{}", view.summary());
         }
     }
 
     #[test]
-    fn every_file_is_shipped() {
+    fn every_sql_file_is_a_view() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/analytics/sql");
         let files = std::fs::read_dir(folder).unwrap().filter(|entry| {
             let path = entry.as_ref().unwrap().path();

@@ -11,6 +11,9 @@ use crate::support::{Lake, Run, Sim, bare_command, interpreter, now, rows};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/analytics/report.py");
 
+/// The time that the pages show.
+const NOW: &str = "2026-11-24T15:10:00+00:00";
+
 /// Sections of a page of a lake with rows.
 const SECTIONS: [&str; 10] = [
     "Executions",
@@ -46,7 +49,7 @@ fn script(arguments: &[&str]) -> Run {
 fn page(lake: &str, more: &[&str]) -> String {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("page.html");
-    let fixed = [lake, "--now", "2026-11-24T15:10:00+00:00", "-o"];
+    let fixed = [lake, "--now", NOW, "-o"];
     script(&[&fixed[..], &[file.to_str().unwrap()], more].concat()).expect(0);
     fs::read_to_string(file).unwrap()
 }
@@ -207,7 +210,7 @@ fn names_are_shown_as_text_whatever_they_are() {
     assert!(!page.contains("<script") && !page.contains(" onload=\""));
     assert!(page.contains("&lt;script&gt;document"));
     let shown = show(&page, &[]);
-    assert!(shown.document.contains("<title>Pipelines of "));
+    assert!(shown.document.contains("<title>Harness pipelines: "));
     assert!(!shown.document.contains("<script"));
 }
 
@@ -221,11 +224,57 @@ fn a_lake_that_is_empty_or_missing_is_told_as_such() {
     let sim = Sim::start(&spec, |_| {});
     let (lake, missing) = (Lake::new(), Lake::new());
     sim.sync(&lake, &[]).expect(3);
-    assert!(page(lake.path(), &[]).contains("no execution is in the lake"));
+    assert!(page(lake.path(), &[]).contains("the lake is empty"));
     let run = script(&[missing.path()]).expect(1);
     assert!(run.stderr.contains("harness-lake sync"), "{run:?}");
     let run = script(&["s3://bucket/lake"]).expect(1);
     assert!(run.stderr.contains("schema ddl duckdb"), "{run:?}");
+}
+
+#[test]
+fn report_names_a_file_that_it_cannot_read() {
+    let folder = TempDir::new().unwrap();
+    let views = folder.path().join("views.sql");
+    fs::write(&views, "SELECT 1").unwrap();
+    for flag in ["--views", "--init"] {
+        let arguments = [
+            "lake",
+            "--views",
+            views.to_str().unwrap(),
+            flag,
+            "missing.sql",
+        ];
+        let run = script(&arguments).expect(1);
+        let expected = "error: failed to read missing.sql: No such file or directory\n";
+        assert_eq!(run.stderr, expected, "{flag}");
+    }
+}
+
+/// The oldest `DuckDB` that the script declares is the one that reads S3 in the tests. It stands next
+/// to the newest, without any other package.
+#[test]
+fn report_is_the_same_on_the_oldest_declared_duckdb() {
+    let source = fs::read_to_string(SCRIPT).unwrap();
+    let (_, declared) = source.split_once("\"duckdb>=").unwrap();
+    let oldest = declared.split('"').next().unwrap();
+    let folder = Path::new(&interpreter()).with_file_name("../s3-reader");
+    let run = |code: &str, arguments: &[&str]| {
+        let mut python = Command::new(interpreter());
+        python
+            .env("PYTHONPATH", &folder)
+            .args([code])
+            .args(arguments);
+        Run::of(python.output().unwrap()).expect(0).stdout
+    };
+    let version = run("-c", &["import duckdb; print(duckdb.__version__)"]);
+    assert_eq!(version.trim(), oldest, "scripts/requirements-s3-reader.txt");
+
+    let (_sim, lake) = account();
+    let out = TempDir::new().unwrap();
+    let file = out.path().join("page.html");
+    let fixed = [lake.path(), "--now", NOW, "-o", file.to_str().unwrap()];
+    run(SCRIPT, &fixed);
+    assert!(fs::read_to_string(file).unwrap() == page(lake.path(), &[]));
 }
 
 #[test]
