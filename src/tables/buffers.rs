@@ -1,6 +1,6 @@
-//! Memory that is used again: threads that decode and encode would wait for each other to have some.
+//! Reuse of allocations. Without it, threads that decode and encode contend for the allocator.
 
-/// The memory of a list, for the next one.
+/// The allocation of a list, kept for the next list.
 pub(super) struct Buffers<T>(Vec<T>);
 
 impl<T> Default for Buffers<T> {
@@ -10,22 +10,22 @@ impl<T> Default for Buffers<T> {
 }
 
 impl<T> Buffers<T> {
-    /// An empty list with the memory, for items that differ in their lifetime.
-    pub(super) fn list<U>(&mut self) -> Vec<U> {
-        emptied(std::mem::take(&mut self.0))
+    /// Returns an empty list that uses the allocation. Its items may have another lifetime.
+    pub(super) fn take<U>(&mut self) -> Vec<U> {
+        reused(std::mem::take(&mut self.0))
     }
 
-    /// Takes the memory of a list that is no longer needed.
-    pub(super) fn keep<U>(&mut self, list: Vec<U>) {
-        self.0 = emptied(list);
+    /// Takes back the allocation of a list that is no longer needed.
+    pub(super) fn recycle<U>(&mut self, list: Vec<U>) {
+        self.0 = reused(list);
     }
 }
 
-fn emptied<T, U>(mut items: Vec<T>) -> Vec<U> {
+fn reused<T, U>(mut items: Vec<T>) -> Vec<U> {
     items.clear();
-    // Collected in place, as items of one size are.
-    let none = items.into_iter().map(|_| unreachable!("the list is empty"));
-    none.collect()
+    // `collect` reuses the allocation because both item types have the same size.
+    let no_items = items.into_iter().map(|_| unreachable!("the list is empty"));
+    no_items.collect()
 }
 
 #[cfg(test)]
@@ -33,13 +33,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_kept_from_list_to_list() {
-        let mut room = Buffers::<&'static str>::default();
-        let mut list = room.list::<&str>();
+    fn next_list_reuses_the_allocation() {
+        let mut buffers = Buffers::<&'static str>::default();
+        let mut list = buffers.take::<&str>();
         list.reserve(100);
-        let (memory, capacity) = (list.as_ptr(), list.capacity());
-        room.keep(list);
-        let list = room.list::<&str>();
-        assert_eq!((list.as_ptr(), list.capacity()), (memory, capacity));
+        let (address, capacity) = (list.as_ptr(), list.capacity());
+        buffers.recycle(list);
+        let list = buffers.take::<&str>();
+        assert_eq!((list.as_ptr(), list.capacity()), (address, capacity));
     }
 }

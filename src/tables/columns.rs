@@ -1,4 +1,4 @@
-//! Builders for the columns of a table, one field a column, checked against the table's schema.
+//! Builders for the columns of a table, checked against its schema.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,12 +13,13 @@ use crate::schema;
 
 /// A column under construction.
 pub(super) trait Column: Default {
-    /// Ends the column and leaves an empty one with room for as much: the next batch is much like this
-    /// one, and growing step by step would copy it twice.
+    /// Returns the finished column and resets the builder, keeping the capacity.
+    ///
+    /// Batches have similar sizes, so the next one does not have to grow step by step.
     fn finish(&mut self) -> ArrayRef;
 }
 
-/// Declares the builders of one table: a struct with a field for each column, in schema order.
+/// Declares the builder of one table: a struct with one field per column, in schema order.
 macro_rules! columns {
     ($name:ident of $table:expr => { $($column:ident: $kind:ident),+ $(,)? }) => {
         #[derive(Default)]
@@ -27,17 +28,17 @@ macro_rules! columns {
         }
 
         impl $name {
-            /// Ends all columns and leaves empty ones.
+            /// Returns the finished columns as one batch and resets the builder.
             pub(super) fn finish(&mut self) -> arrow_array::RecordBatch {
                 let columns = vec![$($crate::tables::columns::Column::finish(&mut self.$column)),+];
                 arrow_array::RecordBatch::try_new($table.arrow_schema().clone(), columns)
-                    .expect("a row sets every column, and a test compares the columns with the schema")
+                    .expect("every row sets every column, and a test compares the columns with the schema")
             }
         }
 
         #[cfg(test)]
         #[test]
-        fn the_columns_are_those_of_the_schema() {
+        fn columns_match_the_schema() {
             let schema = $table.arrow_schema();
             let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
             assert_eq!([$(stringify!($column)),+].as_slice(), names);
@@ -47,7 +48,7 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
-/// Sets the columns that name the execution, in any of its tables.
+/// Sets the columns that all tables of an execution share.
 macro_rules! set_head {
     ($columns:expr, $head:expr) => {
         $columns.account_id.set($head.account);
@@ -73,8 +74,8 @@ impl Text {
         self.0.append_option(value);
     }
 
-    /// Has `write` write the value where the column keeps it; false stands for none, and for nothing
-    /// written.
+    /// Appends the text that `write` writes into the column, or null if it returns false.
+    /// `write` must write nothing in that case.
     pub(super) fn write(&mut self, write: impl FnOnce(&mut StringBuilder) -> bool) {
         if write(&mut self.0) {
             self.0.append_value("");
@@ -86,13 +87,13 @@ impl Text {
 
 impl Column for Text {
     fn finish(&mut self) -> ArrayRef {
-        let next = like(&self.0);
+        let next = with_capacity_of(&self.0);
         Arc::new(std::mem::replace(&mut self.0, next).finish())
     }
 }
 
-/// An empty builder with room for what another holds and some more.
-fn like(texts: &StringBuilder) -> StringBuilder {
+/// Returns an empty builder with the capacity for the content of `texts` and an eighth more.
+fn with_capacity_of(texts: &StringBuilder) -> StringBuilder {
     let bytes = texts.values_slice().len();
     StringBuilder::with_capacity(texts.len(), bytes + bytes / 8)
 }
@@ -127,7 +128,7 @@ impl Int {
         self.0.append_value(value);
     }
 
-    /// Sets a count or an index, which no memory holds enough of to reach the end of `i64`.
+    /// Appends a count or an index.
     pub(super) fn count(&mut self, value: usize) {
         self.set(i64::try_from(value).unwrap_or(i64::MAX));
     }
@@ -158,12 +159,12 @@ impl Time {
         Self(TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC"))
     }
 
-    /// Sets a time in ms since the epoch; one beyond all calendars becomes the last that fits.
+    /// Appends a time in ms since the epoch. Saturates if it does not fit in microseconds.
     pub(super) fn set_ms(&mut self, ms: i64) {
         self.0.append_value(ms.saturating_mul(1000));
     }
 
-    /// Sets a time in ms since the epoch, or none.
+    /// Appends a time in ms since the epoch, or null.
     pub(super) fn push_ms(&mut self, ms: Option<i64>) {
         self.0.append_option(ms.map(|ms| ms.saturating_mul(1000)));
     }
@@ -205,7 +206,7 @@ impl TextList {
 
 impl Column for TextList {
     fn finish(&mut self) -> ArrayRef {
-        let next = Self::with_capacity(self.0.len(), like(self.0.values()));
+        let next = Self::with_capacity(self.0.len(), with_capacity_of(self.0.values()));
         Arc::new(std::mem::replace(self, next).0.finish())
     }
 }
@@ -234,7 +235,7 @@ impl TextMap {
         Self(map.with_keys_field(key).with_values_field(value))
     }
 
-    /// Adds a row. Keys must be unique: engines refuse a map with a repeated key.
+    /// Appends a row. Keys must be unique: SQL engines reject a map with a repeated key.
     pub(super) fn push<K, V>(&mut self, entries: impl IntoIterator<Item = (K, Option<V>)>)
     where
         K: AsRef<str>,
@@ -254,7 +255,7 @@ impl Column for TextMap {
     fn finish(&mut self) -> ArrayRef {
         let rows = self.0.len();
         let (keys, values) = self.0.entries();
-        let next = Self::with_capacity(rows, like(keys), like(values));
+        let next = Self::with_capacity(rows, with_capacity_of(keys), with_capacity_of(values));
         Arc::new(std::mem::replace(self, next).0.finish())
     }
 }

@@ -1,4 +1,4 @@
-//! The `commits` table: one row per commit that an execution names.
+//! The `commits` table: one row per commit of an execution.
 
 use super::columns::{columns, set_head};
 use super::modules::Build;

@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use crate::scan::Value;
-
 use super::columns::{columns, set_head};
+use super::dedup;
 use super::json::object;
-use super::leaf;
 use super::stages::StageFacts;
 use super::summary::Head;
 use crate::drift::Drift;
+use crate::scan::Value;
 use crate::schema::Table;
 
 columns! {
@@ -45,7 +44,7 @@ columns! {
 object! {
     StageModules of StageModuleField at "layoutNodeMap.*.moduleInfo." {
         Cd = "cd",
-    } others Held
+    } others Ignore
 }
 
 object! {
@@ -53,7 +52,7 @@ object! {
         Service = "serviceInfo",
         Infra = "infraExecutionSummary",
         Gitops = "gitopsExecutionSummary",
-    } others Held
+    } others Ignore
 }
 
 object! {
@@ -62,14 +61,14 @@ object! {
         Name = "displayName",
         DeploymentType = "deploymentType",
         Artifacts = "artifacts",
-    } others Held
+    } others Ignore
 }
 
 object! {
     Artifacts of ArtifactsField at "layoutNodeMap.*.moduleInfo.cd.serviceInfo.artifacts." {
         Primary = "primary",
         DisplayName = "artifactDisplayName",
-    } others Held
+    } others Ignore
 }
 
 object! {
@@ -77,13 +76,13 @@ object! {
         DisplayName = "displayName",
         ImagePath = "imagePath",
         Tag = "tag",
-    } others Held
+    } others Ignore
 }
 
 object! {
     Gitops of GitopsField at "layoutNodeMap.*.moduleInfo.cd.gitopsExecutionSummary." {
         Environments = "environments",
-    } others Held
+    } others Ignore
 }
 
 object! {
@@ -92,7 +91,7 @@ object! {
         Name = "name",
         Type = "type",
         InfrastructureId = "infrastructureIdentifier",
-    } others Held
+    } others Ignore
 }
 
 #[derive(Default)]
@@ -104,13 +103,14 @@ struct Environment<'a> {
 }
 
 impl Deployments {
-    /// Adds what a started deployment stage deployed: a row even where nothing was resolved.
+    /// Adds the deployments of a started deployment stage: at least one row, even if its service and
+    /// environment were never resolved.
     pub(super) fn push(
         &mut self,
         head: &Head<'_>,
         stage: &StageFacts<'_>,
         module_info: Option<Value<'_>>,
-        n_deployments: &mut usize,
+        deployment_count: &mut usize,
         drift: &mut Drift,
     ) {
         let modules = module_info.and_then(|raw| {
@@ -133,8 +133,8 @@ impl Deployments {
         for environment in environments(&mut cd, drift) {
             set_head!(self, head);
             self.execution_start_ts.set_ms(head.row.start_ms);
-            self.deployment_index.count(*n_deployments);
-            *n_deployments += 1;
+            self.deployment_index.count(*deployment_count);
+            *deployment_count += 1;
             self.stage_node_id.set(stage.node_id);
             self.stage_id.push(stage.stage_id.as_ref());
             self.service_id.push(service_id.as_ref());
@@ -156,8 +156,9 @@ impl Deployments {
     }
 }
 
-/// The environments of a stage, distinct by id: one at most without `GitOps`, and an unresolved one where the
-/// stage tells none.
+/// Returns the environments of a stage, distinct by ID.
+///
+/// Without `GitOps` there is at most one. A stage without environments has one unresolved environment.
 fn environments<'a>(cd: &mut StageCd<'a>, drift: &mut Drift) -> Vec<Environment<'a>> {
     let infra: EnvironmentFields<'a> = cd.object(StageCdField::Infra, drift);
     let mut gitops: Gitops<'a> = cd.object(StageCdField::Gitops, drift);
@@ -170,7 +171,7 @@ fn environments<'a>(cd: &mut StageCd<'a>, drift: &mut Drift) -> Vec<Environment<
         .filter(|fields| !fields.is_empty())
         .map(|fields| Environment::read(fields, drift))
         .collect();
-    leaf::first_of_each(&mut environments, |environment: &Environment<'_>| {
+    dedup::keep_first(&mut environments, |environment: &Environment<'_>| {
         environment.id.as_deref().unwrap_or_default()
     });
     if environments.is_empty() {
@@ -190,7 +191,7 @@ impl<'a> Environment<'a> {
     }
 }
 
-/// The name of what was deployed; without one, that of the image.
+/// Returns the display name of the artifact, or else its image and tag.
 fn artifact<'a>(service: &mut Service<'a>, drift: &mut Drift) -> Option<Cow<'a, str>> {
     let mut artifacts: Artifacts<'a> = service.object(ServiceField::Artifacts, drift);
     let name = artifacts.text(ArtifactsField::DisplayName, drift);

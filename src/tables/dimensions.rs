@@ -1,4 +1,4 @@
-//! The tables that follow from the checkpoint: `orgs`, `projects` and `scopes`.
+//! The tables derived from the checkpoint: `orgs`, `projects` and `scopes`.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::columns::columns;
 use crate::ids::AccountId;
 use crate::schema::Table;
 
-/// An organization as it was last listed.
+/// An organization, as listed most recently.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OrgRow {
@@ -20,19 +20,19 @@ pub struct OrgRow {
     pub name: Option<String>,
     /// Description.
     pub description: Option<String>,
-    /// Tags; the API gives each a value, if an empty one.
+    /// Tags. Every tag has a value, which may be empty.
     pub tags: BTreeMap<String, String>,
     /// `created`.
     pub created_ts: Option<Timestamp>,
     /// `updated`.
     pub updated_ts: Option<Timestamp>,
-    /// `harness_managed`: whether Harness made it.
+    /// `harness_managed`: true if Harness created it.
     pub is_harness_managed: Option<bool>,
-    /// Since when complete listings miss it; `None` while it is listed.
+    /// When it first disappeared from complete listings; `None` while it is listed.
     pub not_visible_since_ts: Option<Timestamp>,
 }
 
-/// A project as it was last listed.
+/// A project, as listed most recently.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProjectRow {
@@ -44,21 +44,21 @@ pub struct ProjectRow {
     pub name: Option<String>,
     /// Description.
     pub description: Option<String>,
-    /// Tags; the API gives each a value, if an empty one.
+    /// Tags. Every tag has a value, which may be empty.
     pub tags: BTreeMap<String, String>,
-    /// Colour in the Harness UI.
+    /// Color in the Harness UI.
     pub color: Option<String>,
-    /// Modules switched on, in the order of the API.
+    /// Enabled modules, in the order of the API.
     pub modules: Vec<String>,
     /// `created`.
     pub created_ts: Option<Timestamp>,
     /// `updated`.
     pub updated_ts: Option<Timestamp>,
-    /// Since when complete listings miss it; `None` while it is listed.
+    /// When it first disappeared from complete listings; `None` while it is listed.
     pub not_visible_since_ts: Option<Timestamp>,
 }
 
-/// How far a scope has been read, and what failed last.
+/// The coverage and the latest error of a scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ScopeRow {
@@ -66,25 +66,25 @@ pub struct ScopeRow {
     pub org_id: String,
     /// The project within it.
     pub project_id: String,
-    /// Oldest end of what has been read whole.
+    /// Start of the covered period.
     pub covered_from_ts: Option<Timestamp>,
-    /// Newest end of what has been read whole.
+    /// End of the covered period.
     pub watermark_ts: Option<Timestamp>,
-    /// Executions that are not known to be over.
+    /// Number of open executions.
     pub open_execution_count: i64,
-    /// Windows that were asked for and could not be read whole.
+    /// Number of gaps.
     pub gap_count: i64,
-    /// Latest start of an execution ever seen.
+    /// Latest start of any execution observed so far.
     pub last_row_start_ts: Option<Timestamp>,
-    /// When it was last read without a failure.
+    /// When the scope was last read without an error.
     pub last_success_ts: Option<Timestamp>,
-    /// What failed since; `None` after a success.
+    /// Code of the latest error; `None` after a success.
     pub last_error_code: Option<String>,
-    /// What failed since, in words.
+    /// Message of the latest error; `None` after a success.
     pub last_error_message: Option<String>,
 }
 
-/// The `orgs` table: `rows.len()` rows in the given order, schema `orgs.v1`.
+/// Builds the `orgs` table, with the rows in the given order.
 pub fn orgs(account: &AccountId, rows: &[OrgRow]) -> RecordBatch {
     let mut columns = orgs::Orgs::default();
     for row in rows {
@@ -93,7 +93,7 @@ pub fn orgs(account: &AccountId, rows: &[OrgRow]) -> RecordBatch {
     columns.finish()
 }
 
-/// The `projects` table: `rows.len()` rows in the given order, schema `projects.v1`.
+/// Builds the `projects` table, with the rows in the given order.
 pub fn projects(account: &AccountId, rows: &[ProjectRow]) -> RecordBatch {
     let mut columns = projects::Projects::default();
     for row in rows {
@@ -102,7 +102,7 @@ pub fn projects(account: &AccountId, rows: &[ProjectRow]) -> RecordBatch {
     columns.finish()
 }
 
-/// The `scopes` table: `rows.len()` rows in the given order, schema `scopes.v1`.
+/// Builds the `scopes` table, with the rows in the given order.
 pub fn scopes(account: &AccountId, rows: &[ScopeRow]) -> RecordBatch {
     let mut columns = scopes::Scopes::default();
     for row in rows {
@@ -111,13 +111,13 @@ pub fn scopes(account: &AccountId, rows: &[ScopeRow]) -> RecordBatch {
     columns.finish()
 }
 
-/// The text, or none where it is empty.
-fn told(text: Option<&String>) -> Option<&String> {
+/// Returns the text unless it is empty.
+fn non_empty(text: Option<&String>) -> Option<&String> {
     text.filter(|text| !text.is_empty())
 }
 
 mod orgs {
-    use super::{AccountId, OrgRow, Table, columns, told};
+    use super::{AccountId, OrgRow, Table, columns, non_empty};
 
     columns! {
         Orgs of Table::Orgs => {
@@ -137,8 +137,8 @@ mod orgs {
         pub(super) fn push(&mut self, account: &AccountId, row: &OrgRow) {
             self.account_id.set(account.as_str());
             self.org_id.set(&row.org_id);
-            self.name.push(told(row.name.as_ref()));
-            self.description.push(told(row.description.as_ref()));
+            self.name.push(non_empty(row.name.as_ref()));
+            self.description.push(non_empty(row.description.as_ref()));
             self.tags
                 .push(row.tags.iter().map(|(key, value)| (key, Some(value))));
             self.created_ts.push(row.created_ts);
@@ -150,7 +150,7 @@ mod orgs {
 }
 
 mod projects {
-    use super::{AccountId, ProjectRow, Table, columns, told};
+    use super::{AccountId, ProjectRow, Table, columns, non_empty};
 
     columns! {
         Projects of Table::Projects => {
@@ -173,11 +173,11 @@ mod projects {
             self.account_id.set(account.as_str());
             self.org_id.set(&row.org_id);
             self.project_id.set(&row.project_id);
-            self.name.push(told(row.name.as_ref()));
-            self.description.push(told(row.description.as_ref()));
+            self.name.push(non_empty(row.name.as_ref()));
+            self.description.push(non_empty(row.description.as_ref()));
             self.tags
                 .push(row.tags.iter().map(|(key, value)| (key, Some(value))));
-            self.color.push(told(row.color.as_ref()));
+            self.color.push(non_empty(row.color.as_ref()));
             self.modules.push(&row.modules);
             self.created_ts.push(row.created_ts);
             self.updated_ts.push(row.updated_ts);
@@ -187,7 +187,7 @@ mod projects {
 }
 
 mod scopes {
-    use super::{AccountId, ScopeRow, Table, columns, told};
+    use super::{AccountId, ScopeRow, Table, columns, non_empty};
 
     columns! {
         Scopes of Table::Scopes => {
@@ -217,9 +217,9 @@ mod scopes {
             self.last_row_start_ts.push(row.last_row_start_ts);
             self.last_success_ts.push(row.last_success_ts);
             self.last_error_code
-                .push(told(row.last_error_code.as_ref()));
+                .push(non_empty(row.last_error_code.as_ref()));
             self.last_error_message
-                .push(told(row.last_error_message.as_ref()));
+                .push(non_empty(row.last_error_message.as_ref()));
         }
     }
 }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checkpoint_may_hold_rows_of_an_older_program() {
+    fn rows_of_older_checkpoints_are_readable() {
         let row: ProjectRow = serde_json::from_str(r#"{"org_id":"default"}"#).unwrap();
         let json = serde_json::to_string(&row).unwrap();
         assert_eq!(serde_json::from_str::<ProjectRow>(&json).unwrap(), row);

@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use crate::scan::Value;
-
 use super::columns::{columns, set_head};
 use super::json::object;
 use super::modules::Modules;
-use super::stages::{Timing, Totals};
+use super::stages::{Progress, Totals};
 use super::summary::{self, Field, Fieldset, Head, Summary};
 use crate::drift::Drift;
+use crate::scan::Value;
 use crate::schema::Table;
 use crate::status;
 
@@ -87,7 +86,7 @@ object! {
         TriggeredBy = "triggeredBy",
         IsRerun = "isRerun",
         RerunInfo = "rerunInfo",
-    } others Known ["buildInfo"]
+    } others CountUnknown ["buildInfo"]
 }
 
 object! {
@@ -97,26 +96,26 @@ object! {
         ExtraInfo = "extraInfo",
         TriggerIdentifier = "triggerIdentifier",
         TriggerName = "triggerName",
-    } others Known
+    } others CountUnknown
 }
 
 object! {
     ExtraInfo of ExtraInfoField at "executionTriggerInfo.triggeredBy.extraInfo." {
         Email = "email",
-    } others Kept
+    } others Keep
 }
 
 object! {
     RerunInfo of RerunField at "executionTriggerInfo.rerunInfo." {
         Previous = "prevExecutionId",
-    } others Known ["rootExecutionId", "rootTriggerType", "prevTriggerType"]
+    } others CountUnknown ["rootExecutionId", "rootTriggerType", "prevTriggerType"]
 }
 
 object! {
     RetryMetadata of RetryField at "retryExecutionMetadata." {
         Parent = "parentExecutionId",
         Root = "rootExecutionId",
-    } others Kept
+    } others Keep
 }
 
 object! {
@@ -128,7 +127,7 @@ object! {
         ProjectId = "projectid",
         OrgId = "orgid",
         RunSequence = "runsequence",
-    } others Known ["triggerinfo", "triggerpayload"]
+    } others CountUnknown ["triggerinfo", "triggerpayload"]
 }
 
 object! {
@@ -137,7 +136,7 @@ object! {
         FilePath = "filePath",
         RepoName = "repoName",
         CommitId = "commitId",
-    } others Kept
+    } others Keep
 }
 
 object! {
@@ -145,11 +144,11 @@ object! {
         Email = "email",
         UserName = "userName",
         CreatedAt = "createdAt",
-    } others Known
+    } others CountUnknown
 }
 
 impl Executions {
-    /// Adds the row of an execution. Every column gets exactly one value.
+    /// Adds the row of an execution. Sets every column exactly once.
     pub(super) fn push(
         &mut self,
         head: &Head<'_>,
@@ -210,7 +209,7 @@ impl Executions {
     fn push_progress(&mut self, head: &Head<'_>, fields: &mut Fieldset<'_>, drift: &mut Drift) {
         let end_ms = fields.time(Field::EndTs, drift);
         let status = fields.text(Field::Status, drift);
-        let progress = Timing::new(status, Some(head.row.start_ms), end_ms, drift);
+        let progress = Progress::new(status, Some(head.row.start_ms), end_ms, drift);
         let word = progress.status.as_deref().unwrap_or_default();
         self.is_failure_ignored
             .set(status::is_failure_ignored(word));
@@ -245,12 +244,12 @@ impl Executions {
             .set(trigger.boolean(TriggerField::IsRerun, drift) == Some(true));
         self.rerun_of_execution_id
             .push(rerun.text(RerunField::Previous, drift));
-        // Without a trigger its name comes as the empty text.
+        // The server sends an empty name if there is no trigger.
         by.take_if_empty(TriggeredByField::TriggerName);
-        by.put_back(TriggeredByField::ExtraInfo, more);
-        trigger.put_back(TriggerField::TriggeredBy, by);
-        trigger.put_back(TriggerField::RerunInfo, rerun);
-        fields.put_back(Field::TriggerInfo, trigger);
+        by.restore_object(TriggeredByField::ExtraInfo, more);
+        trigger.restore_object(TriggerField::TriggeredBy, by);
+        trigger.restore_object(TriggerField::RerunInfo, rerun);
+        fields.restore_object(Field::TriggerInfo, trigger);
     }
 
     fn push_retry(&mut self, head: &Head<'_>, fields: &mut Fieldset<'_>, drift: &mut Drift) {
@@ -265,10 +264,10 @@ impl Executions {
             .set(is_marked || root.is_some() || parent.is_some());
         self.retry_root_execution_id.push(root);
         self.retry_parent_execution_id.push(parent);
-        fields.put_back(Field::RetryMetadata, retry);
+        fields.restore_object(Field::RetryMetadata, retry);
     }
 
-    /// Where there is no parent, the server names it by empty texts and zeros.
+    /// Adds the columns of the parent. Without a parent, the server sends empty texts and zeros.
     fn push_parent(&mut self, fields: &mut Fieldset<'_>, drift: &mut Drift) {
         let mut parent: ParentStage<'_> = fields.object(Field::ParentStageInfo, drift);
         let has_parent = parent.boolean(ParentField::HasParent, drift) == Some(true);
@@ -293,10 +292,10 @@ impl Executions {
             }
         }
         if has_parent && !is_named {
-            parent.keep(ParentField::HasParent);
+            parent.restore(ParentField::HasParent);
         }
         parent.take_if_empty(ParentField::RunSequence);
-        fields.put_back(Field::ParentStageInfo, parent);
+        fields.restore_object(Field::ParentStageInfo, parent);
     }
 
     fn push_yaml(&mut self, fields: &mut Fieldset<'_>, drift: &mut Drift) {
@@ -308,11 +307,11 @@ impl Executions {
             .push(git.text(GitField::FilePath, drift));
         self.yaml_commit_sha
             .push(git.text(GitField::CommitId, drift));
-        fields.put_back(Field::GitDetails, git);
+        fields.restore_object(Field::GitDetails, git);
     }
 
     fn push_end(&mut self, fields: &mut Fieldset<'_>, drift: &mut Drift) {
-        let failure = summary::failure(fields, Field::FailureInfo, Field::ErrorInfo, drift);
+        let failure = summary::take_failure(fields, Field::FailureInfo, Field::ErrorInfo, drift);
         self.error_message.push(failure.message);
         self.failure_types.push(&failure.types);
         let mut aborted: AbortedBy<'_> = fields.object(Field::AbortedBy, drift);
@@ -322,6 +321,6 @@ impl Executions {
             .push(aborted.text(AbortedByField::Email, drift));
         self.aborted_ts
             .push_ms(aborted.time(AbortedByField::CreatedAt, drift));
-        fields.put_back(Field::AbortedBy, aborted);
+        fields.restore_object(Field::AbortedBy, aborted);
     }
 }

@@ -1,19 +1,19 @@
-//! The stage graph of an execution: which nodes are rows of `stages`, in which order, and which
-//! group holds which.
+//! The stage graph of an execution: selects and orders the nodes that are rows of `stages`, and finds
+//! their parents.
 //!
-//! The server sends nodes by id, in no order, with edges that may miss their target or form a
-//! circle. Nothing here recurses.
+//! The server sends nodes by ID without an order. Edges may point to missing nodes or form cycles, so
+//! the code does not recurse.
 
 use std::borrow::Cow;
 
-use crate::scan::Value;
-
 use super::buffers::Buffers;
+use super::convert;
+use super::dedup;
 use super::json::object;
-use super::leaf;
-use super::members;
 use super::summary::{Field, Summary};
+use super::writer;
 use crate::drift::Drift;
+use crate::scan::Value;
 use crate::status;
 
 object! {
@@ -34,7 +34,7 @@ object! {
         StrategyMetadata = "strategyMetadata",
         Hidden = "hidden",
         IsRollback = "isRollbackStageNode",
-    } others Known [
+    } others CountUnknown [
         "createdAt",
         "skipInfo",
         "nodeRunInfo",
@@ -51,20 +51,20 @@ object! {
     Edges of EdgesField at "layoutNodeMap.*.edgeLayoutList." {
         Children = "currentNodeChildren",
         Next = "nextIds",
-    } others Known
+    } others CountUnknown
 }
 
 /// The stages of an execution.
 #[derive(Default)]
 pub(super) struct Graph<'a> {
     nodes: Nodes<'a>,
-    /// The nodes that are rows of `stages`, in their order.
+    /// The nodes that are rows of `stages`, in order.
     rows: Vec<usize>,
 }
 
 /// A node that is a row of `stages`.
 pub(super) struct Stage<'n> {
-    /// The key of `layoutNodeMap`; `nodeUuid` differs for instances of a strategy.
+    /// The key in `layoutNodeMap`. `nodeUuid` differs from it for instances of a strategy.
     pub(super) id: &'n str,
     /// `nodeType`.
     pub(super) kind: Option<&'n str>,
@@ -75,7 +75,7 @@ pub(super) struct Stage<'n> {
 
 struct Node<'a> {
     id: Cow<'a, str>,
-    /// How the id begins, which tells most ids apart.
+    /// The first bytes of the ID, which are enough to order most IDs.
     prefix: u64,
     raw: Value<'a>,
     fields: NodeFields<'a>,
@@ -85,23 +85,23 @@ struct Node<'a> {
     children: Ids<'a>,
     next: Ids<'a>,
     is_seen: bool,
-    /// The node that lists this one among its children: of several the first in the order.
+    /// The first node, in order, that lists this node as a child.
     parent: Option<usize>,
 }
 
-/// A list of node ids, read whenever it is asked for.
+/// A list of node IDs that is parsed on each use.
 #[derive(Clone, Copy, Default)]
 struct Ids<'a>(Option<Value<'a>>);
 
 impl<'a> Ids<'a> {
-    /// Takes a list; `None` for any other value.
-    fn of(raw: Value<'a>) -> Option<Self> {
+    /// Returns `None` if the value is not a list.
+    fn read(raw: Value<'a>) -> Option<Self> {
         let is_empty = raw.items()?.next().is_none();
         Some(Self((!is_empty).then_some(raw)))
     }
 
-    /// Whether nothing but ids is in the list.
-    fn is_all(self) -> bool {
+    /// Returns true if the list contains only IDs and nulls.
+    fn has_only_ids(self) -> bool {
         let mut items = self.0.and_then(Value::items).into_iter().flatten();
         items.all(|item| item.is_null() || item.text().is_some())
     }
@@ -116,83 +116,83 @@ impl<'a> Ids<'a> {
     }
 }
 
-/// Memory of one graph that the next one uses again.
+/// Allocations that are reused from graph to graph.
 #[derive(Default)]
 pub(super) struct GraphBuffers {
     members: Buffers<(Cow<'static, str>, Value<'static>)>,
     nodes: Buffers<Node<'static>>,
-    ahead: Buffers<usize>,
+    stack: Buffers<usize>,
     rows: Buffers<usize>,
-    no_rows: Buffers<(Cow<'static, str>, Cow<'static, str>)>,
+    skipped: Buffers<(Cow<'static, str>, Cow<'static, str>)>,
     text: String,
 }
 
 impl<'a> Graph<'a> {
-    /// Takes the graph out of a summary. Nodes that are no rows go back to the rest of it.
+    /// Takes the graph out of a summary. Nodes that are not rows stay in the rest of the summary.
     pub(super) fn take(
         summary: &mut Summary<'a>,
-        room: &mut GraphBuffers,
+        buffers: &mut GraphBuffers,
         drift: &mut Drift,
     ) -> Self {
         let Some(map) = summary.fields.take(Field::LayoutNodeMap) else {
             return Self::default();
         };
-        let mut members = room.members.list();
+        let mut members = buffers.members.take();
         let read = map.each_member(|id, raw| members.push((id, raw)));
         if read.is_none() {
-            summary.fields.refuse(Field::LayoutNodeMap, drift);
+            summary.fields.reject(Field::LayoutNodeMap, drift);
             return Self::default();
         }
-        let mut no_rows = room.no_rows.list();
-        let mut lose = |id, raw: Value<'a>| no_rows.push((id, Cow::Borrowed(raw.json())));
-        leaf::last_of_each(&mut members, |id, raw| {
+        let mut skipped = buffers.skipped.take();
+        let mut skip = |id, raw: Value<'a>| skipped.push((id, Cow::Borrowed(raw.json())));
+        dedup::keep_last(&mut members, |id, raw| {
             drift.odd_value("layoutNodeMap.*", &id);
-            lose(id, raw);
+            skip(id, raw);
         });
-        let mut nodes = Nodes(room.nodes.list());
+        let mut nodes = Nodes(buffers.nodes.take());
         for (id, raw) in members.drain(..) {
             match NodeFields::read(raw, drift) {
                 Some(fields) => nodes.0.push(Node::read(id, raw, fields, drift)),
                 None if raw.is_null() => {}
                 None => {
                     drift.odd_value("layoutNodeMap.*", raw.json());
-                    lose(id, raw);
+                    skip(id, raw);
                 }
             }
         }
-        room.members.keep(members);
+        buffers.members.recycle(members);
         nodes
             .0
             .sort_unstable_by(|a, b| (a.prefix, &a.id).cmp(&(b.prefix, &b.id)));
 
-        let mut ahead = room.ahead.list();
-        find_starts(summary, &nodes, &mut ahead, drift);
-        let mut rows = room.rows.list();
-        let reached = nodes.walk(&mut ahead, &mut rows);
-        room.ahead.keep(ahead);
+        let mut stack = buffers.stack.take();
+        find_roots(summary, &nodes, &mut stack, drift);
+        let mut rows = buffers.rows.take();
+        let reached = nodes.walk(&mut stack, &mut rows);
+        buffers.stack.recycle(stack);
         nodes.find_parents(&rows);
-        let mut place = 0;
+        let mut position = 0;
         rows.retain(|at| {
             let node = &nodes.0[*at];
-            let is_row = node.is_row(place < reached);
+            let is_row = node.is_row(position < reached);
             if !is_row {
-                lose(node.id.clone(), node.raw);
+                skip(node.id.clone(), node.raw);
             }
-            place += 1;
+            position += 1;
             is_row
         });
-        if !no_rows.is_empty() {
-            let json = members::write_object(&mut no_rows, std::mem::take(&mut room.text));
-            summary.fields.keep_instead(Field::LayoutNodeMap, json);
+        if !skipped.is_empty() {
+            let json = writer::write_object(&mut skipped, std::mem::take(&mut buffers.text));
+            summary.fields.replace(Field::LayoutNodeMap, json);
         }
-        room.no_rows.keep(no_rows);
+        buffers.skipped.recycle(skipped);
         Self { nodes, rows }
     }
 
-    /// Hands over the stages in their order.
-    pub(super) fn each_stage(
+    /// Calls `each` with every stage, in order.
+    pub(super) fn for_each_stage(
         self,
-        room: &mut GraphBuffers,
+        buffers: &mut GraphBuffers,
         mut each: impl FnMut(Stage<'_>, NodeFields<'a>),
     ) {
         let Self { mut nodes, rows } = self;
@@ -210,23 +210,25 @@ impl<'a> Graph<'a> {
             };
             each(stage, fields);
         }
-        room.nodes.keep(nodes.0);
-        room.rows.keep(rows);
+        buffers.nodes.recycle(nodes.0);
+        buffers.rows.recycle(rows);
     }
 }
 
 impl GraphBuffers {
-    /// Takes the memory of what went back to the rest of a summary.
-    pub(super) fn keep(&mut self, summary: Summary<'_>) {
-        let text = summary.fields.into_memory();
+    /// Takes back the largest text allocation of a summary.
+    pub(super) fn recycle(&mut self, summary: Summary<'_>) {
+        let text = summary.fields.into_allocation();
         if self.text.capacity() < text.capacity() {
             self.text = text;
         }
     }
 }
 
-/// Where the walk begins. What the first row of `stages` does not tell stays in the rest.
-fn find_starts(
+/// Finds the nodes at which the walk starts.
+///
+/// `startingNodeId` stays in the rest unless it is the first row of `stages`.
+fn find_roots(
     summary: &mut Summary<'_>,
     nodes: &Nodes<'_>,
     starts: &mut Vec<usize>,
@@ -236,11 +238,11 @@ fn find_starts(
     if let Some(id) = fields.text(Field::StartingNodeId, drift) {
         starts.extend(nodes.find(&id));
         if !starts.iter().any(|at| nodes.0[*at].is_row(true)) {
-            fields.keep(Field::StartingNodeId);
+            fields.restore(Field::StartingNodeId);
         }
     }
     if let Some(raw) = fields.peek(Field::StartingNodeIds) {
-        let (ids, _) = leaf::texts(raw).unwrap_or_default();
+        let (ids, _) = convert::texts(raw).unwrap_or_default();
         starts.extend(ids.iter().filter_map(|id| nodes.find(id)));
     }
 }
@@ -251,26 +253,28 @@ struct Nodes<'a>(Vec<Node<'a>>);
 
 impl Nodes<'_> {
     fn find(&self, id: &str) -> Option<usize> {
-        let sought = (leaf::prefix(id.as_bytes()), id);
+        let sought = (dedup::prefix(id.as_bytes()), id);
         let order = |node: &Node<'_>| (node.prefix, &*node.id).cmp(&sought);
         self.0.binary_search_by(order).ok()
     }
 
-    /// Adds all nodes to `order`, and gives how many of them can be reached from those `ahead`: depth first, a
-    /// node before its children, these before what follows. The others come after, by start and id.
-    fn walk(&mut self, ahead: &mut Vec<usize>, order: &mut Vec<usize>) -> usize {
-        // The next one last.
-        ahead.reverse();
-        while let Some(at) = ahead.pop() {
+    /// Appends all nodes to `order` and returns how many of them are reachable from `stack`.
+    ///
+    /// The walk is depth-first: a node, then its children, then its successors. Unreachable nodes come
+    /// last, ordered by start and ID.
+    fn walk(&mut self, stack: &mut Vec<usize>, order: &mut Vec<usize>) -> usize {
+        // The next node is at the end.
+        stack.reverse();
+        while let Some(at) = stack.pop() {
             if std::mem::replace(&mut self.0[at].is_seen, true) {
                 continue;
             }
             order.push(at);
             let node = &self.0[at];
-            let behind = ahead.len();
+            let bottom = stack.len();
             let targets = node.children.iter().chain(node.next.iter());
-            ahead.extend(targets.filter_map(|id| self.find(&id)));
-            ahead[behind..].reverse();
+            stack.extend(targets.filter_map(|id| self.find(&id)));
+            stack[bottom..].reverse();
         }
         let reached = order.len();
         order.extend((0..self.0.len()).filter(|at| !self.0[*at].is_seen));
@@ -305,20 +309,20 @@ impl<'a> Node<'a> {
         if fields.peek(NodeField::Edges).is_some() {
             let mut edges: Edges<'a> = fields.object(NodeField::Edges, drift);
             let mut ids = |field| {
-                let ids = edges.read_with(field, Ids::of, drift).unwrap_or_default();
-                if !ids.is_all() {
-                    edges.refuse(field, drift);
+                let ids = edges.read_with(field, Ids::read, drift).unwrap_or_default();
+                if !ids.has_only_ids() {
+                    edges.reject(field, drift);
                 }
                 ids
             };
             (children, next) = (ids(EdgesField::Children), ids(EdgesField::Next));
-            // No column tells what comes next, and a target may be missing.
+            // No column contains the edges, and the nodes they point to may be missing.
             if !(children.is_empty() && next.is_empty() && edges.is_empty()) {
-                fields.keep(NodeField::Edges);
+                fields.restore(NodeField::Edges);
             }
         }
         Self {
-            prefix: leaf::prefix(id.as_bytes()),
+            prefix: dedup::prefix(id.as_bytes()),
             id,
             raw,
             kind: fields.text(NodeField::NodeType, drift),
@@ -331,8 +335,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Whether the node is a stage: not hidden, no group (its children are the stages), and no
-    /// placeholder of a rollback that never came.
+    /// Returns true if the node is a stage: not hidden, not a group (its children are the stages), and
+    /// not the placeholder of a rollback that did not happen.
     fn is_row(&self, is_reached: bool) -> bool {
         let is_hidden = self.fields.peek(NodeField::Hidden).and_then(Value::boolean) == Some(true);
         let is_group = self.is_strategy() || self.is_type("parallel");

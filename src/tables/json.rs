@@ -1,52 +1,50 @@
-//! JSON objects read field by field, without an intermediate tree.
+//! JSON objects, read field by field without an intermediate tree.
 //!
-//! One visitor reads an object into a slot for each field that a column wants, a slice of the
-//! summary each, and a rest. Fields are *taken* out of their slots; a value that does not say what
-//! its column asks for, and everything that nobody took, becomes the `extra` column. So no upstream
-//! field can be lost by being forgotten.
+//! An object is read into one slot per field that a column needs, and the rest. A slot is a slice of
+//! the summary. Callers *take* fields out of their slots. Invalid values, and everything that no caller
+//! takes, go to the `extra` column, so no upstream field is lost.
 
 use std::borrow::Cow;
 use std::fmt;
 
+use super::convert;
+use super::names::Names;
+use super::writer::{Writer, put, write_object};
+use crate::drift::Drift;
 use crate::scan::{Slots, Value};
 
-use super::leaf;
-use super::members::{Writer, put, write_object};
-use super::names::Names;
-use crate::drift::Drift;
-
-/// Storage class names that the server's database leaks into its answers.
+/// A field with storage class names that the server's database leaks into its responses.
 const NOISE: &str = "__recast";
 
-/// Values that are put back at most, as a rule.
+/// Initial capacity for restored values; few objects have more.
 const FEW: usize = 8;
 
-/// What becomes of the fields of an object that have no slot.
+/// The handling of fields that have no slot.
 #[derive(Clone, Copy)]
 pub(super) enum Others {
-    /// They are kept; those that are not among the names are counted as unknown.
-    Known,
-    /// They are kept: the names are free.
-    Kept,
-    /// They are passed over: the text of the whole object stands in a column.
-    Held,
+    /// Keep them, and count those without a known name as unknown.
+    CountUnknown,
+    /// Keep them. The object has no fixed set of names.
+    Keep,
+    /// Ignore them. A column contains the text of the enclosing object.
+    Ignore,
 }
 
-/// The fields of one kind of object; declared by [`object!`].
+/// The fields of one kind of object. [`object!`] implements this trait.
 pub(super) trait Fields: Copy {
-    /// Where in a summary the object stands, for the counts of drift, with a dot at the end.
+    /// The path of the object in a summary, with a trailing dot. Used to count drift.
     const PATH: &'static str;
-    /// The names of the fields that have a slot, and then of others.
+    /// The names of the fields with a slot, followed by other known names.
     const NAMES: Names;
-    /// The names of the fields that have a slot, behind the path.
+    /// The full paths of the fields with a slot.
     const PATHS: &'static [&'static str];
-    /// The other fields.
+    /// The handling of fields without a slot.
     const OTHERS: Others;
-    /// The slot.
+    /// Returns the slot of the field.
     fn at(self) -> usize;
 }
 
-/// Declares a kind of object: an enum of the fields that have a slot, and the type of the object.
+/// Declares a kind of object: an enum of the fields with a slot, and the object type.
 macro_rules! object {
     ($object:ident of $fields:ident at $path:literal {
         $($field:ident = $name:literal),+ $(,)?
@@ -59,9 +57,9 @@ macro_rules! object {
         impl $crate::tables::json::Fields for $fields {
             const PATH: &'static str = $path;
             const NAMES: $crate::tables::names::Names = {
-                use $crate::tables::names::{Name, Names, hashed, keyed, places};
-                const NAMES: &[Name] = &keyed([$($name,)+ $($($other),*)?]);
-                static TABLE: [u8; places(NAMES.len())] = hashed(NAMES);
+                use $crate::tables::names::{Name, Names, build_table, table_len, with_keys};
+                const NAMES: &[Name] = &with_keys([$($name,)+ $($($other),*)?]);
+                static TABLE: [u8; table_len(NAMES.len())] = build_table(NAMES);
                 Names::new(NAMES, &TABLE)
             };
             const PATHS: &'static [&'static str] = &[$(concat!($path, $name)),+];
@@ -81,13 +79,14 @@ pub(super) use object;
 /// One JSON object: `N` slots for the fields of `F`, and the rest.
 pub(super) struct Object<'a, F, const N: usize> {
     slots: Slots<'a, N>,
-    /// The whole object.
-    whole: Option<Value<'a>>,
-    /// The members that have no slot or lost it to one of the same name: a bit for each place.
+    /// The object in the summary.
+    source: Option<Value<'a>>,
+    /// The kept members that have no slot, as a bit per position. Includes members whose slot a later
+    /// member of the same name took.
     others: u128,
-    /// What was put back, and others beyond the bits: names and JSON texts.
+    /// Restored values and kept members beyond the bits: names and JSON texts.
     rest: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// Whether a name may be left twice.
+    /// True if a name may be kept twice.
     may_repeat: bool,
     fields: std::marker::PhantomData<F>,
 }
@@ -99,11 +98,11 @@ impl<F: Fields, const N: usize> Default for Object<'_, F, N> {
 }
 
 impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
-    /// An object without fields.
+    /// Returns an object without fields.
     pub(super) fn empty() -> Self {
         Self {
             slots: Slots::empty(),
-            whole: None,
+            source: None,
             others: 0,
             rest: Vec::new(),
             may_repeat: false,
@@ -111,24 +110,24 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         }
     }
 
-    /// Reads an object; `None` for a value that is none.
+    /// Reads an object; `None` if the value is not an object.
     ///
-    /// Names are found in any casing. Null means absent. Of a repeated name the last value counts
-    /// and is counted; the one before goes to the rest.
+    /// Names match in any case, and null means absent. If a name repeats, the last value wins. The
+    /// earlier ones go to the rest and are counted as drift.
     pub(super) fn read(value: Value<'a>, drift: &mut Drift) -> Option<Self> {
         let mut object = Self::empty();
-        object.whole = Some(value);
-        // Which known names were left already, and how many others.
+        object.source = Some(value);
+        // The known names that were kept so far, as bits, and the number of unknown names.
         let (mut known, mut unknown) = (0_u64, 0);
-        for (place, (named, value)) in value.pairs()?.enumerate() {
+        for (position, (named, value)) in value.pairs()?.enumerate() {
             let name = named.string()?;
             let found = F::NAMES.find(&name, named);
             if let Some(at) = found.filter(|at| *at < N) {
                 if let Some(before) = object.slots.take(at) {
                     drift.odd_value(F::PATHS[at], before.json());
                     let same = |(_, member): (_, Value<'_>)| member.is(before);
-                    let place = object.whole?.pairs()?.position(same)?;
-                    object.leave(place, before);
+                    let position = object.source?.pairs()?.position(same)?;
+                    object.keep_other(position, before);
                     object.may_repeat = true;
                 }
                 if !value.is_null() {
@@ -139,7 +138,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
             if value.is_null() || name == NOISE {
                 continue;
             }
-            if matches!(F::OTHERS, Others::Known) && found.is_none() {
+            if matches!(F::OTHERS, Others::CountUnknown) && found.is_none() {
                 drift.unknown_field(&format!("{}{name}", F::PATH), value.json());
             }
             match found.and_then(|at| 1_u64.checked_shl(u32::try_from(at - N).ok()?)) {
@@ -149,19 +148,19 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
                 }
                 None => unknown += 1,
             }
-            object.leave(place, value);
+            object.keep_other(position, value);
         }
-        object.may_repeat |= 1 < unknown;
+        object.may_repeat |= unknown > 1;
         Some(object)
     }
 
-    fn leave(&mut self, place: usize, value: Value<'a>) {
-        if matches!(F::OTHERS, Others::Held) {
+    fn keep_other(&mut self, position: usize, value: Value<'a>) {
+        if matches!(F::OTHERS, Others::Ignore) {
             return;
         }
-        let bit = u32::try_from(place)
+        let bit = u32::try_from(position)
             .ok()
-            .and_then(|place| 1_u128.checked_shl(place));
+            .and_then(|position| 1_u128.checked_shl(position));
         if let Some(bit) = bit {
             self.others |= bit;
             return;
@@ -170,17 +169,17 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         self.rest.push((name, Cow::Borrowed(value.json())));
     }
 
-    /// Looks at a value and leaves it, so that it ends in `extra`.
+    /// Returns a value without taking it, so that it stays in `extra`.
     pub(super) fn peek(&self, field: F) -> Option<Value<'a>> {
         self.slots.get(field.at())
     }
 
-    /// Takes a value whole.
+    /// Takes a value unparsed.
     pub(super) fn take(&mut self, field: F) -> Option<Value<'a>> {
         self.slots.take(field.at())
     }
 
-    /// Takes a value that says nothing: the empty text, zero, the empty list.
+    /// Takes a value that carries no information: an empty text, zero, an empty list.
     pub(super) fn take_if_empty(&mut self, field: F) {
         let is_empty = |raw: &Value<'_>| matches!(raw.json(), r#""""# | "0" | "[]");
         if self.peek(field).as_ref().is_some_and(is_empty) {
@@ -211,16 +210,16 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
 
     /// Takes a time, in ms since the epoch.
     pub(super) fn time(&mut self, field: F, drift: &mut Drift) -> Option<i64> {
-        self.read_with(field, leaf::time_ms, drift)
+        self.read_with(field, convert::time_ms, drift)
     }
 
-    /// Takes a list of texts: distinct, none empty. One that holds anything else is left, too, and counted.
+    /// Takes the distinct, non-empty texts of a list. A list with other values is also rejected.
     pub(super) fn texts(&mut self, field: F, drift: &mut Drift) -> Vec<Cow<'a, str>> {
-        let (texts, is_all) = self
-            .read_with(field, leaf::texts, drift)
+        let (texts, is_complete) = self
+            .read_with(field, convert::texts, drift)
             .unwrap_or((Vec::new(), true));
-        if !is_all {
-            self.refuse(field, drift);
+        if !is_complete {
+            self.reject(field, drift);
         }
         texts
     }
@@ -235,7 +234,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         items.into_iter().flatten()
     }
 
-    /// Takes an object; an absent one has no fields.
+    /// Takes an object. An absent object has no fields.
     pub(super) fn object<G: Fields, const M: usize>(
         &mut self,
         field: F,
@@ -245,13 +244,13 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
             return Object::empty();
         };
         Object::read(raw, drift).unwrap_or_else(|| {
-            self.refuse(field, drift);
+            self.reject(field, drift);
             Object::empty()
         })
     }
 
-    /// Takes a value that `read` understands; any other goes to the rest and is counted. The empty
-    /// text stands for nothing, whatever is read.
+    /// Takes a value and parses it with `read`. A value that `read` returns `None` for is rejected. An
+    /// empty text means absent for every type.
     pub(super) fn read_with<T>(
         &mut self,
         field: F,
@@ -261,44 +260,48 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         let raw = self.take(field).filter(|raw| raw.plain() != Some(""))?;
         let value = read(raw);
         if value.is_none() {
-            self.refuse(field, drift);
+            self.reject(field, drift);
         }
         value
     }
 
-    /// Counts a value that was taken as odd, and leaves it after all.
-    pub(super) fn refuse(&mut self, field: F, drift: &mut Drift) {
-        self.keep(field);
+    /// Restores a value that was taken and counts it as invalid.
+    pub(super) fn reject(&mut self, field: F, drift: &mut Drift) {
+        self.restore(field);
         if let Some(raw) = self.peek(field) {
             drift.odd_value(F::PATHS[field.at()], raw.json());
         }
     }
 
-    /// Leaves a value that was taken after all, uncounted.
-    pub(super) fn keep(&mut self, field: F) {
+    /// Restores a value that was taken.
+    pub(super) fn restore(&mut self, field: F) {
         self.slots.restore(field.at());
     }
 
-    /// The name of a slot as it came.
+    /// Returns the name of a slot as received.
     fn name(&self, at: usize) -> Cow<'a, str> {
         let name = self.slots.name(at);
         name.unwrap_or(Cow::Borrowed(F::NAMES.text(at)))
     }
 
-    /// Puts back what is left of an object that was taken; nothing left leaves nothing.
-    pub(super) fn put_back<G: Fields, const M: usize>(&mut self, field: F, left: Object<'a, G, M>) {
+    /// Restores the fields that are left of an object that was taken.
+    pub(super) fn restore_object<G: Fields, const M: usize>(
+        &mut self,
+        field: F,
+        left: Object<'a, G, M>,
+    ) {
         if let Some(json) = left.into_json() {
-            self.keep_json(self.name(field.at()), Cow::Owned(json));
+            self.push_rest(self.name(field.at()), Cow::Owned(json));
         }
     }
 
-    /// Leaves a JSON text to the rest in place of a value.
-    pub(super) fn keep_instead(&mut self, field: F, json: String) {
-        self.keep_json(self.name(field.at()), Cow::Owned(json));
+    /// Adds a JSON text to the rest in place of a value.
+    pub(super) fn replace(&mut self, field: F, json: String) {
+        self.push_rest(self.name(field.at()), Cow::Owned(json));
     }
 
-    fn keep_json(&mut self, name: Cow<'a, str>, json: Cow<'a, str>) {
-        if !matches!(F::OTHERS, Others::Held) {
+    fn push_rest(&mut self, name: Cow<'a, str>, json: Cow<'a, str>) {
+        if !matches!(F::OTHERS, Others::Ignore) {
             self.may_repeat |= self.rest.iter().any(|(other, _)| *other == name);
             if self.rest.is_empty() {
                 self.rest.reserve(FEW);
@@ -307,8 +310,8 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         }
     }
 
-    /// The memory of the longest text that was left in place of a value.
-    pub(super) fn into_memory(self) -> String {
+    /// Returns the largest allocation among the restored texts, for reuse.
+    pub(super) fn into_allocation(self) -> String {
         let texts = self.rest.into_iter().filter_map(|(_, json)| match json {
             Cow::Owned(text) => Some(text),
             Cow::Borrowed(_) => None,
@@ -316,18 +319,18 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         texts.max_by_key(String::capacity).unwrap_or_default()
     }
 
-    /// Whether nothing is left.
+    /// Returns true if nothing is left.
     pub(super) fn is_empty(&self) -> bool {
         self.rest.is_empty() && self.others == 0 && self.slots.is_empty()
     }
 
-    /// Hands over the members that have no slot, in the order in which they came.
+    /// Calls `each` with the kept members without a slot, in the order of the object.
     fn each_other(&self, mut each: impl FnMut(Value<'a>)) {
-        let Some(mut pairs) = self.whole.and_then(Value::pairs) else {
+        let Some(mut pairs) = self.source.and_then(Value::pairs) else {
             return;
         };
         let mut left = self.others;
-        // Behind the last one is nothing to look for.
+        // Stop after the last bit.
         while left != 0
             && let Some((_, value)) = pairs.next()
         {
@@ -338,19 +341,19 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         }
     }
 
-    /// Writes what nobody took as the text of a JSON object. False, and nothing, where all was taken.
-    pub(super) fn write_left(&self, out: &mut impl fmt::Write) -> bool {
+    /// Writes the fields that were not taken as a JSON object. Returns false if there are none.
+    pub(super) fn write_rest(&self, out: &mut impl fmt::Write) -> bool {
         if self.is_empty() {
             return false;
         }
         if self.may_repeat {
             let mut all = Vec::new();
-            let mut came = |value: Value<'a>| {
+            let mut collect = |value: Value<'a>| {
                 let name = value.name().string().unwrap_or_default();
                 all.push((name, Cow::Borrowed(value.json())));
             };
-            self.slots.iter().for_each(&mut came);
-            self.each_other(came);
+            self.slots.iter().for_each(&mut collect);
+            self.each_other(collect);
             all.extend(self.rest.iter().cloned());
             let all = write_object(&mut all, String::new());
             put(out, &all);
@@ -358,9 +361,9 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         }
         let mut object = Writer::new(out);
         for value in self.slots.iter() {
-            object.came(value);
+            object.copy(value);
         }
-        self.each_other(|value| object.came(value));
+        self.each_other(|value| object.copy(value));
         for (name, json) in &self.rest {
             object.member(name, json);
         }
@@ -368,15 +371,15 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
         true
     }
 
-    /// What nobody took, as the text of a JSON object; `None` where all was taken.
+    /// Returns the fields that were not taken as a JSON object; `None` if there are none.
     pub(super) fn into_json(self) -> Option<String> {
         if self.is_empty() {
             return None;
         }
-        // Growing step by step would copy it, and have threads wait for each other's memory.
-        let came = self.whole.map_or(0, |whole| whole.json().len());
-        let mut json = String::with_capacity(came);
-        self.write_left(&mut json).then_some(json)
+        // Growing step by step would copy the text, and threads would contend for the allocator.
+        let received = self.source.map_or(0, |object| object.json().len());
+        let mut json = String::with_capacity(received);
+        self.write_rest(&mut json).then_some(json)
     }
 }
 
@@ -390,7 +393,7 @@ mod tests {
             Name = "name",
             Size = "size",
             Inner = "inner",
-        } others Known ["colour"]
+        } others CountUnknown ["colour"]
     }
 
     fn thing(json: &str) -> (Thing<'static>, Drift) {
@@ -400,13 +403,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_taken_is_left_as_it_came() {
+    fn fields_not_taken_are_kept_verbatim() {
         let json = r#"{"colour":"red","size":"7","new":{"x":1.50},"name":"","inner":{"size":1},"__recast":"B","z":null}"#;
         let (mut thing, mut drift) = thing(json);
         assert_eq!(thing.integer(ThingField::Size, &mut drift), Some(7));
         assert_eq!(thing.text(ThingField::Name, &mut drift), None);
         let inner: Thing<'_> = thing.object(ThingField::Inner, &mut drift);
-        thing.put_back(ThingField::Inner, inner);
+        thing.restore_object(ThingField::Inner, inner);
         let left = r#"{"colour":"red","new":{"x":1.50},"inner":{"size":1}}"#;
         assert_eq!(thing.into_json().unwrap(), left);
         assert_eq!(
@@ -417,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unexpected_type_is_counted_and_left() {
+    fn unexpected_type_is_counted_and_kept() {
         let (mut thing, mut drift) = thing(r#"{"name":{"a":1},"size":1e99,"inner":3}"#);
         assert_eq!(thing.text(ThingField::Name, &mut drift), None);
         assert_eq!(thing.integer(ThingField::Size, &mut drift), None);
@@ -434,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_in_any_order_and_casing() {
+    fn names_match_in_any_order_and_case() {
         for json in [r#"{"SIZE":2,"Name":"n"}"#, r#"{"\u006eame":"n","size":2}"#] {
             let (mut thing, mut drift) = thing(json);
             assert_eq!(thing.text(ThingField::Name, &mut drift).unwrap(), "n");
@@ -444,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_repeated_names_counts_and_none_is_lost() {
+    fn last_repeated_name_wins_and_none_is_lost() {
         let (mut thing, mut drift) = thing(r#"{"name":"a","NAME":"b","new":1,"new":2}"#);
         assert_eq!(thing.text(ThingField::Name, &mut drift).unwrap(), "b");
         assert_eq!(drift.odd_values["thing.name"].count, 1);
@@ -456,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_are_no_objects() {
+    fn values_other_than_objects_are_not_read() {
         for json in ["null", "[]", "7", r#""{}""#, r#"{"\ud800":1}"#] {
             let value = scan::leaked(json).unwrap();
             assert!(

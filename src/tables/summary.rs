@@ -1,17 +1,16 @@
-//! The summary of an execution, decoded once for all tables: which fields the server sends, and
-//! what those say that more than one table asks for.
+//! The summary of an execution, decoded once for all tables: the known fields, and the readers that
+//! several tables share.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::scan::Value;
-
 use super::RawRow;
 use super::columns::Entries;
+use super::dedup;
 use super::json::{Fields, Object, object};
-use super::leaf;
-use super::members;
+use super::writer;
 use crate::drift::Drift;
+use crate::scan::Value;
 
 object! {
     Fieldset of Field at "" {
@@ -43,7 +42,7 @@ object! {
         IsRetried = "isRetriedExecution",
         Retried = "retriedExecution",
         RetryMetadata = "retryExecutionMetadata",
-    } others Known [
+    } others CountUnknown [
         "yamlVersion",
         "labels",
         "governanceMetadata",
@@ -80,27 +79,27 @@ object! {
 }
 
 object! {
-    Failing of FailingField at "failureInfo." {
+    Failure of FailureField at "failureInfo." {
         Message = "message",
         Types = "failureTypeList",
         Responses = "responseMessages",
-    } others Known
+    } others CountUnknown
 }
 
 object! {
     FailureResponse of ResponseField at "failureInfo.responseMessages[]." {
         Types = "failureTypes",
-    } others Held
+    } others Ignore
 }
 
 object! {
     Tag of TagField at "tags[]." {
         Key = "key",
         Value = "value",
-    } others Known
+    } others CountUnknown
 }
 
-/// What every table repeats of an execution.
+/// The values that all tables of an execution share.
 pub(super) struct Head<'a> {
     pub(super) account: &'a str,
     pub(super) row: &'a RawRow<'a>,
@@ -110,20 +109,21 @@ pub(super) struct Head<'a> {
 /// One execution's summary.
 pub(super) struct Summary<'a> {
     pub(super) fields: Fieldset<'a>,
-    /// The summary as JSON text where it is no object.
+    /// The summary as JSON text if it is not an object.
     undecoded: Option<Cow<'a, str>>,
 }
 
 impl<'a> Summary<'a> {
-    /// Reads the summary of a row, which is `json` if it is JSON at all; one that is no object has
-    /// no fields.
+    /// Reads the summary of a row. `json` is `None` if the summary is not valid JSON.
+    ///
+    /// A summary that is not an object has no fields.
     pub(super) fn read(row: &'a RawRow<'a>, json: Option<Value<'a>>, drift: &mut Drift) -> Self {
         let decoded = json.and_then(|json| Fieldset::read(json, drift));
         let undecoded = decoded.is_none().then(|| {
             drift.odd_value("(summary)", row.summary);
             match json {
                 Some(json) => Cow::Borrowed(json.json()),
-                None => Cow::Owned(members::string(row.summary)),
+                None => Cow::Owned(writer::string(row.summary)),
             }
         });
         let mut fields = decoded.unwrap_or_else(Object::empty);
@@ -132,26 +132,26 @@ impl<'a> Summary<'a> {
             (Field::OrgId, row.org_id),
             (Field::ProjectId, row.project_id),
         ] {
-            drop_if_same(&mut fields, field, id, drift);
+            drop_if_equal(&mut fields, field, id, drift);
         }
         if let Some(raw) = fields.take(Field::StartTs)
             && raw.integer() != Some(row.start_ms)
         {
-            fields.refuse(Field::StartTs, drift);
+            fields.reject(Field::StartTs, drift);
         }
         Self { fields, undecoded }
     }
 
-    /// Writes what no table took as JSON text; false where nothing is left.
+    /// Writes the values that no table took as JSON text. Returns false if there are none.
     pub(super) fn write_extra(&self, out: &mut impl fmt::Write) -> bool {
         let Some(undecoded) = &self.undecoded else {
-            return self.fields.write_left(out);
+            return self.fields.write_rest(out);
         };
-        members::put(out, undecoded);
+        writer::put(out, undecoded);
         true
     }
 
-    /// The pipeline's tags: a list of `{key, value}`, or an object in newer spellings.
+    /// Takes the tags of the pipeline: a list of `{key, value}`, or an object on newer servers.
     pub(super) fn tags(&mut self, drift: &mut Drift) -> Entries<'a> {
         let Some(raw) = self.fields.take(Field::Tags) else {
             return Vec::new();
@@ -161,19 +161,19 @@ impl<'a> Summary<'a> {
         } else {
             tag_list(raw, drift)
         };
-        let (mut tags, is_whole) = read.unwrap_or_default();
-        if !is_whole {
-            self.fields.refuse(Field::Tags, drift);
+        let (mut tags, is_complete) = read.unwrap_or_default();
+        if !is_complete {
+            self.fields.reject(Field::Tags, drift);
         }
-        if last_counts(&mut tags, "tags[].key", drift) && is_whole {
-            self.fields.keep(Field::Tags);
+        if keep_last_entries(&mut tags, "tags[].key", drift) && is_complete {
+            self.fields.restore(Field::Tags);
         }
         tags
     }
 }
 
-/// Passes over an identifier that stands in a column already; another one stays.
-pub(super) fn drop_if_same<F: Fields, const N: usize>(
+/// Drops an identifier that is already in a column. A different value is kept.
+pub(super) fn drop_if_equal<F: Fields, const N: usize>(
     fields: &mut Object<'_, F, N>,
     field: F,
     id: &str,
@@ -182,72 +182,71 @@ pub(super) fn drop_if_same<F: Fields, const N: usize>(
     if let Some(text) = fields.text(field, drift)
         && text != id
     {
-        fields.keep(field);
+        fields.restore(field);
     }
 }
 
-/// The entries of a list of tags, and whether they hold all that the list held.
+/// Returns the entries of a list of tags, and true if they contain everything in the list.
 fn tag_list<'a>(raw: Value<'a>, drift: &mut Drift) -> Option<(Entries<'a>, bool)> {
     let mut tags = Vec::new();
-    let mut is_whole = true;
+    let mut is_complete = true;
     for item in raw.items()? {
         let Some(mut tag) = Tag::read(item, drift) else {
-            is_whole &= item.is_null();
+            is_complete &= item.is_null();
             continue;
         };
         let value = tag.take(TagField::Value);
         let text = value.and_then(Value::text);
-        is_whole &= value.is_some() == text.is_some();
+        is_complete &= value.is_some() == text.is_some();
         match tag.take(TagField::Key).and_then(Value::text) {
             Some(key) => tags.push((key, text)),
-            None => is_whole = false,
+            None => is_complete = false,
         }
-        is_whole &= tag.is_empty();
+        is_complete &= tag.is_empty();
     }
-    Some((tags, is_whole))
+    Some((tags, is_complete))
 }
 
-/// The entries of an object of texts, and whether they hold all that the object held.
+/// Returns the entries of an object of texts, and true if they contain everything in the object.
 fn tag_map(raw: Value<'_>) -> Option<(Entries<'_>, bool)> {
     let mut tags = Vec::new();
-    let mut is_whole = true;
+    let mut is_complete = true;
     for (key, value) in raw.members()? {
         let text = value.text();
-        is_whole &= text.is_some() || value.is_null();
+        is_complete &= text.is_some() || value.is_null();
         tags.push((key, text));
     }
-    Some((tags, is_whole))
+    Some((tags, is_complete))
 }
 
-/// Of a repeated key the last value counts; the others are counted. Whether there were any.
-pub(super) fn last_counts(entries: &mut Entries<'_>, path: &str, drift: &mut Drift) -> bool {
+/// Keeps the last entry of each key and counts the others. Returns true if any were dropped.
+pub(super) fn keep_last_entries(entries: &mut Entries<'_>, path: &str, drift: &mut Drift) -> bool {
     let before = entries.len();
-    leaf::last_of_each(entries, |key, _| drift.odd_value(path, &key));
+    dedup::keep_last(entries, |key, _| drift.odd_value(path, &key));
     entries.len() < before
 }
 
-/// More types than a failure has as a rule.
+/// Initial capacity for failure types; few failures have more.
 const MANY_TYPES: usize = 32;
 
-/// Why something failed.
+/// The reason of a failure.
 pub(super) struct FailureInfo<'a> {
     pub(super) message: Option<Cow<'a, str>>,
     pub(super) types: Vec<Cow<'a, str>>,
 }
 
-/// Takes a failure: told in detail by the field `detailed`, else, in older answers, by the message
-/// alone in the field `brief`.
-pub(super) fn failure<'a, F: Fields, const N: usize>(
+/// Takes a failure from the field `detailed`. Older servers send only a message, in the field `brief`.
+pub(super) fn take_failure<'a, F: Fields, const N: usize>(
     object: &mut Object<'a, F, N>,
     detailed: F,
     brief: F,
     drift: &mut Drift,
 ) -> FailureInfo<'a> {
-    let mut info: Failing<'a> = object.object(detailed, drift);
-    let message = info.text(FailingField::Message, drift);
-    let mut types = info.texts(FailingField::Types, drift);
-    info.take_if_empty(FailingField::Responses);
-    if let Some(raw) = info.peek(FailingField::Responses) {
+    let mut info: Failure<'a> = object.object(detailed, drift);
+    let message = info.text(FailureField::Message, drift);
+    let mut types = info.texts(FailureField::Types, drift);
+    info.take_if_empty(FailureField::Responses);
+    if let Some(raw) = info.peek(FailureField::Responses) {
         let mut all = Vec::with_capacity(MANY_TYPES);
         all.append(&mut types);
         for response in raw.items().into_iter().flatten() {
@@ -255,19 +254,19 @@ pub(super) fn failure<'a, F: Fields, const N: usize>(
                 all.append(&mut response.texts(ResponseField::Types, drift));
             }
         }
-        leaf::first_of_each(&mut all, |kind| kind);
+        dedup::keep_first(&mut all, |kind| kind);
         types = all;
     }
-    object.put_back(detailed, info);
+    object.restore_object(detailed, info);
 
-    let mut info: Failing<'a> = object.object(brief, drift);
-    let other = info.text(FailingField::Message, drift);
+    let mut info: Failure<'a> = object.object(brief, drift);
+    let other = info.text(FailureField::Message, drift);
     if let (Some(one), Some(other)) = (&message, &other)
         && one != other
     {
-        info.keep_instead(FailingField::Message, members::string(other));
+        info.replace(FailureField::Message, writer::string(other));
     }
-    object.put_back(brief, info);
+    object.restore_object(brief, info);
     FailureInfo {
         message: message.or(other),
         types,
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_a_repeated_tag_counts() {
+    fn last_value_of_a_repeated_tag_wins() {
         let json = r#"[{"key":"a","value":"1"},{"key":"b"},{"key":"a","value":null}]"#;
         let (tags, extra, drift) = tags(json);
         assert_eq!(tags, [(Cow::from("b"), None), (Cow::from("a"), None)]);
@@ -314,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_that_are_no_tags_are_kept_whole() {
+    fn invalid_tags_are_kept_in_extra() {
         for (json, n) in [
             (r#"[{"key":"a"},3]"#, 1),
             (r#""x""#, 0),

@@ -1,5 +1,5 @@
-//! Tests of the tables as a whole: made-up summaries in `fixtures/`, and real shapes where they are
-//! at hand.
+//! Tests of all tables together, with synthetic summaries from `fixtures/` and with real samples if
+//! they are available.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ const START_MS: i64 = 1_763_971_200_000;
 fn derive(summary: &str) -> ([(Table, RecordBatch); 4], Drift) {
     let parsed: Value = serde_json::from_str(summary).unwrap_or_default();
     let id = parsed["planExecutionId"].as_str().unwrap_or("the-id");
-    // The lake keeps no row whose start it does not believe.
+    // The lake stores no row with an invalid start.
     let start_ms = parsed["startTs"].as_i64();
     let start_ms = start_ms.filter(|ms| (START_MS - 1_000_000_000_000..=START_MS).contains(ms));
     let mut tables = ExecutionTables::new(&AccountId::new("acct"));
@@ -48,7 +48,7 @@ fn files(folder: &str) -> Vec<(PathBuf, String)> {
     paths.into_iter().map(read).collect()
 }
 
-/// The text without white space between its parts, as servers send it.
+/// Removes white space between JSON tokens, as servers send them.
 fn compact(json: &str) -> String {
     let (mut in_string, mut is_escaped) = (false, false);
     let is_kept = |c: &char| {
@@ -66,7 +66,7 @@ fn fixtures() -> Vec<(PathBuf, String)> {
     files.into_iter().map(compact).collect()
 }
 
-/// One value as text; `None` for null.
+/// Returns one value as text; `None` for null.
 fn cell(column: &ArrayRef, row: usize) -> Option<String> {
     if column.is_null(row) {
         return None;
@@ -99,7 +99,7 @@ fn cell(column: &ArrayRef, row: usize) -> Option<String> {
     })
 }
 
-/// Every value that is told, by table and row.
+/// Renders all non-empty values by table and row.
 fn render(tables: &[(Table, RecordBatch)], drift: &Drift) -> String {
     let mut out = String::new();
     for (table, batch) in tables {
@@ -126,7 +126,7 @@ fn render(tables: &[(Table, RecordBatch)], drift: &Drift) -> String {
 }
 
 #[test]
-fn each_fixture_gives_these_rows() {
+fn fixtures_produce_the_expected_rows() {
     for (path, summary) in fixtures() {
         let (tables, drift) = derive(&summary);
         let name = path.file_stem().unwrap().to_str().unwrap();
@@ -134,7 +134,7 @@ fn each_fixture_gives_these_rows() {
     }
 }
 
-/// Flags that are told by other columns: by an id of a parent, `is_retry`, being a row at all.
+/// Flags that other columns imply: the ID of a parent, `is_retry`, or the existence of the row.
 const IMPLIED: [&str; 4] = [
     "hasParentPipeline",
     "isRetriedExecution",
@@ -142,7 +142,7 @@ const IMPLIED: [&str; 4] = [
     "hidden",
 ];
 
-/// The scalars of a JSON value: null, the empty text and the database's noise are none.
+/// Calls `found` with every scalar, except nulls, empty texts and database noise.
 fn leaves(value: &Value, found: &mut impl FnMut(String)) {
     match value {
         Value::Null => {}
@@ -161,20 +161,20 @@ fn leaves(value: &Value, found: &mut impl FnMut(String)) {
     }
 }
 
-/// Every value that the tables hold, as the server may have spelled it.
-fn held(tables: &[(Table, RecordBatch)]) -> HashSet<String> {
-    fn collect(column: &ArrayRef, held: &mut HashSet<String>) {
+/// Returns every value in the tables, in the spelling of the server.
+fn stored(tables: &[(Table, RecordBatch)]) -> HashSet<String> {
+    fn collect(column: &ArrayRef, stored: &mut HashSet<String>) {
         match column.data_type() {
-            DataType::List(_) => collect(column.as_list::<i32>().values(), held),
+            DataType::List(_) => collect(column.as_list::<i32>().values(), stored),
             DataType::Map(..) => {
-                collect(column.as_map().keys(), held);
-                collect(column.as_map().values(), held);
+                collect(column.as_map().keys(), stored);
+                collect(column.as_map().values(), stored);
             }
             DataType::Timestamp(..) => {
                 let micros = column.as_primitive::<TimestampMicrosecondType>();
-                held.extend(micros.iter().flatten().map(|us| (us / 1000).to_string()));
+                stored.extend(micros.iter().flatten().map(|us| (us / 1000).to_string()));
             }
-            _ => held.extend((0..column.len()).filter_map(|row| cell(column, row))),
+            _ => stored.extend((0..column.len()).filter_map(|row| cell(column, row))),
         }
     }
     let mut all = HashSet::new();
@@ -200,19 +200,22 @@ fn held(tables: &[(Table, RecordBatch)]) -> HashSet<String> {
     all
 }
 
-/// The leaves of a summary that no table holds.
+/// Returns the leaves of a summary that are in no table.
 fn lost(summary: &str) -> Vec<String> {
-    let held = held(&derive(summary).0);
+    let stored = stored(&derive(summary).0);
     let mut lost = Vec::new();
-    let is_held = |leaf: &str| {
-        // Of a matrix JSON comes within text and is stored plain; a count of `5.0` is stored as `5`.
+    let is_stored = |leaf: &str| {
+        // Matrix values arrive as JSON within text and are stored plain. `5.0` is stored as `5`.
         let plain: Value = serde_json::from_str(leaf).unwrap_or_default();
         let plain = plain.as_str().unwrap_or(leaf);
-        let whole = leaf.strip_suffix(".0").unwrap_or(leaf);
-        [leaf, plain, whole].into_iter().any(|it| held.contains(it)) || leaf == "null"
+        let integer = leaf.strip_suffix(".0").unwrap_or(leaf);
+        [leaf, plain, integer]
+            .into_iter()
+            .any(|it| stored.contains(it))
+            || leaf == "null"
     };
     leaves(&serde_json::from_str(summary).unwrap(), &mut |leaf| {
-        if !is_held(&leaf) {
+        if !is_stored(&leaf) {
             lost.push(leaf);
         }
     });
@@ -227,23 +230,23 @@ fn no_leaf_of_a_fixture_is_lost() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn no_leaf_of_a_real_shape_is_lost() {
+#[expect(clippy::print_stderr, reason = "reports a skipped test")]
+fn no_leaf_of_a_real_sample_is_lost() {
     let mut summaries = Vec::new();
     for (_, json) in files("../shared/samples") {
-        let mut answer: Value = serde_json::from_str(&json).unwrap();
-        if let Some(rows) = answer["data"]["content"].as_array() {
+        let mut response: Value = serde_json::from_str(&json).unwrap();
+        if let Some(rows) = response["data"]["content"].as_array() {
             let is_execution = |row: &&Value| row.get("startTs").is_some();
             summaries.extend(rows.iter().filter(is_execution).cloned());
-        } else if answer.get("startTs").is_some() {
-            summaries.push(answer);
+        } else if response.get("startTs").is_some() {
+            summaries.push(response);
         } else {
-            summaries.push(answer["data"]["pipelineExecutionSummary"].take());
+            summaries.push(response["data"]["pipelineExecutionSummary"].take());
         }
     }
     summaries.retain(Value::is_object);
     if summaries.is_empty() {
-        eprintln!("skipped: there are no samples beside the package");
+        eprintln!("skipped: no samples next to the package");
     }
     for summary in summaries {
         assert_eq!(lost(&summary.to_string()), [] as [&str; 0], "{summary}");
@@ -251,7 +254,7 @@ fn no_leaf_of_a_real_shape_is_lost() {
 }
 
 #[test]
-fn a_summary_that_is_no_object_is_kept_whole() {
+fn invalid_summary_is_kept_in_extra() {
     for (summary, extra) in [
         ("[1, 2]", "[1, 2]"),
         (" null ", "null"),
@@ -269,7 +272,7 @@ fn a_summary_that_is_no_object_is_kept_whole() {
 }
 
 #[test]
-fn builders_are_empty_after_each_finish() {
+fn finish_resets_the_builders() {
     let mut tables = ExecutionTables::new(&AccountId::new("acct"));
     let row = RawRow {
         plan_execution_id: "e1",
@@ -293,7 +296,7 @@ fn builders_are_empty_after_each_finish() {
 }
 
 #[test]
-fn depth_and_width_do_no_harm() {
+fn deep_and_wide_summaries_are_derived() {
     let n = 20_000;
     let deep = format!(r#"{{"tags":{}{}}}"#, "[".repeat(n), "]".repeat(n));
     assert_eq!(derive(&deep).0[3].1.num_rows(), 1);
@@ -340,7 +343,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The paths of all values within a value, as JSON pointers.
+/// Collects the JSON pointers of all values within a value.
 fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
@@ -370,7 +373,7 @@ fn mutated_fixture() -> impl Strategy<Value = Value> {
             let path = index.get(&paths);
             *summary
                 .pointer_mut(path)
-                .expect("the path was found just now") = value;
+                .expect("the path was collected from this summary") = value;
         }
         summary
     })
@@ -378,17 +381,17 @@ fn mutated_fixture() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn any_text_gives_one_execution(summary in "\\PC{0,40}") {
+    fn any_text_becomes_one_execution(summary in "\\PC{0,40}") {
         prop_assert_eq!(derive(&summary).0[3].1.num_rows(), 1);
     }
 
     #[test]
-    fn any_json_gives_one_execution(summary in any_json()) {
+    fn any_json_becomes_one_execution(summary in any_json()) {
         prop_assert_eq!(derive(&summary.to_string()).0[3].1.num_rows(), 1);
     }
 
     #[test]
-    fn a_mutated_summary_gives_one_execution_and_loses_nothing(summary in mutated_fixture()) {
+    fn mutated_fixtures_lose_no_value(summary in mutated_fixture()) {
         let summary = summary.to_string();
         prop_assert_eq!(derive(&summary).0[3].1.num_rows(), 1);
         prop_assert_eq!(lost(&summary), [] as [&str; 0], "{}", summary);

@@ -1,16 +1,16 @@
-//! JSON objects written from slices of text.
+//! Writes JSON objects from slices of JSON text.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use super::leaf;
+use super::dedup;
 use crate::scan::Value;
 
-/// Writes the members of a JSON object one by one.
+/// A writer of one JSON object.
 pub(super) struct Writer<'a, W> {
     out: W,
     is_first: bool,
-    /// The first and the last of members that came side by side and are to be written.
+    /// The first and last of adjacent members that are copied in one piece.
     run: Option<(Value<'a>, Value<'a>)>,
 }
 
@@ -23,8 +23,8 @@ impl<'a, W: fmt::Write> Writer<'a, W> {
         }
     }
 
-    /// Writes a member as it came, but for white space around it.
-    pub(super) fn came(&mut self, value: Value<'a>) {
+    /// Copies a member verbatim, without the white space around it.
+    pub(super) fn copy(&mut self, value: Value<'a>) {
         if !value.is_compact() {
             let name = value.name().string().unwrap_or_default();
             return self.member(&name, value.json());
@@ -38,7 +38,7 @@ impl<'a, W: fmt::Write> Writer<'a, W> {
         }
     }
 
-    /// Writes a name, which is text, and a value, which is JSON.
+    /// Writes a member from a name and the JSON text of its value.
     pub(super) fn member(&mut self, name: &str, json: &str) {
         self.end_run();
         let is_plain = |byte| byte >= b' ' && byte != b'"' && byte != b'\\';
@@ -70,15 +70,16 @@ impl<'a, W: fmt::Write> Writer<'a, W> {
 }
 
 pub(super) fn put(out: &mut impl fmt::Write, text: &str) {
-    out.write_str(text).expect("memory takes any text");
+    out.write_str(text)
+        .expect("writing to memory does not fail");
 }
 
-/// The text of a JSON object, in the memory of `text`; of a repeated name the last one is written.
+/// Writes an object into the allocation of `text`. If a name repeats, the last member wins.
 pub(super) fn write_object(
     members: &mut Vec<(Cow<'_, str>, Cow<'_, str>)>,
     mut text: String,
 ) -> String {
-    leaf::last_of_each(members, |_, _| {});
+    dedup::keep_last(members, |_, _| {});
     let bytes = |(name, json): &(Cow<'_, str>, Cow<'_, str>)| name.len() + json.len() + 4;
     text.clear();
     text.reserve(2 + members.iter().map(bytes).sum::<usize>());
@@ -90,7 +91,7 @@ pub(super) fn write_object(
     text
 }
 
-/// A text as JSON.
+/// Returns a text as a JSON string.
 pub(super) fn string(text: &str) -> String {
-    serde_json::to_string(text).expect("a string is always written")
+    serde_json::to_string(text).expect("a string is always valid JSON")
 }
