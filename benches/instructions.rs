@@ -1,7 +1,7 @@
-//! The derive path on a fixed input, to be counted by callgrind: instructions repeat, seconds do not.
+//! Derives tables from a fixed input, so that callgrind can count the instructions.
 //!
-//! `benches/instructions.py` builds this, runs it, and compares what each function here costs, as a ratio
-//! to the parser alone.
+//! `benches/instructions.py` builds and runs this benchmark. It compares the cost of each `counted_`
+//! function as a ratio to the parser. Unlike times, instruction counts are reproducible.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -11,21 +11,21 @@ use harness_lake::lake::parquet::{FileKind, ObjectWriter};
 use harness_lake::tables::{Batches, ExecutionTables, RawRow};
 use serde::de::IgnoredAny;
 
-/// Times that each fixture is a row.
-const REPEATED: usize = 8;
+/// The number of rows per fixture.
+const ROWS_PER_FIXTURE: usize = 8;
 
 /// 2026-06-01, in milliseconds.
 const START_MS: i64 = 1_780_272_000_000;
 
-/// The made-up summaries of `fixtures/`, in the order of their names.
+/// Reads the synthetic summaries of `fixtures/`, in the order of their names.
 fn summaries() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/summaries");
-    let files = std::fs::read_dir(folder).expect("the fixtures are there");
+    let files = std::fs::read_dir(folder).expect("the fixtures exist");
     let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
     paths.sort();
     let read = |path| std::fs::read_to_string(path).expect("text");
     let once: Vec<String> = paths.into_iter().map(read).collect();
-    (0..REPEATED).flat_map(|_| once.clone()).collect()
+    (0..ROWS_PER_FIXTURE).flat_map(|_| once.clone()).collect()
 }
 
 #[inline(never)]
@@ -60,9 +60,9 @@ fn counted_parquet(batches: &Batches, executions: u64) {
     for (table, batch) in batches {
         let mut writer =
             ObjectWriter::new(FileKind::Table(*table), "bench", 1, executions, &scratch)
-                .expect("a writer begins");
-        writer.write(batch).expect("a batch is written");
-        black_box(writer.finish().expect("the object ends"));
+                .expect("the writer is created");
+        writer.write(batch).expect("the batch is written");
+        black_box(writer.finish().expect("the object is finished"));
     }
 }
 

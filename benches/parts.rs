@@ -1,5 +1,5 @@
-//! The parts of `replay`, one core: summaries of a simulated account through the parser alone, the
-//! tables alone, Parquet alone, and a raw object read alone. `benches/README.md` has the figures.
+//! Benchmarks the parts of `replay` on one core, with the summaries of a simulated account: the parser,
+//! the tables, and Parquet. `benches/README.md` has the results.
 
 use std::hint::black_box;
 
@@ -13,10 +13,10 @@ use harness_sim::{Account, AccountSpec, RowSize, Vintage};
 use jiff::Timestamp;
 use serde::de::IgnoredAny;
 
-/// Executions of one measurement.
+/// Executions per iteration.
 const EXECUTIONS: usize = 4_000;
 
-/// Executions of a batch, as `replay` makes them.
+/// Executions per batch, as in `replay`.
 const BATCH: usize = 256;
 
 struct Row {
@@ -39,7 +39,7 @@ fn rows(now: Timestamp) -> Vec<Row> {
     account.executions_at(now).map(row).collect()
 }
 
-/// Hands the batches to `each`, which may drop them, as `replay` does when they are encoded.
+/// Derives the tables and calls `each` with every batch. `replay` drops a batch after encoding it.
 fn tables(account: &AccountId, rows: &[Row], mut each: impl FnMut(Batches)) {
     let mut tables = ExecutionTables::new(account);
     for rows in rows.chunks(BATCH) {
@@ -67,12 +67,15 @@ fn encode(batches: &[(Table, RecordBatch)], table: Table) -> usize {
         EXECUTIONS as u64,
         &scratch,
     )
-    .expect("a writer begins");
+    .expect("the writer is created");
     for (_, batch) in batches.iter().filter(|(of, _)| *of == table) {
-        writer.write(batch).expect("a batch is written");
+        writer.write(batch).expect("the batch is written");
     }
-    let encoded = writer.finish().expect("the object ends");
-    encoded.into_bytes().expect("scratch is read").len()
+    let encoded = writer.finish().expect("the object is finished");
+    encoded
+        .into_bytes()
+        .expect("the scratch file is readable")
+        .len()
 }
 
 fn parts(bench: &mut Criterion) {

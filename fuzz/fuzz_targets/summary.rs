@@ -1,4 +1,6 @@
-//! Any text as the summary of an execution: no panic, and always one row of `executions`.
+//! Derives the tables from any text as the summary of an execution.
+//!
+//! Expects no panic, one row of `executions` per summary, and valid JSON in the JSON columns.
 
 #![no_main]
 
@@ -12,7 +14,7 @@ const START_MS: i64 = 1_763_971_200_000;
 
 fuzz_target!(|summary: &str| {
     let mut tables = ExecutionTables::new(&AccountId::new("account"));
-    // Twice, so that what one execution leaves in the builders is met by the next.
+    // Push the summary twice, so that the second push meets the state of the first.
     for id in ["one", "other"] {
         tables.push(&RawRow {
             plan_execution_id: id,
@@ -32,7 +34,7 @@ fuzz_target!(|summary: &str| {
             .expect("a column of the table");
         for json in column.as_string::<i32>().iter().flatten() {
             let parsed = serde_json::from_str::<&RawValue>(json);
-            assert!(parsed.is_ok(), "{name} is no JSON: {json}");
+            assert!(parsed.is_ok(), "{name} is not valid JSON: {json}");
         }
     }
     tables.take_drift();

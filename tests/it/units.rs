@@ -152,7 +152,7 @@ fn spark(lake: &Lake, binary: &str) -> std::process::Output {
         "local[3]",
         "--binary",
         binary,
-        "--pause",
+        "--retry-delay",
         "0.1",
     ]);
     python.output().unwrap()
