@@ -260,10 +260,7 @@ fn report_is_the_same_on_the_oldest_declared_duckdb() {
     let folder = Path::new(&interpreter()).with_file_name("../s3-reader");
     let run = |code: &str, arguments: &[&str]| {
         let mut python = Command::new(interpreter());
-        python
-            .env("PYTHONPATH", &folder)
-            .args([code])
-            .args(arguments);
+        python.env("PYTHONPATH", &folder).arg(code).args(arguments);
         Run::of(python.output().unwrap()).expect(0).stdout
     };
     let version = run("-c", &["import duckdb; print(duckdb.__version__)"]);
