@@ -94,7 +94,7 @@ fn environment(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
         for flag in command.get_arguments() {
             if let (Some(variable), Some(long)) = (flag.get_env(), flag.get_long()) {
                 let variable = variable.to_string_lossy().into_owned();
-                variables.insert(variable, format!("default of --{long}"));
+                variables.insert(variable, format!("sets --{long} unless the flag is given"));
             }
         }
     }
