@@ -1,4 +1,4 @@
-//! What the arguments mean: validated settings, the key wrapped.
+//! Validated settings.
 
 use std::io::Read;
 use std::num::NonZeroU32;
@@ -16,66 +16,65 @@ use crate::extract::discover::{Filter, GlobError};
 use crate::ids::AccountId;
 use crate::lake::store::{Store, StoreError};
 use crate::pii::{self, Key, PiiRequest};
-use crate::report::Report;
 use crate::source::{Client, RetryPolicy, SourceSettings};
 
-/// Settings that make no sense.
+/// An invalid setting.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// There is no key.
-    #[error(
-        "no API key: set HARNESS_API_KEY, or HARNESS_API_KEY_FILE or --api-key-file to a file that holds it"
-    )]
+    /// No API key is set.
+    #[error("no API key: set HARNESS_API_KEY, or --api-key-file to a file that contains it")]
     NoKey,
-    /// The key's file cannot be read.
-    #[error("read the key from `{path}`")]
+    /// The file of a key cannot be read.
+    #[error("failed to read the key from `{path}`")]
     KeyFile {
         /// The file.
         path: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The file of `--ca-file` cannot be read, or holds no certificate.
-    #[error("read certificates (PEM) from `{path}`")]
+    /// The file of `--ca-file` cannot be read, or contains no certificate.
+    #[error("failed to read PEM certificates from `{path}`")]
     CaFile {
         /// The file.
         path: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// The key for personal data cannot be used.
     #[error("{0}")]
     PiiKey(&'static str),
-    /// No account is given and the key holds none.
-    #[error("no account: set --account-id or HARNESS_ACCOUNT_ID (this key does not hold it)")]
+    /// No account is set and the key does not contain one.
+    #[error("no account: set --account-id (this API key does not contain it)")]
     NoAccount,
-    /// The base URL is none.
-    #[error("`{url}` is no base URL: expected something like https://app.harness.io")]
+    /// The base URL is invalid.
+    #[error("invalid base URL `{url}`: expected a URL such as https://app.harness.io")]
     BaseUrl {
-        /// What was given.
+        /// The value.
         url: String,
     },
-    /// The base URL would send the key in the clear.
-    #[error("`{url}` would send the API key unencrypted; --insecure-http allows it")]
+    /// The base URL has no TLS.
+    #[error("`{url}` sends the API key unencrypted: use https, or allow it with --insecure-http")]
     Insecure {
-        /// What was given.
+        /// The value.
         url: String,
     },
-    /// A glob is none.
-    #[error("read --org, --project or --exclude")]
+    /// A glob is invalid.
+    #[error("invalid --org, --project or --exclude")]
     Glob(#[from] GlobError),
-    /// A date or a duration is none.
-    #[error("`{value}` is no {what}")]
+    /// A date or a duration is invalid.
+    #[error("invalid {what} `{value}`: expected {expected}")]
     Time {
-        /// What was given.
+        /// The value.
         value: String,
-        /// What was expected.
+        /// The kind of value: date or duration.
         what: &'static str,
+        /// The expected format.
+        expected: &'static str,
     },
-    /// `--lake` names no lake.
+    /// `--lake` is invalid.
     #[error(transparent)]
     Lake(StoreError),
     /// A value is out of its range.
@@ -83,71 +82,65 @@ pub enum ConfigError {
     Range(String),
 }
 
-/// How to reach the source.
+/// The settings of the source.
 pub struct SourceConfig {
     /// The account.
     pub account: AccountId,
-    /// The key.
+    /// The API key.
     pub api_key: SecretString,
     /// The base URL.
     pub base_url: Url,
-    /// Requests a minute.
+    /// Maximum requests per minute.
     pub requests_per_minute: NonZeroU32,
-    /// Requests at once.
+    /// Maximum concurrent requests.
     pub concurrency: NonZeroU32,
-    /// The largest page.
+    /// Maximum rows of a page.
     pub page_size: u32,
-    /// Certificates in PEM that are trusted besides those of the system.
+    /// PEM certificates to trust in addition to those of the system.
     pub ca_certificate: Option<Vec<u8>>,
 }
 
-/// What a `sync` does.
+/// The settings of `sync` and `backfill`.
 pub struct SyncConfig {
     /// The source.
     pub source: SourceConfig,
     /// The lake.
     pub store: Store,
-    /// Buckets of new dates, where the user asked for a number.
+    /// Buckets of new dates; `None` to keep those of the lake.
     pub buckets: Option<u32>,
-    /// The folder for what memory cannot hold.
+    /// The scratch directory.
     pub scratch: PathBuf,
-    /// What is to be done with personal data.
+    /// The requested treatment of personal data.
     pub pii: PiiRequest,
-    /// Scopes to read.
+    /// Projects to read.
     pub filter: Filter,
-    /// Whether the filter lets everything pass, so that listings are complete.
+    /// Whether the filter matches every project, so that listings are complete.
     pub is_everything: bool,
-    /// Where the coverage of a new scope begins; `None` for 30 days ago.
+    /// Start of the first `sync` of a project; `None` for 30 days ago.
     pub start_date: Option<Timestamp>,
-    /// How far before the watermark windows begin.
+    /// Time before the watermark that is read again.
     pub lookback: SignedDuration,
-    /// How long before now windows end.
+    /// Time before now at which windows end.
     pub window_lag: SignedDuration,
-    /// How long the run reads at most.
+    /// Maximum time to read.
     pub deadline: Option<Duration>,
-    /// The exit status where some scopes failed.
+    /// Exit status when some projects failed.
     pub partial_exit_code: u8,
 }
 
 impl SyncConfig {
-    /// Scopes that are read at once.
+    /// Returns the number of projects to read at the same time.
     pub fn concurrency(&self) -> usize {
         self.source.concurrency.get() as usize
-    }
-
-    /// The report of a run that begins now.
-    pub(crate) fn begin_report(&self, command: &'static str, clock: fn() -> Timestamp) -> Report {
-        let run_id = ulid::Ulid::generate().to_string();
-        Report::begin(run_id, command, self.source.account.clone(), clock())
     }
 }
 
 impl SourceConfig {
-    /// Makes the client. Costs some milliseconds: only for commands that talk.
+    /// Creates the client. Loading the certificates takes some milliseconds.
     ///
     /// # Errors
     ///
-    /// [`crate::source::SourceError`] where the key cannot be sent.
+    /// [`crate::source::SourceError`] for a key or an account that no header can contain.
     pub fn client(&self, clock: fn() -> Timestamp) -> Result<Client, crate::source::SourceError> {
         Client::new(SourceSettings {
             base_url: self.base_url.clone(),
@@ -162,13 +155,13 @@ impl SourceConfig {
         })
     }
 
-    /// A fingerprint of the key: two keys see different scopes.
+    /// Returns a fingerprint of the key. Different keys may see different projects.
     pub fn key_fingerprint(&self) -> String {
         crate::pii::fingerprint(&self.api_key)
     }
 }
 
-/// Finds the key: the variable, else the file.
+/// Returns the API key: from the variable, else from the file.
 ///
 /// # Errors
 ///
@@ -179,14 +172,14 @@ pub fn api_key(variable: Option<String>, file: Option<&Path>) -> Result<SecretSt
         (None, Some(path)) => read_key(path)?,
         (None, None) => return Err(ConfigError::NoKey),
     };
-    // Some editors begin a file with a mark.
+    // Some editors write a byte order mark.
     match text.trim_start_matches('\u{feff}').trim() {
         "" => Err(ConfigError::NoKey),
         key => Ok(SecretString::from(key.to_owned())),
     }
 }
 
-/// Reads a key's file, and warns where everyone on the machine can do so.
+/// Reads the file of a key; warns if every user of the machine can read it.
 fn read_key(path: &Path) -> Result<String, ConfigError> {
     let failed = |source| ConfigError::KeyFile {
         path: path.display().to_string(),
@@ -197,7 +190,7 @@ fn read_key(path: &Path) -> Result<String, ConfigError> {
     if mode & 0o004 != 0 {
         tracing::warn!(
             file = %path.display(),
-            "every user of this machine can read the file of the key: chmod 400 it"
+            "every user of this machine can read the key file; run chmod 400 on it"
         );
     }
     let mut text = String::new();
@@ -205,7 +198,7 @@ fn read_key(path: &Path) -> Result<String, ConfigError> {
     Ok(text)
 }
 
-/// The certificates of a PEM file.
+/// Reads the certificates of a PEM file.
 ///
 /// # Errors
 ///
@@ -216,19 +209,19 @@ pub fn ca_certificate(path: &Path) -> Result<Vec<u8>, ConfigError> {
         source,
     };
     let pem = std::fs::read(path).map_err(failed)?;
-    // Text without one would pass as a bundle of none, and the server be refused for another reason.
+    // The TLS library accepts other text as an empty bundle, which fails later with another error.
     let begin = b"-----BEGIN CERTIFICATE-----";
     if pem.windows(begin.len()).any(|bytes| bytes == begin) {
         Ok(pem)
     } else {
         Err(failed(std::io::Error::new(
             std::io::ErrorKind::InvalidData,
-            "there is no certificate in it",
+            "it contains no certificate",
         )))
     }
 }
 
-/// What is to be done with personal data: the key is the variable's, else the file's.
+/// Returns the requested treatment of personal data. The key is from the variable, else from the file.
 ///
 /// # Errors
 ///
@@ -248,19 +241,19 @@ pub fn pii(
     };
     if text.is_none() && mode.is_some() {
         return Err(ConfigError::PiiKey(
-            "--pii hash needs a key: set HARNESS_LAKE_PII_KEY, or --pii-key-file to a file that holds it",
+            "--pii hash needs a key: set HARNESS_LAKE_PII_KEY, or --pii-key-file to a file that contains it",
         ));
     }
     let key = |text: String| {
         Key::new(&text).ok_or(ConfigError::PiiKey(
-            "the key for personal data has less than 16 characters, so it can be guessed: take a longer one",
+            "the key for personal data has fewer than 16 characters, so it can be guessed: choose a longer one",
         ))
     };
     let key = text.map(key).transpose()?;
     Ok(PiiRequest { mode, key })
 }
 
-/// The account: as given, else from the key (`pat.ACCOUNT.ID.SECRET`, `sat.…`).
+/// Returns the account: as set, else from the key (`pat.ACCOUNT.ID.SECRET`, `sat.…`).
 ///
 /// # Errors
 ///
@@ -280,17 +273,17 @@ pub fn account(given: Option<&str>, key: &SecretString) -> Result<AccountId, Con
         .map_or(Err(ConfigError::NoAccount), |id| Ok(AccountId::new(id)))
 }
 
-/// The base URL: TLS, unless it is loopback or the user insists.
+/// Parses the base URL. Requires TLS, except for loopback or with `--insecure-http`.
 ///
 /// # Errors
 ///
 /// [`ConfigError::BaseUrl`], [`ConfigError::Insecure`].
 pub fn base_url(text: &str, insecure_http: bool) -> Result<Url, ConfigError> {
-    let odd = || ConfigError::BaseUrl {
+    let invalid = || ConfigError::BaseUrl {
         url: text.to_owned(),
     };
-    let url = Url::parse(text).map_err(|_| odd())?;
-    let host = url.host().ok_or_else(odd)?;
+    let url = Url::parse(text).map_err(|_| invalid())?;
+    let host = url.host().ok_or_else(invalid)?;
     let is_loopback = match host {
         url::Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
         url::Host::Ipv4(ip) => ip.is_loopback(),
@@ -298,7 +291,7 @@ pub fn base_url(text: &str, insecure_http: bool) -> Result<Url, ConfigError> {
     };
     if !url.username().is_empty() || url.password().is_some() {
         return Err(ConfigError::BaseUrl {
-            url: "(a URL with user or password)".to_owned(),
+            url: "(URL with a user or password)".to_owned(),
         });
     }
     match url.scheme() {
@@ -307,51 +300,53 @@ pub fn base_url(text: &str, insecure_http: bool) -> Result<Url, ConfigError> {
         "http" => Err(ConfigError::Insecure {
             url: text.to_owned(),
         }),
-        _ => Err(odd()),
+        _ => Err(invalid()),
     }
 }
 
-/// An instant: `YYYY-MM-DD` (UTC midnight) or RFC 3339.
+/// Parses an instant: `YYYY-MM-DD` (UTC midnight) or RFC 3339.
 ///
 /// # Errors
 ///
 /// [`ConfigError::Time`].
 pub fn instant(text: &str) -> Result<Timestamp, ConfigError> {
-    let odd = || ConfigError::Time {
+    let invalid = || ConfigError::Time {
         value: text.to_owned(),
-        what: "date (YYYY-MM-DD) or time (RFC 3339)",
+        what: "date",
+        expected: "YYYY-MM-DD or RFC 3339",
     };
     if let Ok(date) = text.parse::<Date>()
         && text.len() == 10
     {
         return TimeZone::UTC
             .to_timestamp(date.to_datetime(jiff::civil::Time::midnight()))
-            .map_err(|_| odd());
+            .map_err(|_| invalid());
     }
-    text.parse().map_err(|_| odd())
+    text.parse().map_err(|_| invalid())
 }
 
-/// Whether an instant is the first of a UTC date.
+/// Returns whether an instant is midnight, UTC.
 pub fn is_midnight(at: Timestamp) -> bool {
     at.as_nanosecond().rem_euclid(86_400_000_000_000) == 0
 }
 
-/// A duration such as `90s`, `5m`, `24h`, `37d`, not negative.
+/// Parses a duration such as `90s`, `5m`, `24h`, `37d`. It must not be negative.
 ///
 /// # Errors
 ///
 /// [`ConfigError::Time`].
 pub fn duration(text: &str) -> Result<SignedDuration, ConfigError> {
-    let odd = || ConfigError::Time {
+    let invalid = || ConfigError::Time {
         value: text.to_owned(),
-        what: "duration (such as 90s, 5m, 24h, 37d)",
+        what: "duration",
+        expected: "a value such as 90s, 5m, 24h or 37d",
     };
-    let span: Span = text.parse().map_err(|_| odd())?;
+    let span: Span = text.parse().map_err(|_| invalid())?;
     let duration = span
         .to_duration(SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| odd())?;
+        .map_err(|_| invalid())?;
     if duration.is_negative() {
-        Err(odd())
+        Err(invalid())
     } else {
         Ok(duration)
     }
@@ -362,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_account_is_found_in_the_key() {
+    fn account_is_read_from_the_key() {
         let key = |text: &str| SecretString::from(text.to_owned());
         assert_eq!(
             account(None, &key("pat.acc.id.secret")).unwrap().as_str(),
@@ -378,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_goes_over_tls_or_loopback() {
+    fn base_url_needs_tls_or_loopback() {
         assert!(base_url("https://app.harness.io", false).is_ok());
         assert!(base_url("http://127.0.0.1:8080", false).is_ok());
         assert!(base_url("http://localhost:1", false).is_ok());
@@ -391,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_as_people_write_them() {
+    fn dates_and_durations_are_parsed() {
         assert_eq!(
             instant("2026-11-24").unwrap().to_string(),
             "2026-11-24T00:00:00Z"

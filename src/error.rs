@@ -1,4 +1,4 @@
-//! What can end a command, as users and schedulers see it: one code, one exit status, one hint each.
+//! The errors of commands: each has a code, an exit status and a hint.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -11,125 +11,124 @@ use crate::lake::LakeError;
 use crate::lake::log::CheckpointError;
 use crate::lake::parquet::FileError;
 use crate::lake::store::{ProbeError, StoreError};
-use crate::report::Failure;
 use crate::source::{Cause, SourceError};
 
-/// The end of a command that did not do all it was asked for.
+/// The error that ends a command.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The settings make no sense.
-    #[error("the settings")]
+    /// A setting is invalid.
+    #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The source did not answer as needed.
-    #[error("read from Harness")]
+    /// A request to the source failed.
+    #[error(transparent)]
     Source(#[from] SourceError),
-    /// Not one scope was read.
-    #[error("not one of {scopes} projects could be read ({code}), such as {example}")]
-    NoneRead {
-        /// Scopes tried.
+    /// Every project failed.
+    #[error("failed to read any of {scopes} projects ({code}), for example {example}")]
+    AllFailed {
+        /// Projects tried.
         scopes: usize,
-        /// The one code for all.
+        /// The common code.
         code: Code,
-        /// One of them, and why it failed.
+        /// One of the projects and its error.
         example: String,
     },
-    /// Nothing is visible to the key, or nothing that was asked for.
+    /// The key can view no organization or no project.
     #[error("{0}")]
     NoResources(String),
-    /// Nothing that is visible passes the filters.
-    #[error("none of {0} passes --org, --project and --exclude")]
+    /// No visible project matches the filters.
+    #[error("none of {0} matches --org, --project and --exclude")]
     NothingPasses(String),
     /// The lake cannot be read or written.
-    #[error("the lake")]
+    #[error(transparent)]
     Lake(#[from] LakeError),
-    /// Some scopes failed, the rest is committed.
-    #[error("{}; the rest is committed", what_failed(*failed, *total, *unlisted))]
+    /// Some projects failed, the rest is committed.
+    #[error("{}; the rest is committed", partial(*failed, *total, *unlisted))]
     Partial {
-        /// Scopes that failed.
+        /// Projects that failed.
         failed: usize,
-        /// Scopes of the run.
+        /// Projects of the run.
         total: usize,
         /// Organizations whose projects could not be listed.
         unlisted: usize,
-        /// The exit status that the user asked for.
+        /// The exit status that the user set.
         exit: u8,
     },
-    /// An audit found what must not be.
-    #[error("`{lake}` holds what is damaged or foreign: {findings} of the findings")]
-    Unsound {
-        /// Findings that are damage or foreign.
+    /// `verify` found damage or foreign files.
+    #[error("found damaged or foreign files in `{lake}` ({findings} findings)")]
+    Damaged {
+        /// Findings of damage or of foreign files.
         findings: usize,
         /// The lake.
         lake: String,
     },
-    /// Some scopes did not answer an audit.
-    #[error("{failed} projects could not be compared with the source, or not whole")]
+    /// `verify --source` could not compare some projects.
+    #[error("failed to compare {failed} projects with the source")]
     NotCompared {
-        /// Scopes that did not answer.
+        /// Projects that were not compared completely.
         failed: usize,
-        /// `Partial` where others did.
+        /// The common code of all projects, or `Partial`.
         code: Code,
     },
     /// SIGTERM or SIGINT arrived.
-    #[error("interrupted; what was whole is committed")]
+    #[error("interrupted by a signal; complete windows are committed")]
     Interrupted,
-    /// The deadline that the user set has passed.
-    #[error("not done within --deadline {after:?}; what was whole is committed")]
+    /// The deadline of the user passed.
+    #[error("stopped at --deadline {after:?}; complete windows are committed")]
     Deadline {
-        /// What the user set.
+        /// The value of `--deadline`.
         after: std::time::Duration,
     },
-    /// A file that the user named cannot be written, or scratch.
-    #[error("write `{path}`")]
+    /// A file or standard output cannot be written.
+    #[error("failed to write `{path}`")]
     Output {
         /// The file.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A run is done, but a file that tells of it cannot be written.
-    #[error("the run is done, but `{path}` cannot be written")]
+    /// The report or the metrics of a finished run cannot be written.
+    #[error("the run finished, but failed to write `{path}`")]
     Unwritten {
         /// The file.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A port or another resource of this machine cannot be had.
+    /// A port or another resource of this machine is not available.
     #[error("{what}")]
     System {
-        /// What was tried.
+        /// The action that failed.
         what: String,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// The codes of the contract. [`Code::name`] is their spelling in JSON.
+/// The code of an error. Its number is the exit status, its name the spelling in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Code {
-    /// A failure that no other code names.
+    /// Any other failure.
     Failure = 1,
-    /// Wrong usage.
+    /// Invalid usage.
     Usage = 2,
-    /// Some scopes failed.
+    /// Some projects failed.
     Partial = 3,
-    /// The key is wrong, expired or of another account.
+    /// The key is invalid, expired or of another account.
     InvalidCredentials = 4,
-    /// The key may not read what was asked for.
+    /// The key lacks permissions.
     InvalidPermissions = 5,
-    /// Nothing is visible to the key.
+    /// No organization or project is visible to the key.
     NoResources = 6,
-    /// The lake cannot be read or written, or belongs to another account.
+    /// The lake cannot be used.
     Lake = 7,
     /// Other runs kept changing the same objects.
     Conflict = 8,
-    /// The API is unavailable, after retries.
+    /// The API is unavailable after retries.
     SourceUnavailable = 9,
     /// A signal or the deadline ended the run.
     Interrupted = 10,
@@ -150,9 +149,11 @@ impl Code {
         Self::Interrupted,
     ];
 
-    /// The one code for scopes that failed for these reasons, and none was read; `None` where one was in part.
-    /// That some may not be read is no reason for the others.
-    pub fn of_all(codes: &[Self]) -> Option<Self> {
+    /// Returns the common code of projects that all failed; `None` without any, or where one was
+    /// read in part.
+    ///
+    /// Missing permissions on some projects do not explain other failures, so they come last.
+    pub fn common(codes: &[Self]) -> Option<Self> {
         let others = codes
             .iter()
             .filter(|code| **code != Self::InvalidPermissions);
@@ -170,7 +171,7 @@ impl Code {
         })
     }
 
-    /// The code as JSON output and reports spell it.
+    /// Returns the name of the code in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Failure => "failure",
@@ -186,31 +187,29 @@ impl Code {
         }
     }
 
-    /// What the operator does next.
+    /// Returns the action to take next.
     pub const fn hint(self) -> &'static str {
         match self {
             Self::Failure => "run again with RUST_LOG=harness_lake=debug and read the last lines",
             Self::Usage => "see `harness-lake COMMAND --help`",
-            Self::Partial => {
-                "read `failures` in the run report; the next run reads what is missing first"
-            }
+            Self::Partial => "see `failures` in the run report; the next run reads the gaps first",
             Self::InvalidCredentials => {
-                "make sure that HARNESS_API_KEY is a live key and belongs to the account of --account-id"
+                "check that HARNESS_API_KEY is valid and belongs to the account of --account-id"
             }
             Self::InvalidPermissions => {
-                "give the key's user or service account the right to view what is named above: organizations, projects, pipelines (core_organization_view, core_project_view, core_pipeline_view)"
+                "grant the user or service account of the key core_organization_view, core_project_view and core_pipeline_view"
             }
             Self::NoResources => {
-                "give the key's user or service account the right to view organizations and projects (core_organization_view, core_project_view)"
+                "grant the user or service account of the key core_organization_view and core_project_view"
             }
             Self::Lake => {
-                "make sure that --lake can be read and written and belongs to this account; in S3, that the bucket exists and the AWS_* variables or the role give rights on it"
+                "check that --lake can be read and written; on S3, check the bucket, the AWS_* variables and the permissions of the role"
             }
             Self::Conflict => {
-                "run again when the other runs have ended; nothing of theirs was lost"
+                "run again when the other runs have finished; nothing of theirs was lost"
             }
             Self::SourceUnavailable => "run again later; nothing was lost",
-            Self::Interrupted => "run again; it goes on where this one stopped",
+            Self::Interrupted => "run again to resume",
         }
     }
 }
@@ -227,7 +226,7 @@ impl Serialize for Code {
     }
 }
 
-macro_rules! of_the_lake {
+macro_rules! from_lake_errors {
     ($($error:ty),+) => {
         $(impl From<$error> for Error {
             fn from(error: $error) -> Self {
@@ -236,44 +235,29 @@ macro_rules! of_the_lake {
         })+
     };
 }
-of_the_lake!(StoreError, ProbeError, CheckpointError, FileError);
+from_lake_errors!(StoreError, ProbeError, CheckpointError, FileError);
 
 impl Error {
-    /// The end of a command that read none of the scopes that failed like this; `None` where it read one in
-    /// part, or there are none.
-    pub fn none_read<'a>(failures: impl IntoIterator<Item = &'a Failure>) -> Option<Self> {
-        let failures: Vec<_> = failures.into_iter().collect();
-        let codes: Vec<_> = failures.iter().map(|failure| failure.code).collect();
-        let code = Code::of_all(&codes)?;
-        let typical = codes.iter().position(|each| *each == code);
-        let example = failures[typical.unwrap_or_default()];
-        Some(Self::NoneRead {
-            scopes: codes.len(),
-            code,
-            example: format!("{}/{}: {}", example.org, example.project, example.message),
-        })
-    }
-
-    /// The code of the contract that names this end.
+    /// Returns the code.
     pub fn code(&self) -> Code {
         match self {
             Self::Config(_) => Code::Usage,
             Self::Source(source) => code_of_source(source),
-            Self::NoneRead { code, .. } | Self::NotCompared { code, .. } => *code,
+            Self::AllFailed { code, .. } | Self::NotCompared { code, .. } => *code,
             Self::NoResources(_) | Self::NothingPasses(_) => Code::NoResources,
             Self::Lake(lake) if lake.is_conflict() => Code::Conflict,
             Self::Lake(lake) if !lake.is_scratch() => Code::Lake,
-            Self::Unsound { .. } => Code::Lake,
+            Self::Damaged { .. } => Code::Lake,
             Self::Partial { .. } => Code::Partial,
             Self::Interrupted | Self::Deadline { .. } => Code::Interrupted,
-            // Scratch.
+            // The scratch directory, which is not the lake.
             Self::Lake(_) | Self::Output { .. } | Self::Unwritten { .. } | Self::System { .. } => {
                 Code::Failure
             }
         }
     }
 
-    /// The exit status of the process.
+    /// Returns the exit status of the process.
     pub fn exit(&self) -> ExitCode {
         match self {
             Self::Partial { exit, .. } => ExitCode::from(*exit),
@@ -281,37 +265,37 @@ impl Error {
         }
     }
 
-    /// What the operator does next.
+    /// Returns the action to take next.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Lake(LakeError::OtherAccount { .. }) => {
-                "a lake holds one account: choose another --lake, or the key of the account that this one holds"
+                "choose another --lake, or a key of the account of this lake"
             }
             Self::Lake(LakeError::Pii { .. }) => {
-                "a lake keeps the setting and the key that it was born with: leave out --pii, or name the same; for another setting choose another --lake and `backfill` it"
+                "leave out --pii, or set the --pii and the key that the lake was created with; for another setting, `backfill` a new --lake"
             }
             Self::Lake(LakeError::OtherPii { .. }) => {
-                "what is stored cannot be treated again: choose another --into, or fill that lake by `backfill`"
+                "choose another --into, or fill that lake with `backfill`"
             }
             Self::Lake(LakeError::Nested { .. }) => {
-                "name the lake itself, or a place outside of it"
+                "choose the lake itself, or a path outside of it"
             }
-            Self::Lake(LakeError::Missing { .. }) => "`harness-lake sync` makes one",
+            Self::Lake(LakeError::Missing { .. }) => "create a lake with `harness-lake sync`",
             Self::Lake(LakeError::TooLarge { .. }) => {
-                "`--buckets N` splits new dates into N objects; the dates that are there are split by `replay --into` another lake with `--buckets N`"
+                "split new dates with `--buckets N`; split existing dates with `replay --into` a new lake with `--buckets N`"
             }
             Self::Lake(_) if chain(self).contains("URL scheme is not allowed") => {
-                "AWS_ALLOW_HTTP=true allows an endpoint without TLS"
+                "set AWS_ALLOW_HTTP=true to allow an endpoint without TLS"
             }
             Self::Lake(lake) if lake.is_scratch() => {
-                "free space in that folder, or name another one with --scratch; what was committed stays"
+                "free space in the scratch directory, or choose another one with --scratch; committed data is safe"
             }
             Self::Lake(
                 LakeError::File(FileError::Parquet { .. } | FileError::Foreign { .. })
                 | LakeError::Checkpoint(CheckpointError::Damaged { .. }),
-            ) => "`harness-lake verify` tells what is damaged, and which command repairs it",
+            ) => "run `harness-lake verify`: it prints the command that repairs each file",
             Self::Unwritten { .. } => {
-                "name a file that can be written; the lake is as the report says"
+                "choose a file that can be written; what the run read is committed"
             }
             Self::Source(
                 SourceError::Rejected {
@@ -323,23 +307,23 @@ impl Error {
                     ..
                 },
             ) => {
-                "make sure that --base-url is right: https://app.harness.io, or the address of a proxy with the path before `/v1`"
+                "check --base-url: https://app.harness.io, or the URL of a proxy up to the path before `/v1`"
             }
-            Self::System { .. } => "choose another --port, or 0 for one that is free",
+            Self::System { .. } => "choose another --port, or 0 for any free port",
             Self::NotCompared { .. } => {
-                "read `source.not_compared` of `--output json`; the others are compared"
+                "see `source.not_compared` in `--output json`; the other projects were compared"
             }
             Self::NothingPasses(_) => {
-                "correct --org, --project and --exclude: globs, --project over `org/project`, such as '*/web'; `harness-lake check` lists the projects"
+                "list the projects with `harness-lake check`; --org, --project and --exclude are globs, such as --project '*/web'"
             }
-            Self::Unsound { .. } => "each finding names the command that repairs it",
+            Self::Damaged { .. } => "run the repair command of each finding",
             other => other.code().hint(),
         }
     }
 }
 
-fn what_failed(failed: usize, total: usize, unlisted: usize) -> String {
-    let projects = format!("{failed} of {total} projects failed or were not read whole");
+fn partial(failed: usize, total: usize, unlisted: usize) -> String {
+    let projects = format!("{failed} of {total} projects failed or have gaps");
     let orgs = format!("the projects of {unlisted} organizations could not be listed");
     match (failed, unlisted) {
         (_, 0) => projects,
@@ -348,7 +332,7 @@ fn what_failed(failed: usize, total: usize, unlisted: usize) -> String {
     }
 }
 
-/// The code that an error of the source alone would end a run with.
+/// Returns the code of an error of the source.
 pub fn code_of_source(error: &SourceError) -> Code {
     match error {
         SourceError::Unauthorized { .. } | SourceError::InvalidKey => Code::InvalidCredentials,
@@ -368,22 +352,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scopes_that_all_failed_have_one_code() {
-        use Code::{Failure, InvalidPermissions as Forbidden, Partial, SourceUnavailable as Away};
+    fn failed_projects_have_one_common_code() {
+        use Code::{
+            Failure, InvalidPermissions as Forbidden, Partial, SourceUnavailable as Unavailable,
+        };
         for (codes, one) in [
             (&[][..], None),
             (&[Forbidden, Forbidden], Some(Forbidden)),
-            (&[Forbidden, Away, Away], Some(Away)),
-            (&[Failure, Away], Some(Away)),
+            (&[Forbidden, Unavailable, Unavailable], Some(Unavailable)),
+            (&[Failure, Unavailable], Some(Unavailable)),
             (&[Failure, Forbidden], Some(Failure)),
-            (&[Away, Partial], None),
+            (&[Unavailable, Partial], None),
         ] {
-            assert_eq!(Code::of_all(codes), one, "{codes:?}");
+            assert_eq!(Code::common(codes), one, "{codes:?}");
         }
     }
 
     #[test]
-    fn every_code_has_its_number_in_the_contract() {
+    fn codes_have_stable_numbers_and_names() {
         let numbers: Vec<(u8, &str)> = Code::ALL
             .iter()
             .map(|code| (*code as u8, code.name()))

@@ -1,4 +1,4 @@
-//! The `harness-lake` binary: arguments, log, signals, dispatch, exit status.
+//! The `harness-lake` binary: arguments, logging, signals, exit status.
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -17,9 +17,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit,
     };
-    let wanted = std::env::var_os(EnvFilter::DEFAULT_ENV).filter(|wanted| !wanted.is_empty());
-    let wanted = wanted.and_then(|wanted| EnvFilter::try_new(wanted.to_str()?).ok());
-    let filter = wanted.unwrap_or_else(|| EnvFilter::new("warn,harness_lake=info"));
+    let rust_log = std::env::var_os(EnvFilter::DEFAULT_ENV).filter(|level| !level.is_empty());
+    let rust_log = rust_log.and_then(|level| EnvFilter::try_new(level.to_str()?).ok());
+    let filter = rust_log.unwrap_or_else(|| EnvFilter::new("warn,harness_lake=info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
@@ -35,27 +35,25 @@ fn main() -> ExitCode {
         .max_blocking_threads(lake::BLOCKING)
         .enable_all()
         .build()
-        .expect("threads can be started");
+        .expect("the system can start threads");
     let exit = runtime.block_on(run(cli));
-    // Reads of files that nobody waits for any more must not hold up the end.
+    // Do not wait for blocking reads whose result nobody needs.
     runtime.shutdown_background();
     exit
 }
 
-/// Threads that wait for the network.
+/// Threads of the async runtime, which mostly wait for the network.
 const WORKERS: usize = 2;
 
-/// Lets all threads allocate from one arena of glibc. Batches are made on whichever thread is free,
-/// and an arena per thread keeps what that thread once needed: 315 MB instead of 104 MB for the first
-/// `sync` of 97,000 executions. Threads that wait for each other cost `replay` some of its time.
-/// `MALLOC_ARENA_MAX` has no effect then.
+/// Makes all threads allocate from one arena of glibc.
+///
+/// Batches are built on any free thread, and each arena keeps the peak of its thread: the first
+/// `sync` of 97,000 executions needs 315 MB with an arena per thread, and 104 MB with one. The cost
+/// is lock contention in `replay`. `MALLOC_ARENA_MAX` has no effect.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(
-    unsafe_code,
-    reason = "the one call of the C library that has no safe wrapper"
-)]
+#[expect(unsafe_code, reason = "this call of the C library has no safe wrapper")]
 fn share_one_arena() {
-    // SAFETY: called before any other thread is started; it sets a number.
+    // SAFETY: no other thread runs yet, and the call only sets a number.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
@@ -69,13 +67,13 @@ async fn run(cli: Cli) -> ExitCode {
     loop {
         tokio::select! {
             exit = &mut command => return exit,
-            () = a_signal() => stop.send_replace(true),
+            () = termination_signal() => stop.send_replace(true),
         };
     }
 }
 
 /// Waits for SIGINT or SIGTERM.
-async fn a_signal() {
+async fn termination_signal() {
     let (Ok(mut int), Ok(mut term)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
@@ -90,7 +88,7 @@ async fn a_signal() {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the one place that reads the local clock"
+    reason = "the only place that reads the local clock"
 )]
 fn now() -> Timestamp {
     Timestamp::now()

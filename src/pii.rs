@@ -1,6 +1,6 @@
-//! Personal data: whether a lake keeps it, hashes it or drops it. Decided at the lake's birth.
+//! Personal data: a lake keeps, hashes or drops it. The choice is made when the lake is created.
 //!
-//! Which values of a summary are personal is known to `source`; here is what becomes of one.
+//! [`source`](crate::source) knows which values of a summary are personal. This module treats a value.
 
 use std::fmt;
 use std::io::Write as _;
@@ -10,16 +10,16 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// The characters that a key has at least: a shorter one is found by trying.
+/// Minimum characters of a key. Shorter keys can be guessed.
 pub const SHORTEST_KEY: usize = 16;
 
-/// What the fingerprint of a key is the hash of.
+/// The message whose keyed hash is the fingerprint of a key.
 const FINGERPRINT_OF: &[u8] = b"harness-lake: the fingerprint of this key";
 
-/// The actor that Harness names where no person acted.
+/// The actor of executions that no person started.
 const NOBODY: &str = "systemUser";
 
-/// What is done with personal data, as it is typed.
+/// The values of `--pii`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
     /// Store values as Harness returns them
@@ -40,7 +40,7 @@ impl fmt::Display for Mode {
     }
 }
 
-/// What a lake does with personal data, as `_state/lake.json` tells it.
+/// The treatment of personal data in a lake, as stored in `_state/lake.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "mode", rename_all = "lowercase")]
 pub enum Policy {
@@ -49,7 +49,7 @@ pub enum Policy {
     Keep,
     /// Hashes it.
     Hash {
-        /// Tells the key apart from others, and does not give it away.
+        /// Identifies the key without revealing it.
         key_fingerprint: String,
     },
     /// Drops it.
@@ -66,18 +66,18 @@ impl Policy {
     }
 }
 
-/// The key that persons are hashed with.
+/// The key of the hashes.
 #[derive(Clone, Debug)]
 pub struct Key(SecretString);
 
 impl Key {
-    /// A key; `None` for one that is too short.
+    /// Creates a key; `None` for one that is too short.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
-        (SHORTEST_KEY <= text.chars().count()).then(|| Self(SecretString::from(text.to_owned())))
+        (text.chars().count() >= SHORTEST_KEY).then(|| Self(SecretString::from(text.to_owned())))
     }
 
-    /// What tells the key apart from others.
+    /// Returns the fingerprint of the key.
     pub fn fingerprint(&self) -> String {
         fingerprint(&self.0)
     }
@@ -87,7 +87,7 @@ impl Key {
     }
 }
 
-/// What tells a secret apart from others: 64 bits of a keyed hash of a constant.
+/// Returns the fingerprint of a secret: 64 bits of a keyed hash of a constant.
 pub fn fingerprint(secret: &SecretString) -> String {
     let mut hash = hmac(secret);
     hash.update(FINGERPRINT_OF);
@@ -100,54 +100,52 @@ fn hmac(secret: &SecretString) -> Hmac<Sha256> {
     Hmac::new_from_slice(secret.expose_secret().as_bytes()).expect("HMAC takes a key of any length")
 }
 
-/// What the user asked for; without a mode a key means `hash`, and nothing means what the lake does.
+/// The treatment that the user requested. A key alone means `hash`; neither means that of the lake.
 #[derive(Clone, Debug, Default)]
 pub struct PiiRequest {
     /// `--pii`.
     pub mode: Option<Mode>,
-    /// The key, where one is given.
+    /// The key, if one is set.
     pub key: Option<Key>,
 }
 
-/// Why a wish and a lake do not agree.
+/// A difference between the requested treatment and that of the lake.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// The lake does something else.
-    #[error("it was born with `--pii {lake}`, and `--pii {asked}` is asked for")]
+    /// The lake has another treatment.
+    #[error("it was created with `--pii {lake}`, not with `--pii {requested}`")]
     Mode {
-        /// What the lake does.
+        /// The treatment of the lake.
         lake: Mode,
-        /// What was asked for.
-        asked: Mode,
+        /// The requested treatment.
+        requested: Mode,
     },
-    /// The lake hashes, and there is no key.
+    /// The lake hashes and no key is set.
     #[error(
-        "it hashes personal data, and there is no key: set HARNESS_LAKE_PII_KEY or --pii-key-file to the one with the fingerprint {fingerprint}"
+        "it hashes personal data: set HARNESS_LAKE_PII_KEY or --pii-key-file to the key with the fingerprint {fingerprint}"
     )]
     NoKey {
-        /// Of the lake's key.
+        /// The fingerprint of the key of the lake.
         fingerprint: String,
     },
     /// The lake hashes with another key.
-    #[error(
-        "it hashes personal data with the key of the fingerprint {lake}, and the key given has {given}"
-    )]
+    #[error("it hashes personal data with the key with the fingerprint {lake}, not with {given}")]
     Key {
-        /// Of the lake's key.
+        /// The fingerprint of the key of the lake.
         lake: String,
-        /// Of the key that was given.
+        /// The fingerprint of the key that is set.
         given: String,
     },
 }
 
 impl PiiRequest {
-    fn asked(&self) -> Option<Mode> {
+    fn requested(&self) -> Option<Mode> {
         self.mode.or(self.key.as_ref().map(|_| Mode::Hash))
     }
 
-    /// What a lake that is born now does.
+    /// Returns the policy of a new lake.
     pub fn policy(&self) -> Policy {
-        match (self.asked(), &self.key) {
+        match (self.requested(), &self.key) {
             (Some(Mode::Drop), _) => Policy::Drop,
             (Some(Mode::Hash), Some(key)) => Policy::Hash {
                 key_fingerprint: key.fingerprint(),
@@ -156,15 +154,15 @@ impl PiiRequest {
         }
     }
 
-    /// What becomes of personal data on its way into a lake of that policy.
+    /// Returns the treatment of personal data for a lake with this policy.
     ///
     /// # Errors
     ///
-    /// [`Mismatch`] where the lake does something else than is asked for.
+    /// [`Mismatch`] where the policy differs from the request.
     pub fn agree(&self, policy: &Policy) -> Result<Treatment, Mismatch> {
         let lake = policy.mode();
-        if let Some(asked) = self.asked().filter(|asked| *asked != lake) {
-            return Err(Mismatch::Mode { lake, asked });
+        if let Some(requested) = self.requested().filter(|requested| *requested != lake) {
+            return Err(Mismatch::Mode { lake, requested });
         }
         match (policy, &self.key) {
             (Policy::Keep, _) => Ok(Treatment::Keep),
@@ -187,25 +185,25 @@ impl PiiRequest {
     }
 }
 
-/// What becomes of each personal value.
+/// The treatment of a personal value.
 #[derive(Clone, Debug, Default)]
 pub enum Treatment {
-    /// It stays.
+    /// Keeps it.
     #[default]
     Keep,
-    /// It becomes null.
+    /// Replaces it with null.
     Drop,
-    /// It becomes a hash of its trimmed lower-cased text.
+    /// Replaces it with a hash of its trimmed, lower-case text.
     Hash(Box<Hmac<Sha256>>),
 }
 
 impl Treatment {
-    /// Whether everything stays as it is.
+    /// Returns whether values are kept.
     pub fn keeps(&self) -> bool {
         matches!(self, Self::Keep)
     }
 
-    /// Writes, as JSON, what stands for a personal value; false where the value is to stay.
+    /// Writes the replacement of a personal value as JSON; returns false if the value is kept.
     pub(crate) fn replace(&self, text: &str, out: &mut Vec<u8>) -> bool {
         let person = text.trim();
         if person.is_empty() || person == NOBODY {
@@ -238,7 +236,7 @@ mod tests {
 
     const KEY: &str = "a key that is long enough";
 
-    fn wish(mode: Option<Mode>, key: Option<&str>) -> PiiRequest {
+    fn request(mode: Option<Mode>, key: Option<&str>) -> PiiRequest {
         PiiRequest {
             mode,
             key: key.map(|text| Key::new(text).unwrap()),
@@ -246,17 +244,17 @@ mod tests {
     }
 
     fn hashed(key: &str, text: &str) -> String {
-        let wish = wish(None, Some(key));
+        let request = request(None, Some(key));
         let mut out = Vec::new();
-        let treatment = wish.agree(&wish.policy()).unwrap();
+        let treatment = request.agree(&request.policy()).unwrap();
         assert!(treatment.replace(text, &mut out));
         String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn a_person_has_one_hash_however_written_and_another_under_another_key() {
+    fn hash_depends_on_person_and_key_only() {
         let hash = hashed(KEY, "ada@example.com");
-        // Never to be edited: lakes hold these values, and analysts may compute them, too.
+        // Existing lakes contain these values, and analysts may compute them: never change them.
         assert_eq!(
             hash,
             "\"7fcc7eee35a87701d4a07fc35d6f445406488b4a327ef5e70402fafef4ad5172\""
@@ -267,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_no_person() {
+    fn system_user_and_blank_are_kept() {
         for text in ["", "  ", "systemUser"] {
             let mut out = Vec::new();
             assert!(!Treatment::Drop.replace(text, &mut out));
@@ -276,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_does_without_white_space_and_is_not_short() {
+    fn key_is_trimmed_and_not_short() {
         assert!(Key::new("             short\n").is_none());
         let (one, same) = (
             Key::new(KEY).unwrap(),
@@ -288,21 +286,21 @@ mod tests {
     }
 
     #[test]
-    fn without_a_wish_a_lake_goes_on_as_it_was_born() {
-        let nothing = wish(None, None);
+    fn policy_of_the_lake_is_the_default() {
+        let nothing = request(None, None);
         assert_eq!(nothing.policy(), Policy::Keep);
         assert!(matches!(nothing.agree(&Policy::Drop), Ok(Treatment::Drop)));
         assert!(matches!(nothing.agree(&Policy::Keep), Ok(Treatment::Keep)));
-        let hash = wish(Some(Mode::Hash), Some(KEY)).policy();
+        let hash = request(Some(Mode::Hash), Some(KEY)).policy();
         assert!(matches!(nothing.agree(&hash), Err(Mismatch::NoKey { .. })));
-        let key = wish(None, Some(KEY));
+        let key = request(None, Some(KEY));
         assert!(matches!(key.agree(&hash), Ok(Treatment::Hash(_))));
     }
 
     #[test]
-    fn another_wish_or_key_is_refused() {
-        let hash = wish(None, Some(KEY)).policy();
-        let other = wish(None, Some("another key, long enough"));
+    fn other_mode_or_key_is_refused() {
+        let hash = request(None, Some(KEY)).policy();
+        let other = request(None, Some("another key, long enough"));
         assert!(matches!(other.agree(&hash), Err(Mismatch::Key { .. })));
         for (mode, policy) in [
             (Mode::Keep, &hash),
@@ -311,16 +309,16 @@ mod tests {
             (Mode::Keep, &Policy::Drop),
             (Mode::Hash, &Policy::Keep),
         ] {
-            let refused = wish(Some(mode), Some(KEY)).agree(policy);
+            let refused = request(Some(mode), Some(KEY)).agree(policy);
             assert!(matches!(refused, Err(Mismatch::Mode { .. })), "{mode}");
         }
-        // A key alone asks for hashes.
+        // A key alone means `hash`.
         assert!(other.agree(&Policy::Keep).is_err());
     }
 
     #[test]
-    fn lake_json_tells_the_policy() {
-        let hash = wish(None, Some(KEY)).policy();
+    fn policy_is_stored_as_json() {
+        let hash = request(None, Some(KEY)).policy();
         for (policy, mode) in [
             (&Policy::Keep, "keep"),
             (&hash, "hash"),

@@ -13,11 +13,11 @@ use crate::config::SourceConfig;
 use crate::error::{Code, Error, code_of_source};
 use crate::extract::discover::discover;
 use crate::ids::{AccountId, Scope};
-use crate::job::{START_DAYS, surely_retained_from};
+use crate::job::{START_DAYS, fully_retained_from};
 use crate::lake::identity::{Identity, check_can_create};
 use crate::lake::log::Record;
 use crate::pii::PiiRequest;
-use crate::report::Failure;
+use crate::report::{Failure, all_failed};
 use crate::source::{Client, SourceError};
 use crate::window::Window;
 
@@ -76,7 +76,7 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
         }
         None => (None, State::default()),
     };
-    let retained_from = surely_retained_from(client.retention_months().await?, now);
+    let retained_from = fully_retained_from(client.retention_months().await?, now);
     let probes = scopes
         .into_iter()
         .map(|scope| ScopeProbe::new(scope, &state, now, retained_from))
@@ -199,9 +199,9 @@ fn result_of(scopes: &[ScopeCheck]) -> Result<(), Error> {
         Some(Failure::of(&check.scope, check.code?, message))
     };
     let failures: Vec<_> = scopes.iter().filter_map(failure).collect();
-    let none_read = Error::none_read(&failures);
-    match none_read.filter(|_| failures.len() == scopes.len()) {
-        Some(none_read) => Err(none_read),
+    let all_failed = all_failed(&failures);
+    match all_failed.filter(|_| failures.len() == scopes.len()) {
+        Some(error) => Err(error),
         None => Ok(()),
     }
 }

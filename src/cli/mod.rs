@@ -27,7 +27,7 @@ use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueE
 use jiff::Timestamp;
 
 use crate::error::Error;
-use crate::job::{StopSignal, or_stop};
+use crate::job::{Limits, StopSignal};
 use args::{BackfillArgs, CheckArgs, ReplayArgs, StatusArgs, SyncArgs};
 use settings::{DEFAULT_RATE, open_store};
 
@@ -172,14 +172,13 @@ async fn run_until_stopped(
     context: &Context,
     command: impl Future<Output = Result<(), Error>>,
 ) -> Result<(), Error> {
-    match or_stop(&mut context.stop.clone(), command).await {
-        Ok(result) => result,
-        Err(error) => {
-            // `print_failure` assumes that an interrupted run has printed its report.
-            output::print_error_document(&error, context.output);
-            Err(error)
-        }
+    let limits = Limits::new(context.stop.clone(), None);
+    let result = limits.run(command).await;
+    // `print_failure` assumes that an interrupted run has printed its report.
+    if let Err(error @ Error::Interrupted) = &result {
+        output::print_error_document(error, context.output);
     }
+    result
 }
 
 /// Parses the command line. Prints help, the version or a usage error; with `--output json`, a usage error is

@@ -73,7 +73,7 @@ pub(super) fn print_failure(error: &Error, format: Format, log: Format, at: Time
         Error::Partial { .. }
             | Error::Interrupted
             | Error::Deadline { .. }
-            | Error::Unsound { .. }
+            | Error::Damaged { .. }
             | Error::NotCompared { .. }
     );
     if !has_report {

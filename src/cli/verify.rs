@@ -9,7 +9,7 @@ use super::output::{self, count, table};
 use super::{Context, DEFAULT_RATE};
 use crate::config::{self, ConfigError};
 use crate::error::{Code, Error};
-use crate::job::compare::{Compared, Scrutiny, compare_with_source};
+use crate::job::compare::{CompareOptions, SourceComparison, compare_with_source};
 use crate::lake::Lake;
 use crate::lake::finding::{Audit, FindingKind};
 use crate::report::Failure;
@@ -48,22 +48,22 @@ struct Verified {
     #[serde(flatten)]
     audit: Audit,
     /// The comparison with the API; `None` without `--source`.
-    source: Option<Compared>,
+    source: Option<SourceComparison>,
 }
 
 pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<(), Error> {
-    let scrutiny = args.scrutiny()?;
+    let options = args.compare_options()?;
     // The audit may take minutes, so invalid settings are reported before it.
-    let api = scrutiny
+    let api = options
         .is_some()
         .then(|| args.api.config(DEFAULT_RATE))
         .transpose()?;
     let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()?).await?;
     let mut audit = lake.verify().await?;
-    let source = match scrutiny.zip(api) {
-        Some((scrutiny, api)) => {
+    let source = match options.zip(api) {
+        Some((options, api)) => {
             let compared =
-                compare_with_source(&lake, &api, &scrutiny, context.clock, &mut audit).await?;
+                compare_with_source(&lake, &api, &options, context.clock, &mut audit).await?;
             audit.findings.sort();
             Some(compared)
         }
@@ -78,7 +78,7 @@ pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<(), Erro
 fn verdict(verified: &Verified, lake: &str) -> Result<(), Error> {
     let findings = verified.audit.failures();
     if findings > 0 {
-        return Err(Error::Unsound {
+        return Err(Error::Damaged {
             findings,
             lake: lake.to_owned(),
         });
@@ -93,9 +93,9 @@ fn verdict(verified: &Verified, lake: &str) -> Result<(), Error> {
 }
 
 /// Returns the common code of the projects that could not be compared if all failed, else `Partial`.
-fn code(compared: &Compared) -> Code {
+fn code(compared: &SourceComparison) -> Code {
     let codes = compared.not_compared.iter().map(|failure| failure.code);
-    let common = Code::of_all(&codes.collect::<Vec<_>>());
+    let common = Code::common(&codes.collect::<Vec<_>>());
     common
         .filter(|_| compared.scopes == 0)
         .unwrap_or(Code::Partial)
@@ -103,7 +103,7 @@ fn code(compared: &Compared) -> Code {
 
 impl VerifyArgs {
     /// Returns what to compare with the API; `None` without `--source`.
-    fn scrutiny(&self) -> Result<Option<Scrutiny>, ConfigError> {
+    fn compare_options(&self) -> Result<Option<CompareOptions>, ConfigError> {
         if !self.source {
             let is_everything = self.scopes.is_everything();
             let message = "--org, --project and --exclude require --source";
@@ -114,7 +114,7 @@ impl VerifyArgs {
             };
         }
         let instant = |text: &Option<String>| text.as_deref().map(config::instant).transpose();
-        Ok(Some(Scrutiny {
+        Ok(Some(CompareOptions {
             filter: self.scopes.filter()?,
             from: instant(&self.from)?,
             to: instant(&self.to)?,
@@ -153,7 +153,7 @@ fn text(verified: &Verified, lake: &str) -> String {
     text + &table(&rows)
 }
 
-fn text_of_source(compared: &Compared) -> String {
+fn text_of_source(compared: &SourceComparison) -> String {
     let missing: usize = compared
         .differences
         .iter()

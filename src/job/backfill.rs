@@ -1,28 +1,30 @@
-//! `backfill`: what of a range of history is not covered yet, newest first over all scopes.
+//! `backfill`: reads the uncovered parts of a date range, newest first over all projects.
 
 use jiff::Timestamp;
 
-use super::connected::Connected;
-use super::{StopSignal, conclude};
+use super::run::{PlanPart, Run};
+use super::{StopSignal, run_in_session};
 use crate::config::SyncConfig;
 use crate::error::Error;
 use crate::extract::backfill::{beyond, count, slices, uncovered};
 use crate::progress::Progress;
 use crate::report::Report;
 
-/// What a backfill reads.
+/// The range that a backfill reads.
 #[derive(Clone, Copy, Debug)]
 pub struct BackfillRange {
     /// The first instant.
     pub from: Timestamp,
-    /// The first instant after; cut where it cannot be read whole yet.
+    /// The first instant after; cut to the time up to which the source is complete.
     pub to: Timestamp,
-    /// True to read covered parts again.
+    /// Whether to read covered parts again.
     pub refetch: bool,
 }
 
-/// Reads what of `range` no run has read whole, in slices, newest first; commits as it goes, so that
-/// a run that dies is taken up where it stopped.
+/// Reads the uncovered parts of `range` in slices, newest first.
+///
+/// Commits after every few slices, so that the next backfill resumes an interrupted one. Returns
+/// the report also after a failure.
 pub async fn backfill(
     config: &SyncConfig,
     range: BackfillRange,
@@ -30,49 +32,47 @@ pub async fn backfill(
     progress: &Progress,
     stop: StopSignal,
 ) -> (Report, Result<(), Error>) {
-    let mut report = config.begin_report("backfill", clock);
-    let result = run(config, range, clock, progress, stop, &mut report).await;
-    conclude(config, clock, progress, &mut report, &result).await;
-    (report, result)
-}
-
-async fn run(
-    config: &SyncConfig,
-    range: BackfillRange,
-    clock: fn() -> Timestamp,
-    progress: &Progress,
-    stop: StopSignal,
-    report: &mut Report,
-) -> Result<(), Error> {
-    let connected = Connected::open(config, clock, stop, report).await?;
-    let rules = connected.rules().await?;
-    let to = range.to.min(rules.now - rules.window_lag);
-    let from = range.from.max(rules.retained_from);
-    report.covered_to = (from < to).then_some(to);
-    if to <= range.from {
-        tracing::warn!("nothing of the range can be read yet: it begins after {to}");
-    } else if range.from < from {
-        tracing::warn!("the source keeps nothing from before {from}: the range begins there");
-    }
-    let (state, scopes) = (&connected.record.state, &connected.scopes);
-    let wanted = uncovered(state, scopes, range.from, to, &rules, range.refetch);
-    let counting = count(
-        &connected.client,
-        state,
-        wanted,
-        &rules,
-        config.concurrency(),
-    );
-    let counted = connected.or_stop(counting).await??;
-    let asks = slices(state, counted.busy);
-    let mut committer = connected.committer(report);
-    for (scope, window) in beyond(state, scopes, to, &rules) {
-        let skipped = committer.delta.skipped.entry(scope);
-        skipped.or_default().add(window);
-    }
-    for event in counted.events {
-        committer.take(event, progress).await?;
-    }
-    progress.start(asks.len(), "slices");
-    connected.read(asks, committer, progress, clock).await
+    let run = Run::start("backfill", config.source.account.clone(), clock);
+    run_in_session(
+        run,
+        config,
+        progress,
+        stop,
+        async |session, run_id, parts| {
+            let rules = session.rules().await?;
+            let to = range.to.min(rules.now - rules.window_lag);
+            let from = range.from.max(rules.retained_from);
+            parts.plan = PlanPart {
+                covered_to: (from < to).then_some(to),
+                ..PlanPart::default()
+            };
+            if to <= range.from {
+                tracing::warn!("no part of the range can be read yet: it starts after {to}");
+            } else if from > range.from {
+                tracing::warn!("executions before {from} have expired: the range starts there");
+            }
+            let (state, scopes) = (&session.record.state, &session.scopes);
+            let windows = uncovered(state, scopes, range.from, to, &rules, range.refetch);
+            let counting = count(
+                &session.client,
+                state,
+                windows,
+                &rules,
+                config.concurrency(),
+            );
+            let counted = session.limits.run(counting).await?;
+            let slices = slices(state, counted.busy);
+            let mut committer = session.committer(run_id, &mut parts.committed);
+            for (scope, window) in beyond(state, scopes, to, &rules) {
+                let skipped = committer.delta.skipped.entry(scope);
+                skipped.or_default().add(window);
+            }
+            for event in counted.events {
+                committer.add(event, progress).await?;
+            }
+            progress.start(slices.len(), "slices");
+            session.read(slices, committer, progress).await
+        },
+    )
+    .await
 }

@@ -1,16 +1,15 @@
-//! What was read and is not committed yet: spooled, then merged, derived and committed.
+//! Observations that are not committed yet: spooled, then merged, derived and committed.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{StopSignal, or_stop};
+use super::run::{CommitPart, LakeSummary, ScopeResults};
+use super::{Limits, StopSignal};
 use crate::causes::chain;
 use crate::checkpoint::{Delta, OpenUpdate, ScopeError, ScopeNews};
 use crate::error::{Code, Error, code_of_source};
-use crate::extract::discover::Unlisted;
 use crate::extract::fanout::{Event, ScopeDone};
 use crate::ids::Scope;
 use crate::lake::log::Record;
@@ -19,74 +18,81 @@ use crate::lake::store::LockGuard;
 use crate::lake::{LOCK_TIMEOUT, Lake};
 use crate::observation::Observation;
 use crate::progress::Progress;
-use crate::report::{Failure, Report, SuspiciouslyEmpty};
+use crate::report::{Failure, SuspiciouslyEmpty, all_failed};
 
-/// Bytes of scratch after which a spool is merged.
+/// Bytes on disk at which a spool is committed.
 const SPOOL_BYTES: u64 = 1 << 30;
 
-/// Observations after which a spool is merged: what is told of each stays in memory until the commit.
+/// Observations at which a spool is committed: the delta keeps some bytes of each in memory.
 const SPOOL_ROWS: usize = 600_000;
 
-/// Time after which a spool is merged.
+/// Age at which a spool is committed.
 const SPOOL_TIME: Duration = Duration::from_secs(300);
 
-/// Time that is left for merging after a signal: a scheduler kills after ten seconds at the soonest.
-const AFTER_SIGNAL: Duration = Duration::from_secs(6);
+/// Time for merging after a signal. Schedulers kill a process after ten seconds at the soonest.
+const GRACE_PERIOD: Duration = Duration::from_secs(6);
 
-/// Takes in what a run reads.
+/// Collects the events of a run and commits them in batches.
 pub(super) struct Committer<'a> {
+    /// Changes of the checkpoint since the last commit.
     pub(super) delta: Delta,
-    pub(super) report: &'a mut Report,
+    part: &'a mut CommitPart,
     spool: Spool,
-    since: Instant,
-    part: u32,
+    spooled_since: Instant,
+    run_id: &'a str,
+    commits: u32,
     lake: &'a Lake,
-    stop: StopSignal,
+    limits: Limits,
     now: Timestamp,
-    /// The latest answer that a scope ended with.
+    /// The time of the latest response that ended a scope.
     latest: Timestamp,
-    outcomes: Outcomes,
-    /// Whether a signal cut a merge short: what was spooled then is lost to this run, so nothing that
-    /// it made whole may be claimed any more.
-    is_cut_short: bool,
+    /// Whether a signal interrupted a merge. The rest of that spool is lost to this run, so the
+    /// windows in `delta` must not be committed as covered.
+    merge_was_interrupted: bool,
 }
 
 impl<'a> Committer<'a> {
-    /// Begins with nothing. `now` is by the source's clock.
+    /// Creates an empty committer. `now` is the time by the clock of the source.
     pub(super) fn new(
         lake: &'a Lake,
-        report: &'a mut Report,
-        stop: StopSignal,
+        run_id: &'a str,
+        limits: Limits,
         now: Timestamp,
+        part: &'a mut CommitPart,
     ) -> Self {
         Self {
             delta: Delta::default(),
-            report,
+            part,
             spool: Spool::new(lake.scratch()),
-            since: Instant::now(),
-            part: 0,
+            spooled_since: Instant::now(),
+            run_id,
+            commits: 0,
             lake,
-            stop,
+            limits,
             now,
             latest: now,
-            outcomes: Outcomes::default(),
-            is_cut_short: false,
+            merge_was_interrupted: false,
         }
     }
 
-    /// Takes in one event; merges and commits when the spool is full or old.
-    pub(super) async fn take(&mut self, event: Event, progress: &Progress) -> Result<(), Error> {
+    /// Returns the lake that is written.
+    pub(super) fn lake(&self) -> &Lake {
+        self.lake
+    }
+
+    /// Adds an event; commits when the spool is full or old.
+    pub(super) async fn add(&mut self, event: Event, progress: &Progress) -> Result<(), Error> {
         match event {
             Event::Rows(rows) => {
                 progress.add_executions(rows.observations.len());
-                self.report.drift.add(rows.drift);
+                self.part.changes.drift.add(rows.drift);
                 for (id, open) in rows.undated {
                     self.delta
                         .open_updates
                         .insert(id, OpenUpdate::Open(Box::new(open)));
                 }
                 for observation in rows.observations {
-                    self.push(observation)?;
+                    self.spool(observation)?;
                 }
             }
             Event::WindowComplete(scope, window) => {
@@ -100,132 +106,112 @@ impl<'a> Committer<'a> {
             }
             Event::Done(done) => {
                 progress.finish_part();
-                self.done(*done);
+                self.add_scope(*done);
             }
         }
-        let is_full = SPOOL_BYTES <= self.spool.on_disk() || SPOOL_ROWS <= self.spool.rows();
-        if is_full || SPOOL_TIME <= self.since.elapsed() {
+        let is_full = self.spool.on_disk() >= SPOOL_BYTES || self.spool.rows() >= SPOOL_ROWS;
+        if is_full || self.spooled_since.elapsed() >= SPOOL_TIME {
             self.flush().await?;
         }
         Ok(())
     }
 
-    /// Takes note of organizations whose projects could not be listed.
-    pub(super) fn unlisted(&mut self, orgs: &[Unlisted]) {
-        for unlisted in orgs {
-            let failure = Failure::from(unlisted);
-            warn_of(&failure);
-            self.report.failures.push(failure);
-        }
-        self.outcomes.unlisted = orgs.len();
-    }
-
-    fn push(&mut self, observation: Observation) -> Result<(), Error> {
+    fn spool(&mut self, observation: Observation) -> Result<(), Error> {
         let identity = self.lake.identity();
         let partition = identity.partition(&observation.id, observation.start);
         let pushed = self.spool.push(partition, observation);
         Ok(pushed.map_err(|error| self.lake.scratch_error(error))?)
     }
 
-    fn done(&mut self, done: ScopeDone) {
-        // No success of this run is later than its failure, nor hides it.
+    fn add_scope(&mut self, done: ScopeDone) {
+        // Times never decrease within a run, so no earlier success replaces a failure.
         self.latest = self.latest.max(done.observed.unwrap_or(self.now));
         let error = scope_error(&done, self.latest);
-        let is_read = error.is_none() && done.gaps == 0 && done.missing_row.is_none();
-        let is_whole = is_read && !self.outcomes.has_failed(&done.scope);
-        let seen = ScopeNews {
+        let is_complete = error.is_none() && done.gaps == 0 && done.missing_row.is_none();
+        let is_success = is_complete && !self.part.scopes.failed.contains(&done.scope);
+        let news = ScopeNews {
             last_row_start: done.last_row_start,
-            success: done.observed.filter(|_| is_whole),
+            success: done.observed.filter(|_| is_success),
             error,
             row_bytes: done.pages.row_bytes,
             page_limit: done.pages.page_limit,
         };
-        self.outcomes.note(&done, self.report);
+        self.part.scopes.add(&done);
         if let Some(last_row_start) = done.missing_row {
-            self.suspect(&done.scope, last_row_start);
+            self.add_suspiciously_empty(&done.scope, last_row_start);
         }
-        self.delta.seen.entry(done.scope).or_default().add(seen);
+        self.delta.seen.entry(done.scope).or_default().add(news);
     }
 
-    /// Tells of a scope that does not show its newest row any more.
-    fn suspect(&mut self, scope: &Scope, last_row_start: Timestamp) {
+    fn add_suspiciously_empty(&mut self, scope: &Scope, last_row_start: Timestamp) {
         let (org, project) = (scope.org.to_string(), scope.project.to_string());
         tracing::warn!(
             org.id = org,
             project.id = project,
-            "suspiciously empty: nothing is shown from the execution of {last_row_start} on; does \
-             the key still have the right to view pipelines there?"
+            "suspiciously empty: no execution since {last_row_start} is visible any more; check \
+             that the API key can view pipelines of the project"
         );
-        self.report.suspiciously_empty.push(SuspiciouslyEmpty {
+        self.part.scopes.suspiciously_empty.push(SuspiciouslyEmpty {
             org,
             project,
             last_row_start,
         });
     }
 
-    /// Merges and derives what is spooled, then commits it: tables first, checkpoint last.
+    /// Merges and derives what is spooled, then commits: tables first, checkpoint last.
     ///
     /// # Errors
     ///
-    /// [`Error::Interrupted`] where a signal came and the time after it did not suffice: nothing of
-    /// this spool is committed, and the next run reads it again.
+    /// [`Error::Interrupted`] when the time after a signal was too short. Nothing of this spool is
+    /// committed then, and the next run reads it again.
     pub(super) async fn flush(&mut self) -> Result<Record, Error> {
-        if self.is_cut_short {
+        if self.merge_was_interrupted {
             return Err(Error::Interrupted);
         }
         let _lock = self.lock().await?;
-        let run_id = &self.report.run_id;
-        let may_go_on = may_go_on(self.stop.clone());
-        let landed = self
+        let may_go_on = grace_period(self.limits.stop().clone());
+        let merged = self
             .lake
-            .merge_spool(run_id, self.part, &mut self.spool, may_go_on)
+            .merge_spool(self.run_id, self.commits, &mut self.spool, may_go_on)
             .await?;
-        let Some(mut landed) = landed else {
-            self.is_cut_short = true;
+        let Some(mut merged) = merged else {
+            self.merge_was_interrupted = true;
             return Err(Error::Interrupted);
         };
-        self.delta.open_updates.append(&mut landed.open_updates);
-        let (record, files) = self.lake.commit(run_id, self.now, &self.delta).await?;
-        self.report.add(landed);
-        self.report.add_files(files);
-        self.report.sum_up(&record.state);
+        self.delta.open_updates.append(&mut merged.open_updates);
+        let (record, files) = self.lake.commit(self.run_id, self.now, &self.delta).await?;
+        self.part.changes.add_merge(merged);
+        self.part.changes.add_files(files);
+        self.part.lake = Some(LakeSummary::of(&record.state));
         self.delta = Delta::default();
-        self.since = Instant::now();
-        self.part += 1;
+        self.spooled_since = Instant::now();
+        self.commits += 1;
         Ok(record)
     }
 
-    /// Takes the lock of the lake. A signal ends a long wait, and begins a short one.
-    async fn lock(&mut self) -> Result<LockGuard, Error> {
+    /// Locks the lake. After a signal it waits only a part of the grace period.
+    async fn lock(&self) -> Result<LockGuard, Error> {
         let store = self.lake.store();
-        if *self.stop.borrow() {
-            let lock = store.lock(AFTER_SIGNAL / 3).await;
+        if *self.limits.stop().borrow() {
+            let lock = store.lock(GRACE_PERIOD / 3).await;
             return lock.map_err(|_| Error::Interrupted);
         }
-        let lock = or_stop(&mut self.stop, store.lock(LOCK_TIMEOUT)).await?;
-        Ok(lock?)
+        let limits = self.limits.without_deadline();
+        limits.run(store.lock(LOCK_TIMEOUT)).await
     }
 
-    /// How the run ends, from how its scopes did.
-    pub(super) fn verdict(self, exit: u8) -> Result<(), Error> {
-        // A scope with nothing left to ask for is as good as one that answered.
-        self.report.scopes.ok = self.report.scopes.total - self.report.scopes.failed;
-        self.outcomes.verdict(self.report, exit)
+    /// Returns how a run of `scopes` ended that could not list `unlisted` organizations.
+    pub(super) fn result(
+        self,
+        scopes: usize,
+        unlisted: usize,
+        partial_exit_code: u8,
+    ) -> Result<(), Error> {
+        self.part.scopes.result(scopes, unlisted, partial_exit_code)
     }
 }
 
-fn warn_of(failure: &Failure) {
-    let (org, project, code) = (&failure.org, &failure.project, failure.code.name());
-    tracing::warn!(
-        org.id = org,
-        project.id = project,
-        code,
-        "{}",
-        failure.message
-    );
-}
-
-/// The failure of a scope as the checkpoint keeps it.
+/// Converts the failure of a scope for the checkpoint.
 fn scope_error(done: &ScopeDone, at: Timestamp) -> Option<ScopeError> {
     let failure = done.failure.as_ref()?;
     Some(ScopeError {
@@ -235,78 +221,49 @@ fn scope_error(done: &ScopeDone, at: Timestamp) -> Option<ScopeError> {
     })
 }
 
-/// Says yes until some seconds after a signal.
-fn may_go_on(stop: StopSignal) -> impl FnMut() -> bool {
-    let mut noticed: Option<Instant> = None;
-    move || !*stop.borrow() || noticed.get_or_insert_with(Instant::now).elapsed() < AFTER_SIGNAL
+/// Returns a check that is true until the grace period after a signal is over.
+fn grace_period(stop: StopSignal) -> impl FnMut() -> bool {
+    let mut signalled_at: Option<Instant> = None;
+    move || {
+        !*stop.borrow() || signalled_at.get_or_insert_with(Instant::now).elapsed() < GRACE_PERIOD
+    }
 }
 
-/// How the scopes of a run did. A `backfill` reads a scope in several asks.
-#[derive(Debug, Default)]
-struct Outcomes {
-    ok: BTreeSet<Scope>,
-    failed: BTreeSet<Scope>,
-    /// Organizations whose projects could not be listed.
-    unlisted: usize,
-}
-
-impl Outcomes {
-    fn note(&mut self, done: &ScopeDone, report: &mut Report) {
+impl ScopeResults {
+    fn add(&mut self, done: &ScopeDone) {
         let gaps = done.gaps;
         let (code, message) = match &done.failure {
             Some(error) => (code_of_source(error), chain(error)),
-            None if 0 < gaps => {
+            None if gaps > 0 => {
                 let message =
-                    format!("{gaps} windows did not come whole; the next run reads them first");
+                    format!("{gaps} windows are incomplete; the next run reads them first");
                 (Code::Partial, message)
             }
             None => {
                 self.ok.insert(done.scope.clone());
-                self.count(report);
                 return;
             }
         };
-        let is_known = !self.failed.insert(done.scope.clone());
-        self.count(report);
-        if is_known {
-            return;
+        if self.failed.insert(done.scope.clone()) {
+            let failure = Failure::of(&done.scope, code, message);
+            failure.log();
+            self.failures.push(failure);
         }
-        let failure = Failure::of(&done.scope, code, message);
-        warn_of(&failure);
-        report.failures.push(failure);
     }
 
-    fn has_failed(&self, scope: &Scope) -> bool {
-        self.failed.contains(scope)
-    }
-
-    fn count(&self, report: &mut Report) {
-        report.scopes.failed = self.failed.len();
-        report.scopes.ok = self
-            .ok
-            .iter()
-            .filter(|scope| !self.failed.contains(scope))
-            .count();
-    }
-
-    /// None succeeded and all for one reason: that reason. Some failed: partial.
-    fn verdict(&self, report: &Report, exit: u8) -> Result<(), Error> {
-        let (failed, total) = (self.failed.len(), report.scopes.total);
-        let unlisted = self.unlisted;
+    /// Returns the common cause if every scope failed, else [`Error::Partial`] if any did.
+    fn result(&self, total: usize, unlisted: usize, partial_exit_code: u8) -> Result<(), Error> {
+        let failed = self.failed.len();
         if failed == 0 && unlisted == 0 {
             return Ok(());
         }
-        let of_scopes = report
-            .failures
-            .iter()
-            .filter(|told| !told.project.is_empty());
-        let is_all = failed == total && self.ok.is_empty();
-        let none_read = Error::none_read(of_scopes).filter(|_| is_all);
-        Err(none_read.unwrap_or(Error::Partial {
+        let nothing_read = failed == total && self.ok.is_empty();
+        let all_failed = nothing_read.then(|| all_failed(&self.failures)).flatten();
+        Err(all_failed.unwrap_or(Error::Partial {
             failed,
             total,
             unlisted,
-            exit,
+            exit: partial_exit_code,
         }))
     }
 }
@@ -326,8 +283,7 @@ mod tests {
     use crate::source::SourceError;
     use crate::window::{Window, from_ms};
 
-    /// A lake in memory.
-    async fn new_lake() -> Lake {
+    async fn lake_in_memory() -> Lake {
         let store = Store::from_object_store(Arc::new(InMemory::new()), "".into(), "memory");
         let account = AccountId::new("account");
         let scratch = std::env::temp_dir();
@@ -342,12 +298,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_merge_that_was_cut_short_is_not_committed_by_a_second_try() {
-        let lake = new_lake().await;
-        let account = lake.account().clone();
-        let mut report = Report::begin("run".to_owned(), "sync", account, from_ms(0));
+    async fn interrupted_merge_is_never_committed() {
+        let lake = lake_in_memory().await;
+        let mut part = CommitPart::default();
         let (_signal, stop) = watch::channel(true);
-        let mut committer = Committer::new(&lake, &mut report, stop, from_ms(0));
+        let limits = Limits::new(stop, None);
+        let mut committer = Committer::new(&lake, "run", limits, from_ms(0), &mut part);
         let window = Window::new(from_ms(0), from_ms(1)).unwrap();
         let scope = Scope::new("org", "project");
         committer
@@ -356,30 +312,30 @@ mod tests {
             .entry(scope)
             .or_default()
             .add(window);
-        committer.is_cut_short = true;
+        committer.merge_was_interrupted = true;
         assert!(matches!(committer.flush().await, Err(Error::Interrupted)));
         assert_eq!(Record::newest(lake.store()).await.unwrap().number, 0);
-        committer.is_cut_short = false;
+        committer.merge_was_interrupted = false;
         committer.flush().await.unwrap();
         assert_eq!(Record::newest(lake.store()).await.unwrap().number, 1);
     }
 
     #[tokio::test]
-    async fn a_later_success_of_the_same_run_hides_no_failure() {
-        let lake = new_lake().await;
-        let account = lake.account().clone();
-        let mut report = Report::begin("run".to_owned(), "backfill", account, from_ms(0));
+    async fn success_does_not_hide_failure_of_the_same_run() {
+        let lake = lake_in_memory().await;
+        let mut part = CommitPart::default();
         let (_signal, stop) = watch::channel(false);
-        let mut committer = Committer::new(&lake, &mut report, stop, from_ms(10));
+        let limits = Limits::new(stop, None);
+        let mut committer = Committer::new(&lake, "run", limits, from_ms(10), &mut part);
         let scope = Scope::new("org", "project");
         let done = |at, failure| ScopeDone {
             observed: Some(from_ms(at)),
             failure,
             ..ScopeDone::failed(scope.clone(), SourceError::InvalidKey)
         };
-        committer.done(done(20, None));
-        committer.done(done(30, Some(SourceError::InvalidKey)));
-        committer.done(done(40, None));
+        committer.add_scope(done(20, None));
+        committer.add_scope(done(30, Some(SourceError::InvalidKey)));
+        committer.add_scope(done(40, None));
         let record = committer.flush().await.unwrap();
         let known = &record.state.scopes[&scope];
         assert_eq!(known.last_error.as_ref().unwrap().at, from_ms(30));

@@ -1,8 +1,8 @@
-//! `verify --source`: per project and day, what the source counts against what the lake claims to hold.
+//! `verify --source`: compares the lake with the source by project and day.
 //!
-//! A day on which the source counts more is read again by id before anything is called missing: an
-//! execution may stand under another project, since projects are moved. More in the lake than at the
-//! source is as it should be: the lake keeps what is deleted there.
+//! A day with more executions at the source is read again before any is reported as missing: the
+//! lake may store an execution under another project, since projects can be moved. A day with more
+//! executions in the lake is correct: the lake keeps what is deleted at the source.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::connected::EVENTS;
-use super::{START_DAYS, retained_from};
+use super::rules::{START_DAYS, retained_from};
+use super::session::EVENTS;
 use crate::causes::chain;
 use crate::checkpoint::State;
 use crate::config::{ConfigError, SourceConfig};
@@ -31,263 +31,276 @@ use crate::report::Failure;
 use crate::source::Client;
 use crate::window::{Window, from_ms};
 
-/// Ids that a finding names.
+/// Maximum ids in the text of a finding.
 const NAMED: usize = 3;
 
-/// Within this time before the watermark the next `sync` looks back by itself.
+/// The default lookback: the next `sync` reads this time before the watermark again.
 const LOOKBACK: SignedDuration = SignedDuration::from_hours(24);
 
 const DAY_MS: i64 = 86_400_000;
 
-/// What is compared.
+/// The range and the projects to compare.
 #[derive(Clone, Debug)]
-pub struct Scrutiny {
-    /// Which scopes.
+pub struct CompareOptions {
+    /// The projects.
     pub filter: Filter,
     /// The first instant; `None` for 30 days ago.
     pub from: Option<Timestamp>,
-    /// The first instant after; `None` for each scope's watermark.
+    /// The first instant after; `None` for the watermark of each project.
     pub to: Option<Timestamp>,
 }
 
-/// What the source counts of what the lake covers.
+/// The result of a comparison.
 #[derive(Debug, Default, Serialize)]
-pub struct Compared {
-    /// Scopes that answered.
+pub struct SourceComparison {
+    /// Projects that were counted.
     pub scopes: usize,
-    /// Days of scopes that were compared.
+    /// Days that were compared, summed over the projects.
     pub days: usize,
-    /// Executions that the source counts there.
+    /// Executions at the source.
     pub at_source: u64,
-    /// Executions that the lake holds there.
+    /// Executions in the lake.
     pub in_lake: u64,
-    /// Days on which the two differ.
-    pub differences: Vec<Difference>,
-    /// Scopes that did not answer, in whole or in part.
+    /// Days with different counts.
+    pub differences: Vec<DayDifference>,
+    /// Projects that could not be compared completely.
     pub not_compared: Vec<Failure>,
 }
 
-/// A day of a scope on which source and lake differ.
+/// A day of a project with different counts.
 #[derive(Debug, Serialize)]
-pub struct Difference {
-    /// The scope.
+pub struct DayDifference {
+    /// The project.
     pub scope: Scope,
-    /// The day, or the part of it that is covered.
+    /// The day, or its covered part.
     pub window: Window,
-    /// Executions that the source counts.
+    /// Executions at the source.
     pub at_source: u64,
-    /// Executions that the lake holds.
+    /// Executions in the lake.
     pub in_lake: u64,
-    /// Executions that the source shows and the lake holds nowhere.
+    /// Executions at the source that are nowhere in the lake.
     pub missing: Vec<PlanExecutionId>,
 }
 
-/// Asks the source what it holds of the windows that `lake` covers; what is missing is added to
-/// `audit` as findings.
+/// Compares the covered windows of `lake` with the source, and adds missing executions to `audit`.
 ///
 /// # Errors
 ///
-/// Those of connecting, listing, and reading the lake; a scope that does not answer is told in
-/// [`Compared::not_compared`].
+/// Errors of connecting, of listing and of reading the lake. The failure of one project is in
+/// [`SourceComparison::not_compared`].
 pub async fn compare_with_source(
     lake: &Lake,
     source: &SourceConfig,
-    scrutiny: &Scrutiny,
+    options: &CompareOptions,
     clock: fn() -> Timestamp,
     audit: &mut Audit,
-) -> Result<Compared, Error> {
+) -> Result<SourceComparison, Error> {
     lake.identity()
         .check_account(lake.store(), &source.account)?;
     let client = source.client(clock)?;
     let concurrency = source.concurrency.get() as usize;
-    let found = discover(&client, &scrutiny.filter, concurrency).await?;
-    let (found, scopes) = found.require_scopes(&scrutiny.filter)?;
+    let found = discover(&client, &options.filter, concurrency).await?;
+    let (found, scopes) = found.require_scopes(&options.filter)?;
     let now = client.now().unwrap_or_else(clock);
     let retained = retained_from(client.retention_months().await?, now);
-    let from = scrutiny
+    let from = options
         .from
         .unwrap_or(now - SignedDuration::from_hours(24 * START_DAYS));
-    // The checkpoint before the rows: what it claims is in them.
+    // Checkpoint first: every execution that it covers is then in the inventory.
     let state = Record::newest(lake.store()).await?.state;
-    let to = scrutiny.to.unwrap_or(now).min(now);
+    let to = options.to.unwrap_or(now).min(now);
     let range = Window::new(from.max(retained), to).map_err(|empty| {
-        let text = format!("nothing can be compared: {empty}");
+        let text = format!("the range to compare is empty: {empty}");
         Error::Config(ConfigError::Range(text))
     })?;
     let dates = Dates {
         from: Some(date_of(range.from())),
         to: date_of(range.to()).tomorrow().ok(),
     };
-    let mut comparison = Comparison {
+    let mut comparer = Comparer {
         client: &client,
         concurrency,
         page_size: source.page_size,
         state: &state,
         inventory: lake.inventory(dates).await?,
-        compared: Compared::default(),
+        result: SourceComparison::default(),
     };
-    comparison.note_unseen(&scopes, &found.unlisted, &scrutiny.filter, audit);
-    let counts = comparison.count(claimed(&state, &scopes, range)).await?;
-    let seen = comparison.read(&counts).await?;
-    Ok(comparison.conclude(counts, &seen, audit))
+    comparer.add_unread_scopes(&scopes, &found.unlisted, &options.filter, audit);
+    let counts = comparer
+        .count(covered_windows(&state, &scopes, range))
+        .await?;
+    let rows_at_source = comparer.read(&counts).await?;
+    Ok(comparer.finish(counts, &rows_at_source, audit))
 }
 
-/// The covered parts of each scope within a range.
-fn claimed(state: &State, scopes: &[Scope], range: Window) -> Vec<(Scope, Vec<Window>)> {
-    let claim = |scope: &Scope| {
-        let covered = state.scopes.get(scope)?.coverage.windows().iter();
-        let parts: Vec<_> = covered.filter_map(|part| part.intersect(range)).collect();
+/// Returns the covered windows of each scope within a range.
+fn covered_windows(state: &State, scopes: &[Scope], range: Window) -> Vec<(Scope, Vec<Window>)> {
+    let covered = |scope: &Scope| {
+        let coverage = state.scopes.get(scope)?.coverage.windows().iter();
+        let parts: Vec<_> = coverage.filter_map(|part| part.intersect(range)).collect();
         (!parts.is_empty()).then(|| (scope.clone(), parts))
     };
-    scopes.iter().filter_map(claim).collect()
+    scopes.iter().filter_map(covered).collect()
 }
 
-/// What the source says of one window: none of them crosses midnight.
+/// Executions at the source by window. No window crosses midnight.
 type Counts = BTreeMap<(Scope, Window), u64>;
 
-/// Executions of the days on which the source counts more, with their `start_ts`.
+/// Executions of the days with more at the source, with their `start_ts`.
 type RowsAtSource = BTreeMap<Scope, BTreeMap<PlanExecutionId, Timestamp>>;
 
-struct Comparison<'a> {
+struct Comparer<'a> {
     client: &'a Client,
     concurrency: usize,
     page_size: u32,
     state: &'a State,
     inventory: Inventory,
-    compared: Compared,
+    result: SourceComparison,
 }
 
-impl Comparison<'_> {
-    /// Scopes of the lake that are not listed any more, and listed ones that were never read.
-    fn note_unseen(
+impl Comparer<'_> {
+    /// Adds projects of the lake that are no longer listed, and listed ones that were never read.
+    fn add_unread_scopes(
         &mut self,
         listed: &[Scope],
         unlisted: &[Unlisted],
         filter: &Filter,
         audit: &mut Audit,
     ) {
-        let not_compared = &mut self.compared.not_compared;
+        let not_compared = &mut self.result.not_compared;
         not_compared.extend(unlisted.iter().map(Failure::from));
-        let is_told = |scope: &Scope| unlisted.iter().any(|told| told.org == scope.org);
+        let is_unlisted = |scope: &Scope| unlisted.iter().any(|each| each.org == scope.org);
         let is_read = |scope: &Scope| {
             let known = self.state.scopes.get(scope);
             known.is_some_and(|known| !known.coverage.is_empty())
         };
         for scope in listed.iter().filter(|scope| !is_read(scope)) {
-            let what = "it was never read whole";
+            let what = "it was never read completely";
             audit.add(FindingKind::Stale, &scope.to_string(), what, RUN_SYNC);
         }
         let of_lake = self
             .state
             .scopes
             .keys()
-            .filter(|scope| filter.passes(scope) && !is_told(scope));
+            .filter(|scope| filter.passes(scope) && !is_unlisted(scope));
         for scope in of_lake.filter(|scope| !listed.contains(scope)) {
-            let message = "the key does not see this project any more";
-            self.compared
+            let message = "the project is no longer listed";
+            self.result
                 .not_compared
                 .push(Failure::of(scope, Code::NoResources, message));
         }
     }
 
-    /// Asks for the rows of each claim: one question for a scope that has none, else one a day.
-    async fn count(&mut self, claims: Vec<(Scope, Vec<Window>)>) -> Result<Counts, Error> {
-        let hull = |(scope, parts): &(Scope, Vec<Window>)| {
+    /// Counts the executions of each scope: with one request if it has none, else one per day.
+    async fn count(&mut self, covered: Vec<(Scope, Vec<Window>)>) -> Result<Counts, Error> {
+        let span = |(scope, parts): &(Scope, Vec<Window>)| {
             let (first, last) = (parts.first()?, parts.last()?);
             Some((scope.clone(), Window::new(first.from(), last.to()).ok()?))
         };
-        let hulls = claims.iter().filter_map(hull).collect();
-        let whole = measure(self.client, hulls, self.concurrency).await?;
-        self.note_failures(whole.failed.into_iter().map(|(_, done)| done));
-        let busy: BTreeSet<_> = whole.busy.into_iter().map(|(scope, ..)| scope).collect();
-        let idle: BTreeSet<_> = whole.idle.into_iter().map(|(scope, _)| scope).collect();
-        self.compared.scopes = busy.len() + idle.len();
+        let spans = covered.iter().filter_map(span).collect();
+        let by_scope = measure(self.client, spans, self.concurrency).await?;
+        self.add_failures(by_scope.failed.into_iter().map(|(_, done)| done));
+        let busy: BTreeSet<_> = by_scope.busy.into_iter().map(|(scope, ..)| scope).collect();
+        let idle: BTreeSet<_> = by_scope.idle.into_iter().map(|(scope, _)| scope).collect();
+        self.result.scopes = busy.len() + idle.len();
         let mut counts = Counts::new();
-        let mut asked = Vec::new();
-        for (scope, parts) in claims {
+        let mut busy_days = Vec::new();
+        for (scope, parts) in covered {
             let days = parts
                 .into_iter()
                 .flat_map(days)
                 .map(|day| (scope.clone(), day));
             if busy.contains(&scope) {
-                asked.extend(days);
+                busy_days.extend(days);
             } else if idle.contains(&scope) {
                 counts.extend(days.map(|day| (day, 0)));
             }
         }
-        let each = measure(self.client, asked, self.concurrency).await?;
-        self.note_failures(each.failed.into_iter().map(|(_, done)| done));
-        counts.extend(each.idle.into_iter().map(|day| (day, 0)));
-        let busy = each.busy.into_iter();
+        let by_day = measure(self.client, busy_days, self.concurrency).await?;
+        self.add_failures(by_day.failed.into_iter().map(|(_, done)| done));
+        counts.extend(by_day.idle.into_iter().map(|day| (day, 0)));
+        let busy = by_day.busy.into_iter();
         counts.extend(busy.map(|(scope, day, rows)| ((scope, day), rows)));
         Ok(counts)
     }
 
-    /// Reads the days of which the source counts more than the lake holds.
+    /// Reads the days with more executions at the source than in the lake.
     async fn read(&mut self, counts: &Counts) -> Result<RowsAtSource, Error> {
-        let mut asks: BTreeMap<Scope, ReadPlan> = BTreeMap::new();
+        let mut plans: BTreeMap<Scope, ReadPlan> = BTreeMap::new();
         for ((scope, day), rows) in counts {
-            if self.inventory.count(scope, *day) < *rows {
-                let ask = || ReadPlan {
+            if *rows > self.inventory.count(scope, *day) {
+                let plan = || ReadPlan {
                     pages: PageHints::of(self.state, scope),
                     ..ReadPlan::default()
                 };
-                asks.entry(scope.clone())
-                    .or_insert_with(ask)
+                plans
+                    .entry(scope.clone())
+                    .or_insert_with(plan)
                     .windows
                     .push(*day);
             }
         }
-        let asks = asks.into_iter().collect();
-        let (events, mut told) = mpsc::channel(EVENTS);
-        let reading = fan_out(self.client, asks, self.concurrency, self.page_size, events);
-        let taking = async {
-            let (mut seen, mut failed) = (RowsAtSource::new(), Vec::new());
-            while let Some(event) = told.recv().await {
+        let plans = plans.into_iter().collect();
+        let (sender, mut events) = mpsc::channel(EVENTS);
+        let reading = fan_out(self.client, plans, self.concurrency, self.page_size, sender);
+        let receiving = async {
+            let (mut rows_at_source, mut failed) = (RowsAtSource::new(), Vec::new());
+            while let Some(event) = events.recv().await {
                 match event {
-                    Event::Rows(rows) => rows.observations.into_iter().for_each(|row| {
-                        seen.entry(row.scope).or_default().insert(row.id, row.start);
+                    Event::Rows(page) => page.observations.into_iter().for_each(|row| {
+                        rows_at_source
+                            .entry(row.scope)
+                            .or_default()
+                            .insert(row.id, row.start);
                     }),
                     Event::Done(done) => {
-                        let is_whole = done.failure.is_none() && done.gaps == 0;
-                        failed.extend((!is_whole).then_some(*done));
+                        let is_complete = done.failure.is_none() && done.gaps == 0;
+                        failed.extend((!is_complete).then_some(*done));
                     }
                     Event::WindowComplete(..)
                     | Event::WindowIncomplete(..)
                     | Event::PollMissed(..) => {}
                 }
             }
-            (seen, failed)
+            (rows_at_source, failed)
         };
-        let (read, (seen, failed)) = tokio::join!(reading, taking);
+        let (read, (rows_at_source, failed)) = tokio::join!(reading, receiving);
         read?;
-        self.note_failures(failed);
-        Ok(seen)
+        self.add_failures(failed);
+        Ok(rows_at_source)
     }
 
-    fn note_failures(&mut self, failed: impl IntoIterator<Item = ScopeDone>) {
+    fn add_failures(&mut self, failed: impl IntoIterator<Item = ScopeDone>) {
         for done in failed {
             let (org, project) = (done.scope.org.as_str(), done.scope.project.as_str());
             let is_known = |known: &Failure| known.org == org && known.project == project;
-            if self.compared.not_compared.iter().any(is_known) {
+            if self.result.not_compared.iter().any(is_known) {
                 continue;
             }
             let (code, message) = match &done.failure {
                 Some(error) => (code_of_source(error), chain(error)),
-                None => (Code::Partial, "some days did not come whole".to_owned()),
+                None => (
+                    Code::Partial,
+                    "some days could not be read completely".to_owned(),
+                ),
             };
             let failure = Failure::of(&done.scope, code, message);
-            self.compared.not_compared.push(failure);
+            self.result.not_compared.push(failure);
         }
     }
 
-    fn conclude(mut self, counts: Counts, seen: &RowsAtSource, audit: &mut Audit) -> Compared {
-        self.compared.days = counts.len();
+    fn finish(
+        mut self,
+        counts: Counts,
+        rows_at_source: &RowsAtSource,
+        audit: &mut Audit,
+    ) -> SourceComparison {
+        self.result.days = counts.len();
         for ((scope, window), counted) in counts {
             let in_lake = self.inventory.count(&scope, window);
-            let rows = seen.get(&scope).into_iter().flatten();
+            let rows = rows_at_source.get(&scope).into_iter().flatten();
             let inside: Vec<_> = rows.filter(|(_, start)| window.contains(**start)).collect();
-            let at_source = if in_lake < counted && !inside.is_empty() {
+            let at_source = if counted > in_lake && !inside.is_empty() {
                 inside.len() as u64
             } else {
                 counted
@@ -297,13 +310,13 @@ impl Comparison<'_> {
                 .map(|(id, _)| id)
                 .filter(|id| !self.inventory.contains(id));
             let missing: Vec<_> = missing.cloned().collect();
-            self.compared.at_source += at_source;
-            self.compared.in_lake += in_lake;
+            self.result.at_source += at_source;
+            self.result.in_lake += in_lake;
             if !missing.is_empty() {
                 self.add_finding(&scope, window, &missing, audit);
             }
             if at_source != in_lake || !missing.is_empty() {
-                self.compared.differences.push(Difference {
+                self.result.differences.push(DayDifference {
                     scope,
                     window,
                     at_source,
@@ -312,7 +325,7 @@ impl Comparison<'_> {
                 });
             }
         }
-        self.compared
+        self.result
     }
 
     fn add_finding(
@@ -328,20 +341,20 @@ impl Comparison<'_> {
             .scopes
             .get(scope)
             .and_then(|known| known.coverage.end());
-        let is_looked_back_on = watermark.is_some_and(|at| at - LOOKBACK <= window.from());
+        let is_in_lookback = watermark.is_some_and(|at| window.from() >= at - LOOKBACK);
         let named: Vec<_> = missing
             .iter()
             .take(NAMED)
             .map(PlanExecutionId::as_str)
             .collect();
-        let more = if NAMED < missing.len() { ", …" } else { "" };
+        let more = if missing.len() > NAMED { ", …" } else { "" };
         let what = format!(
-            "{} executions that the source shows are not in the lake: {}{more}",
+            "{} executions at the source are missing in the lake: {}{more}",
             missing.len(),
             named.join(", "),
         );
         let place = format!("{scope} {date}");
-        if is_looked_back_on {
+        if is_in_lookback {
             audit.add(FindingKind::Stale, &place, what, RUN_SYNC);
         } else {
             let next = date.tomorrow().unwrap_or(date);
@@ -353,7 +366,7 @@ impl Comparison<'_> {
     }
 }
 
-/// Cuts a window at every midnight, UTC.
+/// Splits a window at every midnight, UTC.
 fn days(window: Window) -> Vec<Window> {
     let (first, end) = (window.from().as_millisecond(), window.to().as_millisecond());
     let midnights = first.div_euclid(DAY_MS) + 1..=(end - 1).div_euclid(DAY_MS);
@@ -375,7 +388,7 @@ mod tests {
     use crate::window::Coverage;
 
     #[test]
-    fn a_window_is_cut_at_midnight() {
+    fn window_is_split_at_midnight() {
         let cut = |from, to| {
             let window = Window::new(from_ms(from), from_ms(to)).unwrap();
             let ends = |day: Window| (day.from().as_millisecond(), day.to().as_millisecond());
@@ -388,7 +401,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn days_make_the_window_and_none_crosses_midnight(from in -3 * DAY_MS..3 * DAY_MS, length in 1..4 * DAY_MS) {
+        fn days_add_up_to_the_window(from in -3 * DAY_MS..3 * DAY_MS, length in 1..4 * DAY_MS) {
             let window = Window::new(from_ms(from), from_ms(from + length)).unwrap();
             let days = days(window);
             prop_assert!(days.iter().all(|day| date_of(day.from()) == date_of(from_ms(day.to().as_millisecond() - 1))));

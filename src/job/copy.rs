@@ -1,16 +1,16 @@
-//! `replay --into`: what one lake holds, merged into another as if it were observed again.
+//! `replay --into`: merges one lake into another.
 //!
-//! Raw rows are observations that were kept, so the protocol of a run takes them in as it takes those
-//! of the source: later ones win, the same content writes nothing, and the checkpoint comes last. A
-//! copy that died is taken up by the next, and the other lake may be in use.
+//! Raw rows are stored observations. They take the same path as observations from the source: later
+//! ones win, unchanged content writes nothing, and the checkpoint is committed last. The next copy
+//! resumes an interrupted one, and the target may be in use.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 
+use super::Limits;
 use super::committer::Committer;
-use super::{StopSignal, or_stop};
 use crate::checkpoint::{Delta, OpenUpdate, ScopeNews, ScopeState, State};
 use crate::error::Error;
 use crate::extract::fanout::{Event, Rows};
@@ -19,99 +19,94 @@ use crate::lake::replay::{Dates, RawPartition};
 use crate::lake::rows::{RawObject, each_batch};
 use crate::lake::{Lake, LakeError};
 use crate::progress::Progress;
-use crate::report::Report;
 use crate::window::{Coverage, Window};
 
-/// Batches of rows that wait to be spooled.
+/// Capacity of the channel of row batches.
 const BATCHES: usize = 2;
 
-/// Merges the raw partitions of some dates into `into`, derives its tables, and claims there what the
-/// checkpoint of `from` claims of these dates.
+/// Merges the raw partitions of some dates into the lake of `target`, derives its tables, and
+/// commits the coverage of these dates.
 ///
 /// # Errors
 ///
-/// [`Error::Lake`]; [`Error::Interrupted`], where nothing is claimed and the next copy goes on.
-pub async fn copy(
-    from: &Lake,
-    into: &Lake,
+/// [`Error::Lake`]; [`Error::Interrupted`], where no coverage is committed and the next copy resumes.
+pub(super) async fn copy(
+    source: &Lake,
     dates: Dates,
-    now: Timestamp,
+    mut target: Committer<'_>,
     progress: &Progress,
-    stop: StopSignal,
-    report: &mut Report,
+    limits: &Limits,
 ) -> Result<(), Error> {
-    // The checkpoint before the rows: what it claims is in them.
-    let look = async {
-        let [from_store, into_store] = [from, into].map(Lake::store);
-        let record = Record::newest(from_store).await?;
-        let there = Record::newest(into_store).await?;
-        Ok::<_, LakeError>((record, there, from.raw_partitions(dates).await?))
+    // Checkpoint first: rows that a run commits meanwhile are in no coverage that is copied.
+    let read = async {
+        let source_record = Record::newest(source.store()).await?;
+        let target_record = Record::newest(target.lake().store()).await?;
+        let partitions = source.raw_partitions(dates).await?;
+        Ok::<_, LakeError>((source_record, target_record, partitions))
     };
-    let (record, there, partitions) = or_stop(&mut stop.clone(), look).await??;
-    let mut committer = Committer::new(into, report, stop.clone(), now);
+    let (source_record, target_record, partitions) = limits.run(read).await?;
     for RawPartition { partition, .. } in partitions {
         let path = partition.raw();
-        let object = or_stop(&mut stop.clone(), from.store().get(&path)).await?;
-        let Some((bytes, _)) = object? else {
+        let Some((bytes, _)) = limits.run(source.store().get(&path)).await? else {
             continue;
         };
-        let (batches, mut read) = mpsc::channel(BATCHES);
+        let (sender, mut batches) = mpsc::channel(BATCHES);
         let reading = tokio::task::spawn_blocking(move || {
             let raw = RawObject::new(&path, bytes)?;
-            each_batch(&path, &raw, |batch| batches.blocking_send(batch).is_ok())
+            each_batch(&path, &raw, |batch| sender.blocking_send(batch).is_ok())
         });
-        while let Some(batch) = or_stop(&mut stop.clone(), read.recv()).await? {
-            committer
-                .take(Event::Rows(Rows::of(batch)), progress)
-                .await?;
+        let mut next = async || Ok::<_, Error>(batches.recv().await);
+        while let Some(batch) = limits.run(next()).await? {
+            let rows = Event::Rows(Rows::of(batch));
+            target.add(rows, progress).await?;
         }
         let read = reading.await.map_err(LakeError::Worker)?;
         read?;
     }
-    if let Some(span) = span(dates) {
-        committer.delta = claims(&record.state, span);
-        pass_over(&there.state, &mut committer.delta);
+    if let Some(window) = window_of(dates) {
+        target.delta = coverage_delta(&source_record.state, window);
+        add_skipped(&target_record.state, &mut target.delta);
     }
-    committer.flush().await?;
+    target.flush().await?;
     Ok(())
 }
 
-/// The window of some dates; `None` where they are none.
-fn span(dates: Dates) -> Option<Window> {
+/// Returns the window of some dates; `None` for an empty range.
+fn window_of(dates: Dates) -> Option<Window> {
     let midnight = |date: Date| TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok();
     let from = dates.from.and_then(midnight).unwrap_or(Timestamp::MIN);
     let to = dates.to.and_then(midnight).unwrap_or(Timestamp::MAX);
     Window::new(from, to).ok()
 }
 
-/// What a lake may claim that holds the rows of `span` of a lake in this state.
-fn claims(state: &State, span: Window) -> Delta {
-    let inside = |window: &Window| window.intersect(span);
+/// Returns the part of a checkpoint that is about executions in `window`.
+fn coverage_delta(state: &State, window: Window) -> Delta {
     let cut = |coverage: &Coverage| -> Coverage {
-        coverage.windows().iter().filter_map(inside).collect()
+        let parts = coverage.windows().iter();
+        parts.filter_map(|part| part.intersect(window)).collect()
     };
     let mut delta = Delta::default();
     for (scope, known) in &state.scopes {
-        for (claimed, own) in [
+        for (copied, original) in [
             (&mut delta.covered, &known.coverage),
             (&mut delta.gaps, &known.gaps),
             (&mut delta.skipped, &known.skipped),
         ] {
-            let part = cut(own);
+            let part = cut(original);
             if !part.is_empty() {
-                claimed.insert(scope.clone(), part);
+                copied.insert(scope.clone(), part);
             }
         }
-        let seen = ScopeNews {
-            last_row_start: known.last_row_start.filter(|at| span.contains(*at)),
+        let news = ScopeNews {
+            last_row_start: known.last_row_start.filter(|at| window.contains(*at)),
             success: known.last_success,
             error: known.last_error.clone(),
             row_bytes: known.row_bytes,
             page_limit: known.page_limit,
         };
-        delta.seen.insert(scope.clone(), seen);
+        delta.seen.insert(scope.clone(), news);
     }
-    // The others are in the raw partitions, and are told open by the merge.
+    // Open executions with a start are in the raw partitions: the merge adds them.
     let undated = state.open.iter().filter(|(_, open)| open.start.is_none());
     delta.open_updates = undated
         .map(|(id, open)| (id.clone(), OpenUpdate::Open(Box::new(open.clone()))))
@@ -120,11 +115,11 @@ fn claims(state: &State, span: Window) -> Delta {
     delta
 }
 
-/// Takes note of what lies between the watermarks of a lake and where its claims are to go on: a later watermark
-/// would hide it.
-fn pass_over(there: &State, delta: &mut Delta) {
+/// Adds as skipped what lies between the watermarks of the target and the end of the copied
+/// coverage, which becomes the new watermark.
+fn add_skipped(target: &State, delta: &mut Delta) {
     for (scope, covered) in &delta.covered {
-        let asked_until = there.scopes.get(scope).and_then(ScopeState::asked_until);
+        let asked_until = target.scopes.get(scope).and_then(ScopeState::asked_until);
         if let (Some(from), Some(to)) = (asked_until, covered.end())
             && let Ok(window) = Window::new(from, to)
         {
@@ -152,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_claimed_outside_of_the_dates() {
+    fn coverage_is_copied_only_inside_the_dates() {
         let window = |from, to| Window::new(at(from), at(to)).unwrap();
         let scope = Scope::new("org", "project");
         let known = ScopeState {
@@ -182,7 +177,10 @@ mod tests {
         state.open.insert(undated.clone(), open(None));
         let dated = PlanExecutionId::new("dated");
         state.open.insert(dated.clone(), open(Some(at("24T10:00"))));
-        let part = claims(&state, span(dates("2026-11-10", "2026-11-22")).unwrap());
+        let part = coverage_delta(
+            &state,
+            window_of(dates("2026-11-10", "2026-11-22")).unwrap(),
+        );
         let covered = part.covered[&scope].windows();
         let expected = [
             window("10T00:00", "10T12:00"),
@@ -196,37 +194,37 @@ mod tests {
         assert_eq!(part.seen[&scope].last_row_start, None);
 
         let mut copied = State::default();
-        copied.apply(&claims(&state, span(dates("", "")).unwrap()));
-        // The merge tells of it, by the raw partition.
+        copied.apply(&coverage_delta(&state, window_of(dates("", "")).unwrap()));
+        // The merge adds it, from the raw partition.
         state.open.remove(&dated);
         assert_eq!(copied, state);
-        assert!(span(dates("2026-11-22", "2026-11-22")).is_none());
+        assert!(window_of(dates("2026-11-22", "2026-11-22")).is_none());
     }
 
     #[test]
-    fn what_a_later_claim_passes_over_is_owed() {
+    fn window_before_copied_coverage_is_skipped() {
         let window = |from, to| Window::new(at(from), at(to)).unwrap();
         let scope = Scope::new("org", "project");
         let covered = |from, to| Coverage::from_iter([window(from, to)]);
-        let mut there = State::default();
-        let known = there.scopes.entry(scope.clone()).or_default();
+        let mut target = State::default();
+        let known = target.scopes.entry(scope.clone()).or_default();
         known.coverage = covered("01T00:00", "10T00:00");
         let mut delta = Delta::default();
         let later = covered("20T00:00", "24T00:00");
         delta.covered.insert(scope.clone(), later);
-        pass_over(&there, &mut delta);
-        there.apply(&delta);
+        add_skipped(&target, &mut delta);
+        target.apply(&delta);
         let between = covered("10T00:00", "20T00:00");
-        assert_eq!(there.scopes[&scope].skipped, between);
+        assert_eq!(target.scopes[&scope].skipped, between);
 
-        // A lake that never read the scope whole is owed what it asked for, and what lies behind that.
-        let known = there.scopes.get_mut(&scope).unwrap();
+        // Without coverage, the skipped window starts where the last gap ends.
+        let known = target.scopes.get_mut(&scope).unwrap();
         *known = ScopeState {
             gaps: covered("05T00:00", "10T00:00"),
             ..ScopeState::default()
         };
-        pass_over(&there, &mut delta);
-        there.apply(&delta);
-        assert_eq!(there.scopes[&scope].skipped, between);
+        add_skipped(&target, &mut delta);
+        target.apply(&delta);
+        assert_eq!(target.scopes[&scope].skipped, between);
     }
 }

@@ -1,9 +1,9 @@
-//! What a run would read, with one cheap count per window. Changes nothing, makes no lake.
+//! `plan`: shows what a run would read. Counts each window with one request and changes nothing.
 
 use jiff::Timestamp;
 
 use super::backfill::BackfillRange;
-use super::sync_rules;
+use super::rules::sync_rules;
 use crate::causes::chain;
 use crate::checkpoint::State;
 use crate::config::SyncConfig;
@@ -14,16 +14,16 @@ use crate::extract::{PageHints, ReadPlan, SyncRules, plan_sync};
 use crate::ids::Scope;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
-use crate::report::Failure;
+use crate::report::{Failure, all_failed};
 use crate::source::{Client, LIST_LIMIT, OrgEntry};
 use crate::window::Window;
 
-/// What a run would read.
+/// The work of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// Scopes that pass the filters.
+    /// Projects that match the filters.
     pub scopes: usize,
-    /// Windows, and the executions that each holds; `None` where the scope did not answer.
+    /// Windows with their executions; `None` where counting failed.
     pub windows: Vec<(Scope, Window, Option<u64>)>,
     /// Requests of the run.
     pub calls: u64,
@@ -35,26 +35,26 @@ pub struct Plan {
 ///
 /// # Errors
 ///
-/// Those of connecting, listing, and reading the checkpoint.
+/// Errors of connecting, of listing and of reading the checkpoint.
 pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Plan, Error> {
-    let Outlook {
+    let Inputs {
         client,
         found,
         state,
         scopes,
         rules,
-    } = look(config, clock).await?;
-    let (asks, _) = plan_sync(&state, &scopes, &rules);
-    let polls: usize = asks.values().map(ReadPlan::polls).sum();
-    let open_executions = asks.values().map(|ask| ask.open.len()).sum();
-    let windows = asks.into_iter().flat_map(|(scope, ask)| {
-        ask.windows
+    } = Inputs::read(config, clock).await?;
+    let (plans, _) = plan_sync(&state, &scopes, &rules);
+    let polls: usize = plans.values().map(ReadPlan::polls).sum();
+    let open_executions = plans.values().map(|plan| plan.open.len()).sum();
+    let windows = plans.into_iter().flat_map(|(scope, plan)| {
+        plan.windows
             .into_iter()
             .map(move |window| (scope.clone(), window))
     });
     let measured = measure(&client, windows.collect(), config.concurrency()).await?;
     let calls = measured.idle.len() as u64
-        // They are asked once more, and may answer then.
+        // The run retries these, and each then costs at least one request.
         + measured.failed.len() as u64
         + pages(&measured, &state, config)
         + polls as u64
@@ -71,23 +71,23 @@ pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Resu
 ///
 /// # Errors
 ///
-/// As [`plan_of_sync`].
+/// The errors of [`plan_of_sync`].
 pub async fn plan_of_backfill(
     config: &SyncConfig,
     range: BackfillRange,
     clock: fn() -> Timestamp,
 ) -> Result<Plan, Error> {
-    let Outlook {
+    let Inputs {
         client,
         found,
         state,
         scopes,
         rules,
-    } = look(config, clock).await?;
+    } = Inputs::read(config, clock).await?;
     let to = range.to.min(rules.now - rules.window_lag);
-    let wanted = uncovered(&state, &scopes, range.from, to, &rules, range.refetch);
-    let counts = wanted.len() as u64;
-    let measured = measure(&client, wanted, config.concurrency()).await?;
+    let windows = uncovered(&state, &scopes, range.from, to, &rules, range.refetch);
+    let counts = windows.len() as u64;
+    let measured = measure(&client, windows, config.concurrency()).await?;
     let pages = pages(&measured, &state, config);
     let slices = slices(&state, measured.busy.clone()).len() as u64;
     let calls = counts + pages.max(slices) + listing_calls(&found, config);
@@ -99,31 +99,8 @@ pub async fn plan_of_backfill(
     })
 }
 
-async fn look(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Outlook, Error> {
-    let client = config.source.client(clock)?;
-    let found = discover(&client, &config.filter, config.concurrency()).await?;
-    warn_of_unlisted(&found);
-    let now = client.now().unwrap_or_else(clock);
-    let (found, scopes) = found.require_scopes(&config.filter)?;
-    let state = match Identity::read(&config.store).await? {
-        Some((identity, _)) => {
-            identity.check_account(&config.store, &config.source.account)?;
-            Record::newest(&config.store).await?.state
-        }
-        None => State::default(),
-    };
-    let rules = sync_rules(config, &client, now).await?;
-    Ok(Outlook {
-        client,
-        found,
-        state,
-        scopes,
-        rules,
-    })
-}
-
-/// What a plan looks at.
-struct Outlook {
+/// The inputs of a plan.
+struct Inputs {
     client: Client,
     found: Discovery,
     state: State,
@@ -131,7 +108,33 @@ struct Outlook {
     rules: SyncRules,
 }
 
-/// Requests that read the windows that hold something.
+impl Inputs {
+    /// Lists projects, and reads the checkpoint and the retention.
+    async fn read(config: &SyncConfig, clock: fn() -> Timestamp) -> Result<Self, Error> {
+        let client = config.source.client(clock)?;
+        let found = discover(&client, &config.filter, config.concurrency()).await?;
+        log_unlisted(&found);
+        let now = client.now().unwrap_or_else(clock);
+        let (found, scopes) = found.require_scopes(&config.filter)?;
+        let state = match Identity::read(&config.store).await? {
+            Some((identity, _)) => {
+                identity.check_account(&config.store, &config.source.account)?;
+                Record::newest(&config.store).await?.state
+            }
+            None => State::default(),
+        };
+        let rules = sync_rules(config, &client, now).await?;
+        Ok(Self {
+            client,
+            found,
+            state,
+            scopes,
+            rules,
+        })
+    }
+}
+
+/// Returns the requests that read the windows with executions.
 fn pages(measured: &Measured, state: &State, config: &SyncConfig) -> u64 {
     let calls = |(scope, _, rows): &(Scope, Window, u64)| {
         let row_bytes = measured.row_bytes.get(scope).copied();
@@ -140,7 +143,7 @@ fn pages(measured: &Measured, state: &State, config: &SyncConfig) -> u64 {
     measured.busy.iter().map(calls).sum()
 }
 
-/// The listing of organizations, one of projects for each, one question for the retention.
+/// Returns the requests that list organizations and projects and read the retention.
 fn listing_calls(found: &Discovery, config: &SyncConfig) -> u64 {
     let pages = |elements: usize| elements.div_ceil(LIST_LIMIT).max(1) as u64;
     let of_org = |org: &OrgEntry| {
@@ -148,15 +151,15 @@ fn listing_calls(found: &Discovery, config: &SyncConfig) -> u64 {
         pages(projects.filter(|project| project.org == org.id).count())
     };
     let orgs = found.orgs.iter();
-    let asked = orgs.filter(|org| config.filter.may_hold(&org.id));
-    1 + pages(found.orgs.len()) + asked.map(of_org).sum::<u64>()
+    let read = orgs.filter(|org| config.filter.may_hold(&org.id));
+    1 + pages(found.orgs.len()) + read.map(of_org).sum::<u64>()
 }
 
-/// The windows with what the source counts in each.
+/// Returns the windows with their counts.
 ///
 /// # Errors
 ///
-/// [`Error::NoneRead`] where no scope answered at all.
+/// [`Error::AllFailed`] where every project failed.
 fn counted(measured: Measured) -> Result<Vec<(Scope, Window, Option<u64>)>, Error> {
     let Measured {
         idle, busy, failed, ..
@@ -172,11 +175,11 @@ fn counted(measured: Measured) -> Result<Vec<(Scope, Window, Option<u64>)>, Erro
         ))
     });
     let failures: Vec<_> = failures.collect();
-    if let Some(none_read) = Error::none_read(&failures)
+    if let Some(all_failed) = all_failed(&failures)
         && idle.is_empty()
         && busy.is_empty()
     {
-        return Err(none_read);
+        return Err(all_failed);
     }
     let idle = idle
         .into_iter()
@@ -192,7 +195,7 @@ fn counted(measured: Measured) -> Result<Vec<(Scope, Window, Option<u64>)>, Erro
     Ok(windows)
 }
 
-fn warn_of_unlisted(found: &Discovery) {
+fn log_unlisted(found: &Discovery) {
     for Unlisted { org, error } in &found.unlisted {
         tracing::warn!(org.id = org.as_str(), "{}", chain(error));
     }

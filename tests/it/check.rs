@@ -161,7 +161,7 @@ fn check_fails_if_every_project_fails() {
         let run = sim.run(&arguments).expect(1);
         assert_eq!(run.error_code(), "failure", "{command}");
         let message = run.json()["error"]["message"].to_string();
-        assert!(message.contains("such as "), "{command}: {message}");
+        assert!(message.contains("for example "), "{command}: {message}");
         assert!(message.contains("answered 400"), "{command}: {message}");
     }
 }

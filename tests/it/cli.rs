@@ -73,7 +73,7 @@ fn invalid_settings_are_usage_errors() {
     let sim = Sim::small();
     let lake = Lake::new();
     for (arguments, expected) in [
-        (["--lookback", "5"], "`5` is no duration"),
+        (["--lookback", "5"], "invalid duration `5`"),
         (["--lookback", "-5m"], "`-5m`"),
         (["--lake", ""], "invalid lake location"),
         (["--lake", "s3://"], "invalid lake location"),
@@ -88,12 +88,12 @@ fn invalid_settings_are_usage_errors() {
             ["--lake", "gs://id:secret@bucket/team"],
             "`gs://…@bucket/team`",
         ),
-        (["--window-lag", "soon"], "`soon` is no duration"),
+        (["--window-lag", "soon"], "invalid duration `soon`"),
         (["--window-lag", "7000000d"], "7000000d is too long"),
-        (["--start-date", "yesterday"], "`yesterday` is no date"),
+        (["--start-date", "yesterday"], "invalid date `yesterday`"),
         (["--project", "a["], "`a[` is no glob"),
         (["--base-url", "http://harness.example"], "--insecure-http"),
-        (["--base-url", "app.harness.io"], "no base URL"),
+        (["--base-url", "app.harness.io"], "invalid base URL"),
         (["--api-key-file", "/no/such/file"], "/no/such/file"),
     ] {
         let mut command = sim.command(&["sync", "--output", "json"]);

@@ -128,7 +128,7 @@ fn a_total_that_is_never_met_leaves_a_gap_that_the_next_run_fills() {
         let failure = failure_of(&report, bad.project.as_str());
         assert_eq!(failure["code"], "partial");
         let message = failure["message"].as_str().unwrap();
-        assert!(message.contains("did not come whole"), "{message}");
+        assert!(message.contains("are incomplete"), "{message}");
         sim.assert_truth(&lake);
         let status = sim.run(&["status", "--lake", lake.path()]).expect(0);
         assert!(

@@ -164,7 +164,7 @@ fn a_key_file_that_everyone_can_read_is_warned_of() {
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
         let mut check = sim.command(&["check", "--api-key-file", &file]);
         let run = Run::of(check.env_remove("HARNESS_API_KEY").output().unwrap()).expect(0);
-        let warned = run.stderr.contains("can read the file of the key");
+        let warned = run.stderr.contains("can read the key file");
         assert_eq!(warned, is_warned, "{mode:o}: {}", run.stderr);
         assert!(!run.stderr.contains(SECRET));
     }

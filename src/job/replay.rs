@@ -1,0 +1,86 @@
+//! `replay`: rebuilds tables from raw partitions, and copies one lake into another.
+
+use jiff::Timestamp;
+
+use super::committer::Committer;
+use super::copy::copy;
+use super::run::{Changes, Parts, Run};
+use super::{Limits, StopSignal};
+use crate::error::Error;
+use crate::lake::Lake;
+use crate::lake::derive::{Derived, Refresh};
+use crate::lake::layout::Partition;
+use crate::lake::replay::Dates;
+use crate::progress::Progress;
+use crate::report::Report;
+
+/// The work of a replay.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplayTask<'a> {
+    /// The lake to copy from (`--into`).
+    pub source: Option<&'a Lake>,
+    /// The lake whose tables are rebuilt.
+    pub lake: &'a Lake,
+    /// The dates to replay.
+    pub dates: Dates,
+    /// The tables to rebuild.
+    pub refresh: Refresh,
+}
+
+/// A replay that ended.
+#[derive(Debug)]
+pub struct Replayed {
+    /// The report of the run.
+    pub report: Report,
+    /// Partitions whose tables were checked.
+    pub partitions: u64,
+    /// The error that ended the run early.
+    pub result: Result<(), Error>,
+}
+
+/// Copies the source, if there is one, then rebuilds the tables.
+pub async fn replay(task: ReplayTask<'_>, clock: fn() -> Timestamp, stop: StopSignal) -> Replayed {
+    let run = Run::start("replay", task.lake.account().clone(), clock);
+    let limits = Limits::new(stop, None);
+    let (mut parts, mut partitions) = (Parts::default(), 0);
+    let result = async {
+        if let Some(source) = task.source {
+            let part = &mut parts.committed;
+            let committer = Committer::new(task.lake, &run.id, limits.clone(), clock(), part);
+            copy(
+                source,
+                task.dates,
+                committer,
+                &Progress::new(false),
+                &limits,
+            )
+            .await?;
+        }
+        rebuild(task, &limits, &mut parts.replayed, &mut partitions).await
+    };
+    let result = result.await;
+    let error = result.as_ref().err();
+    let report = run.finish(parts, task.lake.store(), error).await;
+    Replayed {
+        report,
+        partitions,
+        result,
+    }
+}
+
+async fn rebuild(
+    task: ReplayTask<'_>,
+    limits: &Limits,
+    changes: &mut Changes,
+    partitions: &mut u64,
+) -> Result<(), Error> {
+    let record = |partition: Partition, derived: Derived| {
+        *partitions += 1;
+        changes.add_replayed(partition, derived);
+    };
+    let rebuilt = async {
+        let raw = task.lake.raw_partitions(task.dates).await?;
+        task.lake.replay(&raw, task.refresh, record).await
+    };
+    limits.run(rebuilt).await
+}
