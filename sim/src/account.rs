@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::dice::Id;
 use super::history;
 use super::plan::{Pipeline, Plan};
-use super::state::State;
+use super::rng::Id;
+use super::status::Status;
 use crate::scope::Scope;
 
 /// What to generate. The same specification gives the same account, on every machine.
@@ -105,16 +105,16 @@ pub struct Execution {
     /// The slot at which it stopped; the number of slots where it went through.
     pub(super) stop: u8,
     pub(super) created_lag: u8,
-    pub(super) outcome: State,
-    pub(super) last_outcome: State,
+    pub(super) outcome: Status,
+    pub(super) last_outcome: Status,
     /// A row as an older server stored it: no org, no project, other spellings.
-    pub(super) old_shape: bool,
+    pub(super) legacy: bool,
     /// Ended, but the server never tells when.
-    pub(super) end_untold: bool,
+    pub(super) end_unreported: bool,
 }
 
 /// No place in the list of executions.
-pub(super) const NOBODY: u32 = u32::MAX;
+pub(super) const NO_EXECUTION: u32 = u32::MAX;
 
 /// Why an execution exists. Numbers are places in the list of executions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +161,7 @@ impl Execution {
     }
 
     /// When its last known change of status happens, in ms since the epoch.
-    pub fn settled_ms(&self) -> i64 {
+    pub fn last_change_ms(&self) -> i64 {
         self.last_end
     }
 }
@@ -176,9 +176,9 @@ impl Account {
         let plan = Plan::of(spec);
         let executions = history::generate(spec, &plan);
         let mut by_project = vec![Vec::new(); plan.projects.len()];
-        for (place, execution) in (0_u32..).zip(&executions) {
+        for (index, execution) in (0_u32..).zip(&executions) {
             let project = plan.pipelines[execution.pipeline as usize].project;
-            by_project[project].push(place);
+            by_project[project].push(index);
         }
         Self {
             spec: spec.clone(),
@@ -203,7 +203,7 @@ impl Account {
         let at = at.as_millisecond();
         self.executions
             .iter()
-            .filter(move |execution| held(execution, at))
+            .filter(move |execution| is_retained(execution, at))
     }
 
     /// Every execution that there ever is.
@@ -243,14 +243,14 @@ impl Account {
 
     /// The status of an execution at an instant, as Harness spells it.
     pub fn status_at(&self, execution: &Execution, at: Timestamp) -> &'static str {
-        let state = self.detail(execution).state_at(at.as_millisecond());
-        state.spelled(execution.old_shape)
+        let status = self.detail(execution).status_at(at.as_millisecond());
+        status.spelled(execution.legacy)
     }
 
     /// Returns whether an execution has a terminal status at an instant.
     pub fn is_terminal_at(&self, execution: &Execution, at: Timestamp) -> bool {
-        let state = self.detail(execution).state_at(at.as_millisecond());
-        state.terminal()
+        let status = self.detail(execution).status_at(at.as_millisecond());
+        status.terminal()
     }
 
     pub(super) fn scope_at(&self, project: usize, at: i64) -> Scope {
@@ -265,8 +265,8 @@ impl Account {
         &self.plan.pipelines[execution.pipeline as usize]
     }
 
-    pub(super) fn at_place(&self, place: u32) -> &Execution {
-        &self.executions[place as usize]
+    pub(super) fn by_index(&self, index: u32) -> &Execution {
+        &self.executions[index as usize]
     }
 
     pub(super) fn detail(&self, execution: &Execution) -> super::detail::Detail<'_> {
@@ -275,7 +275,7 @@ impl Account {
 }
 
 /// Whether the server holds an execution at an instant: created, and not yet past retention.
-pub(super) fn held(execution: &Execution, at: i64) -> bool {
+pub(super) fn is_retained(execution: &Execution, at: i64) -> bool {
     let created = execution.created_ms();
     created <= at && at < created + RETENTION_MS
 }

@@ -2,10 +2,10 @@
 //! is asked for.
 
 use super::account::{Execution, Origin};
-use super::dice::{Dice, Id, Stream};
-use super::layout;
-use super::plan::{Kind, Pipeline, Plan, Slot, Stage, Strategy};
-use super::state::{Phase, State, state_at};
+use super::plan::{Pipeline, Plan, Slot, Stage, StageKind, Strategy};
+use super::rng::{Id, Rng, Stream};
+use super::status::{Phase, Status, status_at};
+use super::timeline;
 
 /// All that an execution consists of beside its compact truth.
 pub(super) struct Detail<'a> {
@@ -23,7 +23,7 @@ pub(super) struct Detail<'a> {
 pub(super) struct Node<'a> {
     pub(super) key: Id,
     pub(super) uuid: Id,
-    pub(super) what: What<'a>,
+    pub(super) kind: NodeKind<'a>,
     /// The group that lists it.
     pub(super) group: Option<usize>,
     pub(super) children: Vec<usize>,
@@ -43,7 +43,7 @@ pub(super) struct Node<'a> {
 
 /// What a node stands for.
 #[derive(Clone, Copy)]
-pub(super) enum What<'a> {
+pub(super) enum NodeKind<'a> {
     Stage(&'a Stage),
     Parallel,
     Strategy(&'a Strategy, &'a Stage),
@@ -52,7 +52,7 @@ pub(super) enum What<'a> {
 
 /// One of the runs of a strategy.
 pub(super) struct Instance {
-    pub(super) place: i64,
+    pub(super) index: i64,
     pub(super) total: i64,
     /// For each axis the place of its value.
     pub(super) combination: Vec<usize>,
@@ -69,14 +69,14 @@ pub(super) struct Failure {
 pub(super) struct StageWindow {
     pub(super) start: i64,
     pub(super) end: i64,
-    pub(super) outcome: State,
+    pub(super) outcome: Status,
     pub(super) child: Id,
     pub(super) rollback: bool,
 }
 
 impl Detail<'_> {
-    pub(super) fn state_at(&self, at: i64) -> State {
-        state_at(&self.phases, at)
+    pub(super) fn status_at(&self, at: i64) -> Status {
+        status_at(&self.phases, at)
     }
 
     pub(super) fn end_at(&self, at: i64) -> Option<i64> {
@@ -85,31 +85,31 @@ impl Detail<'_> {
 
     /// The node that follows on a node, at an instant.
     pub(super) fn next_of(&self, node: usize, at: i64) -> Option<usize> {
-        let place = self.chain.iter().position(|link| *link == node)?;
-        self.chain.get(place + 1).copied().or_else(|| {
+        let index = self.chain.iter().position(|link| *link == node)?;
+        self.chain.get(index + 1).copied().or_else(|| {
             self.rollback
                 .filter(|rollback| self.nodes[*rollback].start.is_some_and(|start| start <= at))
         })
     }
 
     /// The status of a node; that of a group follows from its members.
-    pub(super) fn node_state(&self, node: usize, at: i64) -> State {
+    pub(super) fn node_status(&self, node: usize, at: i64) -> Status {
         let node = &self.nodes[node];
         if node.children.is_empty() {
-            return state_at(&node.phases, at);
+            return status_at(&node.phases, at);
         }
-        let members: Vec<State> = node
+        let members: Vec<Status> = node
             .children
             .iter()
-            .map(|child| self.node_state(*child, at))
+            .map(|child| self.node_status(*child, at))
             .collect();
-        let worst = |state: &&State| !matches!(state, State::Success | State::Skipped);
-        if members.iter().all(|state| state.terminal()) {
-            *members.iter().find(worst).unwrap_or(&State::Success)
-        } else if members.iter().all(|state| *state == State::NotStarted) {
-            State::NotStarted
+        let worst = |status: &&Status| !matches!(status, Status::Success | Status::Skipped);
+        if members.iter().all(|status| status.terminal()) {
+            *members.iter().find(worst).unwrap_or(&Status::Success)
+        } else if members.iter().all(|status| *status == Status::NotStarted) {
+            Status::NotStarted
         } else {
-            State::Running
+            Status::Running
         }
     }
 
@@ -134,13 +134,13 @@ impl Node<'_> {
     }
 
     pub(super) fn stage(&self) -> Option<&Stage> {
-        match self.what {
-            What::Stage(stage) => Some(stage),
+        match self.kind {
+            NodeKind::Stage(stage) => Some(stage),
             _ => None,
         }
     }
 
-    pub(super) fn is_kind(&self, kind: Kind) -> bool {
+    pub(super) fn is_kind(&self, kind: StageKind) -> bool {
         self.stage().is_some_and(|stage| stage.kind == kind)
     }
 }
@@ -156,24 +156,24 @@ fn end_at(ends: Option<(i64, i64)>, at: i64) -> Option<i64> {
 
 /// The executions that a node starts: a chained pipeline, the rollback of the pipeline.
 pub(super) fn stage_window(node: &Node<'_>) -> Option<StageWindow> {
-    let rollback = matches!(node.what, What::PipelineRollback);
-    if node.carried || !(rollback || node.is_kind(Kind::Pipeline)) {
+    let rollback = matches!(node.kind, NodeKind::PipelineRollback);
+    if node.carried || !(rollback || node.is_kind(StageKind::Pipeline)) {
         return None;
     }
     let end = node.ends?.0;
     Some(StageWindow {
         start: node.start?,
         end,
-        outcome: state_at(&node.phases, end),
+        outcome: status_at(&node.phases, end),
         child: node.child,
         rollback,
     })
 }
 
 /// The slot at which an execution stops that is told its outcome by another.
-pub(super) fn stop_of(pipeline: &Pipeline, origin: Origin, outcome: State) -> usize {
+pub(super) fn stop_of(pipeline: &Pipeline, origin: Origin, outcome: Status) -> usize {
     let links = links(pipeline, origin).len();
-    if outcome == State::Success {
+    if outcome == Status::Success {
         links
     } else {
         links.saturating_sub(1)
@@ -208,7 +208,7 @@ pub(super) fn rolls_back(origin: Origin) -> bool {
 
 fn deployments<'a>(slot: &'a Slot, stages: &mut Vec<&'a Stage>) {
     match slot {
-        Slot::One(stage) | Slot::Strategy(_, stage) if stage.kind == Kind::Deployment => {
+        Slot::One(stage) | Slot::Strategy(_, stage) if stage.kind == StageKind::Deployment => {
             stages.push(stage);
         }
         Slot::Parallel(slots) => slots.iter().for_each(|slot| deployments(slot, stages)),
@@ -223,7 +223,7 @@ pub(super) fn detail<'a>(
     executions: &[Execution],
     execution: &Execution,
 ) -> Detail<'a> {
-    let mut dice = Dice::new(seed, Stream::Graph, execution.id);
+    let mut rng = Rng::new(seed, Stream::Graph, execution.id);
     let links = links(
         &plan.pipelines[execution.pipeline as usize],
         execution.origin,
@@ -233,13 +233,13 @@ pub(super) fn detail<'a>(
         chain: Vec::new(),
         rollback: None,
         phases: Vec::new(),
-        ends: (!execution.end_untold).then_some((execution.end, execution.last_end)),
+        ends: (!execution.end_unreported).then_some((execution.end, execution.last_end)),
     };
     // The places of nodes follow from the pipeline alone: a retry finds its parent's by place.
     for link in &links {
         let node = match link {
-            Link::Slot(slot) => build(&mut detail.nodes, slot, None, &mut dice),
-            Link::Stage(stage) => push(&mut detail.nodes, What::Stage(stage), None, &mut dice),
+            Link::Slot(slot) => build(&mut detail.nodes, slot, None, &mut rng),
+            Link::Stage(stage) => push(&mut detail.nodes, NodeKind::Stage(stage), None, &mut rng),
         };
         detail.chain.push(node);
     }
@@ -263,7 +263,7 @@ pub(super) fn detail<'a>(
             node.carried = true;
         }
     }
-    layout::lay_out(&mut detail, execution, carried, &mut dice);
+    timeline::assign_times(&mut detail, execution, carried, &mut rng);
     detail
 }
 
@@ -272,24 +272,24 @@ fn build<'a>(
     nodes: &mut Vec<Node<'a>>,
     slot: &'a Slot,
     group: Option<usize>,
-    dice: &mut Dice,
+    rng: &mut Rng,
 ) -> usize {
     match slot {
-        Slot::One(stage) => push(nodes, What::Stage(stage), group, dice),
+        Slot::One(stage) => push(nodes, NodeKind::Stage(stage), group, rng),
         Slot::Parallel(slots) => {
-            let parallel = push(nodes, What::Parallel, group, dice);
+            let parallel = push(nodes, NodeKind::Parallel, group, rng);
             for slot in slots {
-                let child = build(nodes, slot, Some(parallel), dice);
+                let child = build(nodes, slot, Some(parallel), rng);
                 nodes[parallel].children.push(child);
             }
             parallel
         }
         Slot::Strategy(strategy, stage) => {
-            let parent = push(nodes, What::Strategy(strategy, stage), group, dice);
-            let uuid = dice.id();
-            let instances = layout::instances(strategy);
+            let parent = push(nodes, NodeKind::Strategy(strategy, stage), group, rng);
+            let uuid = rng.id();
+            let instances = timeline::instances(strategy);
             for instance in instances {
-                let child = push(nodes, What::Stage(stage), Some(parent), dice);
+                let child = push(nodes, NodeKind::Stage(stage), Some(parent), rng);
                 nodes[child].uuid = uuid;
                 nodes[child].instance = Some(instance);
                 nodes[parent].children.push(child);
@@ -302,15 +302,15 @@ fn build<'a>(
 /// Adds one node; gives its place.
 pub(super) fn push<'a>(
     nodes: &mut Vec<Node<'a>>,
-    what: What<'a>,
+    kind: NodeKind<'a>,
     group: Option<usize>,
-    dice: &mut Dice,
+    rng: &mut Rng,
 ) -> usize {
-    let key = dice.id();
+    let key = rng.id();
     nodes.push(Node {
         key,
         uuid: key,
-        what,
+        kind,
         group,
         children: Vec::new(),
         instance: None,
@@ -319,8 +319,8 @@ pub(super) fn push<'a>(
         ends: None,
         failure: None,
         carried: false,
-        is_rollback: matches!(what, What::PipelineRollback),
-        child: dice.id(),
+        is_rollback: matches!(kind, NodeKind::PipelineRollback),
+        child: rng.id(),
     });
     nodes.len() - 1
 }
@@ -337,7 +337,7 @@ mod tests {
         for execution in account.executions() {
             let detail = account.detail(execution);
             assert!(detail.phases.is_sorted_by_key(|phase| phase.from));
-            assert_eq!(detail.phases.last().unwrap().state, execution.last_outcome);
+            assert_eq!(detail.phases.last().unwrap().status, execution.last_outcome);
             for node in &detail.nodes {
                 assert!(node.phases.is_sorted_by_key(|phase| phase.from));
                 if let (Some(start), Some((end, last))) = (node.start, node.ends) {

@@ -3,10 +3,10 @@
 
 use super::account::{Account, Execution, Origin, RowSize};
 use super::detail::{Detail, Failure, Node, rolls_back};
-use super::dice::{Dice, Id, Stream};
 use super::names;
-use super::plan::{Kind, Shape};
-use super::state::State;
+use super::plan::{Shape, StageKind};
+use super::rng::{Id, Rng, Stream};
+use super::status::Status;
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -48,15 +48,15 @@ pub(super) struct Build {
     pub(super) branch: &'static str,
     pub(super) pull_request: Option<i64>,
     /// Whether `moduleInfo.ci.branch` is told, for pull requests the target.
-    pub(super) names_branch: bool,
+    pub(super) reports_branch: bool,
     pub(super) commits: Vec<Commit>,
     pub(super) trigger_commits: Vec<Commit>,
 }
 
 impl Build {
     /// The branch that a reader finds: what `moduleInfo.ci` tells, else the source of the request.
-    pub(super) fn told_branch(&self) -> &'static str {
-        if self.names_branch && self.pull_request.is_some() {
+    pub(super) fn reported_branch(&self) -> &'static str {
+        if self.reports_branch && self.pull_request.is_some() {
             "main"
         } else {
             self.branch
@@ -78,30 +78,30 @@ pub(super) struct Commit {
 
 impl Account {
     pub(super) fn facts(&self, execution: &Execution) -> Facts {
-        let mut dice = self.dice(Stream::Facts, execution.id);
+        let mut rng = self.rng(Stream::Facts, execution.id);
         let trigger = match execution.origin {
-            Origin::Child { of } => self.facts(self.at_place(of)).trigger,
-            Origin::Fresh => trigger(self.pipeline(execution).shape, &mut dice),
-            _ => Some(by_hand(&mut dice)),
+            Origin::Child { of } => self.facts(self.by_index(of)).trigger,
+            Origin::Fresh => trigger(self.pipeline(execution).shape, &mut rng),
+            _ => Some(by_hand(&mut rng)),
         };
         let end = execution.last_end;
-        let notes = dice.chance(60).then(|| {
-            let at = end + dice.tail(60_000, 30 * HOUR_MS);
-            (at, dice.pick(names::MESSAGES))
+        let notes = rng.chance(60).then(|| {
+            let at = end + rng.long_tail(60_000, 30 * HOUR_MS);
+            (at, rng.pick(names::MESSAGES))
         });
         Facts {
             trigger,
             notes,
-            tagged: dice
+            tagged: rng
                 .chance(40)
-                .then(|| end + dice.tail(60_000, 20 * HOUR_MS)),
-            late: end + dice.tail(100, 10 * 60_000),
-            aborted_by: if dice.chance(200) {
+                .then(|| end + rng.long_tail(60_000, 20 * HOUR_MS)),
+            late: end + rng.long_tail(100, 10 * 60_000),
+            aborted_by: if rng.chance(200) {
                 ("systemUser", "")
             } else {
-                dice.pick(names::PEOPLE)
+                rng.pick(names::PEOPLE)
             },
-            error_info: dice.weighted(&[
+            error_info: rng.weighted(&[
                 (80, ErrorInfo::Message),
                 (10, ErrorInfo::Empty),
                 (10, ErrorInfo::Nothing),
@@ -116,11 +116,11 @@ impl Account {
             return None;
         }
         let first = match execution.origin {
-            Origin::Retry { root, .. } | Origin::Rerun { root, .. } => self.at_place(root),
+            Origin::Retry { root, .. } | Origin::Rerun { root, .. } => self.by_index(root),
             _ => execution,
         };
-        let mut dice = self.dice(Stream::Commits, first.id);
-        (!dice.chance(80)).then(|| build(first.start, self.spec.size, &mut dice))
+        let mut rng = self.rng(Stream::Commits, first.id);
+        (!rng.chance(80)).then(|| build(first.start, self.spec.size, &mut rng))
     }
 
     /// What an execution has told of its build at an instant.
@@ -133,7 +133,7 @@ impl Account {
         let first = detail
             .nodes
             .iter()
-            .filter(|node| node.is_kind(Kind::Ci))
+            .filter(|node| node.is_kind(StageKind::Ci))
             .filter_map(|node| node.start)
             .min()?;
         (first.max(execution.start) + 1_500 <= at)
@@ -160,15 +160,15 @@ impl Account {
     pub(super) fn failure(execution: &Execution, detail: &Detail<'_>, at: i64) -> Option<Failure> {
         let failed = matches!(
             execution.outcome,
-            State::Failed | State::Errored | State::Expired
+            Status::Failed | Status::Errored | Status::Expired
         );
         (failed && execution.end <= at)
             .then(|| detail.failure_at(at))
             .flatten()
     }
 
-    pub(super) fn dice(&self, stream: Stream, id: Id) -> Dice {
-        Dice::new(self.spec.seed, stream, id)
+    pub(super) fn rng(&self, stream: Stream, id: Id) -> Rng {
+        Rng::new(self.spec.seed, stream, id)
     }
 }
 
@@ -185,7 +185,7 @@ impl Failure {
 
 /// How much of a deployment is known.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Known {
+pub(super) enum Resolved {
     Nothing,
     Service,
     Environment,
@@ -193,22 +193,22 @@ pub(super) enum Known {
 }
 
 /// How much a deployment stage has told at an instant. Some fail before they resolve anything.
-pub(super) fn known(node: &Node<'_>, at: i64) -> Known {
+pub(super) fn resolved(node: &Node<'_>, at: i64) -> Resolved {
     let (Some(start), Some((end, _))) = (node.started(at), node.ends) else {
-        return Known::Nothing;
+        return Resolved::Nothing;
     };
     let step = ((end - start) / 5).min(2_000);
     let failed = node.failure.is_some();
     let most = match node.key.0 % 7 {
-        0 if failed => Known::Nothing,
-        1 if failed => Known::Service,
-        _ => Known::Artifact,
+        0 if failed => Resolved::Nothing,
+        1 if failed => Resolved::Service,
+        _ => Resolved::Artifact,
     };
     let now = match (at - start) / step.max(1) {
-        0 => Known::Nothing,
-        1 => Known::Service,
-        2 => Known::Environment,
-        _ => Known::Artifact,
+        0 => Resolved::Nothing,
+        1 => Resolved::Service,
+        2 => Resolved::Environment,
+        _ => Resolved::Artifact,
     };
     most.min(now)
 }
@@ -217,12 +217,12 @@ pub(super) fn known(node: &Node<'_>, at: i64) -> Known {
 pub(super) fn deployed<'a>(
     detail: &'a Detail<'_>,
     at: i64,
-    least: Known,
+    least: Resolved,
 ) -> impl Iterator<Item = &'a Node<'a>> {
     detail
         .nodes
         .iter()
-        .filter(move |node| node.is_kind(Kind::Deployment) && least <= known(node, at))
+        .filter(move |node| node.is_kind(StageKind::Deployment) && least <= resolved(node, at))
 }
 
 /// The artifact that a node deploys.
@@ -230,9 +230,9 @@ pub(super) fn artifact(service: &str, node: &Node<'_>) -> String {
     format!("registry.example.com/{service}:1.{}", node.key.0 % 900)
 }
 
-fn trigger(shape: Shape, dice: &mut Dice) -> Option<Trigger> {
+fn trigger(shape: Shape, rng: &mut Rng) -> Option<Trigger> {
     let builds = matches!(shape, Shape::Ci);
-    let kind = dice.weighted(&[
+    let kind = rng.weighted(&[
         (if builds { 20 } else { 55 }, "MANUAL"),
         (if builds { 65 } else { 15 }, "WEBHOOK"),
         (10, "SCHEDULER_CRON"),
@@ -243,9 +243,9 @@ fn trigger(shape: Shape, dice: &mut Dice) -> Option<Trigger> {
     ]);
     match kind {
         "" => None,
-        "MANUAL" => Some(by_hand(dice)),
+        "MANUAL" => Some(by_hand(rng)),
         kind => {
-            let trigger = dice.pick(names::TRIGGERS);
+            let trigger = rng.pick(names::TRIGGERS);
             Some(Trigger {
                 kind,
                 name: trigger,
@@ -256,8 +256,8 @@ fn trigger(shape: Shape, dice: &mut Dice) -> Option<Trigger> {
     }
 }
 
-fn by_hand(dice: &mut Dice) -> Trigger {
-    let (name, email) = dice.pick(names::PEOPLE);
+fn by_hand(rng: &mut Rng) -> Trigger {
+    let (name, email) = rng.pick(names::PEOPLE);
     Trigger {
         kind: "MANUAL",
         name,
@@ -266,8 +266,8 @@ fn by_hand(dice: &mut Dice) -> Trigger {
     }
 }
 
-fn build(start: i64, size: RowSize, dice: &mut Dice) -> Build {
-    let event = dice.weighted(&[(55, "branch"), (40, "pullRequest"), (5, "release")]);
+fn build(start: i64, size: RowSize, rng: &mut Rng) -> Build {
+    let event = rng.weighted(&[(55, "branch"), (40, "pullRequest"), (5, "release")]);
     let most = match size {
         RowSize::Small => 3,
         RowSize::Realistic => 60,
@@ -275,43 +275,43 @@ fn build(start: i64, size: RowSize, dice: &mut Dice) -> Build {
     let count = if event == "release" {
         0
     } else {
-        dice.tail(1, most)
+        rng.long_tail(1, most)
     };
-    let commits: Vec<Commit> = (0..count).map(|_| commit(start, dice)).collect();
+    let commits: Vec<Commit> = (0..count).map(|_| commit(start, rng)).collect();
     let mut trigger_commits: Vec<Commit> = Vec::new();
-    if dice.chance(400) {
+    if rng.chance(400) {
         // The same commit again, with a time that means nothing, and one more.
         trigger_commits.extend(commits.first().map(|first| Commit {
             stamp: -62_135_596_800_000,
             committed: None,
             ..first.clone()
         }));
-        trigger_commits.extend((event != "release").then(|| commit(start, dice)));
+        trigger_commits.extend((event != "release").then(|| commit(start, rng)));
     }
     Build {
         event,
-        branch: dice.pick(names::BRANCHES),
-        pull_request: (event == "pullRequest").then(|| dice.between(1, 4_000)),
-        names_branch: event != "pullRequest" || dice.chance(700),
+        branch: rng.pick(names::BRANCHES),
+        pull_request: (event == "pullRequest").then(|| rng.between(1, 4_000)),
+        reports_branch: event != "pullRequest" || rng.chance(700),
         commits,
         trigger_commits,
     }
 }
 
-fn commit(start: i64, dice: &mut Dice) -> Commit {
-    let (author, email) = dice.pick(names::PEOPLE);
-    let at = start - dice.tail(60_000, 20 * 24 * HOUR_MS);
-    let (stamp, committed) = match dice.below(10) {
+fn commit(start: i64, rng: &mut Rng) -> Commit {
+    let (author, email) = rng.pick(names::PEOPLE);
+    let at = start - rng.long_tail(60_000, 20 * 24 * HOUR_MS);
+    let (stamp, committed) = match rng.below(10) {
         0 => (-62_135_596_800_000, None),
         1 => (0, None),
         2..=5 => (at / 1_000, Some(at / 1_000 * 1_000)),
         _ => (at, Some(at)),
     };
     Commit {
-        sha: dice.sha(),
-        message: dice.pick(names::MESSAGES),
+        sha: rng.sha(),
+        message: rng.pick(names::MESSAGES),
         author,
-        email: (!dice.chance(60)).then_some(email),
+        email: (!rng.chance(60)).then_some(email),
         stamp,
         committed,
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::call::{Call, Endpoint};
-use super::routes::Twist;
+use super::request::{ApiRequest, Endpoint};
+use super::routes::RowFault;
 use crate::scope::Scope;
 
 /// Something that goes wrong.
@@ -100,7 +100,7 @@ pub struct Faults(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     faults: Vec<Fault>,
-    struck: u64,
+    injected: u64,
 }
 
 impl Match {
@@ -140,11 +140,11 @@ impl Match {
         }
     }
 
-    fn matches(&self, call: &Call) -> bool {
+    fn matches(&self, request: &ApiRequest) -> bool {
         self.endpoint
-            .is_none_or(|endpoint| endpoint == call.endpoint())
-            && (self.scope.is_none() || self.scope == call.scope())
-            && (self.page.is_none() || self.page == call.page())
+            .is_none_or(|endpoint| endpoint == request.endpoint())
+            && (self.scope.is_none() || self.scope == request.scope())
+            && (self.page.is_none() || self.page == request.page())
     }
 }
 
@@ -172,19 +172,19 @@ impl Faults {
     }
 
     /// How many requests were struck.
-    pub fn struck(&self) -> u64 {
-        self.state().struck
+    pub fn injected(&self) -> u64 {
+        self.state().injected
     }
 
-    pub(super) fn strike(&self, call: &Call) -> Option<FaultKind> {
+    pub(super) fn take_match(&self, request: &ApiRequest) -> Option<FaultKind> {
         let mut state = self.state();
-        let alive = |fault: &Fault| fault.times != Some(0);
-        let hit = |fault: &Fault| alive(fault) && fault.when.matches(call);
+        let active = |fault: &Fault| fault.times != Some(0);
+        let hit = |fault: &Fault| active(fault) && fault.when.matches(request);
         let fault = state.faults.iter_mut().find(|fault| hit(fault))?;
         fault.times = fault.times.map(|times| times - 1);
         let kind = fault.kind.clone();
-        state.struck += 1;
-        state.faults.retain(alive);
+        state.injected += 1;
+        state.faults.retain(active);
         Some(kind)
     }
 
@@ -194,19 +194,19 @@ impl Faults {
 }
 
 impl FaultKind {
-    pub(super) fn twist(&self) -> Twist {
+    pub(super) fn row_fault(&self) -> RowFault {
         match self {
-            Self::RepeatPage => Twist::FirstPage,
-            Self::ShiftedPage => Twist::OneRowEarly,
-            Self::RowsVanish => Twist::ThirdsMissing,
-            Self::CappedPage(rows) | Self::NoTotal(rows) => Twist::SmallPages(*rows),
-            Self::NoRows => Twist::NoRows,
-            _ => Twist::None,
+            Self::RepeatPage => RowFault::FirstPage,
+            Self::ShiftedPage => RowFault::OneRowEarly,
+            Self::RowsVanish => RowFault::ThirdsMissing,
+            Self::CappedPage(rows) | Self::NoTotal(rows) => RowFault::SmallPages(*rows),
+            Self::NoRows => RowFault::NoRows,
+            _ => RowFault::None,
         }
     }
 
     /// Changes the content of a good summary answer; leaves any other as it is.
-    pub(super) fn spoil(&self, body: String) -> String {
+    pub(super) fn corrupt_body(&self, body: String) -> String {
         let change: &dyn Fn(&mut Value) = match self {
             Self::WrongTotal(delta) => &move |data| {
                 let total = data["totalElements"].as_i64().unwrap_or(0) + delta;
@@ -296,8 +296,8 @@ fn nodes(row: &mut Map<String, Value>, change: impl Fn(&mut Map<String, Value>))
 mod tests {
     use super::*;
 
-    fn call(page: &str) -> Call {
-        Call {
+    fn request(page: &str) -> ApiRequest {
+        ApiRequest {
             method: "POST".to_owned(),
             path: "/pipeline/api/pipelines/execution/summary".to_owned(),
             query: vec![
@@ -317,14 +317,14 @@ mod tests {
         let faults = Faults::default();
         let when = Match::executions().of(Scope::new("o", "p")).page(1);
         faults.times(1, when, FaultKind::EmptyBody);
-        assert_eq!(faults.strike(&call("0")), None);
-        assert_eq!(faults.strike(&call("1")), Some(FaultKind::EmptyBody));
-        assert_eq!(faults.strike(&call("1")), None);
+        assert_eq!(faults.take_match(&request("0")), None);
+        assert_eq!(faults.take_match(&request("1")), Some(FaultKind::EmptyBody));
+        assert_eq!(faults.take_match(&request("1")), None);
         faults.always(Match::any(), FaultKind::Forbidden);
-        assert_eq!(faults.strike(&call("7")), Some(FaultKind::Forbidden));
-        assert_eq!(faults.struck(), 2);
+        assert_eq!(faults.take_match(&request("7")), Some(FaultKind::Forbidden));
+        assert_eq!(faults.injected(), 2);
         faults.clear();
-        assert_eq!(faults.strike(&call("7")), None);
+        assert_eq!(faults.take_match(&request("7")), None);
     }
 
     #[test]
@@ -332,7 +332,7 @@ mod tests {
         let body = json!({"data": {"content": [{
             "planExecutionId": "x", "tags": [], "layoutNodeMap": {"n": {"name": "y", "status": "z"}}
         }]}});
-        let spoiled = FaultKind::NullEverywhere.spoil(body.to_string());
+        let spoiled = FaultKind::NullEverywhere.corrupt_body(body.to_string());
         let value: Value = serde_json::from_str(&spoiled).unwrap();
         let row = &value["data"]["content"][0];
         assert_eq!(row["planExecutionId"], "x");

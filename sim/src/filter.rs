@@ -7,9 +7,9 @@ use jiff::{Timestamp, ToSpan};
 use serde_json::{Map, Value};
 
 use super::Vintage;
-use super::call::{Call, Refusal};
-use super::dice::Id;
-use super::state::STATUSES;
+use super::request::{ApiError, ApiRequest};
+use super::rng::Id;
+use super::status::STATUSES;
 use crate::scope::Scope;
 
 /// A checked request for executions.
@@ -98,48 +98,56 @@ impl Filter {
     ///
     /// 400 `INVALID_REQUEST` for what the server of that vintage refuses, and for what this one
     /// does not simulate.
-    pub(super) fn parse(call: &Call, vintage: Vintage, now: Timestamp) -> Result<Self, Refusal> {
+    pub(super) fn parse(
+        request: &ApiRequest,
+        vintage: Vintage,
+        now: Timestamp,
+    ) -> Result<Self, ApiError> {
         let known = [IDS.as_slice(), &USED, &NOT_SIMULATED].concat();
-        call.only(&known)?;
+        request.only(&known)?;
         if let Some(missing) = IDS
             .iter()
-            .find(|id| call.parameter(id).is_none_or(str::is_empty))
+            .find(|id| request.parameter(id).is_none_or(str::is_empty))
         {
-            return Err(Refusal::invalid(format!(
+            return Err(ApiError::invalid(format!(
                 "query param {missing} must not be null"
             )));
         }
-        let body = body(call, vintage)?;
-        if call.parameter("filterIdentifier").is_some() && body.is_some() {
-            return Err(Refusal::invalid(
+        let body = body(request, vintage)?;
+        if request.parameter("filterIdentifier").is_some() && body.is_some() {
+            return Err(ApiError::invalid(
                 "Can not apply both filter properties and saved filter together",
             ));
         }
-        let unsimulated = |name: &&&str| call.parameter(name).is_some_and(|value| value != "false");
+        let unsimulated = |name: &&&str| {
+            request
+                .parameter(name)
+                .is_some_and(|value| value != "false")
+        };
         if let Some(name) = NOT_SIMULATED.iter().find(unsimulated) {
-            return Err(Refusal::invalid(format!("{name} is not simulated")));
+            return Err(ApiError::invalid(format!("{name} is not simulated")));
         }
-        let (page, size) = (call.number("page", 0)?, call.number("size", 10)?);
+        let (page, size) = (request.number("page", 0)?, request.number("size", 10)?);
         let (Ok(page), 1..=1000) = (usize::try_from(page), size) else {
-            return Err(Refusal::invalid(
+            return Err(ApiError::invalid(
                 "Please Verify Executions list parameters for page and size, page should be >= 0 \
                  and size should be > 0 and <=1000",
             ));
         };
-        let (sort, descending) = sort(call, vintage)?;
+        let (sort, descending) = sort(request, vintage)?;
         let (from, to) = window(body.as_ref(), vintage, now)?;
         let list = |key: &str| texts(body.as_ref(), key);
         let ids = list("planExecutionIds")?.filter(|ids| !ids.is_empty());
         let mut pipelines = list("pipelineIdentifiers")?.unwrap_or_default();
-        pipelines.extend(call.parameter("pipelineIdentifier").map(str::to_owned));
-        let mut statuses: Vec<String> = call.parameters("status").map(str::to_owned).collect();
+        pipelines.extend(request.parameter("pipelineIdentifier").map(str::to_owned));
+        let mut statuses: Vec<String> = request.parameters("status").map(str::to_owned).collect();
         if statuses.is_empty() || vintage == Vintage::Older {
             statuses.extend(list("status")?.unwrap_or_default());
         }
         Ok(Self {
             scope: Scope::new(
-                call.parameter(IDS[1]).unwrap_or_default(),
-                call.parameter(IDS[2]).unwrap_or_default(),
+                request.parameter(IDS[1]).unwrap_or_default(),
+                request.parameter(IDS[2]).unwrap_or_default(),
             ),
             page,
             size: usize::try_from(size).unwrap_or(10),
@@ -152,29 +160,29 @@ impl Filter {
             statuses: known_statuses(statuses)?,
             mode: mode(body.as_ref(), vintage, &pipelines)?,
             pipelines,
-            superseded: vintage == Vintage::Saas || flag(call, "showAllExecutions")?,
+            superseded: vintage == Vintage::Saas || flag(request, "showAllExecutions")?,
         })
     }
 }
 
 /// The body without what the vintage ignores; none where there is none.
-fn body(call: &Call, vintage: Vintage) -> Result<Option<Map<String, Value>>, Refusal> {
-    if call.body.trim().is_empty() {
+fn body(request: &ApiRequest, vintage: Vintage) -> Result<Option<Map<String, Value>>, ApiError> {
+    if request.body.trim().is_empty() {
         return Ok(None);
     }
     let is_json = |kind: &String| kind.starts_with("application/json");
-    if !call.content_type.as_ref().is_some_and(is_json) {
-        return Err(Refusal::new(
+    if !request.content_type.as_ref().is_some_and(is_json) {
+        return Err(ApiError::new(
             415,
             "INVALID_REQUEST",
             "HTTP 415 Unsupported Media Type",
         ));
     }
-    let Ok(Value::Object(mut body)) = serde_json::from_str(&call.body) else {
-        return Err(Refusal::invalid("Unable to process JSON"));
+    let Ok(Value::Object(mut body)) = serde_json::from_str(&request.body) else {
+        return Err(ApiError::invalid("Unable to process JSON"));
     };
     if body.get("filterType").and_then(Value::as_str) != Some("PipelineExecution") {
-        return Err(Refusal::invalid(
+        return Err(ApiError::invalid(
             "Unable to process JSON: missing or unknown filterType",
         ));
     }
@@ -192,13 +200,13 @@ fn body(call: &Call, vintage: Vintage) -> Result<Option<Map<String, Value>>, Ref
         .iter()
         .find(|key| body.get(**key).is_some_and(|value| !empty(value)))
     {
-        Some(key) => Err(Refusal::invalid(format!("{key} is not simulated"))),
+        Some(key) => Err(ApiError::invalid(format!("{key} is not simulated"))),
         None => Ok(Some(body)),
     }
 }
 
-fn sort(call: &Call, vintage: Vintage) -> Result<(Sort, bool), Refusal> {
-    let Some(text) = call.parameter("sort") else {
+fn sort(request: &ApiRequest, vintage: Vintage) -> Result<(Sort, bool), ApiError> {
+    let Some(text) = request.parameter("sort") else {
         return Ok((Sort::Start, true));
     };
     let (field, direction) = text.split_once(',').unwrap_or((text, "ASC"));
@@ -206,7 +214,7 @@ fn sort(call: &Call, vintage: Vintage) -> Result<(Sort, bool), Refusal> {
         "ASC" => false,
         "DESC" => true,
         _ => {
-            return Err(Refusal::invalid(format!(
+            return Err(ApiError::invalid(format!(
                 "Invalid sort direction: {direction}"
             )));
         }
@@ -217,7 +225,7 @@ fn sort(call: &Call, vintage: Vintage) -> Result<(Sort, bool), Refusal> {
         "name" => Ok((Sort::Name, descending)),
         "status" => Ok((Sort::Status, descending)),
         "createdAt" if vintage == Vintage::Older => Ok((Sort::Start, descending)),
-        _ => Err(Refusal::invalid(format!(
+        _ => Err(ApiError::invalid(format!(
             "Sorting by {field} is not supported"
         ))),
     }
@@ -228,7 +236,7 @@ fn window(
     body: Option<&Map<String, Value>>,
     vintage: Vintage,
     now: Timestamp,
-) -> Result<(i64, i64), Refusal> {
+) -> Result<(i64, i64), ApiError> {
     let all = (i64::MIN, i64::MAX);
     let range = match body.and_then(|body| body.get("timeRange")) {
         None | Some(Value::Null) if vintage == Vintage::Older => return Ok(all),
@@ -240,23 +248,23 @@ fn window(
             return Ok((from, now.as_millisecond()));
         }
         Some(Value::Object(range)) => range,
-        Some(_) => return Err(Refusal::invalid("Unable to process JSON: timeRange")),
+        Some(_) => return Err(ApiError::invalid("Unable to process JSON: timeRange")),
     };
     let named = |key: &str| vintage == Vintage::Saas && range.contains_key(key);
     if named("timeRangeFilterType") || named("relativeTime") {
-        return Err(Refusal::invalid("relative time ranges are not simulated"));
+        return Err(ApiError::invalid("relative time ranges are not simulated"));
     }
     let bound = |key: &str| match range.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_i64() {
             Some(ms) => Ok(Some(ms)),
-            None => Err(Refusal::invalid(format!("Unable to process JSON: {key}"))),
+            None => Err(ApiError::invalid(format!("Unable to process JSON: {key}"))),
         },
     };
     match (bound("startTime")?, bound("endTime")?) {
         (Some(from), Some(to)) => Ok((from, to)),
         (None, None) => Ok(all),
-        _ => Err(Refusal::invalid(
+        _ => Err(ApiError::invalid(
             "startTime or endTime is not provided in TimeRange filter. Either add the missing \
              field or remove the timeRange filter",
         )),
@@ -267,7 +275,7 @@ fn mode(
     body: Option<&Map<String, Value>>,
     vintage: Vintage,
     pipelines: &[String],
-) -> Result<Mode, Refusal> {
+) -> Result<Mode, ApiError> {
     let Some(body) = body else {
         let children_too = vintage == Vintage::Saas || !pipelines.is_empty();
         return Ok(if children_too {
@@ -282,18 +290,18 @@ fn mode(
             ("DEFAULT" | "ROLLBACK", Vintage::Saas) | ("ALL", _) => Ok(Mode::All),
             ("DEFAULT", Vintage::Older) => Ok(Mode::Default),
             ("ROLLBACK", Vintage::Older) => Ok(Mode::Rollback),
-            _ => Err(Refusal::invalid(
+            _ => Err(ApiError::invalid(
                 "Unable to process JSON: executionModeFilter",
             )),
         },
-        Some(_) => Err(Refusal::invalid(
+        Some(_) => Err(ApiError::invalid(
             "Unable to process JSON: executionModeFilter",
         )),
     }
 }
 
-fn texts(body: Option<&Map<String, Value>>, key: &str) -> Result<Option<Vec<String>>, Refusal> {
-    let wrong = || Refusal::invalid(format!("Unable to process JSON: {key}"));
+fn texts(body: Option<&Map<String, Value>>, key: &str) -> Result<Option<Vec<String>>, ApiError> {
+    let wrong = || ApiError::invalid(format!("Unable to process JSON: {key}"));
     match body.and_then(|body| body.get(key)) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Array(list)) => list
@@ -305,25 +313,25 @@ fn texts(body: Option<&Map<String, Value>>, key: &str) -> Result<Option<Vec<Stri
     }
 }
 
-fn flag(call: &Call, name: &str) -> Result<bool, Refusal> {
-    match call.parameter(name) {
+fn flag(request: &ApiRequest, name: &str) -> Result<bool, ApiError> {
+    match request.parameter(name) {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
-        Some(other) => Err(Refusal::invalid(format!(
+        Some(other) => Err(ApiError::invalid(format!(
             "Invalid value for query param {name}: {other}"
         ))),
     }
 }
 
 /// Compared without case; a word that is no status is refused.
-fn known_statuses(words: Vec<String>) -> Result<Vec<String>, Refusal> {
+fn known_statuses(words: Vec<String>) -> Result<Vec<String>, ApiError> {
     let known = |word: &String| {
         STATUSES
             .iter()
             .any(|status| status.eq_ignore_ascii_case(word))
     };
     match words.iter().find(|word| !known(word)) {
-        Some(word) => Err(Refusal::invalid(format!(
+        Some(word) => Err(ApiError::invalid(format!(
             "Unable to process JSON: status {word}"
         ))),
         None => Ok(words),

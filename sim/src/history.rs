@@ -1,23 +1,23 @@
 //! Which executions an account has: office hours, outcomes, and what follows from them (retries,
 //! re-runs, children, rollbacks).
 
-use super::account::{AccountSpec, Execution, NOBODY, Origin};
+use super::account::{AccountSpec, Execution, NO_EXECUTION, Origin};
 use super::detail::{self, stage_window};
-use super::dice::{Dice, Id, Stream};
-use super::plan::{Kind, Pipeline, Plan, Shape, Slot};
-use super::state::State;
+use super::plan::{Pipeline, Plan, Shape, Slot, StageKind};
+use super::rng::{Id, Rng, Stream};
+use super::status::Status;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// What follows from an execution makes this many of a thousand fresh ones.
-const WITH_FOLLOWERS: usize = 1_310;
+const WITH_FOLLOW_UPS: usize = 1_310;
 
 struct History<'a> {
     seed: u64,
     plan: &'a Plan,
-    dice: Dice,
+    rng: Rng,
     horizon: i64,
     executions: Vec<Execution>,
 }
@@ -30,29 +30,26 @@ pub(super) fn generate(spec: &AccountSpec, plan: &Plan) -> Vec<Execution> {
         i64::from(spec.future_hours),
     );
     let hours = Hours::new(now - past * HOUR_MS, past + future);
-    let fresh = spec.executions * 1_000 / WITH_FOLLOWERS;
+    let fresh = spec.executions * 1_000 / WITH_FOLLOW_UPS;
     let total = fresh * hours.weight_of(past + future) / hours.weight_of(past).max(1);
     let mut history = History {
         seed: spec.seed,
         plan,
-        dice: Dice::new(spec.seed, Stream::History, Id(0)),
+        rng: Rng::new(spec.seed, Stream::History, Id(0)),
         horizon: now + future * HOUR_MS,
-        executions: Vec::with_capacity(total * WITH_FOLLOWERS / 1_000),
+        executions: Vec::with_capacity(total * WITH_FOLLOW_UPS / 1_000),
     };
     let choice: Vec<(u32, u32)> = (0_u32..)
         .zip(&plan.pipelines)
-        .map(|(place, pipeline)| (pipeline.weight, place))
+        .map(|(index, pipeline)| (pipeline.weight, index))
         .filter(|(weight, _)| 0 < *weight)
         .collect();
     let mut twin = None;
     for _ in 0..total {
         // Some start at the very same millisecond as another of their project.
         let (pipeline, start) = match twin.take() {
-            Some(twin) if history.dice.chance(30) => twin,
-            _ => (
-                history.dice.weighted(&choice),
-                hours.pick(&mut history.dice),
-            ),
+            Some(twin) if history.rng.chance(30) => twin,
+            _ => (history.rng.weighted(&choice), hours.pick(&mut history.rng)),
         };
         twin = Some((pipeline, start));
         history.add(pipeline, start, Origin::Fresh);
@@ -92,10 +89,10 @@ impl Hours {
         self.sums.get(last).copied().unwrap_or(0)
     }
 
-    fn pick(&self, dice: &mut Dice) -> i64 {
-        let throw = dice.below(self.sums.last().copied().unwrap_or(1));
-        let hour = self.sums.partition_point(|sum| *sum <= throw);
-        self.from + i64::try_from(hour).unwrap_or(0) * HOUR_MS + dice.between(0, HOUR_MS - 1)
+    fn pick(&self, rng: &mut Rng) -> i64 {
+        let point = rng.below(self.sums.last().copied().unwrap_or(1));
+        let hour = self.sums.partition_point(|sum| *sum <= point);
+        self.from + i64::try_from(hour).unwrap_or(0) * HOUR_MS + rng.between(0, HOUR_MS - 1)
     }
 }
 
@@ -103,7 +100,7 @@ impl History<'_> {
     /// Adds an execution of its own length, and what follows from it.
     fn add(&mut self, pipeline: u32, start: i64, origin: Origin) {
         let of = &self.plan.pipelines[pipeline as usize];
-        let execution = self.throw(of, pipeline, start, origin);
+        let execution = self.random_execution(of, pipeline, start, origin);
         self.push(&execution);
     }
 
@@ -112,49 +109,55 @@ impl History<'_> {
         if self.horizon <= execution.start {
             return;
         }
-        let place = u32::try_from(self.executions.len()).unwrap_or(NOBODY);
+        let index = u32::try_from(self.executions.len()).unwrap_or(NO_EXECUTION);
         if let Origin::Retry { of, .. } = execution.origin {
-            self.executions[of as usize].retried_by = place;
+            self.executions[of as usize].retried_by = index;
         }
         self.executions.push(execution.clone());
-        self.children(place, execution);
-        self.followers(place, execution);
+        self.children(index, execution);
+        self.follow_ups(index, execution);
     }
 
-    fn throw(&mut self, of: &Pipeline, pipeline: u32, start: i64, origin: Origin) -> Execution {
-        let dice = &mut self.dice;
+    fn random_execution(
+        &mut self,
+        of: &Pipeline,
+        pipeline: u32,
+        start: i64,
+        origin: Origin,
+    ) -> Execution {
+        let rng = &mut self.rng;
         let slots = of.slots.len();
         let carried = match origin {
             Origin::Retry { of, .. } => usize::from(self.executions[of as usize].stop),
             _ => 0,
         };
-        let outcome = outcome(of, carried, dice);
+        let outcome = outcome(of, carried, rng);
         let approval = approval_slot(of).filter(|at| carried <= *at);
         let stop = match outcome {
-            State::Success | State::IgnoreFailed | State::Skipped | State::Suspended => slots,
-            State::ApprovalRejected => approval.unwrap_or(0),
-            _ => carried + dice.below(slots - carried),
+            Status::Success | Status::IgnoreFailed | Status::Skipped | Status::Suspended => slots,
+            Status::ApprovalRejected => approval.unwrap_or(0),
+            _ => carried + rng.below(slots - carried),
         };
-        let queue = if dice.chance(850) {
-            dice.between(80, 1_500)
+        let queue = if rng.chance(850) {
+            rng.between(80, 1_500)
         } else {
-            dice.tail(5_000, 40 * MINUTE_MS)
+            rng.long_tail(5_000, 40 * MINUTE_MS)
         };
         let stages = i64::try_from(slots - carried).unwrap_or(1).max(1);
-        let work = stages * dice.tail(20_000, 12 * MINUTE_MS);
-        let asks = approval.is_some_and(|at| at <= stop);
+        let work = stages * rng.long_tail(20_000, 12 * MINUTE_MS);
+        let needs_approval = approval.is_some_and(|at| at <= stop);
         let wait = match outcome {
             // The server gives up on a run after 37 days.
-            State::Expired if dice.chance(60) => 37 * DAY_MS,
-            State::Expired => dice.between(HOUR_MS, 2 * DAY_MS),
-            State::Skipped | State::Suspended => 0,
-            _ if asks && dice.chance(350) => dice.tail(8 * HOUR_MS, 5 * DAY_MS),
-            _ if asks => dice.tail(2 * MINUTE_MS, 8 * HOUR_MS),
+            Status::Expired if rng.chance(60) => 37 * DAY_MS,
+            Status::Expired => rng.between(HOUR_MS, 2 * DAY_MS),
+            Status::Skipped | Status::Suspended => 0,
+            _ if needs_approval && rng.chance(350) => rng.long_tail(8 * HOUR_MS, 5 * DAY_MS),
+            _ if needs_approval => rng.long_tail(2 * MINUTE_MS, 8 * HOUR_MS),
             _ => 0,
         };
-        let nothing_ran = matches!(outcome, State::Skipped | State::Suspended);
+        let nothing_ran = matches!(outcome, Status::Skipped | Status::Suspended);
         let run = start + queue;
-        let stopped_in_queue = outcome == State::Aborted && dice.chance(80);
+        let stopped_in_queue = outcome == Status::Aborted && rng.chance(80);
         let stop = if stopped_in_queue { carried } else { stop };
         let end = match outcome {
             _ if stopped_in_queue => run,
@@ -162,7 +165,7 @@ impl History<'_> {
             _ => run + work + wait,
         };
         let mut execution = Execution {
-            id: dice.id(),
+            id: rng.id(),
             start,
             run,
             end,
@@ -172,20 +175,20 @@ impl History<'_> {
             pipeline,
             run_sequence: 0,
             origin,
-            retried_by: NOBODY,
+            retried_by: NO_EXECUTION,
             stop: u8::try_from(stop).unwrap_or(u8::MAX),
-            created_lag: u8::try_from(dice.between(20, 90)).unwrap_or(0),
+            created_lag: u8::try_from(rng.between(20, 90)).unwrap_or(0),
             outcome,
             last_outcome: outcome,
-            old_shape: dice.chance(25),
-            end_untold: outcome == State::Aborted && dice.chance(150),
+            legacy: rng.chance(25),
+            end_unreported: outcome == Status::Aborted && rng.chance(150),
         };
-        edit(&mut execution, dice);
+        edit(&mut execution, rng);
         execution
     }
 
     /// The executions that stages of this one start.
-    fn children(&mut self, place: u32, parent: &Execution) {
+    fn children(&mut self, index: u32, parent: &Execution) {
         let of = &self.plan.pipelines[parent.pipeline as usize];
         if of.child.is_none() && of.shape != Shape::Cd && of.shape != Shape::Mixed {
             return;
@@ -197,21 +200,22 @@ impl History<'_> {
             let (pipeline, origin) = match of.child {
                 Some(child) if !window.rollback => (
                     u32::try_from(child).unwrap_or(0),
-                    Origin::Child { of: place },
+                    Origin::Child { of: index },
                 ),
-                _ if window.rollback => (parent.pipeline, Origin::PipelineRollback { of: place }),
+                _ if window.rollback => (parent.pipeline, Origin::PipelineRollback { of: index }),
                 _ => continue,
             };
             let pipeline_of = &self.plan.pipelines[pipeline as usize];
             let lag = ((window.end - window.start) / 10).min(900);
-            let mut child = self.throw(pipeline_of, pipeline, window.start + lag, origin);
+            let mut child =
+                self.random_execution(pipeline_of, pipeline, window.start + lag, origin);
             child.id = window.child;
             child.run = child.start + lag.min(200);
             child.end = (window.end - lag / 2).max(child.run);
             child.outcome = window.outcome;
             child.stop =
                 u8::try_from(detail::stop_of(pipeline_of, origin, window.outcome)).unwrap_or(0);
-            child.wait = if child.outcome == State::Success && origin_is_child(origin) {
+            child.wait = if child.outcome == Status::Success && origin_is_child(origin) {
                 (child.end - child.run) / 2
             } else {
                 0
@@ -219,14 +223,14 @@ impl History<'_> {
             child.edit = 0;
             child.last_end = child.end;
             child.last_outcome = child.outcome;
-            child.end_untold = false;
-            child.old_shape = parent.old_shape;
+            child.end_unreported = false;
+            child.legacy = parent.legacy;
             self.push(&child);
         }
     }
 
     /// What people start after an execution has ended.
-    fn followers(&mut self, place: u32, execution: &Execution) {
+    fn follow_ups(&mut self, index: u32, execution: &Execution) {
         if matches!(
             execution.origin,
             Origin::Child { .. } | Origin::PipelineRollback { .. } | Origin::PostRollback { .. }
@@ -235,41 +239,41 @@ impl History<'_> {
         }
         let failed = matches!(
             execution.outcome,
-            State::Failed | State::Errored | State::Aborted | State::Expired
+            Status::Failed | Status::Errored | Status::Aborted | Status::Expired
         );
         let of = &self.plan.pipelines[execution.pipeline as usize];
-        let later = execution.end + self.dice.tail(MINUTE_MS, 20 * HOUR_MS);
-        if failed && self.dice.chance(550) {
+        let later = execution.end + self.rng.long_tail(MINUTE_MS, 20 * HOUR_MS);
+        if failed && self.rng.chance(550) {
             let root = match execution.origin {
                 Origin::Retry { root, .. } => root,
-                _ => place,
+                _ => index,
             };
-            self.add(execution.pipeline, later, Origin::Retry { of: place, root });
-        } else if self.dice.chance(if failed { 400 } else { 40 }) {
+            self.add(execution.pipeline, later, Origin::Retry { of: index, root });
+        } else if self.rng.chance(if failed { 400 } else { 40 }) {
             let root = match execution.origin {
                 Origin::Rerun { root, .. } => root,
-                _ => place,
+                _ => index,
             };
-            self.add(execution.pipeline, later, Origin::Rerun { of: place, root });
-        } else if execution.outcome == State::Success
+            self.add(execution.pipeline, later, Origin::Rerun { of: index, root });
+        } else if execution.outcome == Status::Success
             && matches!(of.shape, Shape::Cd | Shape::Mixed)
-            && self.dice.chance(50)
+            && self.rng.chance(50)
         {
-            let origin = Origin::PostRollback { of: place };
-            let mut rollback = self.throw(of, execution.pipeline, later, origin);
-            rollback.outcome = if self.dice.chance(900) {
-                State::Success
+            let origin = Origin::PostRollback { of: index };
+            let mut rollback = self.random_execution(of, execution.pipeline, later, origin);
+            rollback.outcome = if self.rng.chance(900) {
+                Status::Success
             } else {
-                State::Failed
+                Status::Failed
             };
             rollback.stop =
                 u8::try_from(detail::stop_of(of, origin, rollback.outcome)).unwrap_or(0);
             rollback.wait = 0;
-            rollback.end = rollback.run + self.dice.tail(20_000, 10 * MINUTE_MS);
+            rollback.end = rollback.run + self.rng.long_tail(20_000, 10 * MINUTE_MS);
             rollback.edit = 0;
             rollback.last_end = rollback.end;
             rollback.last_outcome = rollback.outcome;
-            rollback.end_untold = false;
+            rollback.end_unreported = false;
             self.push(&rollback);
         }
     }
@@ -282,37 +286,40 @@ fn origin_is_child(origin: Origin) -> bool {
 fn approval_slot(of: &Pipeline) -> Option<usize> {
     of.slots
         .iter()
-        .position(|slot| matches!(slot, Slot::One(stage) if stage.kind == Kind::Approval))
+        .position(|slot| matches!(slot, Slot::One(stage) if stage.kind == StageKind::Approval))
 }
 
-fn outcome(of: &Pipeline, carried: usize, dice: &mut Dice) -> State {
-    let asks = approval_slot(of).is_some_and(|at| carried <= at);
-    dice.weighted(&[
-        (if carried == 0 { 740 } else { 640 }, State::Success),
-        (130, State::Failed),
-        (12, State::Errored),
-        (12, State::Expired),
-        (45, State::Aborted),
-        (6, State::AbortedByFreeze),
-        (if asks { 80 } else { 0 }, State::ApprovalRejected),
-        (18, State::IgnoreFailed),
-        (if carried == 0 { 5 } else { 0 }, State::Skipped),
-        (if carried == 0 { 2 } else { 0 }, State::Suspended),
+fn outcome(of: &Pipeline, carried: usize, rng: &mut Rng) -> Status {
+    let needs_approval = approval_slot(of).is_some_and(|at| carried <= at);
+    rng.weighted(&[
+        (if carried == 0 { 740 } else { 640 }, Status::Success),
+        (130, Status::Failed),
+        (12, Status::Errored),
+        (12, Status::Expired),
+        (45, Status::Aborted),
+        (6, Status::AbortedByFreeze),
+        (
+            if needs_approval { 80 } else { 0 },
+            Status::ApprovalRejected,
+        ),
+        (18, Status::IgnoreFailed),
+        (if carried == 0 { 5 } else { 0 }, Status::Skipped),
+        (if carried == 0 { 2 } else { 0 }, Status::Suspended),
     ])
 }
 
 /// Ended executions change too: failures are ignored later, rejected ones taken up again.
-fn edit(execution: &mut Execution, dice: &mut Dice) {
+fn edit(execution: &mut Execution, rng: &mut Rng) {
     match execution.outcome {
-        State::Failed if dice.chance(130) => {
-            execution.edit = execution.end + dice.tail(10 * MINUTE_MS, 40 * HOUR_MS);
+        Status::Failed if rng.chance(130) => {
+            execution.edit = execution.end + rng.long_tail(10 * MINUTE_MS, 40 * HOUR_MS);
             execution.last_end = execution.edit;
-            execution.last_outcome = State::IgnoreFailed;
+            execution.last_outcome = Status::IgnoreFailed;
         }
-        State::ApprovalRejected if dice.chance(300) => {
-            execution.edit = execution.end + dice.tail(30 * MINUTE_MS, 12 * HOUR_MS);
-            execution.last_end = execution.edit + dice.between(5 * MINUTE_MS, 90 * MINUTE_MS);
-            execution.last_outcome = State::Success;
+        Status::ApprovalRejected if rng.chance(300) => {
+            execution.edit = execution.end + rng.long_tail(30 * MINUTE_MS, 12 * HOUR_MS);
+            execution.last_end = execution.edit + rng.between(5 * MINUTE_MS, 90 * MINUTE_MS);
+            execution.last_outcome = Status::Success;
         }
         _ => {}
     }
@@ -320,32 +327,33 @@ fn edit(execution: &mut Execution, dice: &mut Dice) {
 
 /// Sorted by start, with places and run sequences put right.
 fn sorted(executions: &[Execution], plan: &Plan) -> Vec<Execution> {
-    let mut order: Vec<u32> = (0..u32::try_from(executions.len()).unwrap_or(NOBODY)).collect();
-    order.sort_by_key(|place| (executions[*place as usize].start, *place));
-    let mut places = vec![0; executions.len()];
+    let mut order: Vec<u32> =
+        (0..u32::try_from(executions.len()).unwrap_or(NO_EXECUTION)).collect();
+    order.sort_by_key(|index| (executions[*index as usize].start, *index));
+    let mut indexes = vec![0; executions.len()];
     for (new, old) in (0_u32..).zip(&order) {
-        places[*old as usize] = new;
+        indexes[*old as usize] = new;
     }
-    let place = |old: u32| places.get(old as usize).copied().unwrap_or(NOBODY);
+    let index = |old: u32| indexes.get(old as usize).copied().unwrap_or(NO_EXECUTION);
     let mut runs = vec![0_u32; plan.pipelines.len()];
     order
         .iter()
         .map(|old| {
             let mut execution = executions[*old as usize].clone();
-            execution.retried_by = place(execution.retried_by);
+            execution.retried_by = index(execution.retried_by);
             execution.origin = match execution.origin {
                 Origin::Fresh => Origin::Fresh,
                 Origin::Retry { of, root } => Origin::Retry {
-                    of: place(of),
-                    root: place(root),
+                    of: index(of),
+                    root: index(root),
                 },
                 Origin::Rerun { of, root } => Origin::Rerun {
-                    of: place(of),
-                    root: place(root),
+                    of: index(of),
+                    root: index(root),
                 },
-                Origin::Child { of } => Origin::Child { of: place(of) },
-                Origin::PostRollback { of } => Origin::PostRollback { of: place(of) },
-                Origin::PipelineRollback { of } => Origin::PipelineRollback { of: place(of) },
+                Origin::Child { of } => Origin::Child { of: index(of) },
+                Origin::PostRollback { of } => Origin::PostRollback { of: index(of) },
+                Origin::PipelineRollback { of } => Origin::PipelineRollback { of: index(of) },
             };
             let run = &mut runs[execution.pipeline as usize];
             // A gap now and then: an execution whose plan could not be made.

@@ -19,42 +19,42 @@
 #![forbid(unsafe_code)]
 
 mod account;
-mod answers;
-mod answers_deployments;
-mod call;
 mod clock;
 mod detail;
-mod dice;
+mod expected_deployments;
+mod expected_views;
 mod facts;
 mod faults;
 mod filter;
 mod history;
 mod json;
-mod layout;
 mod names;
 mod plan;
 mod render;
 mod render_modules;
 mod render_stages;
+mod request;
+mod rng;
 mod routes;
 mod scope;
 mod server;
 mod slots;
 #[cfg(test)]
 mod socket_tests;
-mod state;
+mod status;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod transport;
 mod truth;
 mod truth_stages;
 
 pub use account::{Account, AccountSpec, Execution, RowSize};
-pub use answers::Answers;
-pub use call::Endpoint;
 pub use clock::Clock;
+pub use expected_views::ExpectedViews;
 pub use faults::{Fault, FaultKind, Faults, Match};
 pub use names::PEOPLE;
+pub use request::Endpoint;
 pub use scope::Scope;
 pub use server::{LoggedRequest, Requests, Server, ServerOptions};
 pub use truth::Truth;

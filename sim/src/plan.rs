@@ -1,8 +1,8 @@
 //! What an account consists of before anything runs: orgs, projects, pipelines and their stages.
 
 use super::account::AccountSpec;
-use super::dice::{Dice, Id, Stream};
 use super::names;
+use super::rng::{Id, Rng, Stream};
 
 pub(super) struct Org {
     pub(super) id: String,
@@ -66,7 +66,7 @@ pub(super) enum Slot {
 pub(super) struct Stage {
     pub(super) id: String,
     pub(super) name: String,
-    pub(super) kind: Kind,
+    pub(super) kind: StageKind,
     pub(super) service: usize,
     pub(super) environment: usize,
     pub(super) gitops: bool,
@@ -76,7 +76,7 @@ pub(super) struct Stage {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum StageKind {
     Ci,
     Deployment,
     Approval,
@@ -84,7 +84,7 @@ pub(super) enum Kind {
     Pipeline,
 }
 
-impl Kind {
+impl StageKind {
     pub(super) fn node_type(self) -> &'static str {
         match self {
             Self::Ci => "CI",
@@ -134,11 +134,11 @@ const HOUR_MS: i64 = 3_600_000;
 
 impl Plan {
     pub(super) fn of(spec: &AccountSpec) -> Self {
-        let mut dice = Dice::new(spec.seed, Stream::Plan, Id(0));
+        let mut rng = Rng::new(spec.seed, Stream::Plan, Id(0));
         let now = spec.now.as_millisecond();
-        let born = now - (i64::from(spec.days) + 400) * 24 * HOUR_MS;
-        let orgs = orgs(spec.orgs.max(1), born, &mut dice);
-        let mut projects = projects(spec, born, &mut dice);
+        let earliest = now - (i64::from(spec.days) + 400) * 24 * HOUR_MS;
+        let orgs = orgs(spec.orgs.max(1), earliest, &mut rng);
+        let mut projects = projects(spec, earliest, &mut rng);
         let count = projects.len();
         if count >= 3 {
             projects[spec.projects_per_org.max(2) - 1].quiet = true;
@@ -148,7 +148,7 @@ impl Plan {
         }
         let forbidden = (spec.forbidden_project && count >= 4).then(|| count - 1);
         let pipelines = (0..count)
-            .flat_map(|project| pipelines(project, projects[project].quiet, spec, &mut dice))
+            .flat_map(|project| pipelines(project, projects[project].quiet, spec, &mut rng))
             .collect();
         Self {
             orgs,
@@ -160,7 +160,7 @@ impl Plan {
 }
 
 /// The asked number of orgs, and one more that holds no project.
-fn orgs(count: usize, born: i64, dice: &mut Dice) -> Vec<Org> {
+fn orgs(count: usize, earliest: i64, rng: &mut Rng) -> Vec<Org> {
     let named = (0..count).map(|at| match at.checked_sub(1) {
         None => ("default".to_owned(), "Default".to_owned()),
         Some(at) => numbered(names::ORGS, at),
@@ -168,31 +168,31 @@ fn orgs(count: usize, born: i64, dice: &mut Dice) -> Vec<Org> {
     named
         .chain([("zz_empty".to_owned(), "Nothing here yet".to_owned())])
         .map(|(id, name)| {
-            let created = born + dice.between(0, 90 * 24 * HOUR_MS);
+            let created = earliest + rng.between(0, 90 * 24 * HOUR_MS);
             Org {
                 managed: id == "default",
                 id,
                 name,
                 created,
-                updated: created + dice.between(0, 90 * 24 * HOUR_MS),
+                updated: created + rng.between(0, 90 * 24 * HOUR_MS),
             }
         })
         .collect()
 }
 
-fn projects(spec: &AccountSpec, born: i64, dice: &mut Dice) -> Vec<Project> {
+fn projects(spec: &AccountSpec, earliest: i64, rng: &mut Rng) -> Vec<Project> {
     let per_org = spec.projects_per_org.max(1);
     (0..spec.orgs.max(1) * per_org)
         .map(|at| {
             let (id, name) = numbered(names::PROJECTS, at);
-            let created = born + 100 * 24 * HOUR_MS + dice.between(0, 90 * 24 * HOUR_MS);
+            let created = earliest + 100 * 24 * HOUR_MS + rng.between(0, 90 * 24 * HOUR_MS);
             Project {
                 id,
                 name,
                 org: at / per_org,
                 moves: None,
                 created,
-                updated: created + dice.between(0, 90 * 24 * HOUR_MS),
+                updated: created + rng.between(0, 90 * 24 * HOUR_MS),
                 quiet: false,
             }
         })
@@ -209,7 +209,7 @@ fn numbered(names: &[(&str, &str)], at: usize) -> (String, String) {
 }
 
 /// The pipelines of one project: one of each shape, of some shapes more.
-fn pipelines(project: usize, quiet: bool, spec: &AccountSpec, dice: &mut Dice) -> Vec<Pipeline> {
+fn pipelines(project: usize, quiet: bool, spec: &AccountSpec, rng: &mut Rng) -> Vec<Pipeline> {
     let shapes = [
         ("build", "Build & test", Shape::Ci),
         ("deploy", "Deploy", Shape::Cd),
@@ -229,10 +229,10 @@ fn pipelines(project: usize, quiet: bool, spec: &AccountSpec, dice: &mut Dice) -
             name: (*name).to_owned(),
             project,
             shape: *shape,
-            slots: super::slots::slots(*shape, spec.size, dice),
-            repo: dice.pick(names::REPOS),
-            remote: dice.chance(400),
-            tags: tags(dice),
+            slots: super::slots::slots(*shape, spec.size, rng),
+            repo: rng.pick(names::REPOS),
+            remote: rng.chance(400),
+            tags: tags(rng),
             child: (*shape == Shape::Chain).then_some(first + 1),
             weight: if quiet {
                 0
@@ -249,18 +249,18 @@ fn pipelines(project: usize, quiet: bool, spec: &AccountSpec, dice: &mut Dice) -
         .collect()
 }
 
-fn tags(dice: &mut Dice) -> Vec<(&'static str, Option<String>)> {
+fn tags(rng: &mut Rng) -> Vec<(&'static str, Option<String>)> {
     let mut tags = Vec::new();
-    if dice.chance(600) {
-        tags.push(("team", Some(dice.pick(names::REPOS).to_owned())));
+    if rng.chance(600) {
+        tags.push(("team", Some(rng.pick(names::REPOS).to_owned())));
     }
-    if dice.chance(300) {
+    if rng.chance(300) {
         tags.push(("critical", None));
     }
-    if dice.chance(300) {
+    if rng.chance(300) {
         tags.push(("größe", Some("\"L\"".to_owned())));
     }
-    if dice.chance(100) {
+    if rng.chance(100) {
         // Of a repeated key the last value holds.
         tags.push(("team", Some("platform".to_owned())));
     }

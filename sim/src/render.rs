@@ -5,15 +5,15 @@ use jiff::Timestamp;
 use super::Vintage;
 use super::account::{Account, Execution, Origin, RowSize};
 use super::detail::Detail;
-use super::dice::{Dice, Id, Stream};
 use super::facts::{ErrorInfo, Facts, Trigger};
 use super::json::Json;
 use super::plan::Shape;
-use super::state::State;
+use super::rng::{Id, Rng, Stream};
+use super::status::Status;
 use super::{render_modules, render_stages};
 
 /// All that is needed to tell one execution.
-pub(super) struct Scene<'a> {
+pub(super) struct Snapshot<'a> {
     pub(super) account: &'a Account,
     pub(super) execution: &'a Execution,
     pub(super) detail: Detail<'a>,
@@ -27,16 +27,17 @@ const MONTH_MS: i64 = 30 * 24 * 3_600_000;
 impl Account {
     /// The summary of an execution at an instant, as JSON text.
     pub fn render(&self, execution: &Execution, at: Timestamp, vintage: Vintage) -> String {
-        self.scene(execution, at.as_millisecond(), vintage).render()
+        self.snapshot(execution, at.as_millisecond(), vintage)
+            .render()
     }
 
-    pub(super) fn scene<'a>(
+    pub(super) fn snapshot<'a>(
         &'a self,
         execution: &'a Execution,
         at: i64,
         vintage: Vintage,
-    ) -> Scene<'a> {
-        Scene {
+    ) -> Snapshot<'a> {
+        Snapshot {
             account: self,
             execution,
             detail: self.detail(execution),
@@ -47,14 +48,14 @@ impl Account {
     }
 }
 
-impl Scene<'_> {
+impl Snapshot<'_> {
     pub(super) fn render(&self) -> String {
         Json::object(|json| {
             self.identity(json);
             self.start(json);
             self.outcome(json);
             render_modules::module_info(self, json);
-            render_stages::layout(self, json);
+            render_stages::layout_nodes(self, json);
             self.times(json);
             self.origin(json);
             self.pipeline(json);
@@ -64,7 +65,7 @@ impl Scene<'_> {
     fn identity(&self, json: &mut Json) {
         let pipeline = self.account.pipeline(self.execution);
         json.str("pipelineIdentifier", &pipeline.id);
-        if !self.execution.old_shape {
+        if !self.execution.legacy {
             let scope = self.account.scope_at(pipeline.project, self.at);
             json.str("orgIdentifier", &scope.org);
             json.str("projectIdentifier", &scope.project);
@@ -72,8 +73,8 @@ impl Scene<'_> {
         }
         json.str("planExecutionId", &self.execution.id.to_string());
         json.str("name", &pipeline.name);
-        let state = self.detail.state_at(self.at);
-        json.str("status", state.spelled(self.execution.old_shape));
+        let status = self.detail.status_at(self.at);
+        json.str("status", status.spelled(self.execution.legacy));
         let tags = self.account.tags_at(self.execution, &self.facts, self.at);
         json.maps("tags", tags, |json, (key, value)| {
             json.str("key", key);
@@ -101,11 +102,11 @@ impl Scene<'_> {
             json.bool("isRerun", false);
             return;
         };
-        let kind = |place: u32| {
-            let facts = self.account.facts(self.account.at_place(place));
+        let kind = |index: u32| {
+            let facts = self.account.facts(self.account.by_index(index));
             facts.trigger.map_or("NOOP", |trigger| trigger.kind)
         };
-        let id = |place: u32| self.account.at_place(place).id();
+        let id = |index: u32| self.account.by_index(index).id();
         json.bool("isRerun", true);
         json.map("rerunInfo", |json| {
             json.str("rootExecutionId", &id(root));
@@ -166,7 +167,7 @@ impl Scene<'_> {
                 });
             }
         }
-        if execution.outcome == State::Aborted && execution.end <= self.at {
+        if execution.outcome == Status::Aborted && execution.end <= self.at {
             let (name, email) = self.facts.aborted_by;
             json.map("abortedBy", |json| {
                 json.str("email", email);
@@ -200,7 +201,7 @@ impl Scene<'_> {
                 json.bool("showRetryHistory", false);
             }
             Vintage::Older => {
-                let failed = self.detail.state_at(self.at).category() == "failure";
+                let failed = self.detail.status_at(self.at).category() == "failure";
                 json.bool("canRetry", failed && recent);
                 json.bool("showRetryHistory", self.is_retry());
             }
@@ -222,7 +223,7 @@ impl Scene<'_> {
         match execution.origin {
             Origin::PostRollback { .. } => json.str("executionMode", "POST_EXECUTION_ROLLBACK"),
             Origin::PipelineRollback { .. } => json.str("executionMode", "PIPELINE_ROLLBACK"),
-            _ if execution.old_shape => {}
+            _ if execution.legacy => {}
             _ => json.str("executionMode", "NORMAL"),
         }
         json.map("parentStageInfo", |json| self.parent(json));
@@ -231,9 +232,9 @@ impl Scene<'_> {
         }
         json.bool("isRetriedExecution", self.is_retry());
         if let Origin::Retry { of, root } = execution.origin {
-            let parent = self.account.at_place(of);
+            let parent = self.account.by_index(of);
             json.map("retryExecutionMetadata", |json| {
-                json.str("rootExecutionId", &self.account.at_place(root).id());
+                json.str("rootExecutionId", &self.account.by_index(root).id());
                 json.str("parentExecutionId", &parent.id());
                 json.int("startTs", parent.start);
                 json.int_if("endTs", self.account.detail(parent).end_at(self.at));
@@ -252,7 +253,7 @@ impl Scene<'_> {
 
     /// Keys in lower case, as today's server sends them; rows of old shape have the others.
     fn parent(&self, json: &mut Json) {
-        let old = self.execution.old_shape;
+        let old = self.execution.legacy;
         let key = |lower: &'static str, camel: &'static str| if old { camel } else { lower };
         let parent = self.account.parent_of(self.execution);
         let of = parent.as_ref().map(|(parent, _)| *parent);
@@ -275,7 +276,7 @@ impl Scene<'_> {
 
     fn pipeline(&self, json: &mut Json) {
         let pipeline = self.account.pipeline(self.execution);
-        if !self.execution.old_shape {
+        if !self.execution.legacy {
             json.str(
                 "storeType",
                 if pipeline.remote { "REMOTE" } else { "INLINE" },
@@ -293,7 +294,7 @@ impl Scene<'_> {
 
     fn git_details(&self, json: &mut Json) {
         let pipeline = self.account.pipeline(self.execution);
-        let mut dice = self.dice();
+        let mut rng = self.rng();
         let file = format!(".harness/{}.yaml", pipeline.id);
         for absent in ["objectId", "rootFolder", "repoUrl", "isHarnessCodeRepo"] {
             json.null(absent);
@@ -302,7 +303,7 @@ impl Scene<'_> {
         json.str("repoIdentifier", pipeline.repo);
         json.str("filePath", &file);
         json.str("repoName", pipeline.repo);
-        json.str("commitId", &dice.sha());
+        json.str("commitId", &rng.sha());
         let url = format!("https://git.example.com/{}/blob/main/{file}", pipeline.repo);
         json.str("fileUrl", &url);
     }
@@ -317,8 +318,8 @@ impl Scene<'_> {
     }
 
     /// The throws for mere decoration, always the same for one execution.
-    pub(super) fn dice(&self) -> Dice {
-        self.account.dice(Stream::Finish, self.execution.id)
+    pub(super) fn rng(&self) -> Rng {
+        self.account.rng(Stream::Finish, self.execution.id)
     }
 }
 
@@ -344,7 +345,7 @@ impl Account {
         let (Origin::Child { of } | Origin::PipelineRollback { of }) = execution.origin else {
             return None;
         };
-        let parent = self.at_place(of);
+        let parent = self.by_index(of);
         let detail = self.detail(parent);
         let stage = detail
             .nodes

@@ -1,34 +1,34 @@
 //! `moduleInfo`, of an execution and of a stage: raw documents that fill with time.
 
-use super::facts::{Build, Commit, Known, artifact, deployed, known};
+use super::facts::{Build, Commit, Resolved, artifact, deployed, resolved};
 use super::json::Json;
 use super::names;
-use super::plan::{Kind, Stage};
-use super::render::Scene;
+use super::plan::{Stage, StageKind};
+use super::render::Snapshot;
 
 const CI: &str = "io.harness.ci.plan.creator.execution.";
 const BEANS: &str = "io.harness.ci.pipeline.executions.beans.";
 const CD: &str = "io.harness.cdng.pipeline.executions.beans.";
 
 /// `moduleInfo` of the execution; `{}` before its first stage.
-pub(super) fn module_info(scene: &Scene<'_>, json: &mut Json) {
-    let started = |kind: Kind| {
-        let mut nodes = scene.detail.nodes.iter();
-        nodes.any(|node| node.is_kind(kind) && node.started(scene.at).is_some())
+pub(super) fn module_info(snapshot: &Snapshot<'_>, json: &mut Json) {
+    let started = |kind: StageKind| {
+        let mut nodes = snapshot.detail.nodes.iter();
+        nodes.any(|node| node.is_kind(kind) && node.started(snapshot.at).is_some())
     };
     json.map("moduleInfo", |json| {
-        if started(Kind::Ci) {
-            json.map("ci", |json| ci(scene, json));
+        if started(StageKind::Ci) {
+            json.map("ci", |json| ci(snapshot, json));
         }
-        if started(Kind::Deployment) {
-            let key = if scene.execution.old_shape {
+        if started(StageKind::Deployment) {
+            let key = if snapshot.execution.legacy {
                 "CD"
             } else {
                 "cd"
             };
-            json.map(key, |json| cd(scene, json));
+            json.map(key, |json| cd(snapshot, json));
         }
-        if started(Kind::Approval) {
+        if started(StageKind::Approval) {
             json.map("pms", |json| {
                 json.bool("hasApprovalStage", true);
                 json.strings("approvalStageNames", [Some("Approve – 承認")]);
@@ -37,14 +37,15 @@ pub(super) fn module_info(scene: &Scene<'_>, json: &mut Json) {
     });
 }
 
-fn ci(scene: &Scene<'_>, json: &mut Json) {
+fn ci(snapshot: &Snapshot<'_>, json: &mut Json) {
     recast(json, CI, "CIPipelineModuleInfo");
-    let repo = scene.account.pipeline(scene.execution).repo;
-    if let Some(build) = scene
-        .account
-        .build_at(scene.execution, &scene.detail, scene.at)
+    let repo = snapshot.account.pipeline(snapshot.execution).repo;
+    if let Some(build) =
+        snapshot
+            .account
+            .build_at(snapshot.execution, &snapshot.detail, snapshot.at)
     {
-        if build.names_branch {
+        if build.reports_branch {
             json.str(
                 "branch",
                 if build.pull_request.is_some() {
@@ -66,11 +67,13 @@ fn ci(scene: &Scene<'_>, json: &mut Json) {
             json.str("prNumber", &number.to_string());
         }
         json.str("repoName", repo);
-        json.map("ciExecutionInfoDTO", |json| build_info(scene, &build, json));
+        json.map("ciExecutionInfoDTO", |json| {
+            build_info(snapshot, &build, json)
+        });
     }
     json.str("ciEditionType", "ENTERPRISE");
     json.str("ciLicenseType", "PAID");
-    json.bool("isPrivateRepo", scene.execution.id.0.is_multiple_of(2));
+    json.bool("isPrivateRepo", snapshot.execution.id.0.is_multiple_of(2));
     json.maps("scmDetailsList", [repo], |json, repo| {
         recast(json, BEANS, "CIScmDetails");
         json.str("scmUrl", &format!("https://git.example.com/acme/{repo}"));
@@ -78,7 +81,7 @@ fn ci(scene: &Scene<'_>, json: &mut Json) {
         json.null("scmAuthType");
         json.str("scmHostType", "SaaS");
     });
-    if scene.facts.late <= scene.at {
+    if snapshot.facts.late <= snapshot.at {
         json.maps("imageDetailsList", ["golang", "node"], |json, image| {
             recast(json, BEANS, "CIImageDetails");
             json.str("imageName", image);
@@ -88,7 +91,7 @@ fn ci(scene: &Scene<'_>, json: &mut Json) {
     }
 }
 
-fn build_info(scene: &Scene<'_>, build: &Build, json: &mut Json) {
+fn build_info(snapshot: &Snapshot<'_>, build: &Build, json: &mut Json) {
     recast(json, BEANS, "CIWebhookInfoDTO");
     json.str("event", build.event);
     json.map("author", |json| {
@@ -104,7 +107,7 @@ fn build_info(scene: &Scene<'_>, build: &Build, json: &mut Json) {
         json.str("email", "");
         json.str("avatar", "https://git.example.com/a/octo-cat.png");
     });
-    let repo = scene.account.pipeline(scene.execution).repo;
+    let repo = snapshot.account.pipeline(snapshot.execution).repo;
     let link = format!("https://git.example.com/acme/{repo}");
     match (build.event, build.pull_request) {
         ("pullRequest", Some(number)) => json.map("pullRequest", |json| {
@@ -157,80 +160,81 @@ fn commits(json: &mut Json, build: &Build, link: &str) {
     }
 }
 
-fn cd(scene: &Scene<'_>, json: &mut Json) {
+fn cd(snapshot: &Snapshot<'_>, json: &mut Json) {
     recast(json, CD, "CDPipelineModuleInfo");
-    let stages = |least: Known, what: fn(&Stage) -> &'static str| {
-        let nodes = deployed(&scene.detail, scene.at, least);
+    let stages = |least: Resolved, kind: fn(&Stage) -> &'static str| {
+        let nodes = deployed(&snapshot.detail, snapshot.at, least);
         let mut texts: Vec<Option<&str>> = nodes
-            .filter_map(|node| node.stage().map(|stage| Some(what(stage))))
+            .filter_map(|node| node.stage().map(|stage| Some(kind(stage))))
             .collect();
         // They are sets: their order means nothing, and changes from hour to hour.
         texts.sort_unstable();
         texts.dedup();
-        let turn = usize::try_from(scene.at / 3_600_000).unwrap_or(0) % texts.len().max(1);
+        let turn = usize::try_from(snapshot.at / 3_600_000).unwrap_or(0) % texts.len().max(1);
         texts.rotate_left(turn);
         texts
     };
-    let odd = scene.execution.id.0.is_multiple_of(5);
+    let odd = snapshot.execution.id.0.is_multiple_of(5);
     let with_null = |mut texts: Vec<Option<&'static str>>| {
         if odd {
             texts.push(None);
         }
         texts
     };
-    let services = stages(Known::Service, |stage| names::SERVICES[stage.service].0);
+    let services = stages(Resolved::Service, |stage| names::SERVICES[stage.service].0);
     json.strings("serviceIdentifiers", with_null(services));
-    let kinds = stages(Known::Service, |stage| names::SERVICES[stage.service].2);
+    let kinds = stages(Resolved::Service, |stage| names::SERVICES[stage.service].2);
     json.strings("serviceDefinitionTypes", kinds);
-    let environments = stages(Known::Environment, |stage| {
+    let environments = stages(Resolved::Environment, |stage| {
         names::ENVIRONMENTS[stage.environment].0
     });
     json.strings("envIdentifiers", with_null(environments));
-    let kinds = stages(Known::Environment, |stage| {
+    let kinds = stages(Resolved::Environment, |stage| {
         names::ENVIRONMENTS[stage.environment].2
     });
     json.strings("environmentTypes", kinds);
-    let ids = stages(Known::Environment, |stage| {
+    let ids = stages(Resolved::Environment, |stage| {
         names::ENVIRONMENTS[stage.environment].3
     });
     json.strings("infrastructureIdentifiers", with_null(ids));
-    let texts = stages(Known::Environment, |stage| {
+    let texts = stages(Resolved::Environment, |stage| {
         names::ENVIRONMENTS[stage.environment].4
     });
     json.strings("infrastructureNames", with_null(texts));
-    if scene.facts.late <= scene.at {
-        let artifacts = deployed(&scene.detail, scene.at, Known::Artifact).filter_map(|node| {
-            let stage = node.stage()?;
-            Some(artifact(names::SERVICES[stage.service].0, node))
-        });
+    if snapshot.facts.late <= snapshot.at {
+        let artifacts =
+            deployed(&snapshot.detail, snapshot.at, Resolved::Artifact).filter_map(|node| {
+                let stage = node.stage()?;
+                Some(artifact(names::SERVICES[stage.service].0, node))
+            });
         json.strings("artifactDisplayNames", artifacts.map(Some));
         json.strings("freezeIdentifiers", [None::<&str>; 0]);
     }
 }
 
 /// `moduleInfo` of a stage.
-pub(super) fn stage(scene: &Scene<'_>, place: usize, json: &mut Json) {
-    let node = &scene.detail.nodes[place];
+pub(super) fn stage(snapshot: &Snapshot<'_>, index: usize, json: &mut Json) {
+    let node = &snapshot.detail.nodes[index];
     let Some(stage) = node.stage() else {
         return json.map("pms", |_| {});
     };
     match stage.kind {
-        Kind::Ci => json.map("ci", |json| recast(json, CI, "CIStageModuleInfo")),
-        Kind::Deployment => json.map("cd", |json| {
+        StageKind::Ci => json.map("ci", |json| recast(json, CI, "CIStageModuleInfo")),
+        StageKind::Deployment => json.map("cd", |json| {
             recast(json, CD, "CDStageModuleInfo");
-            let known = known(node, scene.at);
-            if Known::Service <= known {
+            let resolved = resolved(node, snapshot.at);
+            if Resolved::Service <= resolved {
                 json.map("serviceInfo", |json| {
-                    let name = (Known::Artifact <= known)
+                    let name = (Resolved::Artifact <= resolved)
                         .then(|| artifact(names::SERVICES[stage.service].0, node));
                     service(stage, name.as_deref(), json);
                 });
             }
-            if Known::Environment <= known {
+            if Resolved::Environment <= resolved {
                 environment(stage, json);
             }
         }),
-        Kind::Approval | Kind::Custom | Kind::Pipeline => json.map("pms", |_| {}),
+        StageKind::Approval | StageKind::Custom | StageKind::Pipeline => json.map("pms", |_| {}),
     }
 }
 

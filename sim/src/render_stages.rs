@@ -1,50 +1,52 @@
 //! `layoutNodeMap` and what Harness counts in it.
 
 use super::account::RowSize;
-use super::detail::{Failure, Instance, Node, What};
-use super::dice::Id;
+use super::detail::{Failure, Instance, Node, NodeKind};
 use super::json::Json;
 use super::names;
-use super::plan::{Kind, Strategy};
-use super::render::Scene;
+use super::plan::{StageKind, Strategy};
+use super::render::Snapshot;
 use super::render_modules;
-use super::state::State;
+use super::rng::Id;
+use super::status::Status;
 
 /// The map of stages, in no order that means anything, and where it starts.
-pub(super) fn layout(scene: &Scene<'_>, json: &mut Json) {
-    let nodes = &scene.detail.nodes;
+pub(super) fn layout_nodes(snapshot: &Snapshot<'_>, json: &mut Json) {
+    let nodes = &snapshot.detail.nodes;
     json.map("layoutNodeMap", |json| {
         let mut order: Vec<usize> = (0..nodes.len()).collect();
-        order.sort_by_key(|place| nodes[*place].key);
-        for place in order {
-            if shown(scene, place) {
-                let key = nodes[place].key.to_string();
-                json.map(&key, |json| node(scene, place, json));
+        order.sort_by_key(|index| nodes[*index].key);
+        for index in order {
+            if shown(snapshot, index) {
+                let key = nodes[index].key.to_string();
+                json.map(&key, |json| node(snapshot, index, json));
             }
         }
     });
-    let first = scene.detail.chain.first().filter(|_| scene.planned());
+    let first = snapshot.detail.chain.first().filter(|_| snapshot.planned());
     if let Some(first) = first {
         json.str("startingNodeId", &nodes[*first].key.to_string());
     }
 }
 
 /// A rollback stage off the chain is there only once it runs; all else is planned.
-pub(super) fn shown(scene: &Scene<'_>, place: usize) -> bool {
-    let node = &scene.detail.nodes[place];
-    let on_chain = node.group.is_some() || scene.detail.chain.contains(&place);
-    scene.planned()
-        && (on_chain || scene.detail.rollback == Some(place) || node.started(scene.at).is_some())
+pub(super) fn shown(snapshot: &Snapshot<'_>, index: usize) -> bool {
+    let node = &snapshot.detail.nodes[index];
+    let on_chain = node.group.is_some() || snapshot.detail.chain.contains(&index);
+    snapshot.planned()
+        && (on_chain
+            || snapshot.detail.rollback == Some(index)
+            || node.started(snapshot.at).is_some())
 }
 
-fn node(scene: &Scene<'_>, place: usize, json: &mut Json) {
-    let (detail, at) = (&scene.detail, scene.at);
-    let node = &detail.nodes[place];
-    let key = |place: usize| detail.nodes[place].key.to_string();
+fn node(snapshot: &Snapshot<'_>, index: usize, json: &mut Json) {
+    let (detail, at) = (&snapshot.detail, snapshot.at);
+    let node = &detail.nodes[index];
+    let key = |index: usize| detail.nodes[index].key.to_string();
     json.str("nodeType", node_type(node));
     json.str(
         "nodeGroup",
-        if let What::Strategy(..) = node.what {
+        if let NodeKind::Strategy(..) = node.kind {
             "STRATEGY"
         } else {
             "STAGE"
@@ -58,12 +60,12 @@ fn node(scene: &Scene<'_>, place: usize, json: &mut Json) {
     json.str(
         "status",
         detail
-            .node_state(place, at)
-            .spelled(scene.execution.old_shape),
+            .node_status(index, at)
+            .spelled(snapshot.execution.legacy),
     );
     json.str("module", module(node));
     json.map("moduleInfo", |json| {
-        render_modules::stage(scene, place, json);
+        render_modules::stage(snapshot, index, json);
     });
     json.int_if("startTs", node.started(at));
     json.int_if("endTs", node.end_at(at));
@@ -74,11 +76,11 @@ fn node(scene: &Scene<'_>, place: usize, json: &mut Json) {
         );
         json.strings(
             "nextIds",
-            detail.next_of(place, at).map(|next| Some(key(next))),
+            detail.next_of(index, at).map(|next| Some(key(next))),
         );
     });
     if let Some(instance) = &node.instance {
-        let strategy = node.group.map(|group| detail.nodes[group].what);
+        let strategy = node.group.map(|group| detail.nodes[group].kind);
         json.map("strategyMetadata", |json| {
             metadata(json, instance, strategy);
         });
@@ -86,8 +88,8 @@ fn node(scene: &Scene<'_>, place: usize, json: &mut Json) {
     if node.stage().is_none() {
         return;
     }
-    let skipped = detail.node_state(place, at) == State::Skipped;
-    if skipped || scene.account.spec.size == RowSize::Realistic {
+    let skipped = detail.node_status(index, at) == Status::Skipped;
+    if skipped || snapshot.account.spec.size == RowSize::Realistic {
         conditions(skipped, json);
     }
     if node.started(at).is_some() {
@@ -100,7 +102,7 @@ fn node(scene: &Scene<'_>, place: usize, json: &mut Json) {
         json.map("failureInfoDTO", |json| failure(json, node.failure_at(at)));
         json.str("nodeExecutionId", &Id(!node.key.0).to_string());
     }
-    if node.is_kind(Kind::Pipeline) && node.started(at).is_some() && !node.carried {
+    if node.is_kind(StageKind::Pipeline) && node.started(at).is_some() && !node.carried {
         json.map("stepDetails", |json| {
             json.map("childPipelineExecutionDetails", |json| {
                 json.str("planExecutionId", &node.child.to_string());
@@ -140,10 +142,10 @@ fn conditions(skipped: bool, json: &mut Json) {
 }
 
 /// Keys in lower case, as the server sends them.
-fn metadata(json: &mut Json, instance: &Instance, strategy: Option<What<'_>>) {
-    json.int("currentiteration", instance.place);
+fn metadata(json: &mut Json, instance: &Instance, strategy: Option<NodeKind<'_>>) {
+    json.int("currentiteration", instance.index);
     json.int("totaliterations", instance.total);
-    let Some(What::Strategy(Strategy::Matrix(axes), _)) = strategy else {
+    let Some(NodeKind::Strategy(Strategy::Matrix(axes), _)) = strategy else {
         return;
     };
     json.map("matrixmetadata", |json| {
@@ -153,11 +155,11 @@ fn metadata(json: &mut Json, instance: &Instance, strategy: Option<What<'_>>) {
                 json.str(name, values[*value]);
             }
         });
-        let places = instance
+        let indexes = instance
             .combination
             .iter()
-            .map(|place| i64::try_from(*place).unwrap_or(0));
-        json.ints("matrixcombination", places);
+            .map(|index| i64::try_from(*index).unwrap_or(0));
+        json.ints("matrixcombination", indexes);
     });
 }
 
@@ -179,49 +181,51 @@ pub(super) fn failure(json: &mut Json, failure: Option<Failure>) {
 }
 
 pub(super) fn node_type(node: &Node<'_>) -> &'static str {
-    match node.what {
-        What::Stage(stage) => stage.kind.node_type(),
-        What::Parallel => "parallel",
-        What::Strategy(strategy, _) => strategy.node_type(),
-        What::PipelineRollback => "PipelineRollback",
+    match node.kind {
+        NodeKind::Stage(stage) => stage.kind.node_type(),
+        NodeKind::Parallel => "parallel",
+        NodeKind::Strategy(strategy, _) => strategy.node_type(),
+        NodeKind::PipelineRollback => "PipelineRollback",
     }
 }
 
 pub(super) fn module(node: &Node<'_>) -> &'static str {
-    match node.what {
-        What::Stage(stage) | What::Strategy(_, stage) => stage.kind.module(),
-        What::Parallel | What::PipelineRollback => "pms",
+    match node.kind {
+        NodeKind::Stage(stage) | NodeKind::Strategy(_, stage) => stage.kind.module(),
+        NodeKind::Parallel | NodeKind::PipelineRollback => "pms",
     }
 }
 
 pub(super) fn identifier<'a>(node: &'a Node<'_>) -> &'a str {
-    match node.what {
-        What::Stage(stage) | What::Strategy(_, stage) => &stage.id,
-        What::Parallel => "parallel",
-        What::PipelineRollback => "prb-rollback",
+    match node.kind {
+        NodeKind::Stage(stage) | NodeKind::Strategy(_, stage) => &stage.id,
+        NodeKind::Parallel => "parallel",
+        NodeKind::PipelineRollback => "prb-rollback",
     }
 }
 
 pub(super) fn name(node: &Node<'_>) -> Option<String> {
-    match (node.what, &node.instance) {
-        (What::Stage(stage), Some(instance)) => Some(format!("{}_{}", stage.name, instance.place)),
-        (What::Stage(stage) | What::Strategy(_, stage), _) => Some(stage.name.clone()),
-        (What::Parallel, _) => None,
-        (What::PipelineRollback, _) => Some("Pipeline rollback".to_owned()),
+    match (node.kind, &node.instance) {
+        (NodeKind::Stage(stage), Some(instance)) => {
+            Some(format!("{}_{}", stage.name, instance.index))
+        }
+        (NodeKind::Stage(stage) | NodeKind::Strategy(_, stage), _) => Some(stage.name.clone()),
+        (NodeKind::Parallel, _) => None,
+        (NodeKind::PipelineRollback, _) => Some("Pipeline rollback".to_owned()),
     }
 }
 
 /// As Harness counts: along the chain, a group once, and only exact words.
-pub(super) fn counts(scene: &Scene<'_>) -> [i64; 4] {
-    let (detail, at) = (&scene.detail, scene.at);
+pub(super) fn counts(snapshot: &Snapshot<'_>) -> [i64; 4] {
+    let (detail, at) = (&snapshot.detail, snapshot.at);
     let mut counts = [0; 4];
-    let mut next = detail.chain.first().copied().filter(|_| scene.planned());
+    let mut next = detail.chain.first().copied().filter(|_| snapshot.planned());
     while let Some(node) = next {
         counts[3] += 1;
-        match detail.node_state(node, at) {
-            State::Success => counts[0] += 1,
-            State::Failed => counts[1] += 1,
-            State::Running => counts[2] += 1,
+        match detail.node_status(node, at) {
+            Status::Success => counts[0] += 1,
+            Status::Failed => counts[1] += 1,
+            Status::Running => counts[2] += 1,
             _ => {}
         }
         next = detail.next_of(node, at);

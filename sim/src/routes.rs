@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::Vintage;
-use super::account::{Account, Execution, Origin, held};
-use super::call::{Answer, Call, Endpoint, Refusal};
+use super::account::{Account, Execution, Origin, is_retained};
 use super::filter::{Filter, Mode, Sort};
 use super::json::Json;
-use super::state::is_same_status;
+use super::request::{ApiError, ApiRequest, ApiResponse, Endpoint};
+use super::status::is_same_status;
 use super::truth::listed;
 use crate::scope::Scope;
 
@@ -17,19 +17,19 @@ use crate::scope::Scope;
 const ROW_CAP: usize = 10_000;
 
 /// What an answer depends on beside the request.
-pub(super) struct World<'a> {
+pub(super) struct Api<'a> {
     pub(super) account: &'a Account,
     pub(super) vintage: Vintage,
     pub(super) row_cap: bool,
     pub(super) now: Timestamp,
     pub(super) api_key: &'a str,
     pub(super) forbidden: &'a BTreeSet<Scope>,
-    pub(super) twist: Twist,
+    pub(super) row_fault: RowFault,
 }
 
 /// How a fault bends which rows are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Twist {
+pub(super) enum RowFault {
     #[default]
     None,
     /// Whatever page is asked for, it is the first.
@@ -51,64 +51,64 @@ enum Role {
     Forbidden,
 }
 
-impl World<'_> {
+impl Api<'_> {
     /// Answers a request.
     ///
     /// # Errors
     ///
     /// The refusal that the real server gives.
-    pub(super) fn answer(&self, call: &Call) -> Result<Answer, Refusal> {
-        let endpoint = call.endpoint();
+    pub(super) fn respond(&self, request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+        let endpoint = request.endpoint();
         if endpoint == Endpoint::Unknown {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 404,
                 "RESOURCE_NOT_FOUND_EXCEPTION",
                 "HTTP 404 Not Found",
             ));
         }
-        let role = self.authenticate(call, endpoint)?;
+        let role = self.authenticate(request, endpoint)?;
         match endpoint {
-            Endpoint::Orgs => self.orgs(call, role),
-            Endpoint::Projects => self.projects(call, role),
-            Endpoint::Executions => self.executions(call, role),
-            Endpoint::Retention => self.retention(call),
+            Endpoint::Orgs => self.orgs(request, role),
+            Endpoint::Projects => self.projects(request, role),
+            Endpoint::Executions => self.executions(request, role),
+            Endpoint::Retention => self.retention(request),
             Endpoint::Unknown => unreachable!("refused above"),
         }
     }
 
     /// The account comes from the header, the query or the path, in this order; only then is the
     /// key looked at, which must be of that account.
-    fn authenticate(&self, call: &Call, endpoint: Endpoint) -> Result<Role, Refusal> {
-        let segments = call.segments();
+    fn authenticate(&self, request: &ApiRequest, endpoint: Endpoint) -> Result<Role, ApiError> {
+        let segments = request.segments();
         let in_path = segments.last().filter(|_| endpoint == Endpoint::Retention);
-        let account = call.account.as_deref();
-        let account = account.or_else(|| call.parameter("accountIdentifier"));
+        let account = request.account.as_deref();
+        let account = account.or_else(|| request.parameter("accountIdentifier"));
         let Some(account) = account.or(in_path.map(String::as_str)) else {
-            return Err(Refusal::invalid(
+            return Err(ApiError::invalid(
                 "Account detail is not present in the request",
             ));
         };
-        let key = call.key.as_deref().ok_or_else(Refusal::token)?;
-        let named = call.parameter("accountIdentifier").unwrap_or(account);
+        let key = request.key.as_deref().ok_or_else(ApiError::token)?;
+        let named = request.parameter("accountIdentifier").unwrap_or(account);
         let own = self.account.id();
         if account != own || named != own || in_path.is_some_and(|path| path != own) {
-            return Err(Refusal::token());
+            return Err(ApiError::token());
         }
-        if call.account.is_none() && matches!(endpoint, Endpoint::Orgs | Endpoint::Projects) {
-            return Err(Refusal::invalid("Harness-Account header must not be null"));
+        if request.account.is_none() && matches!(endpoint, Endpoint::Orgs | Endpoint::Projects) {
+            return Err(ApiError::invalid("Harness-Account header must not be null"));
         }
         let (stem, _) = self.api_key.rsplit_once('.').unwrap_or((self.api_key, ""));
         match key {
             key if key == self.api_key => Ok(Role::Full),
             key if key == format!("{stem}.norights") => Ok(Role::NoRights),
             key if key == format!("{stem}.forbidden") => Ok(Role::Forbidden),
-            _ => Err(Refusal::token()),
+            _ => Err(ApiError::token()),
         }
     }
 
-    fn orgs(&self, call: &Call, role: Role) -> Result<Answer, Refusal> {
-        call.only(&["page", "limit", "sort", "order", "search_term", "org"])?;
-        let wanted: Vec<&str> = call.parameters("org").collect();
+    fn orgs(&self, request: &ApiRequest, role: Role) -> Result<ApiResponse, ApiError> {
+        request.only(&["page", "limit", "sort", "order", "search_term", "org"])?;
+        let wanted: Vec<&str> = request.parameters("org").collect();
         let rows = self
             .account
             .plan
@@ -138,10 +138,10 @@ impl World<'_> {
                     json.bool("harness_managed", org.managed);
                 }),
             });
-        page_of(call, rows.collect())
+        page_of(request, rows.collect())
     }
 
-    fn projects(&self, call: &Call, role: Role) -> Result<Answer, Refusal> {
+    fn projects(&self, request: &ApiRequest, role: Role) -> Result<ApiResponse, ApiError> {
         let known = [
             "page",
             "limit",
@@ -151,9 +151,9 @@ impl World<'_> {
             "project",
             "has_module",
         ];
-        call.only(&known)?;
-        let wanted: Vec<&str> = call.parameters("project").collect();
-        let segments = call.segments();
+        request.only(&known)?;
+        let wanted: Vec<&str> = request.parameters("project").collect();
+        let segments = request.segments();
         let org = segments.get(2).map_or("", String::as_str);
         let at = self.now.as_millisecond();
         let rows = self.account.plan.projects.iter().filter(|project| {
@@ -188,20 +188,20 @@ impl World<'_> {
                 text,
             }
         });
-        page_of(call, rows.collect())
+        page_of(request, rows.collect())
     }
 
     /// Six months. A servers of older vintage has no such route.
-    fn retention(&self, call: &Call) -> Result<Answer, Refusal> {
-        call.only(&["accountIdentifier", "routingId"])?;
+    fn retention(&self, request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+        request.only(&["accountIdentifier", "routingId"])?;
         if self.vintage == Vintage::Older {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 404,
                 "RESOURCE_NOT_FOUND_EXCEPTION",
                 "HTTP 404 Not Found",
             ));
         }
-        Ok(Answer {
+        Ok(ApiResponse {
             headers: Vec::new(),
             body: Json::object(|json| {
                 json.map("metaData", |_| {});
@@ -211,17 +211,17 @@ impl World<'_> {
         })
     }
 
-    fn executions(&self, call: &Call, role: Role) -> Result<Answer, Refusal> {
-        let mut filter = Filter::parse(call, self.vintage, self.now)?;
-        if let Twist::SmallPages(rows) = self.twist {
+    fn executions(&self, request: &ApiRequest, role: Role) -> Result<ApiResponse, ApiError> {
+        let mut filter = Filter::parse(request, self.vintage, self.now)?;
+        if let RowFault::SmallPages(rows) = self.row_fault {
             filter.size = filter.size.min(rows);
         }
         if role != Role::Full || self.forbidden.contains(&filter.scope) {
-            return Err(Refusal::forbidden());
+            return Err(ApiError::forbidden());
         }
         let end = (filter.page + 1) * filter.size;
         if self.row_cap && self.vintage == Vintage::Saas && ROW_CAP < end {
-            return Err(Refusal::invalid(
+            return Err(ApiError::invalid(
                 "Please add more filters to page through more than 10000 records",
             ));
         }
@@ -229,62 +229,62 @@ impl World<'_> {
         let projects = 0..self.account.plan.projects.len();
         let mut here =
             projects.filter(|project| self.account.scope_at(*project, at) == filter.scope);
-        let places = match here.next() {
-            Some(project) => self.places(project, &filter),
+        let indexes = match here.next() {
+            Some(project) => self.indexes(project, &filter),
             None if self.vintage == Vintage::Older => Vec::new(),
             None => {
                 let message = format!("Project {} not found", filter.scope);
-                return Err(Refusal::new(404, "RESOURCE_NOT_FOUND_EXCEPTION", message));
+                return Err(ApiError::new(404, "RESOURCE_NOT_FOUND_EXCEPTION", message));
             }
         };
-        let page = if self.twist == Twist::FirstPage {
+        let page = if self.row_fault == RowFault::FirstPage {
             0
         } else {
             filter.page
         };
-        let early = usize::from(self.twist == Twist::OneRowEarly && 0 < page);
-        let from = (page * filter.size - early).min(places.len());
-        let to = (from + filter.size).min(places.len());
-        let rows = places[from..to].iter().map(|place| {
-            let execution = self.account.at_place(*place);
+        let early = usize::from(self.row_fault == RowFault::OneRowEarly && 0 < page);
+        let from = (page * filter.size - early).min(indexes.len());
+        let to = (from + filter.size).min(indexes.len());
+        let rows = indexes[from..to].iter().map(|index| {
+            let execution = self.account.by_index(*index);
             self.account.render(execution, self.now, self.vintage)
         });
         let rows: Vec<String> = rows.collect();
-        let body = envelope(&filter, page, &rows, places.len());
-        Ok(Answer {
+        let body = envelope(&filter, page, &rows, indexes.len());
+        Ok(ApiResponse {
             headers: Vec::new(),
             body,
         })
     }
 
     /// The places of all executions of a project that a filter lets through, in its order.
-    fn places(&self, project: usize, filter: &Filter) -> Vec<u32> {
+    fn indexes(&self, project: usize, filter: &Filter) -> Vec<u32> {
         let all = &self.account.by_project[project];
-        let start = |place: &u32| self.account.at_place(*place).start;
-        let from = all.partition_point(|place| start(place) < filter.from);
-        let to = all.partition_point(|place| start(place) <= filter.to);
-        let keep = |place: &&u32| self.lets_through(self.account.at_place(**place), filter);
+        let start = |index: &u32| self.account.by_index(*index).start;
+        let from = all.partition_point(|index| start(index) < filter.from);
+        let to = all.partition_point(|index| start(index) <= filter.to);
+        let keep = |index: &&u32| self.matches(self.account.by_index(**index), filter);
         let inside = all.get(from..to).unwrap_or_default();
-        let mut places: Vec<u32> = inside.iter().filter(keep).copied().collect();
+        let mut indexes: Vec<u32> = inside.iter().filter(keep).copied().collect();
         match filter.sort {
             Sort::Start => {}
             Sort::Name => {
-                places.sort_by_key(|place| {
-                    &self.account.pipeline(self.account.at_place(*place)).name
+                indexes.sort_by_key(|index| {
+                    &self.account.pipeline(self.account.by_index(*index)).name
                 });
             }
-            Sort::Status => places.sort_by_cached_key(|place| {
+            Sort::Status => indexes.sort_by_cached_key(|index| {
                 self.account
-                    .status_at(self.account.at_place(*place), self.now)
+                    .status_at(self.account.by_index(*index), self.now)
             }),
         }
         if filter.descending {
-            places.reverse();
+            indexes.reverse();
         }
-        places
+        indexes
     }
 
-    fn lets_through(&self, execution: &Execution, filter: &Filter) -> bool {
+    fn matches(&self, execution: &Execution, filter: &Filter) -> bool {
         let at = self.now.as_millisecond();
         let retried = self.account.executions.get(execution.retried_by as usize);
         let superseded = retried.is_some_and(|retry| retry.created_ms() <= at);
@@ -299,12 +299,12 @@ impl World<'_> {
             let same = |status: &String| is_same_status(status, word);
             filter.statuses.is_empty() || filter.statuses.iter().any(same)
         };
-        held(execution, at)
+        is_retained(execution, at)
             && listed(execution, self.vintage)
             && mode
             && (filter.superseded || !superseded)
-            && self.twist != Twist::NoRows
-            && !(self.twist == Twist::ThirdsMissing && execution.id.0.is_multiple_of(3))
+            && self.row_fault != RowFault::NoRows
+            && !(self.row_fault == RowFault::ThirdsMissing && execution.id.0.is_multiple_of(3))
             && filter
                 .ids
                 .as_ref()
@@ -327,25 +327,25 @@ struct Row<'a> {
 }
 
 /// One page of a bare array. What is no known order is last-modified, newest first.
-fn page_of(call: &Call, mut rows: Vec<Row<'_>>) -> Result<Answer, Refusal> {
-    let (page, limit) = (call.number("page", 0)?, call.number("limit", 20)?);
+fn page_of(request: &ApiRequest, mut rows: Vec<Row<'_>>) -> Result<ApiResponse, ApiError> {
+    let (page, limit) = (request.number("page", 0)?, request.number("limit", 20)?);
     let (Ok(number), 1..=1000) = (usize::try_from(page), limit) else {
-        return Err(Refusal::invalid(
+        return Err(ApiError::invalid(
             "page must be >= 0 and limit within 1 and 1000",
         ));
     };
-    if let Some(term) = call.parameter("search_term").map(str::to_lowercase) {
+    if let Some(term) = request.parameter("search_term").map(str::to_lowercase) {
         rows.retain(|row| {
             row.id.to_lowercase().contains(&term) || row.name.to_lowercase().contains(&term)
         });
     }
-    match call.parameter("sort") {
+    match request.parameter("sort") {
         Some("identifier") => rows.sort_by_key(|row| row.id.to_owned()),
         Some("name") => rows.sort_by_key(|row| row.name.to_owned()),
         Some("created") => rows.sort_by_key(|row| row.created),
         _ => rows.sort_by_key(|row| row.updated),
     }
-    if call.parameter("order") != Some("ASC") {
+    if request.parameter("order") != Some("ASC") {
         rows.reverse();
     }
     let size = usize::try_from(limit).unwrap_or(20);
@@ -355,7 +355,7 @@ fn page_of(call: &Call, mut rows: Vec<Row<'_>>) -> Result<Answer, Refusal> {
         .take(size)
         .map(|row| row.text.as_str())
         .collect();
-    Ok(Answer {
+    Ok(ApiResponse {
         headers: vec![
             ("x-total-elements", rows.len().to_string()),
             ("x-page-number", page.to_string()),

@@ -18,10 +18,10 @@ use tower_http::compression::{CompressionLayer, CompressionLevel};
 
 use super::Vintage;
 use super::account::Account;
-use super::call::{Call, Endpoint, Refusal};
 use super::clock::Clock;
 use super::faults::{FaultKind, Faults};
-use super::routes::{Twist, World};
+use super::request::{ApiError, ApiRequest, Endpoint};
+use super::routes::{Api, RowFault};
 use super::transport;
 use crate::scope::Scope;
 
@@ -181,7 +181,7 @@ impl Server {
     }
 
     /// Forgets what it was asked.
-    pub fn forget_requests(&self) {
+    pub fn clear_requests(&self) {
         *lock(&self.inner.requests) = Requests::default();
     }
 
@@ -191,7 +191,7 @@ impl Server {
     }
 
     /// Answers them, also those about the account's forbidden project.
-    pub fn permit(&self, scope: &Scope) {
+    pub fn allow(&self, scope: &Scope) {
         lock(&self.inner.forbidden).remove(scope);
     }
 
@@ -206,14 +206,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
+async fn serve(State(inner): State<Arc<Inner>>, http_request: Request) -> Response {
+    let (parts, body) = http_request.into_parts();
     let Ok(body) = to_bytes(body, BODY_BYTES).await else {
-        let refusal = Refusal::new(413, "INVALID_REQUEST", "HTTP 413 Request Entity Too Large");
-        return transport::refuse(&refusal, Endpoint::Unknown, &inner.options.clock);
+        let refusal = ApiError::new(413, "INVALID_REQUEST", "HTTP 413 Request Entity Too Large");
+        return transport::error_response(&refusal, Endpoint::Unknown, &inner.options.clock);
     };
     let query = parts.uri.query().unwrap_or_default().as_bytes();
-    let call = Call {
+    let request = ApiRequest {
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
         query: url::form_urlencoded::parse(query).into_owned().collect(),
@@ -222,11 +222,11 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         content_type: text(&parts.headers, header::CONTENT_TYPE.as_str()),
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    inner.log(&call);
+    inner.log(&request);
     if inner.options.latency != Duration::ZERO {
         tokio::time::sleep(inner.options.latency).await;
     }
-    inner.answer(&call)
+    inner.respond(&request)
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
@@ -234,34 +234,34 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 impl Inner {
-    fn log(&self, call: &Call) {
+    fn log(&self, request: &ApiRequest) {
         let mut requests = lock(&self.requests);
-        *requests.by_endpoint.entry(call.endpoint()).or_default() += 1;
+        *requests.by_endpoint.entry(request.endpoint()).or_default() += 1;
         if requests.log.len() == LOG {
             requests.log.pop_front();
         }
         requests.log.push_back(LoggedRequest {
-            method: call.method.clone(),
-            path: call.path.clone(),
-            query: call.query.clone(),
-            body: call.body.clone(),
+            method: request.method.clone(),
+            path: request.path.clone(),
+            query: request.query.clone(),
+            body: request.body.clone(),
         });
     }
 
-    fn answer(&self, call: &Call) -> Response {
-        let (endpoint, clock) = (call.endpoint(), &self.options.clock);
+    fn respond(&self, request: &ApiRequest) -> Response {
+        let (endpoint, clock) = (request.endpoint(), &self.options.clock);
         if let Some(over) = self.over_limit() {
             // Most say so plainly, some with the code alone, some come from before the server.
             return match over % 5 {
-                3 => transport::refuse(&Refusal::throttled(400), endpoint, clock),
+                3 => transport::error_response(&ApiError::throttled(400), endpoint, clock),
                 4 => transport::html(429, clock),
-                _ => transport::refuse(&Refusal::throttled(429), endpoint, clock),
+                _ => transport::error_response(&ApiError::throttled(429), endpoint, clock),
             };
         }
-        let fault = self.faults.strike(call);
+        let fault = self.faults.take_match(request);
         if let Some(response) = fault
             .as_ref()
-            .and_then(|fault| transport::instead(fault, endpoint, clock))
+            .and_then(|fault| transport::replacement(fault, endpoint, clock))
         {
             return response;
         }
@@ -274,18 +274,18 @@ impl Inner {
         }
         let now = clock.now();
         let forbidden = lock(&self.forbidden).clone();
-        let world = World {
+        let api = Api {
             account: &self.account,
             vintage: self.options.vintage,
             row_cap: self.options.row_cap,
             now: now.saturating_sub(lag).unwrap_or(now),
             api_key: &self.options.api_key,
             forbidden: &forbidden,
-            twist: fault.as_ref().map_or(Twist::None, FaultKind::twist),
+            row_fault: fault.as_ref().map_or(RowFault::None, FaultKind::row_fault),
         };
-        match world.answer(call) {
-            Ok(answer) => transport::send(answer, fault.as_ref(), clock),
-            Err(refusal) => transport::refuse(&refusal, endpoint, clock),
+        match api.respond(request) {
+            Ok(answer) => transport::success_response(answer, fault.as_ref(), clock),
+            Err(refusal) => transport::error_response(&refusal, endpoint, clock),
         }
     }
 

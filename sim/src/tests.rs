@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::call::{Answer, Call, Refusal};
-use super::routes::{Twist, World};
+use super::request::{ApiError, ApiRequest, ApiResponse};
+use super::routes::{Api, RowFault};
 use super::*;
 use crate::scope::Scope;
 
@@ -18,8 +18,8 @@ fn key(account: &Account, secret: &str) -> String {
     format!("pat.{}.sim.{secret}", account.id())
 }
 
-fn get(account: &Account, path: &str, query: &str) -> Call {
-    Call {
+fn get(account: &Account, path: &str, query: &str) -> ApiRequest {
+    ApiRequest {
         method: "GET".to_owned(),
         path: path.to_owned(),
         query: url::form_urlencoded::parse(query.as_bytes())
@@ -32,14 +32,19 @@ fn get(account: &Account, path: &str, query: &str) -> Call {
     }
 }
 
-fn ask(account: &Account, scope: &Scope, query: &str, body: Option<Value>) -> Call {
+fn summary_request(
+    account: &Account,
+    scope: &Scope,
+    query: &str,
+    body: Option<Value>,
+) -> ApiRequest {
     let ids = format!(
         "accountIdentifier={}&orgIdentifier={}&projectIdentifier={}&{query}",
         account.id(),
         scope.org,
         scope.project
     );
-    Call {
+    ApiRequest {
         method: "POST".to_owned(),
         content_type: Some("application/json".to_owned()),
         body: body.map_or_else(String::new, |body| body.to_string()),
@@ -51,30 +56,34 @@ fn all_time() -> Value {
     json!({"startTime": 0, "endTime": 4_000_000_000_000_i64})
 }
 
-fn answer_at(
+fn respond_at(
     account: &Account,
     vintage: Vintage,
     now: Timestamp,
-    call: &Call,
-) -> Result<Answer, Refusal> {
+    request: &ApiRequest,
+) -> Result<ApiResponse, ApiError> {
     let forbidden: BTreeSet<Scope> = account.forbidden_scope().into_iter().collect();
-    let world = World {
+    let api = Api {
         account,
         vintage,
         row_cap: true,
         now,
         api_key: &key(account, "secret"),
         forbidden: &forbidden,
-        twist: Twist::None,
+        row_fault: RowFault::None,
     };
-    world.answer(call)
+    api.respond(request)
 }
 
-fn answer(account: &Account, vintage: Vintage, call: &Call) -> Result<Answer, Refusal> {
-    answer_at(account, vintage, account.spec().now, call)
+fn respond(
+    account: &Account,
+    vintage: Vintage,
+    request: &ApiRequest,
+) -> Result<ApiResponse, ApiError> {
+    respond_at(account, vintage, account.spec().now, request)
 }
 
-fn data(answer: &Answer) -> Value {
+fn data(answer: &ApiResponse) -> Value {
     let mut body: Value = serde_json::from_str(&answer.body).unwrap();
     body["data"].take()
 }
@@ -98,8 +107,8 @@ fn pages_add_up_to_the_total() {
     let mut seen = HashSet::new();
     for page in 0.. {
         let query = format!("size=7&page={page}&sort=startTs,ASC");
-        let call = ask(&account, &scope, &query, Some(body.clone()));
-        let data = data(&answer(&account, Vintage::Saas, &call).unwrap());
+        let request = summary_request(&account, &scope, &query, Some(body.clone()));
+        let data = data(&respond(&account, Vintage::Saas, &request).unwrap());
         seen.extend(ids(&data));
         if data["last"] == true {
             assert_eq!(data["totalElements"], seen.len());
@@ -124,8 +133,8 @@ fn both_ends_of_a_time_range_are_inside() {
     let count = |from: i64, to: i64| {
         let range = json!({"startTime": from, "endTime": to});
         let body = json!({"filterType": "PipelineExecution", "timeRange": range});
-        let call = ask(&account, &scope, "size=1000", Some(body));
-        ids(&data(&answer(&account, Vintage::Older, &call).unwrap())).contains(&execution.id())
+        let request = summary_request(&account, &scope, "size=1000", Some(body));
+        ids(&data(&respond(&account, Vintage::Older, &request).unwrap())).contains(&execution.id())
     };
     let start = execution.start_ms();
     assert!(count(start, start) && count(start - 5, start) && count(start, start + 5));
@@ -157,56 +166,59 @@ fn what_the_real_server_refuses_is_refused() {
         ("", text),
         ("", mode),
     ] {
-        let call = ask(&account, &scope, query, Some(body.clone()));
-        let refusal = answer(&account, Vintage::Saas, &call).unwrap_err();
+        let request = summary_request(&account, &scope, query, Some(body.clone()));
+        let refusal = respond(&account, Vintage::Saas, &request).unwrap_err();
         assert_eq!(
             (refusal.status, refusal.code),
             (400, "INVALID_REQUEST"),
             "{query} {body}"
         );
     }
-    let mut call = ask(&account, &scope, "", Some(good.clone()));
-    call.query.remove(1);
+    let mut request = summary_request(&account, &scope, "", Some(good.clone()));
+    request.query.remove(1);
     assert_eq!(
-        answer(&account, Vintage::Saas, &call).unwrap_err().status,
+        respond(&account, Vintage::Saas, &request)
+            .unwrap_err()
+            .status,
         400
     );
-    let call = ask(
+    let request = summary_request(
         &account,
         &scope,
         "sort=createdAt,DESC&page=10&size=1000",
         Some(good),
     );
-    assert!(answer(&account, Vintage::Older, &call).is_ok());
+    assert!(respond(&account, Vintage::Older, &request).is_ok());
 }
 
 #[test]
 fn credentials_are_checked_in_order() {
     let account = account();
     let scope = busy(&account);
-    let status =
-        |call: &Call| answer(&account, Vintage::Saas, call).map_or_else(|r| r.status, |_| 200);
-    let call = ask(&account, &scope, "", None);
-    assert_eq!(status(&call), 200);
-    let with_key = |secret: &str| Call {
+    let status = |request: &ApiRequest| {
+        respond(&account, Vintage::Saas, request).map_or_else(|r| r.status, |_| 200)
+    };
+    let request = summary_request(&account, &scope, "", None);
+    assert_eq!(status(&request), 200);
+    let with_key = |secret: &str| ApiRequest {
         key: Some(key(&account, secret)),
-        ..call.clone()
+        ..request.clone()
     };
     assert_eq!(status(&with_key("wrong")), 401);
     assert_eq!(status(&with_key("forbidden")), 403);
     assert_eq!(status(&with_key("norights")), 403);
     assert_eq!(
-        status(&Call {
+        status(&ApiRequest {
             key: None,
-            ..call.clone()
+            ..request.clone()
         }),
         401
     );
     let other = Some("another".to_owned());
     assert_eq!(
-        status(&Call {
+        status(&ApiRequest {
             account: other,
-            ..call.clone()
+            ..request.clone()
         }),
         401
     );
@@ -214,15 +226,18 @@ fn credentials_are_checked_in_order() {
     orgs.account = None;
     assert_eq!(status(&orgs), 400);
     let forbidden = account.forbidden_scope().unwrap();
-    assert_eq!(status(&ask(&account, &forbidden, "", None)), 403);
+    assert_eq!(
+        status(&summary_request(&account, &forbidden, "", None)),
+        403
+    );
     assert_eq!(status(&get(&account, "/v1/organisations", "")), 404);
 }
 
 #[test]
 fn lists_are_bare_and_shorter_without_rights() {
     let account = account();
-    let mut call = get(&account, "/v1/orgs", "limit=2&sort=identifier&order=ASC");
-    let orgs = answer(&account, Vintage::Saas, &call).unwrap();
+    let mut request = get(&account, "/v1/orgs", "limit=2&sort=identifier&order=ASC");
+    let orgs = respond(&account, Vintage::Saas, &request).unwrap();
     assert!(orgs.headers.contains(&("x-total-elements", "3".to_owned())));
     let rows: Value = serde_json::from_str(&orgs.body).unwrap();
     assert_eq!(rows[0]["org"]["identifier"], "default");
@@ -233,13 +248,16 @@ fn lists_are_bare_and_shorter_without_rights() {
         ),
         (true.into(), 2)
     );
-    call.key = Some(key(&account, "norights"));
-    assert_eq!(answer(&account, Vintage::Saas, &call).unwrap().body, "[]");
+    request.key = Some(key(&account, "norights"));
+    assert_eq!(
+        respond(&account, Vintage::Saas, &request).unwrap().body,
+        "[]"
+    );
     let empty = get(&account, "/v1/orgs/zz_empty/projects", "");
-    assert_eq!(answer(&account, Vintage::Saas, &empty).unwrap().body, "[]");
+    assert_eq!(respond(&account, Vintage::Saas, &empty).unwrap().body, "[]");
     let too_many = get(&account, "/v1/orgs", "limit=1001");
     assert_eq!(
-        answer(&account, Vintage::Saas, &too_many)
+        respond(&account, Vintage::Saas, &too_many)
             .unwrap_err()
             .status,
         400
@@ -254,8 +272,8 @@ fn vintages_differ_in_what_they_list_and_know() {
         scopes
             .iter()
             .map(|scope| {
-                let call = ask(&account, scope, query, body.clone());
-                let data = data(&answer(&account, vintage, &call).unwrap());
+                let request = summary_request(&account, scope, query, body.clone());
+                let data = data(&respond(&account, vintage, &request).unwrap());
                 data["totalElements"].as_i64().unwrap()
             })
             .sum::<i64>()
@@ -303,13 +321,13 @@ fn without_a_time_range_today_s_server_takes_a_month() {
     };
     let account = Account::generate(&spec);
     let total = |vintage, body| {
-        let call = ask(
+        let request = summary_request(
             &account,
             &busy(&account),
             "showAllExecutions=true",
             Some(body),
         );
-        data(&answer(&account, vintage, &call).unwrap())["totalElements"]
+        data(&respond(&account, vintage, &request).unwrap())["totalElements"]
             .as_i64()
             .unwrap()
     };
@@ -326,13 +344,13 @@ fn a_project_moves_with_its_history() {
     let before = at.checked_sub(SignedDuration::from_secs(1)).unwrap();
     let body = json!({"filterType": "PipelineExecution", "timeRange": all_time()});
     let ids_in = |scope: &Scope, now| {
-        let call = ask(
+        let request = summary_request(
             &account,
             scope,
             "size=1000&sort=startTs,ASC",
             Some(body.clone()),
         );
-        answer_at(&account, Vintage::Saas, now, &call).map(|answer| ids(&data(&answer)))
+        respond_at(&account, Vintage::Saas, now, &request).map(|answer| ids(&data(&answer)))
     };
     let old = ids_in(&from, before).unwrap();
     assert!(!old.is_empty() && ids_in(&to, at).unwrap().starts_with(&old));

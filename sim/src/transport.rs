@@ -9,15 +9,15 @@ use axum::response::Response;
 use futures::{StreamExt, stream};
 use jiff::fmt::rfc2822::DateTimePrinter;
 
-use super::call::{Answer, Endpoint, Refusal};
 use super::clock::Clock;
 use super::faults::FaultKind;
+use super::request::{ApiError, ApiResponse, Endpoint};
 
 const PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head>\
                     <body><h1>Please sign in</h1></body></html>\n";
 
 /// An error answer.
-pub(super) fn refuse(refusal: &Refusal, endpoint: Endpoint, clock: &Clock) -> Response {
+pub(super) fn error_response(refusal: &ApiError, endpoint: Endpoint, clock: &Clock) -> Response {
     let body = refusal.body(endpoint);
     response(refusal.status, "application/json", Body::from(body), clock)
 }
@@ -28,11 +28,15 @@ pub(super) fn html(status: u16, clock: &Clock) -> Response {
 }
 
 /// What a fault answers before the request is looked at; none for faults that spoil an answer.
-pub(super) fn instead(fault: &FaultKind, endpoint: Endpoint, clock: &Clock) -> Option<Response> {
-    let refuse = |refusal: &Refusal| Some(refuse(refusal, endpoint, clock));
+pub(super) fn replacement(
+    fault: &FaultKind,
+    endpoint: Endpoint,
+    clock: &Clock,
+) -> Option<Response> {
+    let error_response = |refusal: &ApiError| Some(error_response(refusal, endpoint, clock));
     match fault {
         FaultKind::Status(status @ 502..=504) => Some(html(*status, clock)),
-        FaultKind::Status(status) => refuse(&Refusal::new(
+        FaultKind::Status(status) => error_response(&ApiError::new(
             *status,
             "UNKNOWN_ERROR",
             "Oops, something went wrong on our end. Please contact Harness Support.",
@@ -40,7 +44,7 @@ pub(super) fn instead(fault: &FaultKind, endpoint: Endpoint, clock: &Clock) -> O
         FaultKind::Html200 => Some(html(200, clock)),
         FaultKind::EmptyBody => Some(response(200, "application/json", Body::empty(), clock)),
         FaultKind::TooManyRequests { retry_after } => {
-            let mut response = refuse(&Refusal::throttled(429))?;
+            let mut response = error_response(&ApiError::throttled(429))?;
             if let Some(seconds) = retry_after {
                 response
                     .headers_mut()
@@ -48,18 +52,22 @@ pub(super) fn instead(fault: &FaultKind, endpoint: Endpoint, clock: &Clock) -> O
             }
             Some(response)
         }
-        FaultKind::TooManyRequestsAs400 => refuse(&Refusal::throttled(400)),
-        FaultKind::Forbidden => refuse(&Refusal::forbidden()),
-        FaultKind::Unauthorized => refuse(&Refusal::token()),
+        FaultKind::TooManyRequestsAs400 => error_response(&ApiError::throttled(400)),
+        FaultKind::Forbidden => error_response(&ApiError::forbidden()),
+        FaultKind::Unauthorized => error_response(&ApiError::token()),
         _ => None,
     }
 }
 
 /// A good answer, or what a fault makes of it.
-pub(super) fn send(answer: Answer, fault: Option<&FaultKind>, clock: &Clock) -> Response {
+pub(super) fn success_response(
+    answer: ApiResponse,
+    fault: Option<&FaultKind>,
+    clock: &Clock,
+) -> Response {
     let json = "application/json";
     let body = match fault {
-        Some(fault) => fault.spoil(answer.body),
+        Some(fault) => fault.corrupt_body(answer.body),
         None => answer.body,
     };
     let half = (0..=body.len() / 2)

@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 
 use super::Vintage;
 use super::account::{Account, Execution, Origin};
-use super::facts::{ErrorInfo, Known};
+use super::facts::{ErrorInfo, Resolved};
 use super::plan::Shape;
-use super::render::Scene;
-use super::state::State;
+use super::render::Snapshot;
+use super::status::Status;
 use super::truth_stages;
 
 /// The expected rows of each table, with the columns that the account knows. Times are in
@@ -77,8 +77,8 @@ impl Account {
         let mut truth = Truth::default();
         for execution in self.executions_at(at) {
             if listed(execution, vintage) && keep(execution) {
-                let scene = self.scene(execution, at.as_millisecond(), vintage);
-                add(&scene, &mut truth);
+                let snapshot = self.snapshot(execution, at.as_millisecond(), vintage);
+                add(&snapshot, &mut truth);
             }
         }
         truth
@@ -90,26 +90,26 @@ pub(super) fn listed(execution: &Execution, vintage: Vintage) -> bool {
     vintage == Vintage::Older || !matches!(execution.origin, Origin::PipelineRollback { .. })
 }
 
-fn add(scene: &Scene<'_>, truth: &mut Truth) {
-    let stages = truth_stages::stages(scene);
-    truth.executions.push(execution(scene, &stages));
+fn add(snapshot: &Snapshot<'_>, truth: &mut Truth) {
+    let stages = truth_stages::stages(snapshot);
+    truth.executions.push(execution(snapshot, &stages));
     truth
         .deployments
-        .extend(truth_stages::deployments(scene, &stages));
-    truth.commits.extend(commits(scene));
+        .extend(truth_stages::deployments(snapshot, &stages));
+    truth.commits.extend(commits(snapshot));
     truth.stages.extend(stages.into_iter().map(|(_, row)| row));
 }
 
 /// The columns that every table begins with.
-pub(super) fn head(scene: &Scene<'_>) -> Map<String, Value> {
-    let pipeline = scene.account.pipeline(scene.execution);
-    let scope = scene.account.scope_at(pipeline.project, scene.at);
+pub(super) fn head(snapshot: &Snapshot<'_>) -> Map<String, Value> {
+    let pipeline = snapshot.account.pipeline(snapshot.execution);
+    let scope = snapshot.account.scope_at(pipeline.project, snapshot.at);
     object(json!({
-        "account_id": scene.account.id(),
+        "account_id": snapshot.account.id(),
         "org_id": scope.org,
         "project_id": scope.project,
         "pipeline_id": pipeline.id,
-        "plan_execution_id": scene.execution.id(),
+        "plan_execution_id": snapshot.execution.id(),
     }))
 }
 
@@ -120,54 +120,54 @@ pub(super) fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-fn execution(scene: &Scene<'_>, stages: &[(usize, Value)]) -> Value {
-    let mut row = head(scene);
-    row.extend(object(lifetime(scene, stages)));
-    row.extend(object(provenance(scene)));
-    row.extend(object(content(scene)));
+fn execution(snapshot: &Snapshot<'_>, stages: &[(usize, Value)]) -> Value {
+    let mut row = head(snapshot);
+    row.extend(object(lifetime(snapshot, stages)));
+    row.extend(object(provenance(snapshot)));
+    row.extend(object(content(snapshot)));
     row.extend(object(counted(stages)));
     Value::Object(row)
 }
 
-fn lifetime(scene: &Scene<'_>, stages: &[(usize, Value)]) -> Value {
-    let (execution, at) = (scene.execution, scene.at);
-    let state = scene.detail.state_at(at);
-    let end = scene.detail.end_at(at);
+fn lifetime(snapshot: &Snapshot<'_>, stages: &[(usize, Value)]) -> Value {
+    let (execution, at) = (snapshot.execution, snapshot.at);
+    let status = snapshot.detail.status_at(at);
+    let end = snapshot.detail.end_at(at);
     let ran = |(_, stage): &(usize, Value)| {
         (stage["ran_in_this_execution"] == true).then(|| stage["start_ts"].as_i64())?
     };
     let first = stages.iter().filter_map(ran).min();
-    let failure = Account::failure(execution, &scene.detail, at);
-    let modern = scene.vintage == Vintage::Saas;
-    let message = failure.filter(|_| modern || scene.facts.error_info == ErrorInfo::Message);
+    let failure = Account::failure(execution, &snapshot.detail, at);
+    let modern = snapshot.vintage == Vintage::Saas;
+    let message = failure.filter(|_| modern || snapshot.facts.error_info == ErrorInfo::Message);
     let types = failure
         .filter(|_| modern)
         .map(super::detail::Failure::all_types);
-    let aborted = execution.outcome == State::Aborted && execution.end <= at;
+    let aborted = execution.outcome == Status::Aborted && execution.end <= at;
     json!({
-        "pipeline_name": scene.account.pipeline(execution).name,
+        "pipeline_name": snapshot.account.pipeline(execution).name,
         "run_sequence": execution.run_sequence,
-        "status": state.spelled(execution.old_shape),
-        "status_category": state.category(),
-        "is_terminal": state.terminal(),
-        "is_failure_ignored": state == State::IgnoreFailed,
+        "status": status.spelled(execution.legacy),
+        "status_category": status.category(),
+        "is_terminal": status.terminal(),
+        "is_failure_ignored": status == Status::IgnoreFailed,
         "created_ts": micros(execution.created_ms()),
         "start_ts": micros(execution.start),
         "end_ts": end.map(micros),
-        "duration_ms": end.filter(|_| state.terminal()).map(|end| end - execution.start),
+        "duration_ms": end.filter(|_| status.terminal()).map(|end| end - execution.start),
         "queued_ms": first.map(|first| first / 1_000 - execution.start),
         "error_message": message.map(|failure| failure.message),
         "failure_types": types.unwrap_or_default(),
-        "aborted_by_name": aborted.then_some(scene.facts.aborted_by.0),
+        "aborted_by_name": aborted.then_some(snapshot.facts.aborted_by.0),
     })
 }
 
-fn provenance(scene: &Scene<'_>) -> Value {
-    let (account, execution) = (scene.account, scene.execution);
-    let trigger = scene.facts.trigger.as_ref();
-    let id = |place: u32| account.at_place(place).id();
+fn provenance(snapshot: &Snapshot<'_>) -> Value {
+    let (account, execution) = (snapshot.account, snapshot.execution);
+    let trigger = snapshot.facts.trigger.as_ref();
+    let id = |index: u32| account.by_index(index).id();
     let retry = match execution.origin {
-        Origin::Retry { of, root } if scene.vintage == Vintage::Saas => Some((id(of), id(root))),
+        Origin::Retry { of, root } if snapshot.vintage == Vintage::Saas => Some((id(of), id(root))),
         _ => None,
     };
     let rerun_of = match execution.origin {
@@ -177,7 +177,7 @@ fn provenance(scene: &Scene<'_>) -> Value {
     let mode = match execution.origin {
         Origin::PostRollback { .. } => Some("POST_EXECUTION_ROLLBACK"),
         Origin::PipelineRollback { .. } => Some("PIPELINE_ROLLBACK"),
-        _ => (!execution.old_shape).then_some("NORMAL"),
+        _ => (!execution.legacy).then_some("NORMAL"),
     };
     let parent = account.parent_of(execution);
     json!({
@@ -194,8 +194,8 @@ fn provenance(scene: &Scene<'_>) -> Value {
     })
 }
 
-fn content(scene: &Scene<'_>) -> Value {
-    let (account, execution, at) = (scene.account, scene.execution, scene.at);
+fn content(snapshot: &Snapshot<'_>) -> Value {
+    let (account, execution, at) = (snapshot.account, snapshot.execution, snapshot.at);
     let pipeline = account.pipeline(execution);
     let modules: &[&str] = match pipeline.shape {
         _ if at < execution.run => &[],
@@ -205,25 +205,25 @@ fn content(scene: &Scene<'_>) -> Value {
         Shape::Custom | Shape::Chain => &["pms"],
     };
     let tags: Map<String, Value> = account
-        .tags_at(execution, &scene.facts, at)
+        .tags_at(execution, &snapshot.facts, at)
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.into()))
         .collect();
     let store = if pipeline.remote { "REMOTE" } else { "INLINE" };
-    let build = account.build_at(execution, &scene.detail, at);
+    let build = account.build_at(execution, &snapshot.detail, at);
     let build = build.as_ref();
     json!({
         "modules": modules,
         "tags": tags,
-        "store_type": (!execution.old_shape).then_some(store),
+        "store_type": (!execution.legacy).then_some(store),
         "repo_name": build.map(|_| pipeline.repo),
-        "branch": build.map(super::facts::Build::told_branch),
+        "branch": build.map(super::facts::Build::reported_branch),
         "commit_sha": build.and_then(|build| build.commits.first()).map(|commit| &commit.sha),
         "pr_number": build.and_then(|build| build.pull_request),
         "ci_event": build.map(|build| build.event),
-        "services": truth_stages::deployed_set(scene, Known::Service, |service, _| service.0),
-        "environments": truth_stages::deployed_set(scene, Known::Environment, |_, env| env.0),
-        "environment_types": truth_stages::deployed_set(scene, Known::Environment, |_, env| env.2),
+        "services": truth_stages::deployed_set(snapshot, Resolved::Service, |service, _| service.0),
+        "environments": truth_stages::deployed_set(snapshot, Resolved::Environment, |_, env| env.0),
+        "environment_types": truth_stages::deployed_set(snapshot, Resolved::Environment, |_, env| env.2),
     })
 }
 
@@ -244,10 +244,10 @@ fn counted(stages: &[(usize, Value)]) -> Value {
     })
 }
 
-fn commits(scene: &Scene<'_>) -> Vec<Value> {
-    let Some(build) = scene
+fn commits(snapshot: &Snapshot<'_>) -> Vec<Value> {
+    let Some(build) = snapshot
         .account
-        .build_at(scene.execution, &scene.detail, scene.at)
+        .build_at(snapshot.execution, &snapshot.detail, snapshot.at)
     else {
         return Vec::new();
     };
@@ -256,15 +256,15 @@ fn commits(scene: &Scene<'_>) -> Vec<Value> {
     let mut seen = std::collections::HashSet::new();
     told.filter(|commit| seen.insert(commit.sha.as_str()))
         .map(|commit| {
-            let mut row = head(scene);
+            let mut row = head(snapshot);
             row.extend(object(json!({
                 "commit_sha": commit.sha,
                 "author_name": commit.author,
                 "author_email": commit.email,
                 "message": commit.message,
                 "committed_ts": commit.committed.map(micros),
-                "repo_name": scene.account.pipeline(scene.execution).repo,
-                "branch": build.told_branch(),
+                "repo_name": snapshot.account.pipeline(snapshot.execution).repo,
+                "branch": build.reported_branch(),
                 "pr_number": build.pull_request,
             })));
             Value::Object(row)
@@ -356,7 +356,7 @@ mod tests {
         }
         assert!(0 < count(&truth.deployments, &|row| row["service_id"].is_null()));
         assert!(0 < count(&truth.commits, &|row| row["committed_ts"].is_null()));
-        let taken_up = |e: &&Execution| e.edit != 0 && e.last_outcome == State::Success;
+        let taken_up = |e: &&Execution| e.edit != 0 && e.last_outcome == Status::Success;
         let taken_up = account.executions().iter().find(taken_up).unwrap();
         let at = crate::clock::from_ms(taken_up.edit);
         let again = account.truth_where(at, Vintage::Saas, |e| e.id == taken_up.id);

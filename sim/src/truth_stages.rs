@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::detail::{Node, What};
-use super::facts::{Known, artifact, deployed, known};
+use super::detail::{Node, NodeKind};
+use super::facts::{Resolved, artifact, deployed, resolved};
 use super::names;
-use super::plan::{Kind, Stage, Strategy};
-use super::render::Scene;
+use super::plan::{Stage, StageKind, Strategy};
+use super::render::Snapshot;
 use super::render_stages::{identifier, module, name, node_type, shown};
 use super::truth::{head, micros, object};
 
@@ -22,59 +22,59 @@ type Environment = (
 );
 
 /// The stages of an execution, each with the place of its node, in the order of `stage_index`.
-pub(super) fn stages(scene: &Scene<'_>) -> Vec<(usize, Value)> {
-    let nodes = &scene.detail.nodes;
+pub(super) fn stages(snapshot: &Snapshot<'_>) -> Vec<(usize, Value)> {
+    let nodes = &snapshot.detail.nodes;
     let mut order = Vec::new();
-    for link in scene.detail.chain.iter().filter(|_| scene.planned()) {
+    for link in snapshot.detail.chain.iter().filter(|_| snapshot.planned()) {
         walk(nodes, *link, &mut order);
     }
     // A rollback of the pipeline joins the chain when it starts, a rollback stage never does.
-    let joins = |place: &usize| matches!(nodes[*place].what, What::PipelineRollback);
+    let joins = |index: &usize| matches!(nodes[*index].kind, NodeKind::PipelineRollback);
     let mut rest: Vec<usize> = (0..nodes.len())
-        .filter(|place| !order.contains(place) && shown(scene, *place))
+        .filter(|index| !order.contains(index) && shown(snapshot, *index))
         .collect();
-    rest.sort_by_key(|place| {
+    rest.sort_by_key(|index| {
         (
-            !joins(place),
-            nodes[*place].start,
-            nodes[*place].key.to_string(),
+            !joins(index),
+            nodes[*index].start,
+            nodes[*index].key.to_string(),
         )
     });
     order.extend(rest);
     order
         .into_iter()
-        .filter(|place| is_row(scene, *place))
+        .filter(|index| is_row(snapshot, *index))
         .enumerate()
-        .map(|(index, place)| (place, stage(scene, place, index)))
+        .map(|(stage_index, index)| (index, stage(snapshot, index, stage_index)))
         .collect()
 }
 
-fn walk(nodes: &[Node<'_>], place: usize, order: &mut Vec<usize>) {
-    order.push(place);
-    for child in &nodes[place].children {
+fn walk(nodes: &[Node<'_>], index: usize, order: &mut Vec<usize>) {
+    order.push(index);
+    for child in &nodes[index].children {
         walk(nodes, *child, order);
     }
 }
 
-fn is_row(scene: &Scene<'_>, place: usize) -> bool {
-    let node = &scene.detail.nodes[place];
-    match node.what {
-        What::Stage(stage) => !stage.hidden,
-        What::Parallel | What::Strategy(..) => false,
-        What::PipelineRollback => node.started(scene.at).is_some(),
+fn is_row(snapshot: &Snapshot<'_>, index: usize) -> bool {
+    let node = &snapshot.detail.nodes[index];
+    match node.kind {
+        NodeKind::Stage(stage) => !stage.hidden,
+        NodeKind::Parallel | NodeKind::Strategy(..) => false,
+        NodeKind::PipelineRollback => node.started(snapshot.at).is_some(),
     }
 }
 
-fn stage(scene: &Scene<'_>, place: usize, index: usize) -> Value {
-    let node = &scene.detail.nodes[place];
-    let group = node.group.map(|group| &scene.detail.nodes[group]);
-    let strategy = match group.map(|group| group.what) {
-        Some(What::Strategy(strategy, _)) => Some(strategy),
+fn stage(snapshot: &Snapshot<'_>, index: usize, stage_index: usize) -> Value {
+    let node = &snapshot.detail.nodes[index];
+    let group = node.group.map(|group| &snapshot.detail.nodes[group]);
+    let strategy = match group.map(|group| group.kind) {
+        Some(NodeKind::Strategy(strategy, _)) => Some(strategy),
         _ => None,
     };
-    let failure = node.failure_at(scene.at);
-    let mut row = head(scene);
-    row.extend(timing(scene, place));
+    let failure = node.failure_at(snapshot.at);
+    let mut row = head(snapshot);
+    row.extend(timing(snapshot, index));
     row.extend(object(json!({
         "stage_id": identifier(node),
         "stage_name": name(node),
@@ -85,30 +85,30 @@ fn stage(scene: &Scene<'_>, place: usize, index: usize) -> Value {
         "parent_stage_node_id": group.map(|group| group.key.to_string()),
         "strategy_type": strategy.map(Strategy::node_type),
         "matrix": matrix(node, strategy),
-        "iteration": node.instance.as_ref().map(|instance| instance.place),
-        "stage_index": index,
+        "iteration": node.instance.as_ref().map(|instance| instance.index),
+        "stage_index": stage_index,
     })));
     Value::Object(row)
 }
 
 /// The columns that stages and deployments share.
-fn timing(scene: &Scene<'_>, place: usize) -> Map<String, Value> {
-    let (node, at) = (&scene.detail.nodes[place], scene.at);
-    let state = scene.detail.node_state(place, at);
+fn timing(snapshot: &Snapshot<'_>, index: usize) -> Map<String, Value> {
+    let (node, at) = (&snapshot.detail.nodes[index], snapshot.at);
+    let status = snapshot.detail.node_status(index, at);
     let (start, end) = (node.started(at), node.end_at(at));
     let duration = start
         .zip(end)
-        .filter(|_| state.terminal())
+        .filter(|_| status.terminal())
         .map(|(start, end)| end - start);
     object(json!({
         "stage_node_id": node.key.to_string(),
-        "status": state.spelled(scene.execution.old_shape),
-        "status_category": state.category(),
+        "status": status.spelled(snapshot.execution.legacy),
+        "status_category": status.category(),
         "start_ts": start.map(micros),
         "end_ts": end.map(micros),
         "duration_ms": duration,
         "is_rollback": node.is_rollback,
-        "ran_in_this_execution": start.is_none_or(|start| scene.execution.start <= start),
+        "ran_in_this_execution": start.is_none_or(|start| snapshot.execution.start <= start),
     }))
 }
 
@@ -127,29 +127,30 @@ fn matrix(node: &Node<'_>, strategy: Option<&Strategy>) -> Map<String, Value> {
 }
 
 /// One row for each deployment stage that has started.
-pub(super) fn deployments(scene: &Scene<'_>, stages: &[(usize, Value)]) -> Vec<Value> {
+pub(super) fn deployments(snapshot: &Snapshot<'_>, stages: &[(usize, Value)]) -> Vec<Value> {
     stages
         .iter()
-        .filter_map(|(place, _)| {
-            let node = &scene.detail.nodes[*place];
-            node.started(scene.at)?;
+        .filter_map(|(index, _)| {
+            let node = &snapshot.detail.nodes[*index];
+            node.started(snapshot.at)?;
             let stage = node
                 .stage()
-                .filter(|stage| stage.kind == Kind::Deployment)?;
-            let mut row = head(scene);
-            row.extend(timing(scene, *place));
-            row.extend(target(stage, node, known(node, scene.at)));
+                .filter(|stage| stage.kind == StageKind::Deployment)?;
+            let mut row = head(snapshot);
+            row.extend(timing(snapshot, *index));
+            row.extend(target(stage, node, resolved(node, snapshot.at)));
             Some(Value::Object(row))
         })
         .collect()
 }
 
-fn target(stage: &Stage, node: &Node<'_>, known: Known) -> Map<String, Value> {
-    let service = (Known::Service <= known).then(|| names::SERVICES[stage.service]);
-    let environment = (Known::Environment <= known).then(|| names::ENVIRONMENTS[stage.environment]);
+fn target(stage: &Stage, node: &Node<'_>, resolved: Resolved) -> Map<String, Value> {
+    let service = (Resolved::Service <= resolved).then(|| names::SERVICES[stage.service]);
+    let environment =
+        (Resolved::Environment <= resolved).then(|| names::ENVIRONMENTS[stage.environment]);
     let infrastructure = environment.filter(|_| !stage.gitops);
     let artifact =
-        (Known::Artifact <= known).then(|| artifact(names::SERVICES[stage.service].0, node));
+        (Resolved::Artifact <= resolved).then(|| artifact(names::SERVICES[stage.service].0, node));
     object(json!({
         "stage_id": stage.id,
         "service_id": service.map(|service| service.0),
@@ -165,14 +166,14 @@ fn target(stage: &Stage, node: &Node<'_>, known: Known) -> Map<String, Value> {
 
 /// What the execution as a whole tells of its deployments, sorted, each once.
 pub(super) fn deployed_set(
-    scene: &Scene<'_>,
-    least: Known,
-    what: fn(Service, Environment) -> &'static str,
+    snapshot: &Snapshot<'_>,
+    least: Resolved,
+    kind: fn(Service, Environment) -> &'static str,
 ) -> BTreeSet<&'static str> {
-    deployed(&scene.detail, scene.at, least)
+    deployed(&snapshot.detail, snapshot.at, least)
         .filter_map(|node| node.stage())
         .map(|stage| {
-            what(
+            kind(
                 names::SERVICES[stage.service],
                 names::ENVIRONMENTS[stage.environment],
             )

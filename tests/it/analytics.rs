@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use harness_lake::schema::ddl::Engine;
 use harness_lake::schema::views::VIEWS;
-use harness_sim::{AccountSpec, Answers, Vintage};
+use harness_sim::{AccountSpec, ExpectedViews, Vintage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -39,7 +39,7 @@ fn account(vintage: Vintage) -> (Sim, Lake) {
 fn every_view_answers_what_the_account_knows_in_duckdb_and_in_spark() {
     let lakes = [("saas", Vintage::Saas), ("older", Vintage::Older)].map(|(name, vintage)| {
         let (sim, lake) = account(vintage);
-        let answers = sim.truth().answers();
+        let answers = sim.truth().expected_views();
         if vintage == Vintage::Saas {
             assert_something_to_see(&answers);
         }
@@ -250,7 +250,7 @@ fn ask(task: &Value) -> Vec<String> {
 }
 
 /// An account in which nothing of the kind happens would prove little.
-fn assert_something_to_see(answers: &Answers) {
+fn assert_something_to_see(answers: &ExpectedViews) {
     let sum = |view: &str, column: &str| -> i64 {
         let values = answers[view].iter().map(|row| row[column].as_i64());
         values.map(Option::unwrap_or_default).sum()

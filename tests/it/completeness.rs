@@ -32,7 +32,7 @@ fn one_run_is_right(sim: &Sim, kind: &FaultKind, arguments: &[&str]) -> Value {
     let lake = Lake::new();
     let run = sim.sync(&lake, arguments).expect(3);
     let report = run.json();
-    assert_ne!(sim.faults().struck(), 0, "{kind:?}");
+    assert_ne!(sim.faults().injected(), 0, "{kind:?}");
     assert_eq!(report["scopes"]["failed"], 1, "{kind:?}: {report}");
     assert_eq!(report["gaps"], 1, "{kind:?}: {report}");
     sim.assert_truth(&lake);
@@ -64,7 +64,7 @@ fn answers_that_fail_once_are_asked_for_again() {
             sim.faults().times(1, when, kind.clone());
         }
         let report = one_run_is_right(&sim, kind, &[]);
-        assert_eq!(sim.faults().struck(), 3);
+        assert_eq!(sim.faults().injected(), 3);
         let is_throttled = matches!(
             kind,
             FaultKind::TooManyRequests { .. } | FaultKind::TooManyRequestsAs400
@@ -138,7 +138,7 @@ fn a_total_that_is_never_met_leaves_a_gap_that_the_next_run_fills() {
         );
 
         sim.faults().clear();
-        sim.server().forget_requests();
+        sim.server().clear_requests();
         sim.advance(SignedDuration::from_mins(1));
         let report = sim.sync(&lake, &[]).expect(3).json();
         assert_eq!([&report["gaps"], &report["scopes"]["failed"]], [1, 1]);
@@ -415,8 +415,8 @@ fn a_project_is_read_from_its_start_once_it_may_be_read() {
         "invalid_permissions"
     );
 
-    sim.server().permit(&taken);
-    sim.server().permit(&forbidden);
+    sim.server().allow(&taken);
+    sim.server().allow(&forbidden);
     sim.advance(SignedDuration::from_hours(1));
     let report = sim.sync(&lake, &ALL).expect(0).json();
     assert_eq!(report["outcome"], "success");

@@ -62,7 +62,7 @@ fn meet(row: &Row, vintage: Vintage) {
     }
     let name = format!("{} ({vintage:?})", row.name);
     let run = sim.sync(&lake, row.arguments);
-    let struck = sim.faults().struck();
+    let struck = sim.faults().injected();
     assert_eq!(row.kind.is_some(), 0 < struck, "{name}: {struck}");
     is_once(&lake, &name);
     match row.ends {
@@ -247,7 +247,7 @@ fn rows_that_vanish_by_retention_during_a_backfill_are_no_gap() {
             sim.run(&[&fixed[..], more].concat())
         };
         let report = backfill(TENS).expect(0).json();
-        assert_eq!(sim.faults().struck(), 1);
+        assert_eq!(sim.faults().injected(), 1);
         assert_eq!(report["gaps"], 0, "{report}");
         is_once(&lake, "retention");
         let held = held(&lake);

@@ -55,7 +55,7 @@ fn a_signal_to_a_run_over_a_whole_lake_keeps_what_was_whole() {
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
     sim.advance(SignedDuration::from_hours(30));
-    sim.server().forget_requests();
+    sim.server().clear_requests();
     let child = begun(&sim, &lake);
     signal(&child, "TERM");
     Run::of(child.wait_with_output().unwrap()).expect(10);
@@ -112,7 +112,7 @@ fn a_signal_ends_a_run_that_waits_for_another() {
     sim.sync(&lake, &[]).expect(3);
     let lock = std::fs::File::open(format!("{}/_state/lock", lake.path())).unwrap();
     lock.lock().unwrap();
-    sim.server().forget_requests();
+    sim.server().clear_requests();
     let child = spawned(&sim, &["sync", "--output", "json", "--lake", lake.path()]);
     ends_on_a_signal(&sim, child, Endpoint::Projects);
     drop(lock);

@@ -195,7 +195,7 @@ impl Sim {
         self.account()
             .executions_at(self.now())
             .filter(|execution| execution.start_ms() < looked_back)
-            .filter(|execution| before.as_millisecond() < execution.settled_ms())
+            .filter(|execution| before.as_millisecond() < execution.last_change_ms())
             .filter(|execution| had_ended(execution))
             .map(Execution::id)
             .collect()

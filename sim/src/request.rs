@@ -22,7 +22,7 @@ pub enum Endpoint {
 
 /// A request as the server got it.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
+pub(super) struct ApiRequest {
     pub(super) method: String,
     /// As sent, still percent-encoded.
     pub(super) path: String,
@@ -33,7 +33,7 @@ pub(super) struct Call {
     pub(super) body: String,
 }
 
-impl Call {
+impl ApiRequest {
     /// The segments of the path, decoded.
     pub(super) fn segments(&self) -> Vec<String> {
         let decode = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
@@ -83,41 +83,41 @@ impl Call {
     /// # Errors
     ///
     /// 400 for what is no number, as the real server answers.
-    pub(super) fn number(&self, name: &str, default: i64) -> Result<i64, Refusal> {
+    pub(super) fn number(&self, name: &str, default: i64) -> Result<i64, ApiError> {
         let Some(text) = self.parameter(name) else {
             return Ok(default);
         };
         text.parse()
-            .map_err(|_| Refusal::invalid(format!("Invalid value for query param {name}: {text}")))
+            .map_err(|_| ApiError::invalid(format!("Invalid value for query param {name}: {text}")))
     }
 
     /// Refuses every parameter but the named ones. The real server ignores what it does not know;
     /// here a misspelled parameter shall not pass.
-    pub(super) fn only(&self, known: &[&str]) -> Result<(), Refusal> {
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), ApiError> {
         let unknown = |(name, _): &&(String, String)| !known.contains(&name.as_str());
         match self.query.iter().find(unknown) {
             None => Ok(()),
-            Some((name, _)) => Err(Refusal::invalid(format!("Unknown query param: {name}"))),
+            Some((name, _)) => Err(ApiError::invalid(format!("Unknown query param: {name}"))),
         }
     }
 }
 
 /// A good answer: 200, headers and JSON.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ApiResponse {
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: String,
 }
 
 /// An answer that is an error.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ApiError {
     pub(super) status: u16,
     pub(super) code: &'static str,
     pub(super) message: String,
 }
 
-impl Refusal {
+impl ApiError {
     pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,

@@ -23,9 +23,9 @@ pub(super) enum Stream {
 }
 
 /// A source of throws.
-pub(super) struct Dice(ChaCha8Rng);
+pub(super) struct Rng(ChaCha8Rng);
 
-impl Dice {
+impl Rng {
     /// The throws of one stream of one thing.
     pub(super) fn new(seed: u64, stream: Stream, of: Id) -> Self {
         let mut bytes = [0_u8; 32];
@@ -46,7 +46,7 @@ impl Dice {
     }
 
     /// Mostly near `from`, seldom near `to`: a long tail.
-    pub(super) fn tail(&mut self, from: i64, to: i64) -> i64 {
+    pub(super) fn long_tail(&mut self, from: i64, to: i64) -> i64 {
         let near = self.between(from, to);
         let nearer = self.between(from, near);
         self.between(from, nearer)
@@ -138,9 +138,9 @@ mod tests {
 
     #[test]
     fn an_id_survives_its_own_spelling() {
-        let mut dice = Dice::new(7, Stream::Plan, Id(0));
+        let mut rng = Rng::new(7, Stream::Plan, Id(0));
         for _ in 0..100 {
-            let id = dice.id();
+            let id = rng.id();
             assert_eq!(id.to_string().len(), 22);
             assert_eq!(Id::parse(&id.to_string()), Some(id));
         }
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn streams_do_not_shift_each_other() {
-        let throw = |stream| Dice::new(1, stream, Id(2)).below(1_000_000);
-        assert_eq!(throw(Stream::Graph), throw(Stream::Graph));
-        assert_ne!(throw(Stream::Graph), throw(Stream::Facts));
+        let number = |stream| Rng::new(1, stream, Id(2)).below(1_000_000);
+        assert_eq!(number(Stream::Graph), number(Stream::Graph));
+        assert_ne!(number(Stream::Graph), number(Stream::Facts));
     }
 }

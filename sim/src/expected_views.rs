@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
-use super::answers_deployments::{Attempt, counted_once, failure_rate, frequency, time_to_restore};
+use super::expected_deployments::{
+    Attempt, failure_rate, final_attempts, frequency, time_to_restore,
+};
 use super::truth::{Truth, object};
 use crate::clock::{date_of, from_ms};
 
 /// The expected rows of each view, in no order that means anything.
-pub type Answers = BTreeMap<&'static str, Vec<Value>>;
+pub type ExpectedViews = BTreeMap<&'static str, Vec<Value>>;
 
 const BY_PIPELINE: [&str; 3] = ["org_id", "project_id", "pipeline_id"];
 const BY_STAGE: [&str; 5] = [
@@ -23,19 +25,19 @@ const BY_STAGE: [&str; 5] = [
 impl Truth {
     /// What each view of `analytics/sql/` must answer about a lake that holds these rows. Of views that
     /// keep the rows of a table, only the key and what they add.
-    pub fn answers(&self) -> Answers {
-        let facts = Facts::of(self);
+    pub fn expected_views(&self) -> ExpectedViews {
+        let facts = Index::of(self);
         let attempts = facts.attempts();
-        let once = counted_once(&attempts);
+        let finals = final_attempts(&attempts);
         let rows = |attempts: &[Attempt<'_>]| attempts.iter().map(Attempt::row).collect();
-        Answers::from([
+        ExpectedViews::from([
             ("executions_latest", facts.latest()),
             ("deployment_attempts", rows(&attempts)),
-            ("deployments_once", rows(&once)),
-            ("deployment_frequency", frequency(&once)),
-            ("change_failure_rate", failure_rate(&once)),
-            ("time_to_restore", time_to_restore(&once)),
-            ("lead_time_for_changes", facts.lead_time(&once)),
+            ("deployments_once", rows(&finals)),
+            ("deployment_frequency", frequency(&finals)),
+            ("change_failure_rate", failure_rate(&finals)),
+            ("time_to_restore", time_to_restore(&finals)),
+            ("lead_time_for_changes", facts.lead_time(&finals)),
             ("build_durations", facts.build_durations()),
             ("queue_and_approval_time", facts.waiting()),
             ("failed_stages", facts.failed_stages()),
@@ -46,13 +48,13 @@ impl Truth {
 }
 
 /// The rows of an account, found by their keys.
-pub(super) struct Facts<'a> {
+pub(super) struct Index<'a> {
     pub(super) truth: &'a Truth,
     pub(super) executions: HashMap<&'a str, &'a Value>,
     pub(super) stages: HashMap<(&'a str, &'a str), &'a Value>,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> Index<'a> {
     fn of(truth: &'a Truth) -> Self {
         let executions = truth.executions.iter();
         let stages = truth.stages.iter();
@@ -93,7 +95,7 @@ impl<'a> Facts<'a> {
     fn build_durations(&self) -> Vec<Value> {
         let builds = self.ended_stages().filter(|row| row["stage_type"] == "CI");
         let rows = builds.map(|row| (self.group(row, &BY_PIPELINE), row));
-        summed_up(rows, |builds| {
+        aggregate(rows, |builds| {
             let succeeded = builds.iter().filter(|row| is(row, "success"));
             let took: Vec<i64> = succeeded
                 .filter_map(|row| int(row, "duration_ms"))
@@ -118,7 +120,7 @@ impl<'a> Facts<'a> {
             }
         }
         let executions = self.truth.executions.iter();
-        summed_up(
+        aggregate(
             executions.map(|row| (self.group(row, &BY_PIPELINE), row)),
             |executions| {
                 let approval =
@@ -143,7 +145,7 @@ impl<'a> Facts<'a> {
         let stages = self
             .ended_stages()
             .filter(|row| row["is_rollback"] == false);
-        summed_up(
+        aggregate(
             stages.map(|row| (self.group(row, &BY_STAGE), row)),
             |stages| {
                 let failed: Vec<_> = stages.iter().filter(|row| !is(row, "success")).collect();
@@ -170,7 +172,7 @@ impl<'a> Facts<'a> {
         let rows = commits
             .into_values()
             .map(|runs| (self.group(runs[0], &BY_PIPELINE), runs));
-        summed_up(rows, |commits| {
+        aggregate(rows, |commits| {
             let repeated = commits.iter().filter(|runs| 1 < runs.len()).count();
             let outcome =
                 |runs: &Vec<&Value>, good| runs.iter().any(|row| is(row, "success") == good);
@@ -192,7 +194,7 @@ impl<'a> Facts<'a> {
             group.insert("hour_utc".to_owned(), hour.into());
             (group, row)
         });
-        summed_up(executions, |executions| {
+        aggregate(executions, |executions| {
             let known = executions.iter().filter_map(|row| int(row, "duration_ms"));
             json!({
                 "executions": executions.len(),
@@ -213,7 +215,7 @@ impl<'a> Facts<'a> {
 }
 
 /// Brings rows of the same group together; gives a row for each.
-pub(super) fn summed_up<T>(
+pub(super) fn aggregate<T>(
     rows: impl Iterator<Item = (Map<String, Value>, T)>,
     sum_up: impl Fn(&[T]) -> Value,
 ) -> Vec<Value> {
@@ -282,8 +284,8 @@ pub(super) fn share(part: usize, whole: usize) -> f64 {
 pub(super) fn percentile(values: &[i64], share: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
-    let place = share * sorted.len().checked_sub(1)? as f64;
-    let (below, above) = (place.floor() as usize, place.ceil() as usize);
+    let index = share * sorted.len().checked_sub(1)? as f64;
+    let (below, above) = (index.floor() as usize, index.ceil() as usize);
     let (low, high) = (sorted[below] as f64, sorted[above] as f64);
-    Some(low + (high - low) * place.fract())
+    Some(low + (high - low) * index.fract())
 }

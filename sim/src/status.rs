@@ -3,7 +3,7 @@
 
 /// A status of an execution or of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum State {
+pub(super) enum Status {
     NotStarted,
     Queued,
     QueuedLicenseLimitReached,
@@ -26,7 +26,7 @@ pub(super) enum State {
     Suspended,
 }
 
-impl State {
+impl Status {
     /// As Harness spells it today.
     pub(super) fn word(self) -> &'static str {
         match self {
@@ -54,12 +54,12 @@ impl State {
     }
 
     /// As rows of old shape spell it: four words had another form.
-    pub(super) fn spelled(self, old_shape: bool) -> &'static str {
+    pub(super) fn spelled(self, legacy: bool) -> &'static str {
         match self {
-            Self::NotStarted if old_shape => "NOT_STARTED",
-            Self::InterventionWaiting if old_shape => "INTERVENTION_WAITING",
-            Self::ApprovalWaiting if old_shape => "APPROVAL_WAITING",
-            Self::ApprovalRejected if old_shape => "APPROVAL_REJECTED",
+            Self::NotStarted if legacy => "NOT_STARTED",
+            Self::InterventionWaiting if legacy => "INTERVENTION_WAITING",
+            Self::ApprovalWaiting if legacy => "APPROVAL_WAITING",
+            Self::ApprovalRejected if legacy => "APPROVAL_REJECTED",
             _ => self.word(),
         }
     }
@@ -135,14 +135,14 @@ pub(super) fn is_same_status(one: &str, other: &str) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Phase {
     pub(super) from: i64,
-    pub(super) state: State,
+    pub(super) status: Status,
 }
 
 /// The status at an instant; `NotStarted` before the first.
-pub(super) fn state_at(phases: &[Phase], at: i64) -> State {
+pub(super) fn status_at(phases: &[Phase], at: i64) -> Status {
     phases
         .iter()
         .rev()
         .find(|phase| phase.from <= at)
-        .map_or(State::NotStarted, |phase| phase.state)
+        .map_or(Status::NotStarted, |phase| phase.status)
 }

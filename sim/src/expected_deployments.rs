@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
-use super::answers::{
-    Facts, day, group, has_outcome, int, is, percentile, root, share, summed_up, text,
+use super::expected_views::{
+    Index, aggregate, day, group, has_outcome, int, is, percentile, root, share, text,
 };
 use super::truth::object;
 
@@ -24,7 +24,7 @@ pub(super) struct Attempt<'a> {
     stage: &'a Value,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> Index<'a> {
     pub(super) fn attempts(&self) -> Vec<Attempt<'a>> {
         let ran =
             |row: &&Value| row["ran_in_this_execution"] == true && row["is_rollback"] == false;
@@ -45,7 +45,7 @@ impl<'a> Facts<'a> {
         deployments.filter(|attempt| !rolls_back(attempt)).collect()
     }
 
-    pub(super) fn lead_time(&self, once: &[Attempt<'_>]) -> Vec<Value> {
+    pub(super) fn lead_time(&self, finals: &[Attempt<'_>]) -> Vec<Value> {
         let mut committed = HashMap::new();
         for row in &self.truth.commits {
             let key = (text(row, "plan_execution_id"), text(row, "commit_sha"));
@@ -58,9 +58,9 @@ impl<'a> Facts<'a> {
             let to = int(attempt.deployment, "end_ts")?;
             (from <= to).then_some(to / 1_000 - from / 1_000)
         };
-        let successful = once.iter().filter(|attempt| attempt.is("success"));
+        let successful = finals.iter().filter(|attempt| attempt.is("success"));
         let rows = successful.map(|attempt| (attempt.group(), lead_time(attempt)));
-        summed_up(rows, |times| {
+        aggregate(rows, |times| {
             let known: Vec<i64> = times.iter().copied().flatten().collect();
             json!({
                 "deployments": times.len(),
@@ -125,7 +125,7 @@ impl Attempt<'_> {
 }
 
 /// The last attempts.
-pub(super) fn counted_once<'a>(attempts: &[Attempt<'a>]) -> Vec<Attempt<'a>> {
+pub(super) fn final_attempts<'a>(attempts: &[Attempt<'a>]) -> Vec<Attempt<'a>> {
     let mut chains = BTreeMap::<_, Vec<Attempt<'a>>>::new();
     for attempt in attempts {
         let stage = text(attempt.stage, "stage_id");
@@ -142,12 +142,12 @@ pub(super) fn counted_once<'a>(attempts: &[Attempt<'a>]) -> Vec<Attempt<'a>> {
     chains.into_values().flat_map(last).collect()
 }
 
-pub(super) fn frequency(once: &[Attempt<'_>]) -> Vec<Value> {
+pub(super) fn frequency(finals: &[Attempt<'_>]) -> Vec<Value> {
     const ENDS: [&str; 5] = ["success", "failure", "expired", "aborted", "rejected"];
-    let over = once
+    let over = finals
         .iter()
         .filter(|attempt| ENDS.iter().any(|end| attempt.is(end)));
-    summed_up(over.map(|attempt| (attempt.group(), attempt)), |attempts| {
+    aggregate(over.map(|attempt| (attempt.group(), attempt)), |attempts| {
         let count = |ends: &[&str]| {
             let ended = |attempt: &&&Attempt<'_>| ends.iter().any(|end| attempt.is(end));
             attempts.iter().filter(ended).count()
@@ -161,11 +161,11 @@ pub(super) fn frequency(once: &[Attempt<'_>]) -> Vec<Value> {
     })
 }
 
-pub(super) fn failure_rate(once: &[Attempt<'_>]) -> Vec<Value> {
-    let ended = once
+pub(super) fn failure_rate(finals: &[Attempt<'_>]) -> Vec<Value> {
+    let ended = finals
         .iter()
         .filter(|attempt| has_outcome(attempt.deployment));
-    summed_up(
+    aggregate(
         ended.map(|attempt| (attempt.group(), attempt)),
         |attempts| {
             let failed = attempts
@@ -181,9 +181,9 @@ pub(super) fn failure_rate(once: &[Attempt<'_>]) -> Vec<Value> {
     )
 }
 
-pub(super) fn time_to_restore(once: &[Attempt<'_>]) -> Vec<Value> {
+pub(super) fn time_to_restore(finals: &[Attempt<'_>]) -> Vec<Value> {
     let mut lines = BTreeMap::<String, Vec<(i64, Attempt<'_>)>>::new();
-    for attempt in once
+    for attempt in finals
         .iter()
         .filter(|attempt| has_outcome(attempt.deployment))
     {
@@ -215,7 +215,7 @@ pub(super) fn time_to_restore(once: &[Attempt<'_>]) -> Vec<Value> {
         }
         outages.extend(broken.map(|(_, first)| (first.group(), None)));
     }
-    summed_up(outages.into_iter(), |outages| {
+    aggregate(outages.into_iter(), |outages| {
         let restored: Vec<i64> = outages.iter().copied().flatten().collect();
         json!({
             "outages": outages.len(),
