@@ -1,4 +1,4 @@
-//! A simulated account: a compact truth for each execution, everything else made on demand.
+//! A simulated account: compact facts of each execution; everything else is derived from the seed.
 
 use jiff::Timestamp;
 
@@ -8,32 +8,32 @@ use super::rng::Id;
 use super::status::Status;
 use crate::scope::Scope;
 
-/// What to generate. The same specification gives the same account, on every machine.
+/// The parameters of an account. Equal parameters give equal accounts on every machine.
 #[derive(Clone, Debug)]
 pub struct AccountSpec {
-    /// The seed of all its randomness.
+    /// The seed of the random number generator.
     pub seed: u64,
     /// The account's identifier.
     pub account_id: String,
-    /// The simulated now at the start: history lies before it, some future after.
+    /// The simulated current time at the start. Executions exist before and after it.
     pub now: Timestamp,
-    /// Organizations with projects, `default` first. One more has none.
+    /// Number of organizations with projects, `default` first. One more organization is empty.
     pub orgs: usize,
-    /// Projects in each of them.
+    /// Number of projects in each organization.
     pub projects_per_org: usize,
-    /// Executions in the history, roughly.
+    /// Approximate number of executions before `now`.
     pub executions: usize,
     /// Days of history.
     pub days: u32,
-    /// Hours after `now` in which executions start, at the same rate.
+    /// Hours after `now` in which executions start, at the same rate as before.
     pub future_hours: u32,
-    /// How large a summary is.
+    /// The size of a summary.
     pub size: RowSize,
-    /// Whether one project answers 403 to everyone. It takes at least four projects.
+    /// One project answers 403 to every key. Needs at least four projects.
     pub forbidden_project: bool,
 }
 
-/// How large summaries are.
+/// The size of summaries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RowSize {
     /// 3 to 8 kB.
@@ -44,7 +44,7 @@ pub enum RowSize {
 }
 
 impl AccountSpec {
-    /// A few hundred executions of six projects in two weeks: for tests.
+    /// Returns a spec for tests: about 400 executions of six projects in two weeks.
     pub fn small(now: Timestamp) -> Self {
         Self {
             seed: 1,
@@ -60,7 +60,7 @@ impl AccountSpec {
         }
     }
 
-    /// Some 5,000 executions of nine projects in 30 days, all of them readable.
+    /// Returns a spec for demos: about 5,000 executions of nine readable projects in 30 days.
     pub fn demo(now: Timestamp) -> Self {
         Self {
             orgs: 3,
@@ -72,60 +72,60 @@ impl AccountSpec {
     }
 }
 
-/// A whole account, from before its first execution to the end of its future.
+/// A simulated account with all its executions, past and future.
 pub struct Account {
     pub(super) spec: AccountSpec,
     pub(super) plan: Plan,
-    /// Sorted by start.
+    /// Sorted by start time.
     pub(super) executions: Vec<Execution>,
-    /// For each project the places of its executions, sorted by start.
+    /// Indexes into `executions` for each project, sorted by start time.
     pub(super) by_project: Vec<Vec<u32>>,
 }
 
-/// The compact truth of one execution.
+/// The stored facts of one execution. Times are in milliseconds since the epoch.
 #[derive(Clone, Debug)]
 pub struct Execution {
     pub(super) id: Id,
     pub(super) start: i64,
-    /// When its first stage may start.
+    /// Time at which the queue ends and the first stage may start.
     pub(super) run: i64,
-    /// When it first ends.
+    /// Time of the first end.
     pub(super) end: i64,
-    /// When its ended state is edited, 0 for never.
+    /// Time at which the terminal status is edited; 0 if never.
     pub(super) edit: i64,
-    /// When it ends for the last time; `end` without an edit.
+    /// Time of the last end; equal to `end` without an edit.
     pub(super) last_end: i64,
-    /// How long the approval, else the last stage, takes of it.
+    /// Milliseconds spent in the approval stage or, without one, in the last stage.
     pub(super) wait: i64,
     pub(super) pipeline: u32,
     pub(super) run_sequence: u32,
     pub(super) origin: Origin,
-    /// The attempt that retries this one, or `NOBODY`.
+    /// The index of the execution that retries this one, or [`NO_EXECUTION`].
     pub(super) retried_by: u32,
-    /// The slot at which it stopped; the number of slots where it went through.
+    /// The index of the slot at which it stopped; the number of slots if it ran to the end.
     pub(super) stop: u8,
     pub(super) created_lag: u8,
     pub(super) outcome: Status,
     pub(super) last_outcome: Status,
-    /// A row as an older server stored it: no org, no project, other spellings.
+    /// Stored by an older server: no org, no project, other spellings of statuses.
     pub(super) legacy: bool,
-    /// Ended, but the server never tells when.
+    /// The execution ended, but the server never reports `endTs`.
     pub(super) end_unreported: bool,
 }
 
-/// No place in the list of executions.
+/// Marks an index that refers to no execution.
 pub(super) const NO_EXECUTION: u32 = u32::MAX;
 
-/// Why an execution exists. Numbers are places in the list of executions.
+/// The reason why an execution exists. Numbers are indexes into the list of executions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Fresh,
-    /// Run again from the stage that failed.
+    /// A retry from the stage that failed.
     Retry {
         of: u32,
         root: u32,
     },
-    /// Run again as a whole.
+    /// A re-run of all stages.
     Rerun {
         of: u32,
         root: u32,
@@ -134,44 +134,44 @@ pub(super) enum Origin {
     Child {
         of: u32,
     },
-    /// Rolls a deployment back that had gone well.
+    /// Rolls back a successful deployment.
     PostRollback {
         of: u32,
     },
-    /// Rolls a failed pipeline back.
+    /// Rolls back a failed pipeline.
     PipelineRollback {
         of: u32,
     },
 }
 
 impl Execution {
-    /// `planExecutionId`.
+    /// Returns `planExecutionId`.
     pub fn id(&self) -> String {
         self.id.to_string()
     }
 
-    /// `startTs`, in ms since the epoch.
+    /// Returns `startTs`, in milliseconds since the epoch.
     pub fn start_ms(&self) -> i64 {
         self.start
     }
 
-    /// `createdAt`, in ms since the epoch: the row is there from then on.
+    /// Returns `createdAt`, in milliseconds since the epoch. The server lists the row from then on.
     pub fn created_ms(&self) -> i64 {
         self.start + i64::from(self.created_lag)
     }
 
-    /// When its last known change of status happens, in ms since the epoch.
+    /// Returns the time of the last status change, in milliseconds since the epoch.
     pub fn last_change_ms(&self) -> i64 {
         self.last_end
     }
 }
 
-/// How long the server keeps an execution: six months.
+/// The retention period of the server: six months.
 pub(super) const RETENTION_MS: i64 = 183 * 24 * 3_600_000;
 
 impl Account {
-    /// Makes the account. Takes some microseconds and about 100 bytes for each execution, twice
-    /// that while it is at work.
+    /// Generates an account. Each execution takes a few microseconds and about 100 bytes, twice
+    /// that during generation.
     pub fn generate(spec: &AccountSpec) -> Self {
         let plan = Plan::of(spec);
         let executions = history::generate(spec, &plan);
@@ -188,17 +188,17 @@ impl Account {
         }
     }
 
-    /// What it was made from.
+    /// Returns the parameters of the account.
     pub fn spec(&self) -> &AccountSpec {
         &self.spec
     }
 
-    /// Its identifier.
+    /// Returns the account identifier.
     pub fn id(&self) -> &str {
         &self.spec.account_id
     }
 
-    /// Every execution that the server holds at an instant, oldest start first.
+    /// Returns the executions that the server stores at an instant, oldest start first.
     pub fn executions_at(&self, at: Timestamp) -> impl Iterator<Item = &Execution> {
         let at = at.as_millisecond();
         self.executions
@@ -206,30 +206,31 @@ impl Account {
             .filter(move |execution| is_retained(execution, at))
     }
 
-    /// Every execution that there ever is.
+    /// Returns all executions, past and future.
     pub fn executions(&self) -> &[Execution] {
         &self.executions
     }
 
-    /// Every project at an instant, the forbidden one too.
+    /// Returns all projects at an instant, including the forbidden one.
     pub fn scopes_at(&self, at: Timestamp) -> Vec<Scope> {
         (0..self.plan.projects.len())
             .map(|project| self.scope_at(project, at.as_millisecond()))
             .collect()
     }
 
-    /// Where an execution is listed at an instant.
+    /// Returns the project of an execution at an instant.
     pub fn scope_of(&self, execution: &Execution, at: Timestamp) -> Scope {
         self.scope_at(self.pipeline(execution).project, at.as_millisecond())
     }
 
-    /// The project that answers 403.
+    /// Returns the project that answers 403.
     pub fn forbidden_scope(&self) -> Option<Scope> {
         let project = self.plan.forbidden?;
         Some(self.scope_at(project, self.spec.now.as_millisecond()))
     }
 
-    /// The project that moves: from where, to where, when.
+    /// Returns the project that moves to another organization: old scope, new scope, time of the
+    /// move.
     pub fn moving_scope(&self) -> Option<(Scope, Scope, Timestamp)> {
         let moving = |project: &super::plan::Project| project.moves.is_some();
         let project = self.plan.projects.iter().position(moving)?;
@@ -241,7 +242,7 @@ impl Account {
         ))
     }
 
-    /// The status of an execution at an instant, as Harness spells it.
+    /// Returns the status of an execution at an instant, as Harness spells it.
     pub fn status_at(&self, execution: &Execution, at: Timestamp) -> &'static str {
         let status = self.detail(execution).status_at(at.as_millisecond());
         status.spelled(execution.legacy)
@@ -274,7 +275,7 @@ impl Account {
     }
 }
 
-/// Whether the server holds an execution at an instant: created, and not yet past retention.
+/// Returns whether the server stores an execution at an instant: created and within retention.
 pub(super) fn is_retained(execution: &Execution, at: i64) -> bool {
     let created = execution.created_ms();
     created <= at && at < created + RETENTION_MS
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_specification_gives_the_same_account() {
+    fn equal_specs_give_equal_accounts() {
         let spec = AccountSpec::small(now());
         let (one, other) = (Account::generate(&spec), Account::generate(&spec));
         let ids = |account: &Account| -> Vec<_> {
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn the_history_has_about_the_asked_size() {
+    fn history_has_about_the_requested_size() {
         let account = Account::generate(&AccountSpec::demo(now()));
         let count = account.executions_at(now()).count();
         assert!((4_500..5_500).contains(&count), "{count}");
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_of_one_project_has_no_odd_one() {
+    fn single_project_is_neither_forbidden_nor_moving() {
         let account = Account::generate(&AccountSpec {
             orgs: 1,
             projects_per_org: 1,
@@ -322,11 +323,11 @@ mod tests {
         assert_eq!(account.scopes_at(now()).len(), 1);
         assert_eq!(account.forbidden_scope(), None);
         assert!(account.moving_scope().is_none());
-        assert!(300 < account.executions_at(now()).count());
+        assert!(account.executions_at(now()).count() > 300);
     }
 
     #[test]
-    fn no_execution_ends_before_it_starts_and_no_id_comes_twice() {
+    fn executions_end_after_start_and_have_unique_ids() {
         let account = Account::generate(&AccountSpec::demo(now()));
         let mut ids = std::collections::HashSet::new();
         for execution in account.executions() {

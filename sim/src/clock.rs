@@ -1,4 +1,4 @@
-//! The simulated now, shared by a server and whoever tests against it.
+//! The simulated clock that a server and its test share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-/// A clock that stands still until it is advanced, or goes on with real time. Clones share it.
+/// A clock that is either fixed or runs with real time. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Clock(Arc<Mutex<State>>);
 
@@ -18,12 +18,12 @@ struct State {
 }
 
 impl Clock {
-    /// A clock that moves only by [`Clock::advance`] and [`Clock::set`].
+    /// Creates a clock that moves only by [`Clock::advance`] and [`Clock::set`].
     pub fn fixed(at: Timestamp) -> Self {
         Self::of(at, None)
     }
 
-    /// A clock that shows `at` now and goes on with real time.
+    /// Creates a clock that starts at `at` and runs with real time.
     pub fn running(at: Timestamp) -> Self {
         Self::of(at, Some(Instant::now()))
     }
@@ -32,7 +32,7 @@ impl Clock {
         Self(Arc::new(Mutex::new(State { at, running_since })))
     }
 
-    /// What it shows.
+    /// Returns the simulated time.
     pub fn now(&self) -> Timestamp {
         let state = self.state();
         let gone = state.running_since.map_or(SignedDuration::ZERO, |since| {
@@ -41,13 +41,13 @@ impl Clock {
         state.at.saturating_add(gone).unwrap_or(Timestamp::MAX)
     }
 
-    /// Moves it forward, or back where `by` is negative.
+    /// Moves the clock forward, or back if `by` is negative.
     pub fn advance(&self, by: SignedDuration) {
         let mut state = self.state();
         state.at = state.at.saturating_add(by).unwrap_or(Timestamp::MAX);
     }
 
-    /// Sets it to `at`; a running clock goes on from there.
+    /// Sets the clock to `at`. A running clock continues from there.
     pub fn set(&self, at: Timestamp) {
         let mut state = self.state();
         state.at = at;
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clones_share_a_clock() {
+    fn clones_share_state() {
         let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
         clock.clone().advance(SignedDuration::from_hours(2));
         assert_eq!(clock.now().as_second(), 7_200);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_running_clock_never_goes_back() {
+    fn running_clock_is_monotonic() {
         let clock = Clock::running(Timestamp::UNIX_EPOCH);
         let first = clock.now();
         assert!(first <= clock.now() && Timestamp::UNIX_EPOCH <= first);

@@ -1,5 +1,4 @@
-//! The stage graph of one execution and its whole timeline, made again from the seed whenever it
-//! is asked for.
+//! The stage graph and timeline of one execution, derived from the seed on demand.
 
 use super::account::{Execution, Origin};
 use super::plan::{Pipeline, Plan, Slot, Stage, StageKind, Strategy};
@@ -7,15 +6,15 @@ use super::rng::{Id, Rng, Stream};
 use super::status::{Phase, Status, status_at};
 use super::timeline;
 
-/// All that an execution consists of beside its compact truth.
+/// The parts of an execution that are derived from its stored facts.
 pub(super) struct Detail<'a> {
     pub(super) nodes: Vec<Node<'a>>,
-    /// The top level in order of execution.
+    /// The top-level nodes, in order of execution.
     pub(super) chain: Vec<usize>,
-    /// A `PipelineRollback` that joins the end of the chain once it has started.
+    /// A `PipelineRollback` node that is appended to the chain once it has started.
     pub(super) rollback: Option<usize>,
     pub(super) phases: Vec<Phase>,
-    /// When it first ends, when for the last time; none where the server never tells.
+    /// The first and the last end; `None` if the server never reports an end.
     pub(super) ends: Option<(i64, i64)>,
 }
 
@@ -24,24 +23,24 @@ pub(super) struct Node<'a> {
     pub(super) key: Id,
     pub(super) uuid: Id,
     pub(super) kind: NodeKind<'a>,
-    /// The group that lists it.
+    /// The group that contains this node.
     pub(super) group: Option<usize>,
     pub(super) children: Vec<usize>,
     pub(super) instance: Option<Instance>,
     pub(super) start: Option<i64>,
     pub(super) phases: Vec<Phase>,
-    /// When it first ends, when for the last time.
+    /// The first and the last end.
     pub(super) ends: Option<(i64, i64)>,
-    /// The failure of a stage: a place in the list of failures.
+    /// The failure of a failed stage.
     pub(super) failure: Option<Failure>,
-    /// Taken over from the attempt before.
+    /// Carried over from the execution that this one retries.
     pub(super) carried: bool,
     pub(super) is_rollback: bool,
-    /// The execution that it starts, if it starts one.
+    /// The execution that this node starts, if it starts one.
     pub(super) child: Id,
 }
 
-/// What a node stands for.
+/// The kind of a node.
 #[derive(Clone, Copy)]
 pub(super) enum NodeKind<'a> {
     Stage(&'a Stage),
@@ -50,22 +49,22 @@ pub(super) enum NodeKind<'a> {
     PipelineRollback,
 }
 
-/// One of the runs of a strategy.
+/// One iteration of a strategy.
 pub(super) struct Instance {
     pub(super) index: i64,
     pub(super) total: i64,
-    /// For each axis the place of its value.
+    /// The index of the value on each axis.
     pub(super) combination: Vec<usize>,
 }
 
-/// Why a stage failed.
+/// The reason why a stage failed.
 #[derive(Clone, Copy)]
 pub(super) struct Failure {
     pub(super) message: &'static str,
     pub(super) types: &'static [&'static str],
 }
 
-/// The part of an execution in which a stage has another execution at work.
+/// The time range in which a stage runs another execution.
 pub(super) struct StageWindow {
     pub(super) start: i64,
     pub(super) end: i64,
@@ -83,7 +82,7 @@ impl Detail<'_> {
         end_at(self.ends, at)
     }
 
-    /// The node that follows on a node, at an instant.
+    /// Returns the node that follows another on the chain, at an instant.
     pub(super) fn next_of(&self, node: usize, at: i64) -> Option<usize> {
         let index = self.chain.iter().position(|link| *link == node)?;
         self.chain.get(index + 1).copied().or_else(|| {
@@ -92,7 +91,7 @@ impl Detail<'_> {
         })
     }
 
-    /// The status of a node; that of a group follows from its members.
+    /// Returns the status of a node. A group derives its status from its members.
     pub(super) fn node_status(&self, node: usize, at: i64) -> Status {
         let node = &self.nodes[node];
         if node.children.is_empty() {
@@ -113,7 +112,7 @@ impl Detail<'_> {
         }
     }
 
-    /// The first failure of a stage that has happened at an instant.
+    /// Returns the first failure of a stage up to an instant.
     pub(super) fn failure_at(&self, at: i64) -> Option<Failure> {
         let failed = |node: &&Node| node.failure_at(at).is_some();
         self.nodes.iter().find(failed)?.failure
@@ -154,7 +153,7 @@ fn end_at(ends: Option<(i64, i64)>, at: i64) -> Option<i64> {
     }
 }
 
-/// The executions that a node starts: a chained pipeline, the rollback of the pipeline.
+/// Returns when a node runs another execution: a chained pipeline or a pipeline rollback.
 pub(super) fn stage_window(node: &Node<'_>) -> Option<StageWindow> {
     let rollback = matches!(node.kind, NodeKind::PipelineRollback);
     if node.carried || !(rollback || node.is_kind(StageKind::Pipeline)) {
@@ -170,7 +169,7 @@ pub(super) fn stage_window(node: &Node<'_>) -> Option<StageWindow> {
     })
 }
 
-/// The slot at which an execution stops that is told its outcome by another.
+/// Returns the slot at which an execution stops if another execution decides its outcome.
 pub(super) fn stop_of(pipeline: &Pipeline, origin: Origin, outcome: Status) -> usize {
     let links = links(pipeline, origin).len();
     if outcome == Status::Success {
@@ -186,7 +185,8 @@ pub(super) enum Link<'a> {
     Stage(&'a Stage),
 }
 
-/// The chain of an execution: that of its pipeline; for a rollback its deployments, last first.
+/// Returns the chain of an execution: the pipeline's slots or, for a rollback, its deployments,
+/// last first.
 pub(super) fn links(pipeline: &Pipeline, origin: Origin) -> Vec<Link<'_>> {
     if !rolls_back(origin) {
         return pipeline.slots.iter().map(Link::Slot).collect();
@@ -216,7 +216,7 @@ fn deployments<'a>(slot: &'a Slot, stages: &mut Vec<&'a Stage>) {
     }
 }
 
-/// The detail of one execution of a list; `executions` holds the attempt that it retries.
+/// Derives the detail of one execution. `executions` must contain the execution that it retries.
 pub(super) fn detail<'a>(
     seed: u64,
     plan: &'a Plan,
@@ -235,7 +235,8 @@ pub(super) fn detail<'a>(
         phases: Vec::new(),
         ends: (!execution.end_unreported).then_some((execution.end, execution.last_end)),
     };
-    // The places of nodes follow from the pipeline alone: a retry finds its parent's by place.
+    // The indexes of nodes depend on the pipeline alone, so a retry finds its parent's nodes by
+    // index.
     for link in &links {
         let node = match link {
             Link::Slot(slot) => build(&mut detail.nodes, slot, None, &mut rng),
@@ -267,7 +268,7 @@ pub(super) fn detail<'a>(
     detail
 }
 
-/// Adds the nodes of a slot; gives the place of the first.
+/// Adds the nodes of a slot and returns the index of the first.
 fn build<'a>(
     nodes: &mut Vec<Node<'a>>,
     slot: &'a Slot,
@@ -299,7 +300,7 @@ fn build<'a>(
     }
 }
 
-/// Adds one node; gives its place.
+/// Adds one node and returns its index.
 pub(super) fn push<'a>(
     nodes: &mut Vec<Node<'a>>,
     kind: NodeKind<'a>,
@@ -330,7 +331,7 @@ mod tests {
     use crate::account::{Account, AccountSpec};
 
     #[test]
-    fn timelines_only_go_forward() {
+    fn timelines_are_monotonic() {
         let account =
             Account::generate(&AccountSpec::demo("2026-11-24T15:00:00Z".parse().unwrap()));
         let mut shapes = std::collections::BTreeMap::<&str, usize>::new();

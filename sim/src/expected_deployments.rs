@@ -1,4 +1,4 @@
-//! What the views over deployments must answer.
+//! The expected rows of the views over deployments.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,7 +16,7 @@ const BY_TARGET: [&str; 5] = [
     "environment_id",
     "environment_type",
 ];
-/// A deployment that an execution ran.
+/// A deployment that an execution ran itself.
 #[derive(Clone, Copy)]
 pub(super) struct Attempt<'a> {
     deployment: &'a Value,
@@ -82,7 +82,7 @@ impl Attempt<'_> {
         group(self.execution, self.deployment, &BY_TARGET)
     }
 
-    /// Which instance of a strategy it is.
+    /// Returns the iteration of a strategy, as text.
     fn instance(&self) -> String {
         let axes = object(self.stage["matrix"].clone());
         let pair = |(name, value): (&String, &Value)| {
@@ -101,7 +101,7 @@ impl Attempt<'_> {
         (int(self.execution, "created_ts"), id)
     }
 
-    /// Whether two attempts may have had the same target: what is unknown may be anything.
+    /// Returns whether two attempts may have the same target. An unknown target may be any.
     fn may_be(&self, other: &Self) -> bool {
         let target = |attempt: &Self| {
             ["service_id", "environment_id"].map(|column| attempt.deployment[column].clone())
@@ -124,7 +124,7 @@ impl Attempt<'_> {
     }
 }
 
-/// The last attempts.
+/// Returns the last attempt of each deployment.
 pub(super) fn final_attempts<'a>(attempts: &[Attempt<'a>]) -> Vec<Attempt<'a>> {
     let mut chains = BTreeMap::<_, Vec<Attempt<'a>>>::new();
     for attempt in attempts {

@@ -1,4 +1,4 @@
-//! What the views over a lake must answer, from the account's own rows: loops, and no SQL.
+//! The expected rows of the views over a lake, computed from the account's rows without SQL.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +10,7 @@ use super::expected_deployments::{
 use super::truth::{Truth, object};
 use crate::clock::{date_of, from_ms};
 
-/// The expected rows of each view, in no order that means anything.
+/// The expected rows of each view, in no particular order.
 pub type ExpectedViews = BTreeMap<&'static str, Vec<Value>>;
 
 const BY_PIPELINE: [&str; 3] = ["org_id", "project_id", "pipeline_id"];
@@ -23,8 +23,8 @@ const BY_STAGE: [&str; 5] = [
 ];
 
 impl Truth {
-    /// What each view of `analytics/sql/` must answer about a lake that holds these rows. Of views that
-    /// keep the rows of a table, only the key and what they add.
+    /// Computes the rows of each view of `analytics/sql/` over a lake with these rows. Views that
+    /// extend a table are reduced to its key and the added columns.
     pub fn expected_views(&self) -> ExpectedViews {
         let facts = Index::of(self);
         let attempts = facts.attempts();
@@ -47,7 +47,7 @@ impl Truth {
     }
 }
 
-/// The rows of an account, found by their keys.
+/// The rows of an account, indexed by their keys.
 pub(super) struct Index<'a> {
     pub(super) truth: &'a Truth,
     pub(super) executions: HashMap<&'a str, &'a Value>,
@@ -168,12 +168,12 @@ impl<'a> Index<'a> {
             let key: Vec<&Value> = scope.map(|column| &row[*column]).collect();
             commits.entry(json!(key).to_string()).or_default().push(row);
         }
-        // Executions come oldest first, so the first run of a commit tells its day.
+        // Executions are sorted by start, so the first run of a commit gives its date.
         let rows = commits
             .into_values()
             .map(|runs| (self.group(runs[0], &BY_PIPELINE), runs));
         aggregate(rows, |commits| {
-            let repeated = commits.iter().filter(|runs| 1 < runs.len()).count();
+            let repeated = commits.iter().filter(|runs| runs.len() > 1).count();
             let outcome =
                 |runs: &Vec<&Value>, good| runs.iter().any(|row| is(row, "success") == good);
             let is_flaky = |runs: &&Vec<&Value>| outcome(runs, true) && outcome(runs, false);
@@ -182,7 +182,7 @@ impl<'a> Index<'a> {
                 "commits": commits.len(),
                 "repeated_commits": repeated,
                 "flaky_commits": flaky,
-                "flaky_share": (0 < repeated).then(|| share(flaky, repeated)),
+                "flaky_share": (repeated > 0).then(|| share(flaky, repeated)),
             })
         })
     }
@@ -203,7 +203,7 @@ impl<'a> Index<'a> {
         })
     }
 
-    /// Stages that ran and ended by their own doing.
+    /// Returns the stages that ran and ended in success, failure or expiry.
     fn ended_stages(&self) -> impl Iterator<Item = &'a Value> {
         let ran = |row: &&Value| row["ran_in_this_execution"] == true && has_outcome(row);
         self.truth.stages.iter().filter(ran)
@@ -214,7 +214,7 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Brings rows of the same group together; gives a row for each.
+/// Groups rows and returns one row for each group.
 pub(super) fn aggregate<T>(
     rows: impl Iterator<Item = (Map<String, Value>, T)>,
     sum_up: impl Fn(&[T]) -> Value,
@@ -232,7 +232,7 @@ pub(super) fn aggregate<T>(
     groups.into_values().map(answer).collect()
 }
 
-/// The day of an execution, and columns of a row that is part of it.
+/// Returns the start date of an execution and the named columns of one of its rows.
 pub(super) fn group(execution: &Value, row: &Value, by: &[&str]) -> Map<String, Value> {
     let columns = by
         .iter()
@@ -270,11 +270,11 @@ pub(super) fn int(row: &Value, column: &str) -> Option<i64> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a simulated account")]
-pub(super) fn share(part: usize, whole: usize) -> f64 {
-    part as f64 / whole as f64
+pub(super) fn share(part: usize, total: usize) -> f64 {
+    part as f64 / total as f64
 }
 
-/// The percentile, interpolated between its neighbours.
+/// Returns a percentile, interpolated linearly.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

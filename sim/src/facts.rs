@@ -1,5 +1,5 @@
-//! What an execution tells beside its stages: who started it, what was built, what was deployed,
-//! and from which instant each of it is known.
+//! The facts of an execution beside its stages: trigger, build, deployment, and when each becomes
+//! visible.
 
 use super::account::{Account, Execution, Origin, RowSize};
 use super::detail::{Detail, Failure, Node, rolls_back};
@@ -10,28 +10,28 @@ use super::status::Status;
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// What started an execution.
+/// The trigger of an execution.
 pub(super) struct Trigger {
     pub(super) kind: &'static str,
     pub(super) name: &'static str,
     pub(super) email: Option<&'static str>,
-    /// The trigger's identifier; empty for people.
+    /// The trigger's identifier; empty if a person started the execution.
     pub(super) id: &'static str,
 }
 
-/// What changes late, and who did it.
+/// Facts that change late, and the people involved.
 pub(super) struct Facts {
-    /// Absent in a few rows.
+    /// Missing in a few rows.
     pub(super) trigger: Option<Trigger>,
-    /// Notes and the instant at which someone writes them.
+    /// Notes, and the time at which they are written.
     pub(super) notes: Option<(i64, &'static str)>,
-    /// The instant at which a tag is added.
+    /// The time at which a tag is added.
     pub(super) tagged: Option<i64>,
-    /// The instant from which module information is complete.
+    /// The time from which module information is complete.
     pub(super) late: i64,
-    /// Who aborts it: name, e-mail.
+    /// Name and e-mail of the person who aborts the execution.
     pub(super) aborted_by: (&'static str, &'static str),
-    /// What `executionErrorInfo` tells of a failure: the message, an empty one, or nothing.
+    /// The content of `executionErrorInfo` after a failure.
     pub(super) error_info: ErrorInfo,
 }
 
@@ -42,19 +42,19 @@ pub(super) enum ErrorInfo {
     Nothing,
 }
 
-/// What was built.
+/// The build of an execution.
 pub(super) struct Build {
     pub(super) event: &'static str,
     pub(super) branch: &'static str,
     pub(super) pull_request: Option<i64>,
-    /// Whether `moduleInfo.ci.branch` is told, for pull requests the target.
+    /// The server reports `moduleInfo.ci.branch`; for pull requests this is the target branch.
     pub(super) reports_branch: bool,
     pub(super) commits: Vec<Commit>,
     pub(super) trigger_commits: Vec<Commit>,
 }
 
 impl Build {
-    /// The branch that a reader finds: what `moduleInfo.ci` tells, else the source of the request.
+    /// Returns the branch that a client finds: `moduleInfo.ci.branch`, else the source branch.
     pub(super) fn reported_branch(&self) -> &'static str {
         if self.reports_branch && self.pull_request.is_some() {
             "main"
@@ -70,9 +70,9 @@ pub(super) struct Commit {
     pub(super) message: &'static str,
     pub(super) author: &'static str,
     pub(super) email: Option<&'static str>,
-    /// As the server tells it: seconds, milliseconds or nonsense.
+    /// The time as the server sends it: seconds, milliseconds or an invalid value.
     pub(super) stamp: i64,
-    /// What it means, in ms since the epoch.
+    /// The commit time in milliseconds since the epoch.
     pub(super) committed: Option<i64>,
 }
 
@@ -109,7 +109,7 @@ impl Account {
         }
     }
 
-    /// What an execution builds: the same for all attempts. None where it has no codebase.
+    /// Returns the build of an execution, equal for all attempts; `None` without a codebase.
     pub(super) fn build(&self, execution: &Execution) -> Option<Build> {
         let shape = self.pipeline(execution).shape;
         if !matches!(shape, Shape::Ci | Shape::Mixed) || rolls_back(execution.origin) {
@@ -123,7 +123,7 @@ impl Account {
         (!rng.chance(80)).then(|| build(first.start, self.spec.size, &mut rng))
     }
 
-    /// What an execution has told of its build at an instant.
+    /// Returns the build if it is visible at an instant.
     pub(super) fn build_at(
         &self,
         execution: &Execution,
@@ -141,7 +141,7 @@ impl Account {
             .flatten()
     }
 
-    /// The tags of an execution at an instant, in order, repeated keys and all.
+    /// Returns the tags of an execution at an instant, in order. Keys may repeat.
     pub(super) fn tags_at(
         &self,
         execution: &Execution,
@@ -156,7 +156,7 @@ impl Account {
             .collect()
     }
 
-    /// The failure that an execution as a whole tells at an instant.
+    /// Returns the failure that the execution reports at an instant.
     pub(super) fn failure(execution: &Execution, detail: &Detail<'_>, at: i64) -> Option<Failure> {
         let failed = matches!(
             execution.outcome,
@@ -173,7 +173,7 @@ impl Account {
 }
 
 impl Failure {
-    /// Its types, wherever they are told: where the list is empty, a detailed message names one.
+    /// Returns the failure types. If the list is empty, a detailed message names one.
     pub(super) fn all_types(self) -> &'static [&'static str] {
         if self.types.is_empty() {
             &["VERIFICATION_FAILURE"]
@@ -183,7 +183,7 @@ impl Failure {
     }
 }
 
-/// How much of a deployment is known.
+/// The parts of a deployment that are resolved.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Resolved {
     Nothing,
@@ -192,7 +192,7 @@ pub(super) enum Resolved {
     Artifact,
 }
 
-/// How much a deployment stage has told at an instant. Some fail before they resolve anything.
+/// Returns the parts that a deployment stage has resolved at an instant. Some stages fail before.
 pub(super) fn resolved(node: &Node<'_>, at: i64) -> Resolved {
     let (Some(start), Some((end, _))) = (node.started(at), node.ends) else {
         return Resolved::Nothing;
@@ -213,7 +213,7 @@ pub(super) fn resolved(node: &Node<'_>, at: i64) -> Resolved {
     most.min(now)
 }
 
-/// The deployment stages that have told their service, environment, at an instant.
+/// Returns the deployment stages that have resolved at least `least` at an instant.
 pub(super) fn deployed<'a>(
     detail: &'a Detail<'_>,
     at: i64,
@@ -222,10 +222,10 @@ pub(super) fn deployed<'a>(
     detail
         .nodes
         .iter()
-        .filter(move |node| node.is_kind(StageKind::Deployment) && least <= resolved(node, at))
+        .filter(move |node| node.is_kind(StageKind::Deployment) && resolved(node, at) >= least)
 }
 
-/// The artifact that a node deploys.
+/// Returns the artifact that a node deploys.
 pub(super) fn artifact(service: &str, node: &Node<'_>) -> String {
     format!("registry.example.com/{service}:1.{}", node.key.0 % 900)
 }
@@ -280,7 +280,7 @@ fn build(start: i64, size: RowSize, rng: &mut Rng) -> Build {
     let commits: Vec<Commit> = (0..count).map(|_| commit(start, rng)).collect();
     let mut trigger_commits: Vec<Commit> = Vec::new();
     if rng.chance(400) {
-        // The same commit again, with a time that means nothing, and one more.
+        // Repeats a commit with an invalid time, and adds another commit.
         trigger_commits.extend(commits.first().map(|first| Commit {
             stamp: -62_135_596_800_000,
             committed: None,

@@ -1,4 +1,4 @@
-//! Faults that a test can order: what goes wrong, for which requests, how often.
+//! Faults that a test can inject: the kind, the requests and the number of times.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,91 +9,93 @@ use super::request::{ApiRequest, Endpoint};
 use super::routes::RowFault;
 use crate::scope::Scope;
 
-/// Something that goes wrong.
+/// A fault to inject.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// For which requests.
+    /// The requests it applies to.
     pub when: Match,
-    /// What.
+    /// The kind of fault.
     pub kind: FaultKind,
-    /// How often; none for always.
+    /// The number of times; `None` for always.
     pub times: Option<u32>,
 }
 
-/// Which requests; what is none matches all.
+/// A filter of requests. An unset field matches all.
 #[derive(Clone, Debug, Default)]
 pub struct Match {
-    /// Of this endpoint.
+    /// Only requests to this endpoint.
     pub endpoint: Option<Endpoint>,
-    /// About this project. Only summary requests are.
+    /// Only summary requests for this project.
     pub scope: Option<Scope>,
-    /// For this page.
+    /// Only requests for this page.
     pub page: Option<u32>,
 }
 
-/// What goes wrong.
+/// The kind of a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FaultKind {
-    /// This status with an error body: 502 to 504 in HTML, as a gateway sends it.
+    /// This status with an error body; for 502 to 504 an HTML body, as a gateway sends it.
     Status(u16),
-    /// A login page.
+    /// Status 200 with an HTML login page.
     Html200,
     /// The connection closes before the announced length is sent.
     TruncatedBody,
-    /// A whole answer whose JSON is cut off.
+    /// A complete HTTP response with truncated JSON.
     MalformedJson,
-    /// The connection breaks in the middle of a chunked answer.
+    /// The connection is reset in the middle of a chunked response.
     ResetMidBody,
-    /// The second half of the answer comes so much later.
+    /// The second half of the response is delayed by this duration.
     SlowBody(Duration),
-    /// 200 and nothing.
+    /// Status 200 with an empty body.
     EmptyBody,
-    /// 429, with `Retry-After` in seconds or without.
+    /// Status 429, optionally with `Retry-After`.
     TooManyRequests {
-        /// The header's value.
+        /// The value of the header, in seconds.
         retry_after: Option<u64>,
     },
-    /// Code `TOO_MANY_REQUESTS` at status 400.
+    /// Status 400 with the code `TOO_MANY_REQUESTS`.
     TooManyRequestsAs400,
-    /// The total is off by so many.
+    /// The total is wrong by this number.
     WrongTotal(i64),
-    /// No total is told, and pages have no more rows than this.
+    /// The total is missing, and a page has at most this many rows.
     NoTotal(usize),
-    /// The total is this, whatever the window.
+    /// The total is this number, whatever the window.
     FixedTotal(u64),
-    /// The last row comes twice.
+    /// The last row is repeated.
     DuplicateLastRow,
-    /// Each page but the first begins one row early, as after a new row.
+    /// Each page but the first begins one row early, as if a row had been inserted.
     ShiftedPage,
-    /// Whatever page is asked for, it is the first.
+    /// Every page is the first page.
     RepeatPage,
-    /// 403 `NG_ACCESS_DENIED`.
+    /// Status 403 with the code `NG_ACCESS_DENIED`.
     Forbidden,
-    /// 401 `INVALID_TOKEN`.
+    /// Status 401 with the code `INVALID_TOKEN`.
     Unauthorized,
-    /// The first row has a status that nobody knows: `Frobnicating`.
+    /// The first row has an unknown status: `Frobnicating`.
     UnknownStatus,
-    /// Fields that nobody knows, at every level.
+    /// Unknown fields at every level.
     ExtraField,
-    /// What may be null is null.
+    /// Every nullable field is null.
     NullEverywhere,
-    /// No row tells when it started.
+    /// No row has `startTs`.
     NoStart,
-    /// Answers from a replica that lags by so much. The `Date` header does not lag.
+    /// The response comes from a replica that lags by this duration. The `Date` header does not
+    /// lag.
     StaleAnswer(Duration),
-    /// Every third row is missing, and not counted either.
+    /// Every third row is missing and not counted.
     RowsVanish,
-    /// The compressed answer ends before its end; no length is announced.
+    /// The gzip stream is truncated; no length is announced.
     TruncatedGzip,
-    /// Pages have no more rows than this, whatever is asked for; total and number of pages say so.
+    /// A page has at most this many rows, whatever size is requested. The number of pages is
+    /// consistent with it.
     CappedPage(usize),
-    /// No row at all, and a total of none: what some servers answer a key without the right.
+    /// No rows and a total of 0, as some servers answer a key without permission.
     NoRows,
-    /// The simulated clock goes on by so much before the answer is made.
+    /// The simulated clock advances by this duration before the response is made.
     TimePasses(Duration),
 }
 
-/// The faults in force. The first that matches a request strikes.
+/// The active faults. The first that matches a request is injected.
 #[derive(Debug, Default)]
 pub struct Faults(Mutex<State>);
 
@@ -104,12 +106,12 @@ struct State {
 }
 
 impl Match {
-    /// Every request.
+    /// Matches every request.
     pub fn any() -> Self {
         Self::default()
     }
 
-    /// Requests of one endpoint.
+    /// Matches requests to one endpoint.
     pub fn endpoint(endpoint: Endpoint) -> Self {
         Self {
             endpoint: Some(endpoint),
@@ -117,12 +119,12 @@ impl Match {
         }
     }
 
-    /// Summary requests.
+    /// Matches summary requests.
     pub fn executions() -> Self {
         Self::endpoint(Endpoint::Executions)
     }
 
-    /// Only those about one project.
+    /// Restricts the filter to one project.
     #[must_use]
     pub fn of(self, scope: Scope) -> Self {
         Self {
@@ -131,7 +133,7 @@ impl Match {
         }
     }
 
-    /// Only those for one page.
+    /// Restricts the filter to one page.
     #[must_use]
     pub fn page(self, page: u32) -> Self {
         Self {
@@ -149,29 +151,29 @@ impl Match {
 }
 
 impl Faults {
-    /// Orders a fault.
+    /// Adds a fault.
     pub fn add(&self, fault: Fault) {
         self.state().faults.push(fault);
     }
 
-    /// Orders a fault that strikes so often.
+    /// Adds a fault that is injected this many times.
     pub fn times(&self, times: u32, when: Match, kind: FaultKind) {
         let times = Some(times);
         self.add(Fault { when, kind, times });
     }
 
-    /// Orders a fault that strikes until [`Faults::clear`].
+    /// Adds a fault that is injected until [`Faults::clear`].
     pub fn always(&self, when: Match, kind: FaultKind) {
         let times = None;
         self.add(Fault { when, kind, times });
     }
 
-    /// Ends all faults.
+    /// Removes all faults.
     pub fn clear(&self) {
         self.state().faults.clear();
     }
 
-    /// How many requests were struck.
+    /// Returns the number of requests with an injected fault.
     pub fn injected(&self) -> u64 {
         self.state().injected
     }
@@ -205,7 +207,7 @@ impl FaultKind {
         }
     }
 
-    /// Changes the content of a good summary answer; leaves any other as it is.
+    /// Changes the content of a summary response. Returns other responses unchanged.
     pub(super) fn corrupt_body(&self, body: String) -> String {
         let change: &dyn Fn(&mut Value) = match self {
             Self::WrongTotal(delta) => &move |data| {
@@ -262,7 +264,7 @@ fn extra(row: &mut Map<String, Value>) {
     });
 }
 
-/// All but what identifies a row, its status, its times and its stages; of those the same.
+/// Sets everything to null except identifiers, status, times and stages; for stages likewise.
 fn nulls(row: &mut Map<String, Value>) {
     const KEPT: [&str; 9] = [
         "planExecutionId",
@@ -313,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_strikes_what_it_matches_as_often_as_asked() {
+    fn fault_is_injected_into_matching_requests() {
         let faults = Faults::default();
         let when = Match::executions().of(Scope::new("o", "p")).page(1);
         faults.times(1, when, FaultKind::EmptyBody);
@@ -328,12 +330,12 @@ mod tests {
     }
 
     #[test]
-    fn nulls_leave_what_identifies() {
+    fn null_everywhere_keeps_identifiers() {
         let body = json!({"data": {"content": [{
             "planExecutionId": "x", "tags": [], "layoutNodeMap": {"n": {"name": "y", "status": "z"}}
         }]}});
-        let spoiled = FaultKind::NullEverywhere.corrupt_body(body.to_string());
-        let value: Value = serde_json::from_str(&spoiled).unwrap();
+        let corrupted = FaultKind::NullEverywhere.corrupt_body(body.to_string());
+        let value: Value = serde_json::from_str(&corrupted).unwrap();
         let row = &value["data"]["content"][0];
         assert_eq!(row["planExecutionId"], "x");
         assert_eq!(row["tags"], Value::Null);

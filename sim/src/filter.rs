@@ -1,4 +1,4 @@
-//! What a summary request asks for, checked as strictly as each vintage checks it.
+//! The parameters of a summary request, validated as strictly as each vintage does.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use super::rng::Id;
 use super::status::STATUSES;
 use crate::scope::Scope;
 
-/// A checked request for executions.
+/// The validated parameters of a summary request.
 #[derive(Debug)]
 pub(super) struct Filter {
     pub(super) scope: Scope,
@@ -37,12 +37,12 @@ pub(super) enum Sort {
     Status,
 }
 
-/// Which executions beside normal ones are listed.
+/// The value of `executionModeFilter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// No rollback of a pipeline, no child.
+    /// Excludes pipeline rollbacks and child executions.
     Default,
-    /// Only rollbacks of a pipeline.
+    /// Only pipeline rollbacks.
     Rollback,
     All,
 }
@@ -57,7 +57,8 @@ const USED: [&str; 7] = [
     "showAllExecutions",
     "routingId",
 ];
-/// Known to the real server, but not simulated: refused, lest they filter nothing.
+/// Parameters of the real server that are not simulated. They are rejected, because ignoring them
+/// would return unfiltered rows.
 const NOT_SIMULATED: [&str; 8] = [
     "searchTerm",
     "filterIdentifier",
@@ -82,7 +83,7 @@ const FILTERS_NOT_SIMULATED: [&str; 12] = [
     "inputSetIdentifiers",
     "executionNotes",
 ];
-/// Filters that older servers do not know, and therefore ignore.
+/// Filters that older servers do not support and therefore ignore.
 const NEWER: [&str; 5] = [
     "pipelineIdentifiers",
     "planExecutionIds",
@@ -92,12 +93,12 @@ const NEWER: [&str; 5] = [
 ];
 
 impl Filter {
-    /// Checks a request.
+    /// Validates a request.
     ///
     /// # Errors
     ///
-    /// 400 `INVALID_REQUEST` for what the server of that vintage refuses, and for what this one
-    /// does not simulate.
+    /// 400 `INVALID_REQUEST` for parameters that a server of the vintage rejects, or that are not
+    /// simulated.
     pub(super) fn parse(
         request: &ApiRequest,
         vintage: Vintage,
@@ -155,7 +156,7 @@ impl Filter {
             descending,
             from,
             to,
-            // What is no id matches nothing.
+            // An invalid id matches nothing.
             ids: ids.map(|ids| ids.iter().filter_map(|id| Id::parse(id)).collect()),
             statuses: known_statuses(statuses)?,
             mode: mode(body.as_ref(), vintage, &pipelines)?,
@@ -165,7 +166,7 @@ impl Filter {
     }
 }
 
-/// The body without what the vintage ignores; none where there is none.
+/// Returns the body without the keys that the vintage ignores; `None` without a body.
 fn body(request: &ApiRequest, vintage: Vintage) -> Result<Option<Map<String, Value>>, ApiError> {
     if request.body.trim().is_empty() {
         return Ok(None);
@@ -220,7 +221,7 @@ fn sort(request: &ApiRequest, vintage: Vintage) -> Result<(Sort, bool), ApiError
         }
     };
     match field {
-        // The time-out of a pipeline is as far from its start for every execution here.
+        // Every simulated execution has the same timeout, so both keys sort alike.
         "startTs" | "pipelineTimeoutTs" => Ok((Sort::Start, descending)),
         "name" => Ok((Sort::Name, descending)),
         "status" => Ok((Sort::Status, descending)),
@@ -231,7 +232,7 @@ fn sort(request: &ApiRequest, vintage: Vintage) -> Result<(Sort, bool), ApiError
     }
 }
 
-/// Bounds of `startTs`. Without a `timeRange` today's server takes one calendar month.
+/// Returns the bounds of `startTs`. Without a `timeRange` today's server uses one calendar month.
 fn window(
     body: Option<&Map<String, Value>>,
     vintage: Vintage,
@@ -323,7 +324,7 @@ fn flag(request: &ApiRequest, name: &str) -> Result<bool, ApiError> {
     }
 }
 
-/// Compared without case; a word that is no status is refused.
+/// Rejects unknown statuses. Case is ignored.
 fn known_statuses(words: Vec<String>) -> Result<Vec<String>, ApiError> {
     let known = |word: &String| {
         STATUSES

@@ -1,5 +1,5 @@
-//! Which executions an account has: office hours, outcomes, and what follows from them (retries,
-//! re-runs, children, rollbacks).
+//! Generates the executions of an account: start times, outcomes, and the retries, re-runs,
+//! children and rollbacks that follow.
 
 use super::account::{AccountSpec, Execution, NO_EXECUTION, Origin};
 use super::detail::{self, stage_window};
@@ -11,7 +11,7 @@ const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// What follows from an execution makes this many of a thousand fresh ones.
+/// Executions that result from 1,000 fresh ones, including those that follow from them.
 const WITH_FOLLOW_UPS: usize = 1_310;
 
 struct History<'a> {
@@ -22,7 +22,7 @@ struct History<'a> {
     executions: Vec<Execution>,
 }
 
-/// All executions, sorted by start.
+/// Generates all executions, sorted by start time.
 pub(super) fn generate(spec: &AccountSpec, plan: &Plan) -> Vec<Execution> {
     let now = spec.now.as_millisecond();
     let (past, future) = (
@@ -42,11 +42,11 @@ pub(super) fn generate(spec: &AccountSpec, plan: &Plan) -> Vec<Execution> {
     let choice: Vec<(u32, u32)> = (0_u32..)
         .zip(&plan.pipelines)
         .map(|(index, pipeline)| (pipeline.weight, index))
-        .filter(|(weight, _)| 0 < *weight)
+        .filter(|(weight, _)| *weight > 0)
         .collect();
     let mut twin = None;
     for _ in 0..total {
-        // Some start at the very same millisecond as another of their project.
+        // Some executions of a project start in the same millisecond.
         let (pipeline, start) = match twin.take() {
             Some(twin) if history.rng.chance(30) => twin,
             _ => (history.rng.weighted(&choice), hours.pick(&mut history.rng)),
@@ -57,7 +57,7 @@ pub(super) fn generate(spec: &AccountSpec, plan: &Plan) -> Vec<Execution> {
     sorted(&history.executions, plan)
 }
 
-/// Working hours of a team in Europe and one in America, hour by hour, summed up.
+/// Cumulative hourly weights: working hours of a team in Europe and one in America.
 struct Hours {
     from: i64,
     sums: Vec<usize>,
@@ -70,7 +70,7 @@ impl Hours {
             .map(|hour| {
                 let since_epoch = (from + hour * HOUR_MS).div_euclid(HOUR_MS);
                 // The epoch was a Thursday.
-                let weekend = 5 <= (since_epoch.div_euclid(24) + 3).rem_euclid(7);
+                let weekend = (since_epoch.div_euclid(24) + 3).rem_euclid(7) >= 5;
                 let weight = match since_epoch.rem_euclid(24) {
                     7..=10 | 13..=16 => 20,
                     11 | 12 | 17..=20 => 14,
@@ -97,16 +97,16 @@ impl Hours {
 }
 
 impl History<'_> {
-    /// Adds an execution of its own length, and what follows from it.
+    /// Adds a random execution and those that follow from it.
     fn add(&mut self, pipeline: u32, start: i64, origin: Origin) {
         let of = &self.plan.pipelines[pipeline as usize];
         let execution = self.random_execution(of, pipeline, start, origin);
         self.push(&execution);
     }
 
-    /// Adds an execution and what follows from it, if it starts early enough.
+    /// Adds an execution and those that follow from it, if it starts before the horizon.
     fn push(&mut self, execution: &Execution) {
-        if self.horizon <= execution.start {
+        if execution.start >= self.horizon {
             return;
         }
         let index = u32::try_from(self.executions.len()).unwrap_or(NO_EXECUTION);
@@ -147,7 +147,7 @@ impl History<'_> {
         let work = stages * rng.long_tail(20_000, 12 * MINUTE_MS);
         let needs_approval = approval.is_some_and(|at| at <= stop);
         let wait = match outcome {
-            // The server gives up on a run after 37 days.
+            // The server expires an execution after 37 days.
             Status::Expired if rng.chance(60) => 37 * DAY_MS,
             Status::Expired => rng.between(HOUR_MS, 2 * DAY_MS),
             Status::Skipped | Status::Suspended => 0,
@@ -187,7 +187,7 @@ impl History<'_> {
         execution
     }
 
-    /// The executions that stages of this one start.
+    /// Adds the executions that stages of this one start.
     fn children(&mut self, index: u32, parent: &Execution) {
         let of = &self.plan.pipelines[parent.pipeline as usize];
         if of.child.is_none() && of.shape != Shape::Cd && of.shape != Shape::Mixed {
@@ -229,7 +229,7 @@ impl History<'_> {
         }
     }
 
-    /// What people start after an execution has ended.
+    /// Adds the executions that people start after this one has ended.
     fn follow_ups(&mut self, index: u32, execution: &Execution) {
         if matches!(
             execution.origin,
@@ -308,7 +308,7 @@ fn outcome(of: &Pipeline, carried: usize, rng: &mut Rng) -> Status {
     ])
 }
 
-/// Ended executions change too: failures are ignored later, rejected ones taken up again.
+/// Edits a few terminal executions: failures are ignored later, rejected approvals are resumed.
 fn edit(execution: &mut Execution, rng: &mut Rng) {
     match execution.outcome {
         Status::Failed if rng.chance(130) => {
@@ -325,7 +325,7 @@ fn edit(execution: &mut Execution, rng: &mut Rng) {
     }
 }
 
-/// Sorted by start, with places and run sequences put right.
+/// Sorts executions by start time and updates their indexes and run sequences.
 fn sorted(executions: &[Execution], plan: &Plan) -> Vec<Execution> {
     let mut order: Vec<u32> =
         (0..u32::try_from(executions.len()).unwrap_or(NO_EXECUTION)).collect();
@@ -356,7 +356,7 @@ fn sorted(executions: &[Execution], plan: &Plan) -> Vec<Execution> {
                 Origin::PipelineRollback { of } => Origin::PipelineRollback { of: index(of) },
             };
             let run = &mut runs[execution.pipeline as usize];
-            // A gap now and then: an execution whose plan could not be made.
+            // Leaves a gap now and then, as for an execution whose plan creation failed.
             *run += if execution.id.0.is_multiple_of(37) {
                 2
             } else {

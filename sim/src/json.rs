@@ -1,27 +1,27 @@
-//! Writes JSON text straight into one string: a page of a thousand summaries is megabytes, and a
-//! tree of values would be the slowest part of the server.
+//! Writes JSON text into one string. A page of 1,000 summaries has megabytes, and a tree of values
+//! would be the slowest part of the server.
 
 use std::fmt::Write;
 
-/// The text of one JSON object under construction, or of an array's elements.
+/// The JSON text under construction.
 #[derive(Default)]
 pub(super) struct Json(String);
 
 impl Json {
-    /// A whole object.
+    /// Writes an object and returns its text.
     pub(super) fn object(fill: impl FnOnce(&mut Self)) -> String {
         let mut json = Self::default();
         json.braced('{', '}', fill);
         json.0
     }
 
-    /// `"key": "text"`.
+    /// Writes `"key": "text"`.
     pub(super) fn str(&mut self, key: &str, text: &str) {
         self.key(key);
         self.quoted(text);
     }
 
-    /// `"key": "text"`, or null.
+    /// Writes `"key": "text"`, or null for `None`.
     pub(super) fn opt(&mut self, key: &str, text: Option<&str>) {
         match text {
             Some(text) => self.str(key, text),
@@ -29,38 +29,38 @@ impl Json {
         }
     }
 
-    /// `"key": number`.
+    /// Writes `"key": number`.
     pub(super) fn int(&mut self, key: &str, number: i64) {
         self.key(key);
         let _ = write!(self.0, "{number}");
     }
 
-    /// `"key": number`, or nothing at all.
+    /// Writes `"key": number`, or nothing for `None`.
     pub(super) fn int_if(&mut self, key: &str, number: Option<i64>) {
         if let Some(number) = number {
             self.int(key, number);
         }
     }
 
-    /// `"key": true`.
+    /// Writes `"key": true`.
     pub(super) fn bool(&mut self, key: &str, is: bool) {
         self.key(key);
         self.0.push_str(if is { "true" } else { "false" });
     }
 
-    /// `"key": null`.
+    /// Writes `"key": null`.
     pub(super) fn null(&mut self, key: &str) {
         self.key(key);
         self.0.push_str("null");
     }
 
-    /// `"key": {..}`.
+    /// Writes `"key": {..}`.
     pub(super) fn map(&mut self, key: &str, fill: impl FnOnce(&mut Self)) {
         self.key(key);
         self.braced('{', '}', fill);
     }
 
-    /// `"key": [{..}, ..]`.
+    /// Writes `"key": [{..}, ..]`.
     pub(super) fn maps<T>(
         &mut self,
         key: &str,
@@ -76,7 +76,7 @@ impl Json {
         });
     }
 
-    /// `"key": ["text", null, ..]`.
+    /// Writes `"key": ["text", null, ..]`.
     pub(super) fn strings<T: AsRef<str>>(
         &mut self,
         key: &str,
@@ -94,7 +94,7 @@ impl Json {
         });
     }
 
-    /// `"key": [1, 2]`.
+    /// Writes `"key": [1, 2]`.
     pub(super) fn ints(&mut self, key: &str, of: impl IntoIterator<Item = i64>) {
         self.key(key);
         self.braced('[', ']', |json| {
@@ -105,7 +105,7 @@ impl Json {
         });
     }
 
-    /// `"key": ` and text that is JSON already.
+    /// Writes `"key": ` and a value that is already JSON.
     pub(super) fn raw(&mut self, key: &str, json: &str) {
         self.key(key);
         self.0.push_str(json);
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn json_round_trips() {
         let text = Json::object(|json| {
             json.str("a", "q\"\\\n\u{1}é");
             json.map("empty", |_| {});

@@ -1,10 +1,10 @@
-//! A simulated Harness account and a strict HTTP server for it: what `demo`, `sim`, the tests and
-//! the benchmarks read.
+//! A simulated Harness account and a strict HTTP server for it, used by the commands `demo` and
+//! `sim`, the tests and the benchmarks. It shares no code with the product that it tests.
 //!
-//! An [`Account`] is a pure function of its [`AccountSpec`]. It keeps a compact truth of each
-//! execution and makes all else again from the seed when asked, so it can be told as of any
-//! instant, in the manner of two server [`Vintage`]s, and a million executions fit in memory.
-//! [`Account::truth`] gives the rows that a right extraction must give.
+//! An [`Account`] is a pure function of its [`AccountSpec`]. It stores a few facts of each
+//! execution and derives the rest from the seed on demand, so a million executions fit in memory.
+//! It can be rendered as of any instant, for two server [`Vintage`]s. [`Account::truth`] returns
+//! the rows that a correct extraction must produce.
 //!
 //! ```text
 //! plan (orgs, projects, pipelines) -> history (who runs when, how it ends) = Account
@@ -13,8 +13,8 @@
 //! request -> call -> filter -> routes -> transport, bent by faults = Server
 //! ```
 //!
-//! Where it is stricter than the real server: unknown query parameters are refused, and so are
-//! filters that it does not simulate. Unknown keys of the body are ignored, as there.
+//! The server is stricter than the real one: it rejects unknown query parameters and filters that
+//! it does not simulate. Like the real one, it ignores unknown keys of the body.
 
 #![forbid(unsafe_code)]
 
@@ -59,10 +59,10 @@ pub use scope::Scope;
 pub use server::{LoggedRequest, Requests, Server, ServerOptions};
 pub use truth::Truth;
 
-/// Which server is simulated.
+/// The version of the simulated server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Vintage {
-    /// Today's service.
+    /// The current SaaS service.
     #[default]
     Saas,
     /// An older or self-managed server.

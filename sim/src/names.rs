@@ -1,4 +1,4 @@
-//! Invented words. Some are not ASCII, hold quotes or line breaks, as real ones do.
+//! Invented names. Like real ones, some contain non-ASCII characters, quotes or line breaks.
 
 /// Organizations beside `default`: identifier, name.
 pub(super) const ORGS: &[(&str, &str)] = &[
@@ -107,8 +107,7 @@ pub(super) const MESSAGES: &[&str] = &[
     "Ändra standardvaluta till SEK",
 ];
 
-/// Why something failed: message, failure types. The second is empty where only the detailed
-/// messages name a type.
+/// Failures: message, failure types. The types are empty if only the detailed messages name one.
 pub(super) const FAILURES: &[(&str, &[&str])] = &[
     (
         "Shell Script execution failed. Please check execution logs.",

@@ -1,4 +1,4 @@
-//! What an account consists of before anything runs: orgs, projects, pipelines and their stages.
+//! The static parts of an account: organizations, projects, pipelines and their stages.
 
 use super::account::AccountSpec;
 use super::names;
@@ -16,16 +16,16 @@ pub(super) struct Project {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) org: usize,
-    /// The instant of its move and the org it moves to.
+    /// The time at which the project moves, and the organization it moves to.
     pub(super) moves: Option<(i64, usize)>,
     pub(super) created: i64,
     pub(super) updated: i64,
-    /// Has pipelines, but none of them ever runs.
+    /// The project has pipelines, but none of them ever runs.
     pub(super) quiet: bool,
 }
 
 impl Project {
-    /// The org that holds it at an instant.
+    /// Returns the organization of the project at an instant.
     pub(super) fn org_at(&self, at: i64) -> usize {
         self.moves
             .filter(|(from, _)| *from <= at)
@@ -70,7 +70,7 @@ pub(super) struct Stage {
     pub(super) service: usize,
     pub(super) environment: usize,
     pub(super) gitops: bool,
-    /// How often in a thousand a condition skips it.
+    /// The probability, in thousandths, that a condition skips the stage.
     pub(super) skipped: u32,
     pub(super) hidden: bool,
 }
@@ -105,7 +105,7 @@ impl StageKind {
 }
 
 pub(super) enum Strategy {
-    /// Axes by their places in [`names::AXES`].
+    /// Indexes of axes in [`names::AXES`].
     Matrix(Vec<usize>),
     Loop(i64),
     Parallelism(i64),
@@ -121,7 +121,7 @@ impl Strategy {
     }
 }
 
-/// Everything that stands still.
+/// The static parts of an account.
 pub(super) struct Plan {
     pub(super) orgs: Vec<Org>,
     pub(super) projects: Vec<Project>,
@@ -159,7 +159,7 @@ impl Plan {
     }
 }
 
-/// The asked number of orgs, and one more that holds no project.
+/// Returns the requested number of organizations, and one more without projects.
 fn orgs(count: usize, earliest: i64, rng: &mut Rng) -> Vec<Org> {
     let named = (0..count).map(|at| match at.checked_sub(1) {
         None => ("default".to_owned(), "Default".to_owned()),
@@ -199,7 +199,7 @@ fn projects(spec: &AccountSpec, earliest: i64, rng: &mut Rng) -> Vec<Project> {
         .collect()
 }
 
-/// The name at a place of a list; further rounds carry a number.
+/// Returns the name at an index of a list. Beyond the end, names repeat with a number.
 fn numbered(names: &[(&str, &str)], at: usize) -> (String, String) {
     let (id, name) = names[at % names.len()];
     match at / names.len() {
@@ -208,7 +208,7 @@ fn numbered(names: &[(&str, &str)], at: usize) -> (String, String) {
     }
 }
 
-/// The pipelines of one project: one of each shape, of some shapes more.
+/// Returns the pipelines of one project: at least one of each shape.
 fn pipelines(project: usize, quiet: bool, spec: &AccountSpec, rng: &mut Rng) -> Vec<Pipeline> {
     let shapes = [
         ("build", "Build & test", Shape::Ci),
@@ -220,7 +220,7 @@ fn pipelines(project: usize, quiet: bool, spec: &AccountSpec, rng: &mut Rng) -> 
         ("hotfix", "Hotfix 🔥", Shape::Mixed),
     ];
     let count = 5 + project % 3;
-    // Every project before this one: 5, 6 or 7.
+    // Each project before this one has 5, 6 or 7 pipelines.
     let first: usize = (0..project).map(|before| 5 + before % 3).sum();
     shapes[..count]
         .iter()
@@ -261,7 +261,7 @@ fn tags(rng: &mut Rng) -> Vec<(&'static str, Option<String>)> {
         tags.push(("größe", Some("\"L\"".to_owned())));
     }
     if rng.chance(100) {
-        // Of a repeated key the last value holds.
+        // If a key is repeated, the last value counts.
         tags.push(("team", Some("platform".to_owned())));
     }
     tags

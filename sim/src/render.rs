@@ -1,4 +1,4 @@
-//! Tells an execution as the server does at an instant: one summary, as JSON text.
+//! Renders an execution as the server returns it at an instant: one summary as JSON text.
 
 use jiff::Timestamp;
 
@@ -12,7 +12,7 @@ use super::rng::{Id, Rng, Stream};
 use super::status::Status;
 use super::{render_modules, render_stages};
 
-/// All that is needed to tell one execution.
+/// An execution as of an instant, with everything needed to render it.
 pub(super) struct Snapshot<'a> {
     pub(super) account: &'a Account,
     pub(super) execution: &'a Execution,
@@ -25,7 +25,7 @@ pub(super) struct Snapshot<'a> {
 const MONTH_MS: i64 = 30 * 24 * 3_600_000;
 
 impl Account {
-    /// The summary of an execution at an instant, as JSON text.
+    /// Renders the summary of an execution at an instant as JSON text.
     pub fn render(&self, execution: &Execution, at: Timestamp, vintage: Vintage) -> String {
         self.snapshot(execution, at.as_millisecond(), vintage)
             .render()
@@ -121,7 +121,7 @@ impl Snapshot<'_> {
         let evaluated = self.execution.id.0.is_multiple_of(3);
         let detailed = evaluated && self.account.spec.size == RowSize::Realistic;
         let stamp = if evaluated { self.execution.start } else { 0 }.to_string();
-        let told = |text: &str| {
+        let if_evaluated = |text: &str| {
             if evaluated {
                 text.to_owned()
             } else {
@@ -144,9 +144,9 @@ impl Snapshot<'_> {
         json.str("message", "");
         json.str("timestamp", &stamp);
         json.str("status", if evaluated { "pass" } else { "" });
-        json.str("accountId", &told(self.account.id()));
-        json.str("orgId", &told(&scope.org));
-        json.str("projectId", &told(&scope.project));
+        json.str("accountId", &if_evaluated(self.account.id()));
+        json.str("orgId", &if_evaluated(&scope.org));
+        json.str("projectId", &if_evaluated(&scope.project));
         json.str("entity", "");
         json.str("type", if evaluated { "pipeline" } else { "" });
         json.str("action", if evaluated { "onrun" } else { "" });
@@ -251,7 +251,8 @@ impl Snapshot<'_> {
         }
     }
 
-    /// Keys in lower case, as today's server sends them; rows of old shape have the others.
+    /// Writes the parent stage. Today's server sends keys in lower case; legacy rows have camel
+    /// case.
     fn parent(&self, json: &mut Json) {
         let old = self.execution.legacy;
         let key = |lower: &'static str, camel: &'static str| if old { camel } else { lower };
@@ -308,16 +309,16 @@ impl Snapshot<'_> {
         json.str("fileUrl", &url);
     }
 
-    /// Whether the stages are known: the plan takes a moment after the row is there.
+    /// Returns whether the plan exists. It is created shortly after the row.
     pub(super) fn planned(&self) -> bool {
-        self.execution.created_ms() + 300 <= self.at
+        self.at >= self.execution.created_ms() + 300
     }
 
     fn moment(&self) -> Timestamp {
         crate::clock::from_ms(self.at)
     }
 
-    /// The throws for mere decoration, always the same for one execution.
+    /// Returns the random numbers for cosmetic fields, always the same for one execution.
     pub(super) fn rng(&self) -> Rng {
         self.account.rng(Stream::Finish, self.execution.id)
     }
@@ -340,7 +341,7 @@ fn triggered_by(json: &mut Json, trigger: &Trigger) {
 }
 
 impl Account {
-    /// The execution, and the key of its stage, that started this one.
+    /// Returns the execution that started this one, and the key of the stage.
     pub(super) fn parent_of(&self, execution: &Execution) -> Option<(&Execution, Id)> {
         let (Origin::Child { of } | Origin::PipelineRollback { of }) = execution.origin else {
             return None;

@@ -1,4 +1,4 @@
-//! `moduleInfo`, of an execution and of a stage: raw documents that fill with time.
+//! Renders `moduleInfo` of executions and stages, which grows while an execution runs.
 
 use super::facts::{Build, Commit, Resolved, artifact, deployed, resolved};
 use super::json::Json;
@@ -10,7 +10,7 @@ const CI: &str = "io.harness.ci.plan.creator.execution.";
 const BEANS: &str = "io.harness.ci.pipeline.executions.beans.";
 const CD: &str = "io.harness.cdng.pipeline.executions.beans.";
 
-/// `moduleInfo` of the execution; `{}` before its first stage.
+/// Renders `moduleInfo` of an execution; `{}` before its first stage.
 pub(super) fn module_info(snapshot: &Snapshot<'_>, json: &mut Json) {
     let started = |kind: StageKind| {
         let mut nodes = snapshot.detail.nodes.iter();
@@ -167,16 +167,16 @@ fn cd(snapshot: &Snapshot<'_>, json: &mut Json) {
         let mut texts: Vec<Option<&str>> = nodes
             .filter_map(|node| node.stage().map(|stage| Some(kind(stage))))
             .collect();
-        // They are sets: their order means nothing, and changes from hour to hour.
+        // These lists are sets: the server returns them in varying order.
         texts.sort_unstable();
         texts.dedup();
         let turn = usize::try_from(snapshot.at / 3_600_000).unwrap_or(0) % texts.len().max(1);
         texts.rotate_left(turn);
         texts
     };
-    let odd = snapshot.execution.id.0.is_multiple_of(5);
+    let reversed = snapshot.execution.id.0.is_multiple_of(5);
     let with_null = |mut texts: Vec<Option<&'static str>>| {
-        if odd {
+        if reversed {
             texts.push(None);
         }
         texts
@@ -212,7 +212,7 @@ fn cd(snapshot: &Snapshot<'_>, json: &mut Json) {
     }
 }
 
-/// `moduleInfo` of a stage.
+/// Renders `moduleInfo` of a stage.
 pub(super) fn stage(snapshot: &Snapshot<'_>, index: usize, json: &mut Json) {
     let node = &snapshot.detail.nodes[index];
     let Some(stage) = node.stage() else {
@@ -225,7 +225,7 @@ pub(super) fn stage(snapshot: &Snapshot<'_>, index: usize, json: &mut Json) {
             let resolved = resolved(node, snapshot.at);
             if Resolved::Service <= resolved {
                 json.map("serviceInfo", |json| {
-                    let name = (Resolved::Artifact <= resolved)
+                    let name = (resolved >= Resolved::Artifact)
                         .then(|| artifact(names::SERVICES[stage.service].0, node));
                     service(stage, name.as_deref(), json);
                 });

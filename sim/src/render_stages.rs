@@ -1,4 +1,4 @@
-//! `layoutNodeMap` and what Harness counts in it.
+//! Renders `layoutNodeMap` and the stage counts.
 
 use super::account::RowSize;
 use super::detail::{Failure, Instance, Node, NodeKind};
@@ -10,7 +10,7 @@ use super::render_modules;
 use super::rng::Id;
 use super::status::Status;
 
-/// The map of stages, in no order that means anything, and where it starts.
+/// Renders the map of stages, in no particular order, and its starting node.
 pub(super) fn layout_nodes(snapshot: &Snapshot<'_>, json: &mut Json) {
     let nodes = &snapshot.detail.nodes;
     json.map("layoutNodeMap", |json| {
@@ -29,7 +29,7 @@ pub(super) fn layout_nodes(snapshot: &Snapshot<'_>, json: &mut Json) {
     }
 }
 
-/// A rollback stage off the chain is there only once it runs; all else is planned.
+/// Returns whether a node is listed. A rollback stage off the chain is listed only once it runs.
 pub(super) fn shown(snapshot: &Snapshot<'_>, index: usize) -> bool {
     let node = &snapshot.detail.nodes[index];
     let on_chain = node.group.is_some() || snapshot.detail.chain.contains(&index);
@@ -141,7 +141,7 @@ fn conditions(skipped: bool, json: &mut Json) {
     }
 }
 
-/// Keys in lower case, as the server sends them.
+/// Renders `strategyMetadata`, with keys in lower case, as the server sends them.
 fn metadata(json: &mut Json, instance: &Instance, strategy: Option<NodeKind<'_>>) {
     json.int("currentiteration", instance.index);
     json.int("totaliterations", instance.total);
@@ -163,7 +163,7 @@ fn metadata(json: &mut Json, instance: &Instance, strategy: Option<NodeKind<'_>>
     });
 }
 
-/// `failureInfoDTO`, and `failureInfo` of a whole execution.
+/// Renders `failureInfoDTO` of a stage and `failureInfo` of an execution.
 pub(super) fn failure(json: &mut Json, failure: Option<Failure>) {
     json.str("message", failure.map_or("", |failure| failure.message));
     let types = failure.map_or(&[][..], |failure| failure.types);
@@ -215,7 +215,7 @@ pub(super) fn name(node: &Node<'_>) -> Option<String> {
     }
 }
 
-/// As Harness counts: along the chain, a group once, and only exact words.
+/// Counts stages as Harness does: along the chain, a group once, only exact statuses.
 pub(super) fn counts(snapshot: &Snapshot<'_>) -> [i64; 4] {
     let (detail, at) = (&snapshot.detail, snapshot.at);
     let mut counts = [0; 4];

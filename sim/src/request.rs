@@ -1,11 +1,11 @@
-//! One request, taken apart, and the answers it can get.
+//! A parsed request and the possible responses.
 
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use crate::scope::Scope;
 
-/// What a request asks for.
+/// The endpoint of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Endpoint {
     /// `GET /v1/orgs`
@@ -20,7 +20,7 @@ pub enum Endpoint {
     Unknown,
 }
 
-/// A request as the server got it.
+/// A request as received by the server.
 #[derive(Clone, Debug)]
 pub(super) struct ApiRequest {
     pub(super) method: String,
@@ -34,7 +34,7 @@ pub(super) struct ApiRequest {
 }
 
 impl ApiRequest {
-    /// The segments of the path, decoded.
+    /// Returns the segments of the path, decoded.
     pub(super) fn segments(&self) -> Vec<String> {
         let decode = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
         let path = self.path.trim_start_matches('/');
@@ -55,34 +55,34 @@ impl ApiRequest {
         }
     }
 
-    /// The first value of a query parameter.
+    /// Returns the first value of a query parameter.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         let mut named = self.query.iter().filter(|(key, _)| key == name);
         named.next().map(|(_, value)| value.as_str())
     }
 
-    /// All values of a query parameter.
+    /// Returns all values of a query parameter.
     pub(super) fn parameters<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let named = self.query.iter().filter(move |(key, _)| key == name);
         named.map(|(_, value)| value.as_str())
     }
 
-    /// The project that it asks about.
+    /// Returns the requested project.
     pub(super) fn scope(&self) -> Option<Scope> {
         let org = self.parameter("orgIdentifier")?;
         Some(Scope::new(org, self.parameter("projectIdentifier")?))
     }
 
-    /// The page that it asks for.
+    /// Returns the requested page.
     pub(super) fn page(&self) -> Option<u32> {
         self.parameter("page").unwrap_or("0").parse().ok()
     }
 
-    /// A number in the query, or its default.
+    /// Returns a number in the query, or its default.
     ///
     /// # Errors
     ///
-    /// 400 for what is no number, as the real server answers.
+    /// 400 if the value is not a number, as the real server answers.
     pub(super) fn number(&self, name: &str, default: i64) -> Result<i64, ApiError> {
         let Some(text) = self.parameter(name) else {
             return Ok(default);
@@ -91,8 +91,8 @@ impl ApiRequest {
             .map_err(|_| ApiError::invalid(format!("Invalid value for query param {name}: {text}")))
     }
 
-    /// Refuses every parameter but the named ones. The real server ignores what it does not know;
-    /// here a misspelled parameter shall not pass.
+    /// Rejects unknown query parameters. The real server ignores them, but a misspelled one must
+    /// fail a test.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), ApiError> {
         let unknown = |(name, _): &&(String, String)| !known.contains(&name.as_str());
         match self.query.iter().find(unknown) {
@@ -102,14 +102,14 @@ impl ApiRequest {
     }
 }
 
-/// A good answer: 200, headers and JSON.
+/// A successful response: status 200, headers and JSON.
 #[derive(Debug)]
 pub(super) struct ApiResponse {
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: String,
 }
 
-/// An answer that is an error.
+/// An error response.
 #[derive(Debug)]
 pub(super) struct ApiError {
     pub(super) status: u16,
@@ -148,7 +148,7 @@ impl ApiError {
         )
     }
 
-    /// The envelope of the endpoint's family.
+    /// Renders the error envelope that the endpoint uses.
     pub(super) fn body(&self, endpoint: Endpoint) -> String {
         let (code, message) = (self.code, &self.message);
         let body = if matches!(endpoint, Endpoint::Orgs | Endpoint::Projects) && self.status == 400

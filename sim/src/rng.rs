@@ -1,32 +1,33 @@
-//! Seeded randomness: the same seed, stream and id give the same throws on every machine.
+//! Seeded random numbers: equal seed, stream and id give equal numbers on every machine.
 
 use std::fmt;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// What the throws are for, so that one part of an execution never shifts another.
+/// The purpose of the numbers. Each has a stream of its own, so a change of one part does not alter
+/// another.
 #[derive(Clone, Copy)]
 pub(super) enum Stream {
     /// Orgs, projects, pipelines, people.
     Plan,
-    /// Which executions exist, when, and how they end.
+    /// Executions, their start times and outcomes.
     History,
     /// Stages of an execution and their times.
     Graph,
     /// Trigger, tags, notes.
     Facts,
-    /// What was built.
+    /// The build of an execution.
     Commits,
-    /// What is only decoration of an answer.
+    /// Cosmetic fields of a response.
     Finish,
 }
 
-/// A source of throws.
+/// A random number generator.
 pub(super) struct Rng(ChaCha8Rng);
 
 impl Rng {
-    /// The throws of one stream of one thing.
+    /// Creates the generator of one stream of one entity.
     pub(super) fn new(seed: u64, stream: Stream, of: Id) -> Self {
         let mut bytes = [0_u8; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -35,34 +36,34 @@ impl Rng {
         Self(ChaCha8Rng::from_seed(bytes))
     }
 
-    /// `0..n`; 0 where `n` is 0.
+    /// Returns a number in `0..n`, or 0 if `n` is 0.
     pub(super) fn below(&mut self, n: usize) -> usize {
         self.0.random_range(0..n.max(1))
     }
 
-    /// `from..=to`; `from` where that is empty.
+    /// Returns a number in `from..=to`, or `from` if the range is empty.
     pub(super) fn between(&mut self, from: i64, to: i64) -> i64 {
         self.0.random_range(from..=to.max(from))
     }
 
-    /// Mostly near `from`, seldom near `to`: a long tail.
+    /// Returns a number in `from..=to`, mostly near `from`: a long-tailed distribution.
     pub(super) fn long_tail(&mut self, from: i64, to: i64) -> i64 {
         let near = self.between(from, to);
         let nearer = self.between(from, near);
         self.between(from, nearer)
     }
 
-    /// True so many times in a thousand.
+    /// Returns true with a probability in thousandths.
     pub(super) fn chance(&mut self, per_mille: u32) -> bool {
         self.0.random_range(0..1000) < per_mille
     }
 
-    /// One of them.
+    /// Returns one of the values.
     pub(super) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }
 
-    /// One of them, as often as its weight tells.
+    /// Returns one of the values, by weight.
     pub(super) fn weighted<T: Copy>(&mut self, of: &[(u32, T)]) -> T {
         let total: u32 = of.iter().map(|(weight, _)| weight).sum();
         let mut left = self.0.random_range(0..total);
@@ -75,12 +76,12 @@ impl Rng {
         of[0].1
     }
 
-    /// A new id.
+    /// Returns a new id.
     pub(super) fn id(&mut self) -> Id {
         Id(self.0.random())
     }
 
-    /// A commit's hash, 40 hexadecimal digits.
+    /// Returns a commit hash of 40 hexadecimal digits.
     pub(super) fn sha(&mut self) -> String {
         let (high, low): (u128, u32) = (self.0.random(), self.0.random());
         format!("{high:032x}{low:08x}")
@@ -94,7 +95,7 @@ pub(super) struct Id(pub(super) u128);
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 impl Id {
-    /// Reads the 22 characters back; `None` for anything else.
+    /// Parses the 22 characters; `None` for anything else.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text.len() != 22 {
             return None;
@@ -103,7 +104,7 @@ impl Id {
             let at = ALPHABET.iter().position(|letter| *letter == byte)?;
             u128::try_from(at).ok()
         });
-        // 22 digits of 6 bits are 132: the last one holds only 2.
+        // 22 digits of 6 bits are 132 bits, so the last digit has only 2.
         let mut value = 0_u128;
         for (at, digit) in digits.enumerate() {
             let digit = digit?;
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_survives_its_own_spelling() {
+    fn id_round_trips() {
         let mut rng = Rng::new(7, Stream::Plan, Id(0));
         for _ in 0..100 {
             let id = rng.id();
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_do_not_shift_each_other() {
+    fn streams_are_independent() {
         let number = |stream| Rng::new(1, stream, Id(2)).below(1_000_000);
         assert_eq!(number(Stream::Graph), number(Stream::Graph));
         assert_ne!(number(Stream::Graph), number(Stream::Facts));

@@ -1,4 +1,4 @@
-//! The answers of the simulated server: a pure function of account, request and instant.
+//! The responses of the simulated server: a pure function of account, request and time.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ use super::status::is_same_status;
 use super::truth::listed;
 use crate::scope::Scope;
 
-/// The most rows that can be paged through, on servers with that limit.
+/// The maximum number of rows that can be paged through.
 const ROW_CAP: usize = 10_000;
 
-/// What an answer depends on beside the request.
+/// The inputs of a response beside the request.
 pub(super) struct Api<'a> {
     pub(super) account: &'a Account,
     pub(super) vintage: Vintage,
@@ -27,20 +27,20 @@ pub(super) struct Api<'a> {
     pub(super) row_fault: RowFault,
 }
 
-/// How a fault bends which rows are listed.
+/// The effect of a fault on the rows of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum RowFault {
     #[default]
     None,
-    /// Whatever page is asked for, it is the first.
+    /// Every page is the first page.
     FirstPage,
-    /// A row came in before: every page but the first begins one row early.
+    /// Every page but the first begins one row early.
     OneRowEarly,
-    /// Every third row is not there, nor counted.
+    /// Every third row is missing and not counted.
     ThirdsMissing,
-    /// Pages have no more rows than this.
+    /// A page has at most this many rows.
     SmallPages(usize),
-    /// There is no row.
+    /// No rows.
     NoRows,
 }
 
@@ -56,7 +56,7 @@ impl Api<'_> {
     ///
     /// # Errors
     ///
-    /// The refusal that the real server gives.
+    /// The error response of the real server.
     pub(super) fn respond(&self, request: &ApiRequest) -> Result<ApiResponse, ApiError> {
         let endpoint = request.endpoint();
         if endpoint == Endpoint::Unknown {
@@ -72,12 +72,12 @@ impl Api<'_> {
             Endpoint::Projects => self.projects(request, role),
             Endpoint::Executions => self.executions(request, role),
             Endpoint::Retention => self.retention(request),
-            Endpoint::Unknown => unreachable!("refused above"),
+            Endpoint::Unknown => unreachable!("rejected above"),
         }
     }
 
-    /// The account comes from the header, the query or the path, in this order; only then is the
-    /// key looked at, which must be of that account.
+    /// Takes the account from the header, the query or the path, in this order. Then checks that
+    /// the key belongs to it.
     fn authenticate(&self, request: &ApiRequest, endpoint: Endpoint) -> Result<Role, ApiError> {
         let segments = request.segments();
         let in_path = segments.last().filter(|_| endpoint == Endpoint::Retention);
@@ -191,7 +191,7 @@ impl Api<'_> {
         page_of(request, rows.collect())
     }
 
-    /// Six months. A servers of older vintage has no such route.
+    /// Returns six months. Older servers have no such route.
     fn retention(&self, request: &ApiRequest) -> Result<ApiResponse, ApiError> {
         request.only(&["accountIdentifier", "routingId"])?;
         if self.vintage == Vintage::Older {
@@ -220,7 +220,7 @@ impl Api<'_> {
             return Err(ApiError::forbidden());
         }
         let end = (filter.page + 1) * filter.size;
-        if self.row_cap && self.vintage == Vintage::Saas && ROW_CAP < end {
+        if self.row_cap && self.vintage == Vintage::Saas && end > ROW_CAP {
             return Err(ApiError::invalid(
                 "Please add more filters to page through more than 10000 records",
             ));
@@ -242,7 +242,7 @@ impl Api<'_> {
         } else {
             filter.page
         };
-        let early = usize::from(self.row_fault == RowFault::OneRowEarly && 0 < page);
+        let early = usize::from(self.row_fault == RowFault::OneRowEarly && page > 0);
         let from = (page * filter.size - early).min(indexes.len());
         let to = (from + filter.size).min(indexes.len());
         let rows = indexes[from..to].iter().map(|index| {
@@ -257,7 +257,7 @@ impl Api<'_> {
         })
     }
 
-    /// The places of all executions of a project that a filter lets through, in its order.
+    /// Returns the indexes of the executions of a project that match a filter, in its order.
     fn indexes(&self, project: usize, filter: &Filter) -> Vec<u32> {
         let all = &self.account.by_project[project];
         let start = |index: &u32| self.account.by_index(*index).start;
@@ -317,7 +317,7 @@ impl Api<'_> {
     }
 }
 
-/// One org or project of a list.
+/// One organization or project of a list.
 struct Row<'a> {
     id: &'a str,
     name: &'a str,
@@ -326,7 +326,7 @@ struct Row<'a> {
     text: String,
 }
 
-/// One page of a bare array. What is no known order is last-modified, newest first.
+/// Returns one page as a bare array. Unknown sort keys mean last-modified, newest first.
 fn page_of(request: &ApiRequest, mut rows: Vec<Row<'_>>) -> Result<ApiResponse, ApiError> {
     let (page, limit) = (request.number("page", 0)?, request.number("limit", 20)?);
     let (Ok(number), 1..=1000) = (usize::try_from(page), limit) else {
@@ -365,7 +365,7 @@ fn page_of(request: &ApiRequest, mut rows: Vec<Row<'_>>) -> Result<ApiResponse, 
     })
 }
 
-/// A page as Spring tells it.
+/// Renders a page in the envelope of Spring.
 fn envelope(filter: &Filter, page: usize, rows: &[String], total: usize) -> String {
     let int = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let pages = total.div_ceil(filter.size);

@@ -1,4 +1,4 @@
-//! The simulated account behind a real socket.
+//! Serves a simulated account over HTTP.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,26 +25,27 @@ use super::routes::{Api, RowFault};
 use super::transport;
 use crate::scope::Scope;
 
-/// How a server behaves.
+/// The behaviour of a server.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// Which server.
+    /// The version of the server.
     pub vintage: Vintage,
-    /// The key with all rights. With its last part replaced by `norights` it sees nothing, by
-    /// `forbidden` it sees orgs and projects and no execution.
+    /// The key with all permissions. With `norights` as its last part it sees nothing; with
+    /// `forbidden` it sees organizations and projects, but no executions.
     pub api_key: String,
-    /// More requests than that within 60 real seconds are answered with 429.
+    /// The maximum number of requests within 60 real seconds; further ones are answered with 429.
     pub requests_per_minute: Option<u32>,
-    /// How long each answer takes.
+    /// The delay of each response.
     pub latency: Duration,
-    /// The simulated now.
+    /// The simulated clock.
     pub clock: Clock,
-    /// Whether paging ends after 10,000 rows, as in some accounts. Older servers have no such cap.
+    /// Paging ends after 10,000 rows, as in some accounts. Older servers have no such cap.
     pub row_cap: bool,
 }
 
 impl ServerOptions {
-    /// Today's server, without limits, at the account's now, which stands still.
+    /// Returns options for today's server without limits, with a clock fixed at the account's
+    /// `now`.
     pub fn new(account: &Account) -> Self {
         Self {
             vintage: Vintage::Saas,
@@ -57,7 +58,7 @@ impl ServerOptions {
     }
 }
 
-/// A running server; it stops when it is dropped.
+/// A running server. Dropping it stops it.
 pub struct Server {
     inner: Arc<Inner>,
     base_url: String,
@@ -65,16 +66,16 @@ pub struct Server {
     task: JoinHandle<()>,
 }
 
-/// What a server was asked.
+/// The requests that a server received.
 #[derive(Clone, Debug, Default)]
 pub struct Requests {
-    /// Requests by endpoint, those that were refused too.
+    /// Number of requests by endpoint, including rejected ones.
     pub by_endpoint: BTreeMap<Endpoint, u64>,
     /// The last requests, at most 10,000, oldest first.
     pub log: VecDeque<LoggedRequest>,
 }
 
-/// One request as it came.
+/// One request as received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggedRequest {
     /// `GET` or `POST`.
@@ -104,10 +105,10 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Where the listener has no address.
+    /// Fails if the listener has no address.
     #[expect(
         clippy::unused_async,
-        reason = "it needs a runtime, so it is called from one"
+        reason = "spawning needs a runtime, so callers must be async"
     )]
     pub async fn start(
         account: impl Into<Arc<Account>>,
@@ -135,11 +136,11 @@ impl Server {
         });
         #[expect(
             clippy::disallowed_methods,
-            reason = "the server outlives its caller, not itself"
+            reason = "the server must outlive `start`; `Server` ends the task"
         )]
         let task = tokio::spawn(async move {
             if let Err(error) = serving.await {
-                tracing::warn!(%error, "the simulated server ended");
+                tracing::warn!(%error, "the simulated server failed");
             }
         });
         Ok(Self {
@@ -150,52 +151,52 @@ impl Server {
         })
     }
 
-    /// `http://` and the address, without a slash at the end.
+    /// Returns `http://` and the address, without a trailing slash.
     pub fn base_url(&self) -> &str {
         &self.base_url
     }
 
-    /// The key with all rights.
+    /// Returns the key with all permissions.
     pub fn api_key(&self) -> &str {
         &self.inner.options.api_key
     }
 
-    /// The simulated now.
+    /// Returns the simulated clock.
     pub fn clock(&self) -> &Clock {
         &self.inner.options.clock
     }
 
-    /// The account that it tells of.
+    /// Returns the simulated account.
     pub fn account(&self) -> &Arc<Account> {
         &self.inner.account
     }
 
-    /// What goes wrong.
+    /// Returns the faults to inject.
     pub fn faults(&self) -> &Faults {
         &self.inner.faults
     }
 
-    /// What it was asked so far.
+    /// Returns the requests received so far.
     pub fn requests(&self) -> Requests {
         lock(&self.inner.requests).clone()
     }
 
-    /// Forgets what it was asked.
+    /// Clears the recorded requests.
     pub fn clear_requests(&self) {
         *lock(&self.inner.requests) = Requests::default();
     }
 
-    /// Answers 403 to summary requests about a project, from now on.
+    /// Answers 403 to summary requests for a project from now on.
     pub fn forbid(&self, scope: Scope) {
         lock(&self.inner.forbidden).insert(scope);
     }
 
-    /// Answers them, also those about the account's forbidden project.
+    /// Answers summary requests for a project again, even for the account's forbidden project.
     pub fn allow(&self, scope: &Scope) {
         lock(&self.inner.forbidden).remove(scope);
     }
 
-    /// Stops, and waits until all connections are closed.
+    /// Stops the server and waits until all connections are closed.
     pub async fn shutdown(self) {
         let _ = self.stop.send(());
         let _ = self.task.await;
@@ -209,8 +210,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn serve(State(inner): State<Arc<Inner>>, http_request: Request) -> Response {
     let (parts, body) = http_request.into_parts();
     let Ok(body) = to_bytes(body, BODY_BYTES).await else {
-        let refusal = ApiError::new(413, "INVALID_REQUEST", "HTTP 413 Request Entity Too Large");
-        return transport::error_response(&refusal, Endpoint::Unknown, &inner.options.clock);
+        let error = ApiError::new(413, "INVALID_REQUEST", "HTTP 413 Request Entity Too Large");
+        return transport::error_response(&error, Endpoint::Unknown, &inner.options.clock);
     };
     let query = parts.uri.query().unwrap_or_default().as_bytes();
     let request = ApiRequest {
@@ -251,7 +252,8 @@ impl Inner {
     fn respond(&self, request: &ApiRequest) -> Response {
         let (endpoint, clock) = (request.endpoint(), &self.options.clock);
         if let Some(over) = self.over_limit() {
-            // Most say so plainly, some with the code alone, some come from before the server.
+            // The real service answers in three forms: 429, 400 with the code, and HTML from a
+            // gateway.
             return match over % 5 {
                 3 => transport::error_response(&ApiError::throttled(400), endpoint, clock),
                 4 => transport::html(429, clock),
@@ -285,17 +287,17 @@ impl Inner {
         };
         match api.respond(request) {
             Ok(answer) => transport::success_response(answer, fault.as_ref(), clock),
-            Err(refusal) => transport::error_response(&refusal, endpoint, clock),
+            Err(error) => transport::error_response(&error, endpoint, clock),
         }
     }
 
-    /// How many requests are over the limit, if this one is.
+    /// Returns the number of requests over the limit; `None` within the limit.
     fn over_limit(&self) -> Option<usize> {
         let limit = usize::try_from(self.options.requests_per_minute?).unwrap_or(usize::MAX);
         let mut recent = lock(&self.recent);
         let now = Instant::now();
         let minute = Duration::from_mins(1);
-        while recent.front().is_some_and(|first| minute <= now - *first) {
+        while recent.front().is_some_and(|first| now - *first >= minute) {
             recent.pop_front();
         }
         recent.push_back(now);

@@ -5,7 +5,7 @@ use super::names;
 use super::plan::{Shape, Slot, Stage, StageKind, Strategy};
 use super::rng::Rng;
 
-/// The chain of stages of one pipeline.
+/// Returns the slots of one pipeline.
 pub(super) fn slots(shape: Shape, size: RowSize, rng: &mut Rng) -> Vec<Slot> {
     match shape {
         Shape::Ci => ci(size, rng),

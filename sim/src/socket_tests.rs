@@ -1,4 +1,4 @@
-//! What only a socket shows: headers, limits, broken bodies.
+//! Tests over a real socket: headers, limits, broken bodies.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ fn request(server: &Server) -> reqwest::RequestBuilder {
 }
 
 #[tokio::test]
-async fn a_real_client_gets_the_simulated_date() {
+async fn client_receives_the_simulated_date() {
     let server = serve(ServerOptions::new(&account())).await;
     server.clock().advance(SignedDuration::from_hours(1));
     let response = request(&server).send().await.unwrap();
@@ -57,7 +57,7 @@ async fn too_many_requests_are_throttled() {
 }
 
 #[tokio::test]
-async fn broken_bodies_are_broken() {
+async fn faults_break_the_body() {
     let server = serve(ServerOptions::new(&account())).await;
     for kind in [FaultKind::TruncatedBody, FaultKind::ResetMidBody] {
         server.faults().times(1, Match::any(), kind.clone());
@@ -130,7 +130,7 @@ async fn page(server: &Server, page: u32) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn faults_bend_what_a_page_holds() {
+async fn faults_change_the_rows_of_a_page() {
     let server = serve(ServerOptions::new(&account())).await;
     let good = [page(&server, 0).await, page(&server, 1).await];
     let bent = async |kind| {

@@ -1,5 +1,5 @@
-//! Statuses of the simulated account, with a meaning of their own: the truth must not ask the
-//! product what a word means.
+//! The statuses of the simulated account, from the API documentation. They are independent of the
+//! product's table, because the simulator judges the product.
 
 /// A status of an execution or of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ pub(super) enum Status {
 }
 
 impl Status {
-    /// As Harness spells it today.
+    /// Returns the current spelling.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::NotStarted => "NotStarted",
@@ -53,7 +53,7 @@ impl Status {
         }
     }
 
-    /// As rows of old shape spell it: four words had another form.
+    /// Returns the spelling in a row; four statuses are spelled differently in legacy rows.
     pub(super) fn spelled(self, legacy: bool) -> &'static str {
         match self {
             Self::NotStarted if legacy => "NOT_STARTED",
@@ -64,7 +64,7 @@ impl Status {
         }
     }
 
-    /// The word of the `status_category` columns.
+    /// Returns the value of the `status_category` columns.
     pub(super) fn category(self) -> &'static str {
         match self {
             Self::NotStarted
@@ -85,7 +85,7 @@ impl Status {
         }
     }
 
-    /// Whether what has it is over.
+    /// Returns whether the status is terminal.
     pub(super) fn terminal(self) -> bool {
         !matches!(self.category(), "queued" | "running" | "waiting")
     }
@@ -131,14 +131,14 @@ pub(super) fn is_same_status(one: &str, other: &str) -> bool {
     letters(one) == letters(other)
 }
 
-/// A status and the instant from which it holds, in ms since the epoch.
+/// A status and the time from which it applies, in milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Phase {
     pub(super) from: i64,
     pub(super) status: Status,
 }
 
-/// The status at an instant; `NotStarted` before the first.
+/// Returns the status at an instant; `NotStarted` before the first phase.
 pub(super) fn status_at(phases: &[Phase], at: i64) -> Status {
     phases
         .iter()

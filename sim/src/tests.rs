@@ -1,4 +1,4 @@
-//! The answers of the server, without a socket.
+//! Tests of the server's responses without a socket.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -94,7 +94,7 @@ fn ids(data: &Value) -> Vec<String> {
         .collect()
 }
 
-/// A project with executions, and which of them are seen now.
+/// Returns a project with executions.
 fn busy(account: &Account) -> Scope {
     account.scopes_at(account.spec().now)[1].clone()
 }
@@ -122,7 +122,7 @@ fn pages_add_up_to_the_total() {
 }
 
 #[test]
-fn both_ends_of_a_time_range_are_inside() {
+fn time_range_includes_both_ends() {
     let account = account();
     let now = account.spec().now;
     let execution = account
@@ -142,7 +142,7 @@ fn both_ends_of_a_time_range_are_inside() {
 }
 
 #[test]
-fn what_the_real_server_refuses_is_refused() {
+fn invalid_requests_are_rejected() {
     let account = account();
     let scope = busy(&account);
     let good = json!({"filterType": "PipelineExecution", "timeRange": all_time()});
@@ -167,9 +167,9 @@ fn what_the_real_server_refuses_is_refused() {
         ("", mode),
     ] {
         let request = summary_request(&account, &scope, query, Some(body.clone()));
-        let refusal = respond(&account, Vintage::Saas, &request).unwrap_err();
+        let error = respond(&account, Vintage::Saas, &request).unwrap_err();
         assert_eq!(
-            (refusal.status, refusal.code),
+            (error.status, error.code),
             (400, "INVALID_REQUEST"),
             "{query} {body}"
         );
@@ -234,7 +234,7 @@ fn credentials_are_checked_in_order() {
 }
 
 #[test]
-fn lists_are_bare_and_shorter_without_rights() {
+fn lists_are_bare_arrays_filtered_by_permission() {
     let account = account();
     let mut request = get(&account, "/v1/orgs", "limit=2&sort=identifier&order=ASC");
     let orgs = respond(&account, Vintage::Saas, &request).unwrap();
@@ -265,7 +265,7 @@ fn lists_are_bare_and_shorter_without_rights() {
 }
 
 #[test]
-fn vintages_differ_in_what_they_list_and_know() {
+fn vintages_differ_in_rows_and_filters() {
     let account = Account::generate(&AccountSpec::demo("2026-11-24T15:00:00Z".parse().unwrap()));
     let total = |vintage, query: &str, body: Option<Value>| {
         let scopes = account.scopes_at(account.spec().now);
@@ -314,7 +314,7 @@ fn vintages_differ_in_what_they_list_and_know() {
 }
 
 #[test]
-fn without_a_time_range_today_s_server_takes_a_month() {
+fn time_range_defaults_to_one_month() {
     let spec = AccountSpec {
         days: 90,
         ..AccountSpec::small("2026-11-24T15:00:00Z".parse().unwrap())
@@ -338,7 +338,7 @@ fn without_a_time_range_today_s_server_takes_a_month() {
 }
 
 #[test]
-fn a_project_moves_with_its_history() {
+fn project_moves_with_its_history() {
     let account = account();
     let (from, to, at) = account.moving_scope().unwrap();
     let before = at.checked_sub(SignedDuration::from_secs(1)).unwrap();

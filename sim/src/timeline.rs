@@ -1,4 +1,4 @@
-//! Gives the stages of an execution their times, and both their statuses over time.
+//! Assigns times and statuses to the stages of an execution, and statuses to the execution itself.
 
 use super::account::Execution;
 use super::detail::Instance;
@@ -13,7 +13,7 @@ const TIMED_OUT: Failure = Failure {
     types: &["EXPIRED"],
 };
 
-/// Where in time a part of an execution lies, and how it ends.
+/// The time range of a part of an execution, and its outcome.
 #[derive(Clone, Copy)]
 struct Span {
     from: i64,
@@ -21,7 +21,7 @@ struct Span {
     ending: Status,
 }
 
-/// Lays out everything after the first `carried` links of the chain.
+/// Assigns times to all nodes after the first `carried` links of the chain.
 pub(super) fn assign_times(
     detail: &mut Detail<'_>,
     execution: &Execution,
@@ -110,7 +110,7 @@ fn stages(detail: &mut Detail<'_>, execution: &Execution, carried: usize, rng: &
     }
 }
 
-/// The instants between the active links: the waiting one takes what the execution waits.
+/// Returns the times between the active links. The waiting link includes the execution's wait time.
 fn boundaries(
     detail: &Detail<'_>,
     execution: &Execution,
@@ -144,7 +144,7 @@ fn may_roll_back(detail: &Detail<'_>, node: usize, execution: &Execution) -> boo
             || node.children.iter().any(|child| deploys(*child)))
 }
 
-/// Either the whole pipeline rolls back, or one rollback stage runs, off the chain.
+/// Adds a rollback: of the pipeline, or as a single stage off the chain.
 fn roll_back(detail: &mut Detail<'_>, of: usize, span: Span, pipeline: bool, rng: &mut Rng) {
     let stage = detail.nodes[detail.nodes[of].children.first().copied().unwrap_or(of)].kind;
     let kind = if pipeline {
@@ -160,7 +160,7 @@ fn roll_back(detail: &mut Detail<'_>, of: usize, span: Span, pipeline: bool, rng
     run(&mut detail.nodes[node], span, rng);
 }
 
-/// Lays a node, and all its members, into a span.
+/// Assigns times within a span to a node and its members.
 fn assign_node(nodes: &mut [Node<'_>], node: usize, span: Span, rng: &mut Rng) {
     let members = nodes[node].children.clone();
     if members.is_empty() {
@@ -206,15 +206,15 @@ fn assign_node(nodes: &mut [Node<'_>], node: usize, span: Span, rng: &mut Rng) {
     }
 }
 
-/// One stage runs through a span.
+/// Runs one stage within a span.
 fn run(node: &mut Node<'_>, span: Span, rng: &mut Rng) {
     let length = span.to - span.from;
     let (early, late) = (span.from + length / 5, span.to - length / 5);
     node.start = Some(span.from);
     node.phases.push(phase(span.from, Status::Running));
     if node.is_kind(StageKind::Approval) {
-        let asked = span.from + (length / 10).min(1_500);
-        node.phases.push(phase(asked, Status::ApprovalWaiting));
+        let requested = span.from + (length / 10).min(1_500);
+        node.phases.push(phase(requested, Status::ApprovalWaiting));
     } else if node.is_kind(StageKind::Deployment) && rng.chance(60) {
         let blocked = rng.pick(&[
             Status::ResourceWaiting,
@@ -236,7 +236,7 @@ fn run(node: &mut Node<'_>, span: Span, rng: &mut Rng) {
     };
 }
 
-/// A rejected approval is taken up again, granted, and the rest of the chain runs.
+/// Resumes a rejected approval: it is granted, and the rest of the chain runs.
 fn reopen(detail: &mut Detail<'_>, execution: &Execution, rng: &mut Rng) {
     let stop = usize::from(execution.stop);
     let granted = execution.edit + (execution.last_end - execution.edit) / 4;
@@ -258,7 +258,7 @@ fn reopen(detail: &mut Detail<'_>, execution: &Execution, rng: &mut Rng) {
     }
 }
 
-/// The statuses of the execution itself.
+/// Returns the statuses of the execution itself.
 fn phases(detail: &Detail<'_>, execution: &Execution, idle: bool, rng: &mut Rng) -> Vec<Phase> {
     let queued = rng.pick(&[
         Status::Queued,
@@ -266,7 +266,7 @@ fn phases(detail: &Detail<'_>, execution: &Execution, idle: bool, rng: &mut Rng)
         Status::QueuedLicenseLimitReached,
         Status::NotStarted,
     ]);
-    let long = 3_000 < execution.run - execution.start || idle;
+    let long = execution.run - execution.start > 3_000 || idle;
     let mut phases = vec![phase(
         execution.start,
         if long { queued } else { Status::Running },
@@ -299,7 +299,7 @@ fn phase(from: i64, status: Status) -> Phase {
     Phase { from, status }
 }
 
-/// The instances of a strategy; of a matrix every combination of its axes.
+/// Returns the iterations of a strategy; for a matrix every combination of its axes.
 pub(super) fn instances(strategy: &Strategy) -> Vec<Instance> {
     let combinations = match strategy {
         Strategy::Loop(count) | Strategy::Parallelism(count) => {

@@ -1,4 +1,4 @@
-//! Answers as HTTP responses, and the ways in which a response goes wrong on the wire.
+//! Builds HTTP responses, including the ones that faults break.
 
 use std::io;
 use std::time::Duration;
@@ -16,24 +16,24 @@ use super::request::{ApiError, ApiResponse, Endpoint};
 const PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head>\
                     <body><h1>Please sign in</h1></body></html>\n";
 
-/// An error answer.
-pub(super) fn error_response(refusal: &ApiError, endpoint: Endpoint, clock: &Clock) -> Response {
-    let body = refusal.body(endpoint);
-    response(refusal.status, "application/json", Body::from(body), clock)
+/// Builds an error response.
+pub(super) fn error_response(error: &ApiError, endpoint: Endpoint, clock: &Clock) -> Response {
+    let body = error.body(endpoint);
+    response(error.status, "application/json", Body::from(body), clock)
 }
 
-/// A page for people.
+/// Builds an HTML response.
 pub(super) fn html(status: u16, clock: &Clock) -> Response {
     response(status, "text/html; charset=utf-8", Body::from(PAGE), clock)
 }
 
-/// What a fault answers before the request is looked at; none for faults that spoil an answer.
+/// Returns the response of a fault that replaces the regular one; `None` for other faults.
 pub(super) fn replacement(
     fault: &FaultKind,
     endpoint: Endpoint,
     clock: &Clock,
 ) -> Option<Response> {
-    let error_response = |refusal: &ApiError| Some(error_response(refusal, endpoint, clock));
+    let error_response = |error: &ApiError| Some(error_response(error, endpoint, clock));
     match fault {
         FaultKind::Status(status @ 502..=504) => Some(html(*status, clock)),
         FaultKind::Status(status) => error_response(&ApiError::new(
@@ -59,7 +59,7 @@ pub(super) fn replacement(
     }
 }
 
-/// A good answer, or what a fault makes of it.
+/// Builds a successful response, changed by a fault if there is one.
 pub(super) fn success_response(
     answer: ApiResponse,
     fault: Option<&FaultKind>,
@@ -120,10 +120,10 @@ pub(super) fn success_response(
 
 type Part = Result<Bytes, io::Error>;
 
-/// A part, then a broken connection.
+/// Sends a part of the body, then resets the connection.
 fn breaking(first: String) -> impl futures::Stream<Item = Part> {
     stream::iter([Ok(Bytes::from(first))]).chain(stream::once(async {
-        // The part must be on its way before the connection breaks.
+        // The first part must be sent before the connection is reset.
         tokio::time::sleep(Duration::from_millis(20)).await;
         Err(io::Error::from(io::ErrorKind::ConnectionReset))
     }))
@@ -136,7 +136,7 @@ fn slow(first: String, second: String, pause: Duration) -> impl futures::Stream<
     }))
 }
 
-/// A gzip stream of stored blocks, of which none is the last.
+/// Builds a gzip stream of stored blocks without a final block.
 fn unfinished_gzip(text: &str) -> Vec<u8> {
     const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     const BLOCK: usize = 0x4000;
@@ -151,7 +151,7 @@ fn unfinished_gzip(text: &str) -> Vec<u8> {
     stream
 }
 
-/// Uncompressed: what compresses would hide how a body breaks.
+/// Disables compression, which would hide how the body is broken.
 fn plain(mut response: Response) -> Response {
     let identity = header::HeaderValue::from_static("identity");
     response

@@ -1,5 +1,5 @@
-//! The rows that a right extraction gives, from the account itself: neither by parsing a summary
-//! nor by the product's table code.
+//! The rows that a correct extraction produces, computed from the account itself rather than from a
+//! summary.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -16,17 +16,17 @@ use super::render::Snapshot;
 use super::status::Status;
 use super::truth_stages;
 
-/// The expected rows of each table, with the columns that the account knows. Times are in
-/// microseconds since the epoch; lists are sorted unless their order means something.
+/// The expected rows of each table, with the columns that the simulator covers. Times are in
+/// microseconds since the epoch. Lists are sorted unless their order is significant.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Truth {
     /// Oldest start first.
     pub executions: Vec<Value>,
-    /// In the order of their executions, then by `stage_index`.
+    /// In the order of executions, then by `stage_index`.
     pub stages: Vec<Value>,
-    /// In the order of their stages.
+    /// In the order of stages.
     pub deployments: Vec<Value>,
-    /// In the order of their executions.
+    /// In the order of executions.
     pub commits: Vec<Value>,
 }
 
@@ -35,7 +35,7 @@ impl Truth {
     ///
     /// # Errors
     ///
-    /// Where the folder cannot be written.
+    /// Fails if the folder cannot be written.
     pub fn write_ndjson(&self, dir: &Path) -> io::Result<()> {
         for (name, rows) in self.tables() {
             let mut file = BufWriter::new(File::create(dir.join(format!("{name}.ndjson")))?);
@@ -47,7 +47,7 @@ impl Truth {
         Ok(())
     }
 
-    /// The tables by name.
+    /// Returns the tables with their names.
     pub fn tables(&self) -> [(&'static str, &[Value]); 4] {
         [
             ("executions", &self.executions),
@@ -59,15 +59,15 @@ impl Truth {
 }
 
 impl Account {
-    /// What a lake holds that read everything at an instant: all that the server then lists,
-    /// without the forbidden project.
+    /// Returns the rows of a lake that is complete at an instant: all listed executions except
+    /// those of the forbidden project.
     pub fn truth(&self, at: Timestamp, vintage: Vintage) -> Truth {
         let readable =
             |execution: &Execution| Some(self.pipeline(execution).project) != self.plan.forbidden;
         self.truth_where(at, vintage, readable)
     }
 
-    /// The same for the executions that `keep` keeps, in the forbidden project too.
+    /// Returns the rows of the executions that `keep` accepts, including the forbidden project.
     pub fn truth_where(
         &self,
         at: Timestamp,
@@ -85,7 +85,7 @@ impl Account {
     }
 }
 
-/// Whether a server lists an execution to a client that asks for all.
+/// Returns whether a server lists an execution if no filter is set.
 pub(super) fn listed(execution: &Execution, vintage: Vintage) -> bool {
     vintage == Vintage::Older || !matches!(execution.origin, Origin::PipelineRollback { .. })
 }
@@ -100,7 +100,7 @@ fn add(snapshot: &Snapshot<'_>, truth: &mut Truth) {
     truth.stages.extend(stages.into_iter().map(|(_, row)| row));
 }
 
-/// The columns that every table begins with.
+/// Returns the columns that every table begins with.
 pub(super) fn head(snapshot: &Snapshot<'_>) -> Map<String, Value> {
     let pipeline = snapshot.account.pipeline(snapshot.execution);
     let scope = snapshot.account.scope_at(pipeline.project, snapshot.at);
@@ -251,10 +251,11 @@ fn commits(snapshot: &Snapshot<'_>) -> Vec<Value> {
     else {
         return Vec::new();
     };
-    let told = build.commits.iter().chain(&build.trigger_commits);
-    let told = told.filter(|_| build.event != "release");
+    let reported = build.commits.iter().chain(&build.trigger_commits);
+    let reported = reported.filter(|_| build.event != "release");
     let mut seen = std::collections::HashSet::new();
-    told.filter(|commit| seen.insert(commit.sha.as_str()))
+    reported
+        .filter(|commit| seen.insert(commit.sha.as_str()))
         .map(|commit| {
             let mut row = head(snapshot);
             row.extend(object(json!({
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_tells_what_is_true() {
+    fn summaries_match_expected_rows() {
         let account = account();
         for hours in [0, 30] {
             let at = account.spec().now + jiff::SignedDuration::from_hours(hours);
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn every_table_shows_every_oddity() {
+    fn tables_contain_every_special_case() {
         let account = account();
         let truth = account.truth(account.spec().now, Vintage::Saas);
         let count = |rows: &[Value], test: &dyn Fn(&Value) -> bool| {
@@ -339,23 +340,23 @@ mod tests {
         };
         let executions = |test: &dyn Fn(&Value) -> bool| count(&truth.executions, test);
         let stages = |test: &dyn Fn(&Value) -> bool| count(&truth.stages, test);
-        assert!(0 < executions(&|row| row["is_retry"] == true));
-        assert!(0 < executions(&|row| !row["rerun_of_execution_id"].is_null()));
-        assert!(0 < executions(&|row| !row["parent_pipeline_execution_id"].is_null()));
-        assert!(0 < executions(&|row| row["was_rolled_back"] == true));
-        assert!(0 < executions(&|row| row["status_category"] == "running"));
-        assert!(0 < executions(&|row| row["status_category"] == "waiting"));
-        assert!(0 < executions(&|row| row["is_terminal"] == true && row["end_ts"].is_null()));
-        assert!(0 < executions(&|row| row["trigger_type"].is_null()));
-        assert!(0 < stages(&|row| row["ran_in_this_execution"] == false));
+        assert!(executions(&|row| row["is_retry"] == true) > 0);
+        assert!(executions(&|row| !row["rerun_of_execution_id"].is_null()) > 0);
+        assert!(executions(&|row| !row["parent_pipeline_execution_id"].is_null()) > 0);
+        assert!(executions(&|row| row["was_rolled_back"] == true) > 0);
+        assert!(executions(&|row| row["status_category"] == "running") > 0);
+        assert!(executions(&|row| row["status_category"] == "waiting") > 0);
+        assert!(executions(&|row| row["is_terminal"] == true && row["end_ts"].is_null()) > 0);
+        assert!(executions(&|row| row["trigger_type"].is_null()) > 0);
+        assert!(stages(&|row| row["ran_in_this_execution"] == false) > 0);
         for strategy in ["MATRIX", "LOOP", "PARALLELISM"] {
             assert!(
-                0 < stages(&|row| row["strategy_type"] == strategy),
+                stages(&|row| row["strategy_type"] == strategy) > 0,
                 "{strategy}"
             );
         }
-        assert!(0 < count(&truth.deployments, &|row| row["service_id"].is_null()));
-        assert!(0 < count(&truth.commits, &|row| row["committed_ts"].is_null()));
+        assert!(count(&truth.deployments, &|row| row["service_id"].is_null()) > 0);
+        assert!(count(&truth.commits, &|row| row["committed_ts"].is_null()) > 0);
         let taken_up = |e: &&Execution| e.edit != 0 && e.last_outcome == Status::Success;
         let taken_up = account.executions().iter().find(taken_up).unwrap();
         let at = crate::clock::from_ms(taken_up.edit);
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_have_the_asked_size() {
+    fn summaries_have_the_requested_size() {
         for (size, most) in [(RowSize::Small, 9_500), (RowSize::Realistic, 40_000)] {
             let now = "2026-11-24T15:00:00Z".parse().unwrap();
             let account = Account::generate(&AccountSpec {

@@ -21,14 +21,15 @@ type Environment = (
     &'static str,
 );
 
-/// The stages of an execution, each with the place of its node, in the order of `stage_index`.
+/// Returns the stages of an execution, each with the index of its node, in the order of
+/// `stage_index`.
 pub(super) fn stages(snapshot: &Snapshot<'_>) -> Vec<(usize, Value)> {
     let nodes = &snapshot.detail.nodes;
     let mut order = Vec::new();
     for link in snapshot.detail.chain.iter().filter(|_| snapshot.planned()) {
         walk(nodes, *link, &mut order);
     }
-    // A rollback of the pipeline joins the chain when it starts, a rollback stage never does.
+    // A pipeline rollback joins the chain when it starts; a rollback stage never does.
     let joins = |index: &usize| matches!(nodes[*index].kind, NodeKind::PipelineRollback);
     let mut rest: Vec<usize> = (0..nodes.len())
         .filter(|index| !order.contains(index) && shown(snapshot, *index))
@@ -91,7 +92,7 @@ fn stage(snapshot: &Snapshot<'_>, index: usize, stage_index: usize) -> Value {
     Value::Object(row)
 }
 
-/// The columns that stages and deployments share.
+/// Returns the columns that stages and deployments share.
 fn timing(snapshot: &Snapshot<'_>, index: usize) -> Map<String, Value> {
     let (node, at) = (&snapshot.detail.nodes[index], snapshot.at);
     let status = snapshot.detail.node_status(index, at);
@@ -112,7 +113,7 @@ fn timing(snapshot: &Snapshot<'_>, index: usize) -> Map<String, Value> {
     }))
 }
 
-/// Axis -> value, plain where it is a scalar.
+/// Returns the matrix as axis -> value, without the quotes of JSON.
 fn matrix(node: &Node<'_>, strategy: Option<&Strategy>) -> Map<String, Value> {
     let (Some(instance), Some(Strategy::Matrix(axes))) = (&node.instance, strategy) else {
         return Map::new();
@@ -126,7 +127,7 @@ fn matrix(node: &Node<'_>, strategy: Option<&Strategy>) -> Map<String, Value> {
         .collect()
 }
 
-/// One row for each deployment stage that has started.
+/// Returns one row for each deployment stage that has started.
 pub(super) fn deployments(snapshot: &Snapshot<'_>, stages: &[(usize, Value)]) -> Vec<Value> {
     stages
         .iter()
@@ -145,12 +146,12 @@ pub(super) fn deployments(snapshot: &Snapshot<'_>, stages: &[(usize, Value)]) ->
 }
 
 fn target(stage: &Stage, node: &Node<'_>, resolved: Resolved) -> Map<String, Value> {
-    let service = (Resolved::Service <= resolved).then(|| names::SERVICES[stage.service]);
+    let service = (resolved >= Resolved::Service).then(|| names::SERVICES[stage.service]);
     let environment =
-        (Resolved::Environment <= resolved).then(|| names::ENVIRONMENTS[stage.environment]);
+        (resolved >= Resolved::Environment).then(|| names::ENVIRONMENTS[stage.environment]);
     let infrastructure = environment.filter(|_| !stage.gitops);
     let artifact =
-        (Resolved::Artifact <= resolved).then(|| artifact(names::SERVICES[stage.service].0, node));
+        (resolved >= Resolved::Artifact).then(|| artifact(names::SERVICES[stage.service].0, node));
     object(json!({
         "stage_id": stage.id,
         "service_id": service.map(|service| service.0),
@@ -164,7 +165,7 @@ fn target(stage: &Stage, node: &Node<'_>, resolved: Resolved) -> Map<String, Val
     }))
 }
 
-/// What the execution as a whole tells of its deployments, sorted, each once.
+/// Returns the distinct values of a column of the deployments, sorted.
 pub(super) fn deployed_set(
     snapshot: &Snapshot<'_>,
     least: Resolved,
