@@ -162,10 +162,10 @@ fn commits(json: &mut Json, build: &Build, link: &str) {
 
 fn cd(snapshot: &Snapshot<'_>, json: &mut Json) {
     recast(json, CD, "CDPipelineModuleInfo");
-    let stages = |least: Resolved, kind: fn(&Stage) -> &'static str| {
+    let stages = |least: Resolved, column: fn(&Stage) -> &'static str| {
         let nodes = deployed(&snapshot.detail, snapshot.at, least);
         let mut texts: Vec<Option<&str>> = nodes
-            .filter_map(|node| node.stage().map(|stage| Some(kind(stage))))
+            .filter_map(|node| node.stage().map(|stage| Some(column(stage))))
             .collect();
         // These lists are sets: the server returns them in varying order.
         texts.sort_unstable();
@@ -174,9 +174,9 @@ fn cd(snapshot: &Snapshot<'_>, json: &mut Json) {
         texts.rotate_left(turn);
         texts
     };
-    let reversed = snapshot.execution.id.0.is_multiple_of(5);
+    let has_null = snapshot.execution.id.0.is_multiple_of(5);
     let with_null = |mut texts: Vec<Option<&'static str>>| {
-        if reversed {
+        if has_null {
             texts.push(None);
         }
         texts
