@@ -62,7 +62,7 @@ pub use truth::Truth;
 /// The version of the simulated server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Vintage {
-    /// The current SaaS service.
+    /// The hosted service, as of today.
     #[default]
     Saas,
     /// An older or self-managed server.

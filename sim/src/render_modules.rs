@@ -68,7 +68,7 @@ fn ci(snapshot: &Snapshot<'_>, json: &mut Json) {
         }
         json.str("repoName", repo);
         json.map("ciExecutionInfoDTO", |json| {
-            build_info(snapshot, &build, json)
+            build_info(snapshot, &build, json);
         });
     }
     json.str("ciEditionType", "ENTERPRISE");

@@ -17,7 +17,7 @@ use crate::scope::Scope;
 const ROW_CAP: usize = 10_000;
 
 /// The inputs of a response beside the request.
-pub(super) struct Api<'a> {
+pub(super) struct Backend<'a> {
     pub(super) account: &'a Account,
     pub(super) vintage: Vintage,
     pub(super) row_cap: bool,
@@ -51,7 +51,7 @@ enum Role {
     Forbidden,
 }
 
-impl Api<'_> {
+impl Backend<'_> {
     /// Answers a request.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use super::account::Account;
 use super::clock::Clock;
 use super::faults::{FaultKind, Faults};
 use super::request::{ApiError, ApiRequest, Endpoint};
-use super::routes::{Api, RowFault};
+use super::routes::{Backend, RowFault};
 use super::transport;
 use crate::scope::Scope;
 
@@ -276,7 +276,7 @@ impl Inner {
         }
         let now = clock.now();
         let forbidden = lock(&self.forbidden).clone();
-        let api = Api {
+        let backend = Backend {
             account: &self.account,
             vintage: self.options.vintage,
             row_cap: self.options.row_cap,
@@ -285,7 +285,7 @@ impl Inner {
             forbidden: &forbidden,
             row_fault: fault.as_ref().map_or(RowFault::None, FaultKind::row_fault),
         };
-        match api.respond(request) {
+        match backend.respond(request) {
             Ok(answer) => transport::success_response(answer, fault.as_ref(), clock),
             Err(error) => transport::error_response(&error, endpoint, clock),
         }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::request::{ApiError, ApiRequest, ApiResponse};
-use super::routes::{Api, RowFault};
+use super::routes::{Backend, RowFault};
 use super::*;
 use crate::scope::Scope;
 
@@ -63,7 +63,7 @@ fn respond_at(
     request: &ApiRequest,
 ) -> Result<ApiResponse, ApiError> {
     let forbidden: BTreeSet<Scope> = account.forbidden_scope().into_iter().collect();
-    let api = Api {
+    let backend = Backend {
         account,
         vintage,
         row_cap: true,
@@ -72,7 +72,7 @@ fn respond_at(
         forbidden: &forbidden,
         row_fault: RowFault::None,
     };
-    api.respond(request)
+    backend.respond(request)
 }
 
 fn respond(

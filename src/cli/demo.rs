@@ -1,4 +1,4 @@
-//! `demo`: a simulated account, a real sync of it over HTTP, a second one later, and queries to try.
+//! `demo`: syncs a simulated account over HTTP, syncs it again five hours later, and prints queries.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -27,12 +27,12 @@ use harness_sim::{Account, AccountSpec, Clock, Server, ServerOptions};
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// Folder of the lake; it must not hold another one
+    /// Directory of the lake; must be empty or created by `demo`
     #[arg(long, default_value = "demo-lake", value_name = "DIR")]
     lake: PathBuf,
 }
 
-/// Simulated time between the two runs.
+/// Simulated hours between the two runs.
 const HOURS_LATER: i64 = 5;
 
 pub(super) async fn run(args: &DemoArgs, context: &Context) -> Result<(), Error> {
@@ -40,7 +40,7 @@ pub(super) async fn run(args: &DemoArgs, context: &Context) -> Result<(), Error>
         Format::Text => output::print(text),
         Format::Json => Ok(()),
     };
-    refuse_foreign(&args.lake)?;
+    delete_earlier_demo(&args.lake)?;
     let now = (context.clock)();
     let account = Account::generate(&AccountSpec::demo(now));
     let mut options = ServerOptions::new(&account);
@@ -56,7 +56,7 @@ pub(super) async fn run(args: &DemoArgs, context: &Context) -> Result<(), Error>
         .await
         .map_err(listening)?;
     say(&format!(
-        "A simulated Harness account answers at {}. What follows is a real sync of it.\n\n",
+        "Serving a simulated Harness account at {}.\n\n",
         server.base_url()
     ))?;
 
@@ -79,7 +79,7 @@ pub(super) async fn run(args: &DemoArgs, context: &Context) -> Result<(), Error>
         .filter(|(path, tag)| after.get(*path) == Some(*tag))
         .count();
     let incremental = format!(
-        "{}\n{} of {} objects were not touched",
+        "{}\n{} of {} objects unchanged",
         summary(&second, lake),
         HumanCount(untouched as u64),
         HumanCount(before.len() as u64),
@@ -101,8 +101,8 @@ async fn sync(config: &SyncConfig, context: &Context) -> Result<Report, Error> {
     ended.map(|()| report)
 }
 
-/// A demo makes its lake anew, but deletes nothing that it did not make.
-fn refuse_foreign(lake: &Path) -> Result<(), Error> {
+/// Deletes the lake of an earlier demo. Fails on a directory that `demo` did not create.
+fn delete_earlier_demo(lake: &Path) -> Result<(), Error> {
     let io = |source| Error::Output {
         path: lake.display().to_string(),
         source,
@@ -113,7 +113,7 @@ fn refuse_foreign(lake: &Path) -> Result<(), Error> {
     let marker = lake.join(layout::DEMO);
     let is_empty = std::fs::read_dir(lake).map_err(io)?.next().is_none();
     if !is_empty && !marker.exists() {
-        let text = "the folder is not empty and was not made by `demo`; --lake names another";
+        let text = "the directory is not empty and was not created by `demo`; choose another one with --lake";
         return Err(io(std::io::Error::new(
             std::io::ErrorKind::AlreadyExists,
             text,
@@ -122,11 +122,11 @@ fn refuse_foreign(lake: &Path) -> Result<(), Error> {
     std::fs::remove_dir_all(lake).map_err(io)
 }
 
-/// The simulated server has no rate limit; a real account is read at 6 requests a second.
-const FAST: NonZeroU32 = NonZeroU32::new(60_000).expect("not zero");
+/// Requests per minute. The simulated server has no rate limit.
+const REQUESTS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60_000).expect("not zero");
 
-/// Requests at once.
-const AT_ONCE: NonZeroU32 = NonZeroU32::new(16).expect("not zero");
+/// Concurrent requests.
+const CONCURRENCY: NonZeroU32 = NonZeroU32::new(16).expect("not zero");
 
 fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
     let io = |source| Error::Output {
@@ -141,8 +141,8 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
             account: config::account(None, &api_key)?,
             base_url: config::base_url(server.base_url(), false)?,
             api_key,
-            requests_per_minute: FAST,
-            concurrency: AT_ONCE,
+            requests_per_minute: REQUESTS_PER_MINUTE,
+            concurrency: CONCURRENCY,
             page_size: 1_000,
             ca_certificate: None,
         },
@@ -160,7 +160,7 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
     })
 }
 
-/// The version of each object of raw partitions and tables.
+/// Returns the size and modification time of each object of raw partitions and tables.
 async fn objects(store: &Store) -> Result<BTreeMap<String, (u64, Timestamp)>, Error> {
     let found = store.list("").await?;
     let is_data = |path: &str| path.contains("/start_date=");
@@ -180,16 +180,16 @@ fn indent(text: &str) -> String {
 
 fn queries(lake: &str) -> String {
     format!(
-        r"The lake is plain Parquet in {lake}. DuckDB opens every table and view of it by name:
+        r"The lake in {lake} consists of Parquet files. To query its tables and views by name, open it with DuckDB:
 
   duckdb -init {lake}/{}
 
-  -- How many deployments to production fail, week by week?
+  -- What share of deployments to production fails, by week?
   SELECT date_trunc('week', start_date) AS week, sum(deployments) AS deployments,
          sum(failed_deployments) / sum(deployments) AS failure_rate
   FROM change_failure_rate WHERE environment_type = 'Production' GROUP BY ALL ORDER BY ALL;
 
-  -- How long do services stay broken?
+  -- How long does it take to restore a service?
   SELECT service_id, sum(outages) AS outages, sum(restored_outages) AS restored,
          max(longest_restore_ms) / 3600000 AS longest_hours
   FROM time_to_restore GROUP BY ALL ORDER BY outages DESC LIMIT 10;
@@ -198,13 +198,13 @@ fn queries(lake: &str) -> String {
   SELECT pipeline_id, stage_id, sum(runs) AS runs, sum(failures) AS failures, any_value(example_error_message) AS example
   FROM failed_stages GROUP BY ALL ORDER BY failures DESC LIMIT 10;
 
-  -- What waits right now, and for how long?
+  -- Which executions are open, and since when?
   SELECT org_id, project_id, pipeline_name, status, start_ts
   FROM executions WHERE NOT is_terminal ORDER BY start_ts;
 
 More views: {}
 
-A page to look at, made from a checkout by Python with DuckDB:
+To create an HTML report from a checkout (needs uv):
 
   uv run analytics/report.py {lake} -o report.html",
         layout::VIEWS,

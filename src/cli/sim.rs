@@ -1,4 +1,4 @@
-//! `sim`: the simulated account as a server.
+//! `sim`: serves a simulated account over HTTP.
 
 use std::time::Duration;
 
@@ -12,48 +12,48 @@ use harness_sim::{Account, AccountSpec, Clock, RowSize, Server, ServerOptions, V
 
 #[derive(Debug, Args)]
 pub(super) struct SimArgs {
-    /// Port of 127.0.0.1 to listen on; 0 for any that is free
-    #[arg(long, default_value = "8080")]
+    /// Port on 127.0.0.1; 0 picks a free port
+    #[arg(long, default_value = "8080", value_name = "PORT")]
     port: u16,
-    /// What makes one simulated account differ from another
-    #[arg(long, default_value = "1")]
+    /// Seed of the random account
+    #[arg(long, default_value = "1", value_name = "N")]
     seed: u64,
-    /// Organizations
-    #[arg(long, default_value = "3")]
+    /// Number of organizations
+    #[arg(long, default_value = "3", value_name = "N")]
     orgs: usize,
-    /// Projects of an organization
-    #[arg(long, default_value = "3")]
+    /// Number of projects per organization
+    #[arg(long, default_value = "3", value_name = "N")]
     projects: usize,
-    /// Executions in the account's history, about
-    #[arg(long, default_value = "5000")]
+    /// Approximate number of executions before the end of the history
+    #[arg(long, default_value = "5000", value_name = "N")]
     executions: usize,
-    /// Days of history
-    #[arg(long, default_value = "30")]
+    /// Length of the history in days
+    #[arg(long, default_value = "30", value_name = "N")]
     days: u32,
-    /// How large summaries are
+    /// Size of execution summaries
     #[arg(long, value_enum, default_value_t)]
     rows: RowsArg,
-    /// What its clock shows at first (YYYY-MM-DD or RFC 3339); by default the time that it is
-    #[arg(long, value_name = "D")]
+    /// Start time of the simulated clock, YYYY-MM-DD or RFC 3339 [default: current time]
+    #[arg(long, value_name = "DATE")]
     now: Option<String>,
-    /// When the history of `--days` ends (YYYY-MM-DD or RFC 3339), by default at `--now`: servers of
-    /// one account at different times have it in common
-    #[arg(long, value_name = "D")]
+    /// End of the history, YYYY-MM-DD or RFC 3339 [default: value of --now]. Servers with the same
+    /// value simulate the same account
+    #[arg(long, value_name = "DATE")]
     history_until: Option<String>,
-    /// Which server is simulated
+    /// Version of the simulated server
     #[arg(long, value_enum, default_value_t)]
     vintage: VintageArg,
-    /// Requests a minute above which it answers 429
-    #[arg(long)]
+    /// Maximum requests per minute; further ones are answered with 429 [default: no limit]
+    #[arg(long, value_name = "N")]
     rate_limit: Option<u32>,
-    /// Milliseconds that each answer takes
-    #[arg(long, default_value = "0")]
+    /// Delay of each response in milliseconds
+    #[arg(long, default_value = "0", value_name = "MS")]
     latency_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum VintageArg {
-    /// Today's service
+    /// The hosted service, as of today
     #[default]
     Saas,
     /// An older or self-managed server
@@ -69,7 +69,7 @@ enum RowsArg {
     Realistic,
 }
 
-/// Hours after the history in which executions still start.
+/// Hours after the history in which executions start.
 const FUTURE_HOURS: u32 = 14 * 24;
 
 pub(super) async fn run(args: &SimArgs, context: &Context) -> Result<(), Error> {
@@ -108,12 +108,12 @@ pub(super) async fn run(args: &SimArgs, context: &Context) -> Result<(), Error> 
         .await
         .map_err(listening)?;
     output::print(&format!(
-        "export HARNESS_BASE_URL={}\nexport HARNESS_API_KEY={}\n# harness-lake sync --lake ./sim-lake   (Ctrl-C ends the server)",
+        "export HARNESS_BASE_URL={}\nexport HARNESS_API_KEY={}\n# harness-lake sync --lake ./sim-lake   (Ctrl-C stops the server)",
         server.base_url(),
         server.api_key(),
     ))?;
     let mut stop = context.stop.clone();
-    // Where nobody can signal any more, the server goes on for ever.
+    // Without a sender no signal can arrive, so the server runs until it is killed.
     if stop.wait_for(|stopped| *stopped).await.is_err() {
         std::future::pending::<()>().await;
     }
