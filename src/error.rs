@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::causes::chain;
 use crate::config::ConfigError;
+use crate::extract::discover::DiscoverError;
 use crate::lake::LakeError;
 use crate::lake::log::CheckpointError;
 use crate::lake::parquet::FileError;
@@ -106,6 +107,23 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl From<DiscoverError> for Error {
+    fn from(error: DiscoverError) -> Self {
+        match error {
+            DiscoverError::Source(source) => Self::Source(source),
+            DiscoverError::NoOrganizations | DiscoverError::NoProjects { .. } => {
+                Self::NoResources(error.to_string())
+            }
+            DiscoverError::NoOrganizationMatches { organizations } => {
+                Self::NothingPasses(format!("{organizations} organizations"))
+            }
+            DiscoverError::NoProjectMatches { projects } => {
+                Self::NothingPasses(format!("{projects} projects"))
+            }
+        }
+    }
 }
 
 /// The code of an error. Its number is the exit status, its name the spelling in JSON.

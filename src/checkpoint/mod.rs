@@ -247,7 +247,7 @@ impl ScopeState {
     }
 
     /// Up to where the scope was read or is pending; what lies behind it was never asked for.
-    pub fn asked_until(&self) -> Option<Timestamp> {
+    pub fn requested_until(&self) -> Option<Timestamp> {
         self.coverage.end().or_else(|| self.pending_windows().end())
     }
 

@@ -1,57 +1,84 @@
-//! Lists the organizations and projects that the key can see, and picks those to read.
+//! Lists the organizations and projects that the key can see, and selects those to read.
 
 use futures::StreamExt;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use crate::error::Error;
 use crate::ids::{OrgId, Scope};
 use crate::source::{Client, OrgEntry, ProjectEntry, SourceError};
 
-/// What the key can see.
+/// The organizations and projects that the key can see.
 #[derive(Debug, Default)]
 pub struct Discovery {
     /// Organizations.
     pub orgs: Vec<OrgEntry>,
-    /// Projects of those that the filter lets pass.
+    /// Projects of the organizations that pass the filter.
     pub projects: Vec<ProjectEntry>,
     /// Organizations whose projects could not be listed.
     pub unlisted: Vec<Unlisted>,
 }
 
-/// An organization whose projects could not be listed: the others are read all the same.
+/// An organization whose projects could not be listed. The others are read.
 #[derive(Debug)]
 pub struct Unlisted {
     /// The organization.
     pub org: OrgId,
-    /// Why.
+    /// The failure.
     pub error: SourceError,
 }
 
-/// Which scopes a run reads: `--org`, `--project` (`org/project`) and `--exclude`, all globs.
+/// The filter of scopes: globs of `--org`, `--project` (`org/project`) and `--exclude`.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     orgs: Option<GlobSet>,
     projects: Option<GlobSet>,
-    /// What `projects` say of organizations; none where they say nothing.
+    /// The organization part of each glob in `projects`; `None` if a glob does not have one.
     orgs_of_projects: Option<GlobSet>,
     exclude: Option<GlobSet>,
 }
 
-/// A glob that makes no sense.
+/// A glob with invalid syntax.
 #[derive(Debug, thiserror::Error)]
-#[error("`{glob}` is no glob")]
+#[error("invalid glob `{glob}`")]
 pub struct GlobError {
     glob: String,
     #[source]
     source: globset::Error,
 }
 
-/// Lists everything that the key can see and that may pass `filter`, projects of `concurrency` organizations at a
-/// time.
+/// The reason why there is no scope to read.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoverError {
+    /// The projects could not be listed.
+    #[error(transparent)]
+    Source(SourceError),
+    /// The key can see no organization.
+    #[error("no organization is visible to this key")]
+    NoOrganizations,
+    /// The key can see no project of the organizations that pass the filter.
+    #[error("no project of {organizations} organizations is visible to this key")]
+    NoProjects {
+        /// Organizations that pass the filter.
+        organizations: usize,
+    },
+    /// No organization passes the filter.
+    #[error("none of {organizations} organizations matches --org, --project and --exclude")]
+    NoOrganizationMatches {
+        /// Visible organizations.
+        organizations: usize,
+    },
+    /// No project passes the filter.
+    #[error("none of {projects} projects matches --org, --project and --exclude")]
+    NoProjectMatches {
+        /// Visible projects.
+        projects: usize,
+    },
+}
+
+/// Lists organizations, and the projects of those that pass `filter`: `concurrency` organizations at a time.
 ///
 /// # Errors
 ///
-/// [`SourceError`] where organizations cannot be listed, and where the key is refused.
+/// [`SourceError`] if organizations cannot be listed, or if the key is rejected.
 pub async fn discover(
     client: &Client,
     filter: &Filter,
@@ -59,13 +86,13 @@ pub async fn discover(
 ) -> Result<Discovery, SourceError> {
     let orgs = client.orgs().await?;
     let (mut projects, mut unlisted) = (Vec::new(), Vec::new());
-    let asked = orgs.iter().filter(|org| filter.may_hold(&org.id));
-    let mut lists = futures::stream::iter(asked)
+    let matching = orgs.iter().filter(|org| filter.passes_org(&org.id));
+    let mut lists = futures::stream::iter(matching)
         .map(|org| async { (org.id.clone(), client.projects(&org.id).await) })
         .buffered(concurrency.max(1));
     while let Some((org, listed)) = lists.next().await {
         match listed {
-            Ok(some) => projects.extend(some),
+            Ok(listed) => projects.extend(listed),
             Err(error) if error.is_unauthorized() => return Err(error),
             Err(error) => unlisted.push(Unlisted { org, error }),
         }
@@ -79,7 +106,7 @@ pub async fn discover(
 }
 
 impl Discovery {
-    /// The scopes that pass `filter`, ordered by organization, then project.
+    /// Returns the scopes that pass `filter`, ordered by organization, then project.
     pub fn scopes(&self, filter: &Filter) -> Vec<Scope> {
         let mut scopes: Vec<Scope> = self
             .projects
@@ -95,39 +122,40 @@ impl Discovery {
         scopes
     }
 
-    /// The scopes that pass `filter`, of which there must be one.
+    /// Returns the scopes that pass `filter`, at least one.
     ///
     /// # Errors
     ///
-    /// [`Error::NoResources`] and [`Error::NothingPasses`] that say what is missing, or why it is not known.
-    pub fn require_scopes(mut self, filter: &Filter) -> Result<(Self, Vec<Scope>), Error> {
+    /// [`DiscoverError`] if there is none.
+    pub fn require_scopes(mut self, filter: &Filter) -> Result<(Self, Vec<Scope>), DiscoverError> {
         let scopes = self.scopes(filter);
-        if scopes.is_empty() && !self.unlisted.is_empty() {
-            // What may not be read is no reason for what cannot be read.
-            let is_other = |one: &Unlisted| !matches!(one.error, SourceError::Forbidden { .. });
-            let at = self.unlisted.iter().position(is_other).unwrap_or(0);
-            return Err(self.unlisted.swap_remove(at).error.into());
+        if !scopes.is_empty() {
+            return Ok((self, scopes));
         }
-        let asked = self.orgs.iter().filter(|org| filter.may_hold(&org.id));
-        let (orgs, asked, projects) = (self.orgs.len(), asked.count(), self.projects.len());
-        Err(match (orgs, asked, projects, scopes.len()) {
-            (0, ..) => Error::NoResources("no organization can be seen with this key".to_owned()),
-            (_, 0, ..) => Error::NothingPasses(format!("{orgs} organizations")),
-            (_, _, 0, _) => Error::NoResources(format!(
-                "no project of {asked} organizations can be seen with this key"
-            )),
-            (.., 0) => Error::NothingPasses(format!("{projects} projects")),
-            _ => return Ok((self, scopes)),
-        })
+        if !self.unlisted.is_empty() {
+            // A failure explains more than a missing permission does.
+            let is_failure = |one: &Unlisted| !matches!(one.error, SourceError::Forbidden { .. });
+            let at = self.unlisted.iter().position(is_failure).unwrap_or(0);
+            return Err(DiscoverError::Source(self.unlisted.swap_remove(at).error));
+        }
+        let matching = self.orgs.iter().filter(|org| filter.passes_org(&org.id));
+        Err(
+            match (self.orgs.len(), matching.count(), self.projects.len()) {
+                (0, ..) => DiscoverError::NoOrganizations,
+                (organizations, 0, _) => DiscoverError::NoOrganizationMatches { organizations },
+                (_, organizations, 0) => DiscoverError::NoProjects { organizations },
+                (.., projects) => DiscoverError::NoProjectMatches { projects },
+            },
+        )
     }
 }
 
 impl Filter {
-    /// Compiles the globs; an empty list of `orgs` or `projects` means all.
+    /// Compiles the globs; an empty list of `orgs` or `projects` matches all.
     ///
     /// # Errors
     ///
-    /// [`GlobError`].
+    /// [`GlobError`] if a glob has invalid syntax.
     pub fn new(
         orgs: &[String],
         projects: &[String],
@@ -138,14 +166,14 @@ impl Filter {
         Ok(Self {
             orgs: set(orgs)?,
             projects: set(projects)?,
-            // Half of a glob may be none, such as that of `{a/b,c/d}`.
+            // Half of a glob may be invalid, such as that of `{a/b,c/d}`.
             orgs_of_projects: of_projects.and_then(|globs| set(&globs).ok()?),
             exclude: set(exclude)?,
         })
     }
 
-    /// Whether a project of an organization may pass.
-    pub fn may_hold(&self, org: &OrgId) -> bool {
+    /// Returns whether a project of an organization may pass.
+    pub fn passes_org(&self, org: &OrgId) -> bool {
         let org = org.as_str();
         let within = |set: &Option<GlobSet>| set.as_ref().is_none_or(|set| set.is_match(org));
         within(&self.orgs)
@@ -153,14 +181,14 @@ impl Filter {
             && !self.exclude.as_ref().is_some_and(|set| set.is_match(org))
     }
 
-    /// Whether a scope is to be read.
+    /// Returns whether a scope passes.
     pub fn passes(&self, scope: &Scope) -> bool {
-        let whole = scope.to_string();
+        let name = scope.to_string();
         let within =
             |set: &Option<GlobSet>, text: &str| set.as_ref().is_none_or(|set| set.is_match(text));
-        let excluded = |set: &GlobSet| set.is_match(scope.org.as_str()) || set.is_match(&whole);
+        let excluded = |set: &GlobSet| set.is_match(scope.org.as_str()) || set.is_match(&name);
         within(&self.orgs, scope.org.as_str())
-            && within(&self.projects, &whole)
+            && within(&self.projects, &name)
             && !self.exclude.as_ref().is_some_and(excluded)
     }
 }
@@ -187,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn globs_pick_scopes() {
+    fn globs_select_scopes() {
         let globs = |list: &[&str]| {
             list.iter()
                 .map(|glob| (*glob).to_owned())
@@ -207,17 +235,19 @@ mod tests {
     }
 
     #[test]
-    fn only_organizations_that_may_hold_a_scope_are_asked() {
-        let may_hold = |projects: &[&str], exclude: &[&str], org: &str| {
+    fn only_organizations_that_may_pass_are_listed() {
+        let passes_org = |projects: &[&str], exclude: &[&str], org: &str| {
             let globs = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
             let filter = Filter::new(&[], &globs(projects), &globs(exclude)).unwrap();
-            filter.may_hold(&OrgId::new(org))
+            filter.passes_org(&OrgId::new(org))
         };
-        assert!(may_hold(&["a/web", "b*/*"], &[], "a") && may_hold(&["a/web", "b*/*"], &[], "bc"));
-        assert!(!may_hold(&["a/web", "b*/*"], &[], "c"));
-        assert!(!may_hold(&[], &["a"], "a") && may_hold(&[], &["a/web"], "a"));
+        assert!(
+            passes_org(&["a/web", "b*/*"], &[], "a") && passes_org(&["a/web", "b*/*"], &[], "bc")
+        );
+        assert!(!passes_org(&["a/web", "b*/*"], &[], "c"));
+        assert!(!passes_org(&[], &["a"], "a") && passes_org(&[], &["a/web"], "a"));
         for any in ["*", "{a/b,c/d}", "**"] {
-            assert!(may_hold(&["x/y", any], &[], "c"), "{any}");
+            assert!(passes_org(&["x/y", any], &[], "c"), "{any}");
         }
     }
 }

@@ -1,25 +1,24 @@
-//! Polls open executions: by id, in batches; where the server ignores ids, by narrow windows.
+//! Polls open executions: by id, in batches; by time if the server ignores ids.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
-use super::fanout::{Event, ReadEnd, ScopeReader};
+use super::reader::{ReadEnd, ScopeReader};
 use crate::ids::PlanExecutionId;
-use crate::source::{RetryState, SourceError};
+use crate::source::SourceError;
 use crate::window::{Window, from_ms};
 
-/// Ids of a batch.
+/// Maximum ids of a request.
 pub(super) const BATCH: usize = 100;
 
 impl ScopeReader<'_> {
-    /// Polls executions by id, with the time range that covers them; those that a whole answer does
-    /// not show are told as missed.
+    /// Polls executions by id, within the time range that covers them. Emits a missed poll for each that a
+    /// complete response does not contain.
     ///
     /// # Errors
     ///
-    /// [`ReadEnd`] where the source does not answer.
+    /// [`ReadEnd`] if the source fails.
     pub(super) async fn poll(
         &mut self,
         open: &[(PlanExecutionId, Timestamp)],
@@ -32,52 +31,51 @@ impl ScopeReader<'_> {
 
     async fn poll_batch(&mut self, batch: &[(PlanExecutionId, Timestamp)]) -> Result<(), ReadEnd> {
         let mut rest = batch.to_vec();
-        while !rest.is_empty() && self.run.ids_are_honoured.load(Ordering::Relaxed) {
+        while !rest.is_empty() && self.filters_by_id() {
             let size = self
                 .page_size()
                 .min(u32::try_from(BATCH).unwrap_or(u32::MAX));
-            let now: Vec<_> = rest.drain(..rest.len().min(size as usize)).collect();
-            let (ids, starts): (Vec<_>, Vec<_>) = now.iter().cloned().unzip();
+            let polled: Vec<_> = rest.drain(..rest.len().min(size as usize)).collect();
+            let (ids, starts): (Vec<_>, Vec<_>) = polled.iter().cloned().unzip();
             let Some(window) = covering(&starts) else {
                 continue;
             };
-            let page = match self.ask(window, &ids, 0, size).await {
+            let page = match self.fetch_page(window, &ids, 0, size).await {
                 Ok(page) => page,
                 Err(SourceError::PageGone { .. }) => continue,
-                Err(error) if self.shrinks(&error, size) => {
-                    rest.extend(now);
+                Err(error) if self.shrink_page(&error, size) => {
+                    rest.extend(polled);
                     continue;
                 }
                 Err(error) => return Err(ReadEnd::Source(error)),
             };
-            self.tried = RetryState::default();
-            let asked: HashSet<_> = ids.iter().collect();
-            let is_honoured = page.rows.iter().all(|row| asked.contains(&row.id));
+            self.reset_retries();
+            let requested: HashSet<_> = ids.iter().collect();
+            let is_filtered = page.rows.iter().all(|row| requested.contains(&row.id));
             let observed = page.observed;
-            let shown: HashSet<_> = page.rows.iter().map(|row| row.id.clone()).collect();
-            // Without a total, those that were not shown are asked for until none is.
-            let is_whole = page
+            let received: HashSet<_> = page.rows.iter().map(|row| row.id.clone()).collect();
+            // Without a total, the missing ones are requested until a response is empty.
+            let is_complete = page
                 .total
-                .map_or(shown.is_empty(), |total| total == shown.len() as u64);
+                .map_or(received.is_empty(), |total| total == received.len() as u64);
             self.emit_rows(page, window).await?;
-            if !is_honoured {
-                tracing::info!("this server ignores lists of ids; polling by narrow windows");
-                self.run.ids_are_honoured.store(false, Ordering::Relaxed);
-                rest.extend(now);
-            } else if !is_whole && !shown.is_empty() {
-                // The server may give smaller pages than it is asked for: the others come next.
-                rest.extend(now.into_iter().filter(|(id, _)| !shown.contains(id)));
-            } else if is_whole {
-                for id in ids.iter().filter(|id| !shown.contains(id)) {
-                    self.tell(Event::PollMissed(id.clone(), observed)).await?;
+            if !is_filtered {
+                self.note_ids_ignored();
+                rest.extend(polled);
+            } else if is_complete {
+                for id in ids.iter().filter(|id| !received.contains(id)) {
+                    self.emit_poll_missed(id, observed).await?;
                 }
+            } else if !received.is_empty() {
+                // The server may return smaller pages than requested: the others come next.
+                rest.extend(polled.into_iter().filter(|(id, _)| !received.contains(id)));
             }
         }
-        self.read_around(&rest).await
+        self.poll_by_time(&rest).await
     }
 }
 
-/// The range that holds all instants.
+/// Returns the window that contains all instants.
 fn covering(starts: &[Timestamp]) -> Option<Window> {
     let (first, last) = (starts.iter().min()?, starts.iter().max()?);
     Window::new(*first, from_ms(last.as_millisecond() + 1)).ok()

@@ -1,170 +1,212 @@
-//! How many rows a page is asked for: what was learned of a scope's rows and of the server. Pure.
+//! The page size: what is known of a scope's rows and of the server's limits. Pure.
 //!
-//! A page that did not come may have been too large, or the server may have been down for a moment.
-//! So a smaller one is asked for, and once it has come the size that failed is tried again: only what
-//! fails twice is remembered for later runs, and only once a window came whole.
+//! A page that fails may have been too large, or the server may have been down for a moment. So a
+//! smaller page is requested, and then the size that failed once more. Only a size that fails twice is
+//! remembered for later runs, and only after a complete window.
 
 use super::PageHints;
+use crate::ids::Scope;
+use crate::window::Window;
 
-/// Bytes that a page should have at most.
+/// Target size of a page, in bytes.
 const PAGE_BYTES: u32 = 4 << 20;
 
-/// Rows of the first page of a scope that nothing is known of.
+/// Rows of the first page of an unknown scope.
 const FIRST_PAGE: u32 = 100;
 
-/// More rows than any window holds: a total that lies is not counted through.
-const TOO_MANY: u64 = 1 << 24;
+/// More rows than any window contains: the requests for a larger total are estimated, not simulated.
+const MAX_SIMULATED_ROWS: u64 = 1 << 24;
 
-/// The size of the pages of one scope.
+/// Maximum page sizes that servers commonly have.
+const COMMON_CAPS: [u32; 8] = [10, 20, 25, 50, 100, 200, 250, 500];
+
+/// The page size of one scope.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paging {
     hints: PageHints,
-    /// Bytes of a row, where the scope itself has shown none.
-    supposed: Option<u32>,
-    /// What the user allows.
+    /// Bytes of a row of other scopes, as long as this one has shown none.
+    assumed_row_bytes: Option<u32>,
+    /// Maximum that the user allows.
     largest: u32,
-    /// A size that failed once.
-    doubt: Option<Doubt>,
-    /// A limit that showed itself in this run, to be remembered with the next whole window.
-    shown: Option<u32>,
+    /// A size that failed once and is to be tried once more.
+    failure: Option<SizeFailure>,
+    /// A limit found in this run, remembered after the next complete window.
+    limit: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Doubt {
-    failed: u32,
-    smaller_came: bool,
+struct SizeFailure {
+    size: u32,
+    smaller_succeeded: bool,
 }
 
 impl Paging {
-    /// Begins with what earlier runs learned.
+    /// Starts with the hints of earlier runs.
     pub(super) fn new(hints: PageHints, largest: u32) -> Self {
         Self {
             hints,
-            supposed: None,
+            assumed_row_bytes: None,
             largest,
-            doubt: None,
-            shown: None,
+            failure: None,
+            limit: None,
         }
     }
 
-    /// What is known now, for later runs.
+    /// Returns the hints for later runs.
     pub(super) fn hints(&self) -> PageHints {
         self.hints
     }
 
-    /// Bytes that a page of `size` rows has about.
-    pub(super) fn bytes(&self, size: u32) -> u32 {
+    /// Estimates the bytes of a page of `size` rows.
+    pub(super) fn page_bytes(&self, size: u32) -> u32 {
         let row = self.row_bytes().unwrap_or(PAGE_BYTES / FIRST_PAGE);
         row.saturating_mul(size)
     }
 
-    /// Rows of a page: as many as the user allows, as give a page of the wanted size, and as came
-    /// without trouble.
+    /// Returns the rows of a full page: the least of the user's maximum, the target size and all limits.
     pub(super) fn size(&self) -> u32 {
         let by_bytes = self
             .row_bytes()
             .map_or(FIRST_PAGE, |bytes| PAGE_BYTES / bytes.max(1));
-        let doubted = self.doubt.map(|doubt| {
-            if doubt.smaller_came {
-                doubt.failed
+        let by_failure = self.failure.map(|failure| {
+            if failure.smaller_succeeded {
+                failure.size
             } else {
-                doubt.failed / 2
+                failure.size / 2
             }
         });
-        [self.hints.page_limit, self.shown, doubted]
+        [self.hints.page_limit, self.limit, by_failure]
             .into_iter()
             .flatten()
             .fold(by_bytes.min(self.largest), u32::min)
             .max(1)
     }
 
-    /// Offset and size of the page after one of `size` rows that ended at `offset`, where `rest` rows
-    /// are left. A page is asked for by its number, so a larger one begins at a multiple of its size:
-    /// the first, which may be small since nothing was known, is then asked for once more.
+    /// Returns offset and size of the page that follows one of `size` rows, if it begins at `offset` and
+    /// `rest` rows are unread.
+    ///
+    /// Pages are requested by number, so a larger page begins at a multiple of its size. The first page,
+    /// which may be small since nothing was known, is then requested again.
     pub(super) fn next(&self, size: u32, offset: u32, rest: u64) -> (u32, u32) {
-        let (full, twice) = (self.size(), size.saturating_mul(2));
-        if full < twice {
+        let (full, double) = (self.size(), size.saturating_mul(2));
+        if full < double {
             (offset, size)
-        } else if offset == size && u64::from(size) < rest {
+        } else if offset == size && rest > u64::from(size) {
             (0, full)
-        } else if offset.is_multiple_of(twice) {
-            (offset, twice)
+        } else if offset.is_multiple_of(double) {
+            (offset, double)
         } else {
             (offset, size)
         }
     }
 
-    /// A page came that was asked for with `size` rows.
-    pub(super) fn came(&mut self, size: u32, rows: usize, bytes: usize) {
-        let Some(rows) = u32::try_from(rows).ok().filter(|rows| 0 < *rows) else {
+    /// Records a page that was requested with `size` rows.
+    pub(super) fn received(&mut self, size: u32, rows: usize, bytes: usize) {
+        let Some(rows) = u32::try_from(rows).ok().filter(|rows| *rows > 0) else {
             return;
         };
         let average = u32::try_from(bytes).unwrap_or(u32::MAX) / rows;
         self.hints.row_bytes = Some(average.max(1));
-        self.doubt = self
-            .doubt
-            .filter(|doubt| size < doubt.failed)
-            .map(|doubt| Doubt {
-                smaller_came: true,
-                ..doubt
+        self.failure = self
+            .failure
+            .filter(|failure| size < failure.size)
+            .map(|failure| SizeFailure {
+                smaller_succeeded: true,
+                ..failure
             });
     }
 
-    /// A page of `size` rows did not come, maybe for its size; `is_sure` where the server said so.
-    /// False where it cannot be smaller.
-    pub(super) fn too_large(&mut self, size: u32, is_sure: bool) -> bool {
-        if is_sure || self.doubt.is_some_and(|doubt| doubt.smaller_came) {
-            self.shown = Some((size / 2).max(1));
-            self.doubt = None;
+    /// Records that a page of `size` rows failed, maybe for its size; `is_certain` if the server said so.
+    /// Returns false if the page cannot be smaller.
+    pub(super) fn page_failed(&mut self, size: u32, is_certain: bool) -> bool {
+        if is_certain
+            || self
+                .failure
+                .is_some_and(|failure| failure.smaller_succeeded)
+        {
+            self.limit = Some((size / 2).max(1));
+            self.failure = None;
         } else {
-            self.doubt = Some(Doubt {
-                failed: size,
-                smaller_came: false,
+            self.failure = Some(SizeFailure {
+                size,
+                smaller_succeeded: false,
             });
         }
-        1 < size
+        size > 1
     }
 
-    /// The server gives no more than `rows` rows a page, whatever it is asked for.
-    pub(super) fn capped(&mut self, rows: u32) {
-        self.shown = Some(rows.max(1));
+    /// Limits pages to `rows` rows: the server returns no more.
+    pub(super) fn limit_to(&mut self, rows: u32) {
+        self.limit = Some(rows.max(1));
     }
 
-    /// A window came whole: what showed itself is worth remembering.
-    pub(super) fn whole(&mut self) {
-        self.hints.page_limit = self.shown.or(self.hints.page_limit);
+    /// Records a complete window: the limit of this run is now worth remembering.
+    pub(super) fn window_complete(&mut self) {
+        self.hints.page_limit = self.limit.or(self.hints.page_limit);
     }
 
-    /// Supposes what a row has, where no run has seen one of the scope: as other scopes' rows.
-    pub(super) fn suppose(&mut self, row_bytes: u32) {
-        self.supposed = Some(row_bytes);
+    /// Assumes the average row of other scopes, as long as this one has shown none.
+    pub(super) fn assume_row_bytes(&mut self, row_bytes: u32) {
+        self.assumed_row_bytes = Some(row_bytes);
     }
 
     fn row_bytes(&self) -> Option<u32> {
-        self.hints.row_bytes.or(self.supposed)
+        self.hints.row_bytes.or(self.assumed_row_bytes)
     }
 
-    /// Requests that a window of `rows` rows takes.
-    pub(super) fn calls(self, rows: u64) -> u64 {
-        let (mut calls, mut offset, mut size) = (1, 0_u32, self.size());
-        if TOO_MANY < rows {
+    /// Returns the requests that a window of `rows` rows takes.
+    pub(super) fn requests(self, rows: u64) -> u64 {
+        let (mut requests, mut offset, mut size) = (1, 0_u32, self.size());
+        if rows > MAX_SIMULATED_ROWS {
             return rows.div_ceil(u64::from(size));
         }
         loop {
             offset += size;
             let rest = rows.saturating_sub(u64::from(offset));
             if rest == 0 {
-                return calls;
+                return requests;
             }
             (offset, size) = self.next(size, offset, rest);
-            calls += 1;
+            requests += 1;
         }
+    }
+}
+
+/// The largest page that the server returns, whatever size is requested.
+///
+/// One short page proves nothing: a row may be hidden from it. So a size counts only if it is a common
+/// maximum, or if two windows show it in a row.
+#[derive(Debug, Default)]
+pub(super) struct PageCap {
+    limit: Option<u32>,
+    /// The last short pages: their rows, and the window that showed them.
+    last: Option<(u32, Scope, Window)>,
+}
+
+impl PageCap {
+    /// Returns the largest page that the server is known to return.
+    pub(super) fn limit(&self) -> u32 {
+        self.limit.unwrap_or(u32::MAX)
+    }
+
+    /// Records that the server returned only `rows` rows per page of a window. Returns whether that is
+    /// confirmed as its maximum.
+    pub(super) fn observe(&mut self, rows: u32, scope: &Scope, window: Window) -> bool {
+        let observed = (rows, scope.clone(), window);
+        let last = self.last.replace(observed.clone());
+        let is_repeated = last.is_some_and(|last| last.0 == rows && last != observed);
+        let is_confirmed = is_repeated || COMMON_CAPS.contains(&rows);
+        if is_confirmed {
+            self.limit = Some(self.limit().min(rows));
+        }
+        is_confirmed
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::window::from_ms;
 
     const SMALL_ROWS: PageHints = PageHints {
         row_bytes: Some(4_000),
@@ -172,63 +214,87 @@ mod tests {
     };
 
     #[test]
-    fn a_size_that_fails_once_is_tried_again_and_forgotten() {
+    fn size_that_fails_once_is_retried_and_forgotten() {
         let mut paging = Paging::new(SMALL_ROWS, 1_000);
-        assert!(paging.too_large(1_000, false));
+        assert!(paging.page_failed(1_000, false));
         assert_eq!(paging.size(), 500);
-        paging.came(500, 500, 2_000_000);
+        paging.received(500, 500, 2_000_000);
         assert_eq!(paging.size(), 1_000);
-        paging.came(1_000, 1_000, 4_000_000);
-        paging.whole();
+        paging.received(1_000, 1_000, 4_000_000);
+        paging.window_complete();
         assert_eq!((paging.size(), paging.hints().page_limit), (1_000, None));
     }
 
     #[test]
-    fn a_size_that_fails_twice_is_remembered_once_a_window_is_whole() {
+    fn size_that_fails_twice_is_kept_after_a_complete_window() {
         let mut paging = Paging::new(SMALL_ROWS, 1_000);
-        paging.too_large(1_000, false);
-        paging.too_large(500, false);
-        paging.came(250, 250, 1_000_000);
+        paging.page_failed(1_000, false);
+        paging.page_failed(500, false);
+        paging.received(250, 250, 1_000_000);
         assert_eq!(paging.size(), 500);
-        paging.too_large(500, false);
+        paging.page_failed(500, false);
         assert_eq!((paging.size(), paging.hints().page_limit), (250, None));
-        paging.came(250, 250, 1_000_000);
-        paging.whole();
+        paging.received(250, 250, 1_000_000);
+        paging.window_complete();
         assert_eq!((paging.size(), paging.hints().page_limit), (250, Some(250)));
     }
 
     #[test]
-    fn a_size_that_the_server_refuses_needs_no_second_try() {
+    fn size_that_the_server_rejects_is_not_retried() {
         let mut paging = Paging::new(SMALL_ROWS, 1_000);
-        paging.too_large(1_000, true);
-        paging.came(500, 500, 2_000_000);
-        paging.whole();
+        paging.page_failed(1_000, true);
+        paging.received(500, 500, 2_000_000);
+        paging.window_complete();
         assert_eq!((paging.size(), paging.hints().page_limit), (500, Some(500)));
-        assert!(!paging.too_large(1, true));
+        assert!(!paging.page_failed(1, true));
         assert_eq!(paging.size(), 1);
     }
 
     #[test]
-    fn calls_are_counted_as_a_window_is_read() {
+    fn estimated_requests_match_the_reading() {
         let known = Paging::new(SMALL_ROWS, 1_000);
-        for (rows, calls) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (2_000, 2)] {
-            assert_eq!(known.calls(rows), calls, "{rows}");
+        for (rows, requests) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (2_000, 2)] {
+            assert_eq!(known.requests(rows), requests, "{rows}");
         }
         assert_eq!(
-            known.calls(u64::from(u32::MAX)),
+            known.requests(u64::from(u32::MAX)),
             4_294_968,
-            "a total that lies"
+            "an absurd total"
         );
     }
 
     #[test]
-    fn a_first_page_that_was_small_is_asked_for_again_where_that_saves_calls() {
+    fn small_first_page_is_requested_again_if_that_saves_requests() {
         let paging = Paging::new(SMALL_ROWS, 1_000);
         assert_eq!(paging.next(100, 100, 100), (100, 100));
         assert_eq!(paging.next(100, 100, 101), (0, 1_000));
         assert_eq!(paging.next(1_000, 1_000, 5_000), (1_000, 1_000));
-        // In the middle, where a smaller size was needed for a while.
+        // In the middle of a window, after a smaller size was needed for a while.
         assert_eq!(paging.next(500, 2_000, 5_000), (2_000, 1_000));
         assert_eq!(paging.next(500, 2_500, 5_000), (2_500, 500));
+    }
+
+    #[test]
+    fn common_page_cap_is_confirmed_at_once() {
+        let window = Window::new(from_ms(0), from_ms(1)).unwrap();
+        let mut cap = PageCap::default();
+        assert_eq!(cap.limit(), u32::MAX);
+        assert!(cap.observe(100, &Scope::new("o", "a"), window));
+        assert_eq!(cap.limit(), 100);
+        assert!(cap.observe(250, &Scope::new("o", "a"), window));
+        assert_eq!(cap.limit(), 100, "a cap never grows");
+    }
+
+    #[test]
+    fn uncommon_page_cap_needs_a_second_window() {
+        let [first, second] = [0, 1].map(|at| Window::new(from_ms(at), from_ms(at + 1)).unwrap());
+        let scope = Scope::new("o", "a");
+        let mut cap = PageCap::default();
+        assert!(!cap.observe(99, &scope, first));
+        assert!(!cap.observe(99, &scope, first), "the same window again");
+        assert!(!cap.observe(98, &scope, second), "another size");
+        assert_eq!(cap.limit(), u32::MAX);
+        assert!(cap.observe(98, &scope, first));
+        assert_eq!(cap.limit(), 98);
     }
 }

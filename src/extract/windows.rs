@@ -1,177 +1,117 @@
-//! Reads one window of one scope whole: again, then in halves, and at last leaves a gap.
-
-use std::collections::{BTreeMap, HashSet};
+//! Reads the windows of one scope: page by page, split into halves if need be.
 
 use jiff::Timestamp;
 
-use super::fanout::{Event, ReadEnd, ScopeReader};
+use super::reader::{ReadEnd, ScopeReader};
+use super::split::{MIN_WINDOW_MS, PendingReads};
+use super::tally::Tally;
 use crate::ids::PlanExecutionId;
-use crate::source::{Page, RetryState, SourceError};
-use crate::window::Window;
+use crate::source::SourceError;
+use crate::window::{Window, from_ms};
 
-/// Windows that are not halved any more, in milliseconds.
-const LEAST_WINDOW_MS: i64 = 60_000;
+/// Maximum rows of a window that every server pages through.
+const MAX_ROWS: u64 = 10_000;
 
-/// Rows of a window that some servers page through at most.
-const ROW_CAP: u64 = 10_000;
+/// Maximum pages of a window: never reached with the largest pages and totals.
+const MAX_PAGES: u32 = 20_000;
 
-/// Times that a total of one scope is not believed: it was not met, or both halves announce as many rows as
-/// the whole. What is not whole then is a gap. A total that lies for ever must not cost for ever.
-const SUSPICIONS: u32 = 24;
-
-/// Pages of a window at most: with the largest pages and totals this is never met.
-const PAGES: u32 = 20_000;
-
-/// How a reading of a window ended.
+/// The outcome of reading a window once.
 enum Reading {
-    /// All rows came: distinct ids are as many as the total told, first and last.
-    Whole,
-    /// Rows came, but not as many as the total told.
-    NotWhole,
-    /// More rows than can be paged through; how many, where the total told.
+    /// All rows were received: as many distinct ids as the first and the last page reported.
+    Complete,
+    /// Rows were received, but not as many as reported.
+    Incomplete,
+    /// The window has more rows than can be paged through; how many, if reported.
     TooMany(Option<u64>),
-    /// A page of this size does not come.
+    /// A page of this size cannot be fetched.
     PageTooLarge,
 }
 
-/// A window that is still to be read.
-#[derive(Clone, Copy)]
-struct Part {
-    window: Window,
-    /// Whether it was read before and did not come whole.
-    is_second: bool,
-    /// Rows that the window announced of which this is a half, where they were too many.
-    announced: Option<u64>,
-    /// Whether the older half of that window announced as many.
-    is_sibling_odd: bool,
-}
-
-impl Part {
-    fn new(window: Window, announced: Option<u64>) -> Self {
-        Self {
-            window,
-            is_second: false,
-            announced,
-            is_sibling_odd: false,
-        }
-    }
-
-    /// The newer and the older half, each to be read for the first time.
-    fn halves(self, announced: Option<u64>) -> Option<[Self; 2]> {
-        let (older, newer) = self.window.bisect(LEAST_WINDOW_MS)?;
-        Some([newer, older].map(|half| Self::new(half, announced)))
-    }
-}
-
 impl ScopeReader<'_> {
-    /// Reads `window` and tells which parts of it came whole and which did not.
+    /// Reads `window`, and emits for each part of it whether it is complete.
     ///
     /// # Errors
     ///
-    /// [`ReadEnd`] where the source does not answer: the rest of the window is told as a gap first.
+    /// [`ReadEnd`] if the source fails: all unread parts are emitted as incomplete first.
     pub(super) async fn read_window(&mut self, window: Window) -> Result<(), ReadEnd> {
-        // Oldest half on top, so that coverage grows from the old end.
-        let mut rest = vec![Part::new(window, None)];
-        while let Some(part) = rest.pop() {
-            let window = part.window;
-            let reading = match self.read_pages(window).await {
-                Ok(reading) => reading,
-                Err(stop) => {
-                    self.gap(window).await?;
-                    for part in rest {
-                        self.gap(part.window).await?;
+        let mut pending = PendingReads::new(window);
+        while let Some(read) = pending.pop() {
+            let gap = match self.read_pages(read.window).await {
+                Ok(Reading::Complete) => {
+                    self.complete_window(read.window).await?;
+                    None
+                }
+                Ok(Reading::PageTooLarge) => {
+                    pending.push(read);
+                    None
+                }
+                Ok(Reading::Incomplete) => pending.after_incomplete(read, self.suspicions()),
+                Ok(Reading::TooMany(total)) => {
+                    pending.after_too_many(read, total, self.suspicions())
+                }
+                Err(end) => {
+                    self.emit_incomplete(read.window).await?;
+                    for window in pending.into_windows() {
+                        self.emit_incomplete(window).await?;
                     }
-                    return Err(stop);
+                    return Err(end);
                 }
             };
-            let is_believed = self.suspicions < SUSPICIONS;
-            let halves = match reading {
-                Reading::Whole => {
-                    self.tried = RetryState::default();
-                    self.paging.whole();
-                    self.emit_complete(window).await?;
-                    continue;
-                }
-                Reading::PageTooLarge => {
-                    rest.push(part);
-                    continue;
-                }
-                Reading::NotWhole if is_believed && !part.is_second => {
-                    self.suspicions += 1;
-                    rest.push(Part {
-                        is_second: true,
-                        ..part
-                    });
-                    continue;
-                }
-                Reading::NotWhole => part.halves(None).filter(|_| is_believed),
-                Reading::TooMany(total) => {
-                    // All rows may lie in one half, but not in each.
-                    let is_odd = part.announced.is_some() && part.announced <= total;
-                    if let Some(sibling) = rest.last_mut()
-                        && sibling.window.from() == window.to()
-                    {
-                        sibling.is_sibling_odd |= is_odd;
-                    }
-                    self.suspicions += u32::from(is_odd && part.is_sibling_odd);
-                    part.halves(total).filter(|_| is_believed || !is_odd)
-                }
-            };
-            match halves {
-                Some(halves) => rest.extend(halves),
-                None => self.gap(window).await?,
+            if let Some(gap) = gap {
+                self.emit_incomplete(gap).await?;
             }
         }
         Ok(())
     }
 
-    async fn gap(&mut self, window: Window) -> Result<(), ReadEnd> {
-        self.tell(Event::WindowIncomplete(self.scope.clone(), window))
-            .await
-    }
-
-    /// Reads the pages of a window, once. Rows are told as they come, whole or not.
+    /// Reads the pages of a window once. Emits rows as they are received, even if the window turns out to be
+    /// incomplete.
     async fn read_pages(&mut self, window: Window) -> Result<Reading, ReadEnd> {
         let mut tally = Tally::default();
         let (mut offset, mut size) = (0_u32, self.page_size());
-        // What the server seems to give at most, whatever it is asked for.
-        let mut cap = None;
-        for _ in 0..PAGES {
-            let page = match self.ask(window, &[], offset / size, size).await {
+        // Rows of a short page that others followed.
+        let mut short_size = None;
+        for _ in 0..MAX_PAGES {
+            let page = match self.fetch_page(window, &[], offset / size, size).await {
                 Ok(page) => page,
                 // The first page is never too deep.
-                Err(SourceError::TooDeep { .. }) if offset == 0 => return Ok(Reading::NotWhole),
+                Err(SourceError::TooDeep { .. }) if offset == 0 => return Ok(Reading::Incomplete),
                 Err(SourceError::TooDeep { .. }) => return Ok(Reading::TooMany(None)),
-                Err(SourceError::PageGone { .. }) => return Ok(Reading::NotWhole),
-                Err(error) if self.shrinks(&error, size) => return Ok(Reading::PageTooLarge),
+                Err(SourceError::PageGone { .. }) => return Ok(Reading::Incomplete),
+                Err(error) if self.shrink_page(&error, size) => return Ok(Reading::PageTooLarge),
                 Err(error) => return Err(ReadEnd::Source(error)),
             };
             let rows = page.rows.len() as u64 + page.unidentified;
-            let is_new = tally.add(offset, &page);
+            let has_new = tally.add(offset, &page);
             self.emit_rows(page, window).await?;
-            if let Some(total) = tally.first_total.filter(|total| ROW_CAP < *total) {
+            if let Some(total) = tally.first_total().filter(|total| *total > MAX_ROWS) {
                 return Ok(Reading::TooMany(Some(total)));
             }
             let is_short = rows < u64::from(size);
-            // Without a total, pages are asked for until one shows nothing new.
-            if rows == 0 || tally.is_met() || (tally.total.is_none() && is_short && !is_new) {
-                return Ok(tally.verdict());
+            // Without a total, pages are requested until one contains nothing new.
+            let is_last = tally.total().is_none() && is_short && !has_new;
+            if rows == 0 || tally.has_all() || is_last {
+                return Ok(if tally.is_complete() {
+                    Reading::Complete
+                } else {
+                    Reading::Incomplete
+                });
             }
             if is_short {
-                // More are announced, or may follow: the server may give smaller pages than it is asked for. Its
-                // pages are then numbered by what it gives, so this one may have been another.
+                // More rows are reported, or may follow: the server may return smaller pages than requested.
+                // It then numbers pages by the smaller size, so this may have been another page.
                 size = u32::try_from(rows).unwrap_or(size);
                 offset = u32::try_from(tally.distinct()).unwrap_or(u32::MAX) / size * size;
-                cap = Some(size);
+                short_size = Some(size);
                 continue;
             }
-            if !is_new {
-                // The same page again: paging on would not end.
-                return Ok(Reading::NotWhole);
+            if !has_new {
+                // The same page again: more requests would not end.
+                return Ok(Reading::Incomplete);
             }
             offset += size;
-            if cap == Some(size) {
-                self.seems_capped(size, window);
+            if short_size == Some(size) {
+                self.observe_page_cap(size, window);
             } else {
                 (offset, size) = self.next_page(size, offset, tally.rest());
             }
@@ -179,35 +119,36 @@ impl ScopeReader<'_> {
         Ok(Reading::TooMany(None))
     }
 
-    /// Reads narrow windows around executions: what a server gives that ignores lists of ids. Those
-    /// that a whole window does not show are told as missed.
+    /// Polls executions by narrow windows around their starts, if the server ignores lists of ids. Emits a missed
+    /// poll for each that a complete window does not contain.
     ///
     /// # Errors
     ///
     /// As [`ScopeReader::read_window`].
-    pub(super) async fn read_around(
+    pub(super) async fn poll_by_time(
         &mut self,
         open: &[(PlanExecutionId, Timestamp)],
     ) -> Result<(), ReadEnd> {
         self.watch(open);
         let starts: Vec<_> = open.iter().map(|(_, start)| *start).collect();
-        let mut rest = clusters(&starts);
+        let mut rest = windows_around(&starts);
         while let Some(window) = rest.pop() {
-            let holds = |window: &Window| starts.iter().any(|start| window.contains(*start));
-            // Not told as coverage: a narrow window adds nothing to what is covered.
+            // Not emitted as complete: a narrow window adds nothing to the coverage.
             match self.read_pages(window).await? {
-                Reading::Whole => {
-                    self.tried = RetryState::default();
+                Reading::Complete => {
+                    self.reset_retries();
                     let inside = open.iter().filter(|(_, start)| window.contains(*start));
                     self.emit_missing(inside.map(|(id, _)| id)).await?;
                 }
                 Reading::PageTooLarge => rest.push(window),
-                Reading::NotWhole | Reading::TooMany(_) if SUSPICIONS <= self.suspicions => {}
-                Reading::NotWhole | Reading::TooMany(_) => {
-                    self.suspicions += 1;
-                    let halves = window.bisect(LEAST_WINDOW_MS);
-                    let halves = halves.into_iter().flat_map(|(older, newer)| [older, newer]);
-                    rest.extend(halves.filter(holds));
+                Reading::Incomplete | Reading::TooMany(_) if self.suspicions().is_spent() => {}
+                Reading::Incomplete | Reading::TooMany(_) => {
+                    self.suspicions().spend();
+                    let has_start =
+                        |half: &Window| starts.iter().any(|start| half.contains(*start));
+                    let halves = window.bisect(MIN_WINDOW_MS).into_iter();
+                    let halves = halves.flat_map(|(older, newer)| [older, newer]);
+                    rest.extend(halves.filter(has_start));
                 }
             }
         }
@@ -215,74 +156,15 @@ impl ScopeReader<'_> {
     }
 }
 
-/// What the pages of one reading told so far.
-#[derive(Default)]
-struct Tally {
-    seen: HashSet<PlanExecutionId>,
-    /// Rows without an id, by the offset of their page.
-    unidentified: BTreeMap<u32, u64>,
-    /// Rows of the window, as the first page told.
-    first_total: Option<u64>,
-    /// The same, as the last page told.
-    total: Option<u64>,
-    is_begun: bool,
-}
-
-impl Tally {
-    /// Adds the page at `offset`; whether it shows an execution that none before did.
-    fn add(&mut self, offset: u32, page: &Page) -> bool {
-        if !self.is_begun {
-            (self.first_total, self.is_begun) = (page.total, true);
-        }
-        self.total = page.total;
-        // What is asked for again is not counted again.
-        self.unidentified.retain(|at, _| *at < offset);
-        self.unidentified.insert(offset, page.unidentified);
-        let before = self.seen.len();
-        self.seen.extend(page.rows.iter().map(|row| row.id.clone()));
-        before < self.seen.len()
-    }
-
-    fn distinct(&self) -> u64 {
-        self.seen.len() as u64 + self.unidentified.values().sum::<u64>()
-    }
-
-    /// Whether as many rows came as are announced.
-    fn is_met(&self) -> bool {
-        self.total.is_some_and(|total| total <= self.distinct())
-    }
-
-    /// Rows that are announced and have not come.
-    fn rest(&self) -> u64 {
-        self.total.map_or(u64::from(u32::MAX), |total| {
-            total.saturating_sub(self.distinct())
-        })
-    }
-
-    /// How the reading ended, after its last page.
-    fn verdict(&self) -> Reading {
-        let is_exact = self.total.is_none_or(|total| total == self.distinct());
-        if is_exact && self.first_total == self.total {
-            Reading::Whole
-        } else {
-            Reading::NotWhole
-        }
-    }
-}
-
-/// Windows around instants; instants within ten minutes share one.
-fn clusters(starts: &[Timestamp]) -> Vec<Window> {
+/// Returns windows around instants; instants within ten minutes share one.
+fn windows_around(starts: &[Timestamp]) -> Vec<Window> {
     const NEAR_MS: i64 = 10 * 60 * 1000;
     let mut sorted: Vec<i64> = starts.iter().map(|at| at.as_millisecond()).collect();
     sorted.sort_unstable();
     let near = |a: &i64, b: &i64| b - a <= NEAR_MS;
     let window = |cluster: &[i64]| {
         let (first, last) = (cluster.first()?, cluster.last()?);
-        Window::new(
-            crate::window::from_ms(*first),
-            crate::window::from_ms(last + 1),
-        )
-        .ok()
+        Window::new(from_ms(*first), from_ms(last + 1)).ok()
     };
     sorted.chunk_by(near).filter_map(window).collect()
 }
@@ -290,12 +172,11 @@ fn clusters(starts: &[Timestamp]) -> Vec<Window> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::from_ms;
 
     #[test]
     fn near_instants_share_a_window() {
         let minutes = [0, 5, 14, 40, 41].map(|minute| from_ms(minute * 60_000));
-        let windows = clusters(&minutes);
+        let windows = windows_around(&minutes);
         let ends: Vec<_> = windows
             .iter()
             .map(|window| (window.from().as_second() / 60, window.to().as_second() / 60))

@@ -6,7 +6,8 @@ use super::run::{PlanPart, Run};
 use super::{StopSignal, run_in_session};
 use crate::config::SyncConfig;
 use crate::error::Error;
-use crate::extract::backfill::{beyond, count, slices, uncovered};
+use crate::extract::backfill::{count_backfill, skipped_before, uncovered};
+use crate::extract::slices;
 use crate::progress::Progress;
 use crate::report::Report;
 
@@ -53,7 +54,7 @@ pub async fn backfill(
             }
             let (state, scopes) = (&session.record.state, &session.scopes);
             let windows = uncovered(state, scopes, range.from, to, &rules, range.refetch);
-            let counting = count(
+            let counting = count_backfill(
                 &session.client,
                 state,
                 windows,
@@ -61,9 +62,9 @@ pub async fn backfill(
                 config.concurrency(),
             );
             let counted = session.limits.run(counting).await?;
-            let slices = slices(state, counted.busy);
+            let slices = slices(state, counted.non_empty);
             let mut committer = session.committer(run_id, &mut parts.committed);
-            for (scope, window) in beyond(state, scopes, to, &rules) {
+            for (scope, window) in skipped_before(state, scopes, to, &rules) {
                 let skipped = committer.delta.skipped.entry(scope);
                 skipped.or_default().add(window);
             }

@@ -10,7 +10,7 @@ use super::{Limits, StopSignal};
 use crate::causes::chain;
 use crate::checkpoint::{Delta, OpenUpdate, ScopeError, ScopeNews};
 use crate::error::{Code, Error, code_of_source};
-use crate::extract::fanout::{Event, ScopeDone};
+use crate::extract::{Event, ScopeDone};
 use crate::ids::Scope;
 use crate::lake::log::Record;
 use crate::lake::spool::Spool;

@@ -16,9 +16,9 @@ use crate::causes::chain;
 use crate::checkpoint::State;
 use crate::config::{ConfigError, SourceConfig};
 use crate::error::{Code, Error, code_of_source};
-use crate::extract::backfill::measure;
+use crate::extract::count::count_windows;
 use crate::extract::discover::{Filter, Unlisted, discover};
-use crate::extract::fanout::{Event, ScopeDone, fan_out};
+use crate::extract::{Event, ScopeDone, fan_out};
 use crate::extract::{PageHints, ReadPlan};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::Lake;
@@ -198,10 +198,14 @@ impl Comparer<'_> {
             Some((scope.clone(), Window::new(first.from(), last.to()).ok()?))
         };
         let spans = covered.iter().filter_map(span).collect();
-        let by_scope = measure(self.client, spans, self.concurrency).await?;
+        let by_scope = count_windows(self.client, spans, self.concurrency).await?;
         self.add_failures(by_scope.failed.into_iter().map(|(_, done)| done));
-        let busy: BTreeSet<_> = by_scope.busy.into_iter().map(|(scope, ..)| scope).collect();
-        let idle: BTreeSet<_> = by_scope.idle.into_iter().map(|(scope, _)| scope).collect();
+        let busy: BTreeSet<_> = by_scope
+            .non_empty
+            .into_iter()
+            .map(|counted| counted.scope)
+            .collect();
+        let idle: BTreeSet<_> = by_scope.empty.into_iter().map(|(scope, _)| scope).collect();
         self.result.scopes = busy.len() + idle.len();
         let mut counts = Counts::new();
         let mut busy_days = Vec::new();
@@ -216,11 +220,11 @@ impl Comparer<'_> {
                 counts.extend(days.map(|day| (day, 0)));
             }
         }
-        let by_day = measure(self.client, busy_days, self.concurrency).await?;
+        let by_day = count_windows(self.client, busy_days, self.concurrency).await?;
         self.add_failures(by_day.failed.into_iter().map(|(_, done)| done));
-        counts.extend(by_day.idle.into_iter().map(|day| (day, 0)));
-        let busy = by_day.busy.into_iter();
-        counts.extend(busy.map(|(scope, day, rows)| ((scope, day), rows)));
+        counts.extend(by_day.empty.into_iter().map(|day| (day, 0)));
+        let busy = by_day.non_empty.into_iter();
+        counts.extend(busy.map(|counted| ((counted.scope, counted.window), counted.rows)));
         Ok(counts)
     }
 

@@ -13,7 +13,7 @@ use super::Limits;
 use super::committer::Committer;
 use crate::checkpoint::{Delta, OpenUpdate, ScopeNews, ScopeState, State};
 use crate::error::Error;
-use crate::extract::fanout::{Event, Rows};
+use crate::extract::{Event, Rows};
 use crate::lake::log::Record;
 use crate::lake::replay::{Dates, RawPartition};
 use crate::lake::rows::{RawObject, each_batch};
@@ -119,7 +119,10 @@ fn coverage_delta(state: &State, window: Window) -> Delta {
 /// coverage, which becomes the new watermark.
 fn add_skipped(target: &State, delta: &mut Delta) {
     for (scope, covered) in &delta.covered {
-        let asked_until = target.scopes.get(scope).and_then(ScopeState::asked_until);
+        let asked_until = target
+            .scopes
+            .get(scope)
+            .and_then(ScopeState::requested_until);
         if let (Some(from), Some(to)) = (asked_until, covered.end())
             && let Ok(window) = Window::new(from, to)
         {

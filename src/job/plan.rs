@@ -8,9 +8,10 @@ use crate::causes::chain;
 use crate::checkpoint::State;
 use crate::config::SyncConfig;
 use crate::error::{Error, code_of_source};
-use crate::extract::backfill::{Measured, measure, slices, uncovered};
+use crate::extract::backfill::uncovered;
+use crate::extract::count::{CountedWindow, WindowCounts, count_windows};
 use crate::extract::discover::{Discovery, Unlisted, discover};
-use crate::extract::{PageHints, ReadPlan, SyncRules, plan_sync};
+use crate::extract::{PageHints, ReadPlan, SyncRules, plan_sync, slices};
 use crate::ids::Scope;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
@@ -52,8 +53,8 @@ pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Resu
             .into_iter()
             .map(move |window| (scope.clone(), window))
     });
-    let measured = measure(&client, windows.collect(), config.concurrency()).await?;
-    let calls = measured.idle.len() as u64
+    let measured = count_windows(&client, windows.collect(), config.concurrency()).await?;
+    let calls = measured.empty.len() as u64
         // The run retries these, and each then costs at least one request.
         + measured.failed.len() as u64
         + pages(&measured, &state, config)
@@ -87,9 +88,9 @@ pub async fn plan_of_backfill(
     let to = range.to.min(rules.now - rules.window_lag);
     let windows = uncovered(&state, &scopes, range.from, to, &rules, range.refetch);
     let counts = windows.len() as u64;
-    let measured = measure(&client, windows, config.concurrency()).await?;
+    let measured = count_windows(&client, windows, config.concurrency()).await?;
     let pages = pages(&measured, &state, config);
-    let slices = slices(&state, measured.busy.clone()).len() as u64;
+    let slices = slices(&state, measured.non_empty.clone()).len() as u64;
     let calls = counts + pages.max(slices) + listing_calls(&found, config);
     Ok(Plan {
         scopes: scopes.len(),
@@ -135,12 +136,13 @@ impl Inputs {
 }
 
 /// Returns the requests that read the windows with executions.
-fn pages(measured: &Measured, state: &State, config: &SyncConfig) -> u64 {
-    let calls = |(scope, _, rows): &(Scope, Window, u64)| {
-        let row_bytes = measured.row_bytes.get(scope).copied();
-        PageHints::of(state, scope).calls(*rows, row_bytes, config.source.page_size)
+fn pages(measured: &WindowCounts, state: &State, config: &SyncConfig) -> u64 {
+    let calls = |counted: &CountedWindow| {
+        let row_bytes = measured.row_bytes.get(&counted.scope).copied();
+        let hints = PageHints::of(state, &counted.scope);
+        hints.requests(counted.rows, row_bytes, config.source.page_size)
     };
-    measured.busy.iter().map(calls).sum()
+    measured.non_empty.iter().map(calls).sum()
 }
 
 /// Returns the requests that list organizations and projects and read the retention.
@@ -151,7 +153,7 @@ fn listing_calls(found: &Discovery, config: &SyncConfig) -> u64 {
         pages(projects.filter(|project| project.org == org.id).count())
     };
     let orgs = found.orgs.iter();
-    let read = orgs.filter(|org| config.filter.may_hold(&org.id));
+    let read = orgs.filter(|org| config.filter.passes_org(&org.id));
     1 + pages(found.orgs.len()) + read.map(of_org).sum::<u64>()
 }
 
@@ -160,9 +162,12 @@ fn listing_calls(found: &Discovery, config: &SyncConfig) -> u64 {
 /// # Errors
 ///
 /// [`Error::AllFailed`] where every project failed.
-fn counted(measured: Measured) -> Result<Vec<(Scope, Window, Option<u64>)>, Error> {
-    let Measured {
-        idle, busy, failed, ..
+fn counted(measured: WindowCounts) -> Result<Vec<(Scope, Window, Option<u64>)>, Error> {
+    let WindowCounts {
+        empty,
+        non_empty,
+        failed,
+        ..
     } = measured;
     let failures = failed.iter().filter_map(|(_, done)| {
         let error = done.failure.as_ref()?;
@@ -176,21 +181,21 @@ fn counted(measured: Measured) -> Result<Vec<(Scope, Window, Option<u64>)>, Erro
     });
     let failures: Vec<_> = failures.collect();
     if let Some(all_failed) = all_failed(&failures)
-        && idle.is_empty()
-        && busy.is_empty()
+        && empty.is_empty()
+        && non_empty.is_empty()
     {
         return Err(all_failed);
     }
-    let idle = idle
+    let empty = empty
         .into_iter()
         .map(|(scope, window)| (scope, window, Some(0)));
-    let busy = busy
+    let non_empty = non_empty
         .into_iter()
-        .map(|(scope, window, rows)| (scope, window, Some(rows)));
+        .map(|counted| (counted.scope, counted.window, Some(counted.rows)));
     let failed = failed
         .into_iter()
         .map(|(window, done)| (done.scope, window, None));
-    let mut windows: Vec<_> = idle.chain(busy).chain(failed).collect();
+    let mut windows: Vec<_> = empty.chain(non_empty).chain(failed).collect();
     windows.sort();
     Ok(windows)
 }

@@ -14,7 +14,7 @@ use crate::checkpoint::{Listing, OpenUpdate, State};
 use crate::config::SyncConfig;
 use crate::error::Error;
 use crate::extract::discover::{Discovery, discover};
-use crate::extract::fanout::fan_out;
+use crate::extract::fan_out;
 use crate::extract::{ReadPlan, SyncRules};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::log::Record;

@@ -91,7 +91,7 @@ fn invalid_settings_are_usage_errors() {
         (["--window-lag", "soon"], "invalid duration `soon`"),
         (["--window-lag", "7000000d"], "7000000d is too long"),
         (["--start-date", "yesterday"], "invalid date `yesterday`"),
-        (["--project", "a["], "`a[` is no glob"),
+        (["--project", "a["], "invalid glob `a[`"),
         (["--base-url", "http://harness.example"], "--insecure-http"),
         (["--base-url", "app.harness.io"], "invalid base URL"),
         (["--api-key-file", "/no/such/file"], "/no/such/file"),

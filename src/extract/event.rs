@@ -1,0 +1,112 @@
+//! The events that reading emits, in the order in which they happened within a scope.
+
+use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::PageHints;
+use crate::checkpoint::OpenExecution;
+use crate::drift::Drift;
+use crate::ids::{PlanExecutionId, Scope};
+use crate::observation::Observation;
+use crate::source::SourceError;
+use crate::window::Window;
+
+/// One step of reading a scope.
+#[derive(Debug)]
+pub enum Event {
+    /// The rows of one page, emitted before it is known if their window is complete.
+    Rows(Rows),
+    /// All rows of the window were received and emitted.
+    WindowComplete(Scope, Window),
+    /// The window could not be read completely: it becomes a gap.
+    WindowIncomplete(Scope, Window),
+    /// A complete poll at this time did not return this open execution.
+    PollMissed(PlanExecutionId, Timestamp),
+    /// The last event of a scope, or of one slice of it.
+    Done(Box<ScopeDone>),
+}
+
+/// The rows of one page.
+#[derive(Debug)]
+pub struct Rows {
+    /// Executions with a start, and so with a partition.
+    pub observations: Vec<Observation>,
+    /// Executions without a start: the checkpoint keeps them.
+    pub undated: Vec<(PlanExecutionId, OpenExecution)>,
+    /// Unknown and invalid values of the page.
+    pub drift: Drift,
+    /// Memory reserved for the page; dropping the rows releases it.
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Rows {
+    /// Wraps observations that were read from a lake, not from a page.
+    pub fn of(observations: Vec<Observation>) -> Self {
+        Self {
+            observations,
+            undated: Vec::new(),
+            drift: Drift::default(),
+            _memory: None,
+        }
+    }
+
+    /// Returns no rows yet, with the memory reserved for them.
+    pub(super) fn with_memory(memory: Option<OwnedSemaphorePermit>) -> Self {
+        Self {
+            _memory: memory,
+            ..Self::of(Vec::new())
+        }
+    }
+}
+
+/// The outcome of reading a scope.
+#[derive(Debug)]
+pub struct ScopeDone {
+    /// The scope.
+    pub scope: Scope,
+    /// Time of the last response.
+    pub observed: Option<Timestamp>,
+    /// `start_ts` of the newest row received.
+    pub last_row_start: Option<Timestamp>,
+    /// Rows received, duplicates included.
+    pub rows: u64,
+    /// Windows that are incomplete.
+    pub gaps: u32,
+    /// Page hints for later runs.
+    pub pages: PageHints,
+    /// `start_ts` of the newest known row, if a suspiciously empty response did not contain it.
+    pub missing_row: Option<Timestamp>,
+    /// Error that ended the reading early.
+    pub failure: Option<SourceError>,
+}
+
+impl ScopeDone {
+    /// Returns the outcome of a scope that failed before any row was read.
+    pub fn failed(scope: Scope, failure: SourceError) -> Self {
+        Self {
+            failure: Some(failure),
+            ..Self::new(scope, PageHints::default())
+        }
+    }
+
+    /// Returns the outcome of a scope whose windows were counted and found empty.
+    pub fn counted(scope: Scope, observed: Timestamp) -> Self {
+        Self {
+            observed: Some(observed),
+            ..Self::new(scope, PageHints::default())
+        }
+    }
+
+    pub(super) fn new(scope: Scope, pages: PageHints) -> Self {
+        Self {
+            scope,
+            observed: None,
+            last_row_start: None,
+            rows: 0,
+            gaps: 0,
+            pages,
+            missing_row: None,
+            failure: None,
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The reader of one scope: requests pages and emits their rows.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::empty::EmptyWindows;
+use super::paging::Paging;
+use super::shared::{MAX_UNDATED, Shared};
+use super::split::SuspicionBudget;
+use super::{Event, ReadPlan, Rows, ScopeDone};
+use crate::checkpoint::OpenExecution;
+use crate::ids::{PlanExecutionId, Scope};
+use crate::observation::{Observation, Version};
+use crate::source::{Endpoint, ExecutionsQuery, Page, PageRow, Place, RetryState, SourceError};
+use crate::window::Window;
+
+/// The reason why the reading of a scope ends early.
+#[derive(Debug)]
+pub(super) enum ReadEnd {
+    /// The source failed, retries included.
+    Source(SourceError),
+    /// The receiver of the events was dropped: the run is ending.
+    ReceiverDropped,
+}
+
+/// The reader of one scope.
+pub(super) struct ScopeReader<'a> {
+    scope: Scope,
+    shared: &'a Shared<'a>,
+    events: mpsc::Sender<Event>,
+    done: ScopeDone,
+    paging: Paging,
+    suspicions: SuspicionBudget,
+    empty: EmptyWindows,
+    /// Failed attempts at the current window: all its pages share one retry policy.
+    retries: RetryState,
+    /// Executions whose absence is to be noticed.
+    watched: HashSet<PlanExecutionId>,
+    /// Those of them that a row showed.
+    seen: HashSet<PlanExecutionId>,
+    /// Memory reserved for the page that is requested, or was received last.
+    memory: Option<OwnedSemaphorePermit>,
+}
+
+impl<'a> ScopeReader<'a> {
+    pub(super) fn new(
+        shared: &'a Shared<'a>,
+        scope: Scope,
+        plan: &ReadPlan,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self {
+            done: ScopeDone::new(scope.clone(), plan.pages),
+            scope,
+            shared,
+            events,
+            paging: Paging::new(plan.pages, shared.largest_page()),
+            suspicions: SuspicionBudget::default(),
+            empty: EmptyWindows::new(plan),
+            retries: RetryState::default(),
+            watched: HashSet::new(),
+            seen: HashSet::new(),
+            memory: None,
+        }
+    }
+
+    /// Emits the outcome of the scope.
+    pub(super) async fn finish(self, failure: Option<SourceError>) {
+        let done = ScopeDone {
+            failure,
+            pages: self.paging.hints(),
+            ..self.done
+        };
+        tracing::debug!(rows = done.rows, gaps = done.gaps, "read a project");
+        // A dropped receiver means that the run is ending.
+        drop(self.events.send(Event::Done(Box::new(done))).await);
+    }
+}
+
+/// Requests.
+impl ScopeReader<'_> {
+    /// Requests a page, once the memory budget has space for it.
+    pub(super) async fn fetch_page(
+        &mut self,
+        window: Window,
+        ids: &[PlanExecutionId],
+        page: u32,
+        size: u32,
+    ) -> Result<Page, SourceError> {
+        // The reservation of an earlier page went with its rows, or ends here.
+        self.memory = None;
+        self.memory = self.shared.reserve(self.paging.page_bytes(size)).await;
+        let query = ExecutionsQuery {
+            scope: &self.scope,
+            window,
+            ids,
+            page,
+            size,
+        };
+        let client = self.shared.client();
+        let response = client.executions_after(&query, self.retries).await;
+        let page = response.inspect_err(|error| {
+            if let SourceError::Unavailable { so_far, .. } = error {
+                self.retries = **so_far;
+            }
+        })?;
+        self.retries.answered();
+        self.done.observed = self.done.observed.max(Some(page.observed));
+        self.paging.received(size, page.rows.len(), page.bytes);
+        if let Some(row_bytes) = self.paging.hints().row_bytes {
+            self.shared.note_row_bytes(row_bytes);
+        }
+        Ok(page)
+    }
+
+    /// Counts a window and returns whether it contains a row.
+    pub(super) async fn has_rows(&self, window: Window) -> Result<bool, SourceError> {
+        let page = self.shared.client().count(&self.scope, window).await?;
+        Ok(page.shows_any())
+    }
+
+    /// Returns the size of the first page of a window.
+    pub(super) fn page_size(&mut self) -> u32 {
+        if let Some(row_bytes) = self.shared.row_bytes() {
+            self.paging.assume_row_bytes(row_bytes);
+        }
+        self.paging.size().min(self.shared.page_cap())
+    }
+
+    /// Returns offset and size of the next page of a window, of which `rest` rows are unread.
+    pub(super) fn next_page(&self, size: u32, offset: u32, rest: u64) -> (u32, u32) {
+        let next = self.paging.next(size, offset, rest);
+        if next.1 <= self.shared.page_cap() {
+            next
+        } else {
+            (offset, size)
+        }
+    }
+
+    /// Records that the server returned only `rows` rows per page of a window.
+    pub(super) fn observe_page_cap(&mut self, rows: u32, window: Window) {
+        if self.shared.observe_page_cap(rows, &self.scope, window) {
+            self.paging.limit_to(rows);
+        }
+    }
+
+    /// Returns whether a page of `size` rows that failed with `error` is to be requested in a smaller
+    /// size, and records the failure.
+    pub(super) fn shrink_page(&mut self, error: &SourceError, size: u32) -> bool {
+        let is_certain = matches!(error, SourceError::Rejected { .. });
+        let may_retry = is_certain || self.shared.client().has_patience(self.retries);
+        error.wants_smaller_page() && may_retry && self.paging.page_failed(size, is_certain)
+    }
+
+    /// Resets the retries, since the source has answered completely.
+    pub(super) fn reset_retries(&mut self) {
+        self.retries = RetryState::default();
+    }
+
+    /// Returns whether the server filters by execution id, as far as known.
+    pub(super) fn filters_by_id(&self) -> bool {
+        self.shared.filters_by_id()
+    }
+
+    /// Records that the server ignored a list of execution ids.
+    pub(super) fn note_ids_ignored(&self) {
+        self.shared.note_ids_ignored();
+    }
+
+    pub(super) fn suspicions(&mut self) -> &mut SuspicionBudget {
+        &mut self.suspicions
+    }
+
+    pub(super) fn empty_windows(&mut self) -> &mut EmptyWindows {
+        &mut self.empty
+    }
+
+    /// Returns whether any row was received.
+    pub(super) fn has_received_rows(&self) -> bool {
+        self.done.rows > 0
+    }
+
+    /// Returns whether any window is incomplete.
+    pub(super) fn has_gaps(&self) -> bool {
+        self.done.gaps > 0
+    }
+}
+
+/// Events.
+impl ScopeReader<'_> {
+    /// Emits the rows of a page, each with the time of its response.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Undated`] if too many have no start.
+    pub(super) async fn emit_rows(&mut self, page: Page, window: Window) -> Result<(), ReadEnd> {
+        if !self.shared.accept_undated(&page) {
+            let place = Place {
+                endpoint: Endpoint::Executions,
+                of: Some(self.scope.to_string()),
+            };
+            let limit = MAX_UNDATED;
+            return Err(ReadEnd::Source(SourceError::Undated { place, limit }));
+        }
+        let mut rows = Rows::with_memory(self.memory.take());
+        rows.observations.reserve_exact(page.rows.len());
+        rows.drift = page.drift;
+        self.done.rows += page.rows.len() as u64;
+        for row in page.rows {
+            if self.watched.contains(&row.id) {
+                self.seen.insert(row.id.clone());
+            }
+            let Some(start) = row.start else {
+                rows.undated.push(self.undated(row, page.observed));
+                continue;
+            };
+            if !window.contains(start) {
+                rows.drift
+                    .odd_value("startTs (outside the requested window)", row.id.as_str());
+            }
+            self.done.last_row_start = self.done.last_row_start.max(Some(start));
+            rows.observations
+                .push(self.observation(row, start, page.observed));
+        }
+        self.emit(Event::Rows(rows)).await
+    }
+
+    fn undated(&self, row: PageRow, observed: Timestamp) -> (PlanExecutionId, OpenExecution) {
+        let open = OpenExecution {
+            scope: self.scope.clone(),
+            start: None,
+            observed,
+            revision: 0,
+            missed: [].into(),
+            summary: Some(String::from_utf8_lossy(&row.summary).into_owned()),
+        };
+        (row.id, open)
+    }
+
+    fn observation(&self, row: PageRow, start: Timestamp, observed: Timestamp) -> Observation {
+        Observation {
+            id: row.id,
+            scope: self.scope.clone(),
+            start,
+            version: Version {
+                observed,
+                content_hash: row.content_hash,
+                is_terminal: row.is_terminal,
+            },
+            first_observed: observed,
+            summary: row.summary,
+        }
+    }
+
+    /// Emits that a window is complete.
+    pub(super) async fn emit_complete(&mut self, window: Window) -> Result<(), ReadEnd> {
+        self.emit(Event::WindowComplete(self.scope.clone(), window))
+            .await
+    }
+
+    /// Emits that a window is incomplete.
+    pub(super) async fn emit_incomplete(&mut self, window: Window) -> Result<(), ReadEnd> {
+        self.done.gaps += 1;
+        self.emit(Event::WindowIncomplete(self.scope.clone(), window))
+            .await
+    }
+
+    /// Emits that a complete poll did not return an execution.
+    pub(super) async fn emit_poll_missed(
+        &mut self,
+        id: &PlanExecutionId,
+        observed: Timestamp,
+    ) -> Result<(), ReadEnd> {
+        self.emit(Event::PollMissed(id.clone(), observed)).await
+    }
+
+    /// Ends the current window as complete, unless it is suspiciously empty: then it waits for
+    /// [`ScopeReader::confirm_empty`].
+    pub(super) async fn complete_window(&mut self, window: Window) -> Result<(), ReadEnd> {
+        self.reset_retries();
+        self.paging.window_complete();
+        if !self.has_received_rows() && self.empty.distrust(window) {
+            return Ok(());
+        }
+        self.emit_complete(window).await
+    }
+
+    /// Records the newest known row as missing from the source.
+    pub(super) fn set_missing_row(&mut self, start: Option<Timestamp>) {
+        self.done.missing_row = start;
+    }
+
+    /// Returns whether the newest known row is missing from the source.
+    pub(super) fn has_missing_row(&self) -> bool {
+        self.done.missing_row.is_some()
+    }
+
+    /// Watches for rows of these executions, so that their absence is noticed.
+    pub(super) fn watch(&mut self, open: &[(PlanExecutionId, Timestamp)]) {
+        self.watched.extend(open.iter().map(|(id, _)| id.clone()));
+    }
+
+    /// Emits a missed poll for each watched execution that no row showed.
+    pub(super) async fn emit_missing(
+        &mut self,
+        watched: impl Iterator<Item = &PlanExecutionId>,
+    ) -> Result<(), ReadEnd> {
+        let Some(observed) = self.done.observed else {
+            return Ok(());
+        };
+        for id in watched {
+            if !self.seen.contains(id) {
+                self.emit_poll_missed(id, observed).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn emit(&mut self, event: Event) -> Result<(), ReadEnd> {
+        self.events
+            .send(event)
+            .await
+            .map_err(|_| ReadEnd::ReceiverDropped)
+    }
+}
