@@ -1,47 +1,47 @@
-//! What the source sent that this version does not know, counted by path: nothing of it is lost.
+//! Values from the source that this version does not know, counted by path. All of them are kept.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Counted surprises of a run. A path names where in a summary, such as `layoutNodeMap.*.newField`.
+/// Unknown and invalid values of a run. A path is a place in a summary, such as `layoutNodeMap.*.newField`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
-    /// Fields that no column holds and this version has never heard of, by path; kept in `extra`.
+    /// Unknown fields by path; kept in `extra`.
     pub unknown_fields: BTreeMap<String, Sighting>,
-    /// Statuses that this version cannot classify, by spelling; kept as spelled.
+    /// Unknown statuses by spelling; kept as received.
     pub unknown_statuses: BTreeMap<String, Sighting>,
-    /// Values of an unexpected type or range, by path; kept in `extra`, null in their column.
+    /// Values of an unexpected type or range by path; kept in `extra`, null in their column.
     pub odd_values: BTreeMap<String, Sighting>,
 }
 
-/// How often something was seen, with one example.
+/// A count of occurrences, with one example.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sighting {
-    /// Times seen.
+    /// Number of occurrences.
     pub count: u64,
-    /// The first value seen, cut to 80 characters.
+    /// The first value, truncated to 80 characters.
     pub example: String,
 }
 
-/// The most paths that are told apart in each map: a hostile source cannot fill memory with names.
-const PATHS: usize = 1_000;
+/// Maximum paths per map: a hostile source cannot fill memory with names.
+const MAX_PATHS: usize = 1_000;
 
-/// The most characters of an example.
-const EXAMPLE: usize = 80;
+/// Maximum characters of an example.
+const MAX_EXAMPLE: usize = 80;
 
 impl Drift {
-    /// Counts a field that nobody knows.
+    /// Counts an unknown field.
     pub fn unknown_field(&mut self, path: &str, value: &str) {
         count(&mut self.unknown_fields, path, value);
     }
 
-    /// Counts a status that nobody knows.
+    /// Counts an unknown status.
     pub fn unknown_status(&mut self, status: &str) {
         count(&mut self.unknown_statuses, status, status);
     }
 
-    /// Counts a value that is not what its field promises.
+    /// Counts a value of an unexpected type or range.
     pub fn odd_value(&mut self, path: &str, value: &str) {
         count(&mut self.odd_values, path, value);
     }
@@ -59,7 +59,7 @@ impl Drift {
         }
     }
 
-    /// Whether there was no surprise.
+    /// Returns whether nothing was counted.
     pub fn is_empty(&self) -> bool {
         self.unknown_fields.is_empty()
             && self.unknown_statuses.is_empty()
@@ -74,8 +74,12 @@ fn count(map: &mut BTreeMap<String, Sighting>, path: &str, value: &str) {
 fn entry<'a>(map: &'a mut BTreeMap<String, Sighting>, path: &str, value: &str) -> &'a mut Sighting {
     // Not `entry()`: it would copy the path of every repetition.
     if !map.contains_key(path) {
-        let path = if map.len() < PATHS { path } else { "(more)" };
-        let example = value.chars().take(EXAMPLE).collect();
+        let path = if map.len() < MAX_PATHS {
+            path
+        } else {
+            "(more)"
+        };
+        let example = value.chars().take(MAX_EXAMPLE).collect();
         return map
             .entry(path.to_owned())
             .or_insert(Sighting { count: 0, example });
@@ -88,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repetitions_are_counted_and_the_first_example_stays() {
+    fn repeated_values_are_counted_with_the_first_example() {
         let mut drift = Drift::default();
         drift.odd_value("endTs", "-1");
         drift.odd_value("endTs", "-2");
@@ -105,12 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn names_are_bounded_and_still_counted() {
+    fn paths_are_bounded_and_still_counted() {
         let mut drift = Drift::default();
-        for n in 0..PATHS + 50 {
+        for n in 0..MAX_PATHS + 50 {
             drift.unknown_field(&format!("field{n}"), "x");
         }
-        assert_eq!(drift.unknown_fields.len(), PATHS + 1);
+        assert_eq!(drift.unknown_fields.len(), MAX_PATHS + 1);
         assert_eq!(drift.unknown_fields["(more)"].count, 50);
     }
 }

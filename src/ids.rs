@@ -1,4 +1,4 @@
-//! Newtypes for Harness identifiers, so that none can stand where another belongs.
+//! Newtypes for Harness identifiers, so that they cannot be confused.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ macro_rules! id {
                 Self(id.into())
             }
 
-            /// The identifier as the API spells it.
+            /// Returns the identifier as the API spells it.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -54,7 +54,7 @@ id! {
     PlanExecutionId,
 }
 
-/// The unit of fan-out and of failure: one project of one organization.
+/// A project of an organization: the unit of fan-out and of failure.
 ///
 /// Ordered by org, then project, which is the order of rows in the lake. Written `org/project`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,7 +66,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Names a project of an organization.
+    /// Returns the scope of a project.
     pub fn new(org: impl Into<Arc<str>>, project: impl Into<Arc<str>>) -> Self {
         Self {
             org: OrgId::new(org),
@@ -74,7 +74,7 @@ impl Scope {
         }
     }
 
-    /// Reads `org/project`; `None` without exactly one slash. No identifier of Harness holds one.
+    /// Parses `org/project`; `None` without exactly one slash. Harness identifiers contain no slash.
     pub fn parse(text: &str) -> Option<Self> {
         let (org, project) = text.split_once('/')?;
         (!org.is_empty() && !project.is_empty() && !project.contains('/'))
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_survives_its_own_spelling() {
+    fn scope_round_trips_through_text() {
         let scope = Scope::new("default", "web$1");
         assert_eq!(Scope::parse(&scope.to_string()), Some(scope.clone()));
         assert_eq!(
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_scope_is_no_scope() {
+    fn scope_requires_exactly_two_parts() {
         for text in ["", "default", "default/", "/web", "a/b/c"] {
             assert_eq!(Scope::parse(text), None, "{text}");
         }

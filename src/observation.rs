@@ -1,4 +1,4 @@
-//! An observation of an execution, and the merge rule: which of two observations a raw partition keeps. Pure.
+//! An observation of an execution, and the rule by which one observation replaces another. Pure.
 
 use std::cmp::Ordering;
 
@@ -7,26 +7,26 @@ use jiff::Timestamp;
 
 use crate::ids::{PlanExecutionId, Scope};
 
-/// A summary with the time at which the answer that held it was made.
+/// A summary, with the time of the response that contained it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// The execution.
     pub id: PlanExecutionId,
-    /// The scope that it was listed under.
+    /// The scope that listed it.
     pub scope: Scope,
     /// `start_ts`; its UTC date is the partition.
     pub start: Timestamp,
-    /// What decides whether it replaces what is stored.
+    /// The version: decides whether it replaces the stored one.
     pub version: Version,
-    /// When the execution was first seen, with whatever content, as far as this tells: not after
+    /// Time of the first known response that contained the execution, with any content. Not after
     /// `version.observed`.
     pub first_observed: Timestamp,
-    /// The summary as it came: one JSON object.
+    /// The summary as received: one JSON object.
     pub summary: Bytes,
 }
 
 impl Observation {
-    /// What raw partitions are ordered by: organization, project, start in microseconds, id.
+    /// Returns the sort key of raw partitions: organization, project, start in microseconds, id.
     pub fn order(&self) -> (&str, &str, i64, &str) {
         (
             self.scope.org.as_str(),
@@ -37,26 +37,26 @@ impl Observation {
     }
 }
 
-/// What decides between two observations of one execution.
+/// The part of an observation that decides which of two is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// When the answer that held it was made.
+    /// Time of the response that contained it.
     pub observed: Timestamp,
     /// Hash of the content; equal content never replaces.
     pub content_hash: i64,
-    /// Whether the execution is over.
+    /// Whether the execution is terminal.
     pub is_terminal: bool,
 }
 
-/// How much later than a terminal row an open one must be observed to replace it, in milliseconds:
-/// replicas of the source lag by less.
+/// Minimum time after which an open observation replaces a terminal one, in milliseconds. Replicas of
+/// the source lag by less.
 pub const REOPEN_AFTER_MS: i64 = 10 * 60 * 1000;
 
-/// Whether `new` replaces `old`.
+/// Returns whether `new` replaces `old`.
 ///
-/// The later observation wins. At equal times (an answer's `Date` has whole seconds) the terminal
-/// one wins, then the greater hash, so that the outcome does not depend on who came first. A
-/// terminal row is reopened only by an observation [`REOPEN_AFTER_MS`] later.
+/// The later observation wins. At equal times (the `Date` of a response has a precision of seconds) the
+/// terminal one wins, then the greater hash: the result does not depend on the order. An open observation
+/// replaces a terminal one only if it is at least [`REOPEN_AFTER_MS`] later.
 pub fn wins(new: &Version, old: &Version) -> bool {
     if new.content_hash == old.content_hash {
         return false;
@@ -68,7 +68,7 @@ pub fn wins(new: &Version, old: &Version) -> bool {
         }
         Ordering::Greater if old.is_terminal && !new.is_terminal => {
             let later = new.observed.as_millisecond() - old.observed.as_millisecond();
-            REOPEN_AFTER_MS <= later
+            later >= REOPEN_AFTER_MS
         }
         Ordering::Greater => true,
     }
@@ -90,13 +90,13 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_row_is_reopened_only_ten_minutes_later() {
+    fn terminal_row_is_reopened_only_ten_minutes_later() {
         let done = version(0, 1, true);
         assert!(!wins(&version(9, 2, false), &done));
         assert!(wins(&version(10, 2, false), &done));
         assert!(
             wins(&version(1, 2, true), &done),
-            "a late edit of a terminal row needs no wait"
+            "an edit of a terminal row replaces it at once"
         );
     }
 
@@ -114,12 +114,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_both_win(a in any_version(), b in any_version()) {
+        fn two_versions_never_replace_each_other(a in any_version(), b in any_version()) {
             prop_assert!(!(wins(&a, &b) && wins(&b, &a)));
         }
 
         #[test]
-        fn repetition_changes_nothing(versions in prop::collection::vec(any_version(), 1..6)) {
+        fn repeated_versions_change_nothing(versions in prop::collection::vec(any_version(), 1..6)) {
             let once = last(&versions);
             prop_assert!(!wins(&once, &once));
             for version in &versions {
@@ -129,7 +129,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_kept_is_never_older(versions in prop::collection::vec(any_version(), 1..6)) {
+        fn kept_version_is_never_older(versions in prop::collection::vec(any_version(), 1..6)) {
             let mut kept = versions[0];
             for new in &versions {
                 if wins(new, &kept) {

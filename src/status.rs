@@ -1,34 +1,34 @@
-//! What a Harness status means: its category, and whether an execution that has it is over. Pure.
+//! The category of a Harness status, and whether it is terminal. Pure.
 //!
-//! The list grows with the server, so an unknown word is kept as it came and counted as drift.
+//! The list grows with the server, so an unknown status is kept as received and counted as drift.
 
-/// The closed vocabulary of the `status_category` columns.
+/// A value of the `status_category` columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Category {
-    /// Ended well, ignored failures included.
+    /// Succeeded, ignored failures included.
     Success,
-    /// Ended with a failure or an error.
+    /// Failed, or ended with an error.
     Failure,
-    /// Ran out of its time.
+    /// Timed out.
     Expired,
-    /// Stopped by a person, the system or a freeze.
+    /// Aborted by a person, the system or a freeze.
     Aborted,
-    /// Refused at an approval.
+    /// Rejected at an approval.
     Rejected,
-    /// Never had to run.
+    /// Did not run.
     Skipped,
-    /// At work.
+    /// Running.
     Running,
-    /// Held up by a person or a resource.
+    /// Waiting for a person or a resource.
     Waiting,
     /// Not started.
     Queued,
-    /// A word that this version does not know, or none.
+    /// A status that this version does not know, or no status.
     Unknown,
 }
 
 impl Category {
-    /// The word in the `status_category` columns.
+    /// Returns the value in the `status_category` columns.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -44,8 +44,8 @@ impl Category {
         }
     }
 
-    /// Whether what has a status of this category is over. An unknown status is over where the
-    /// summary tells an end (`has_end`: `endTs` is present); a known one is believed whatever its end.
+    /// Returns whether the category is terminal. An unknown status is terminal if the summary has an end
+    /// (`has_end`: `endTs` is present); for a known status the end does not matter.
     pub const fn is_terminal(self, has_end: bool) -> bool {
         match self {
             Self::Success
@@ -60,7 +60,7 @@ impl Category {
     }
 }
 
-/// Every status that this version knows, as Harness spells it today, with its category.
+/// The known statuses, as Harness spells them today, with their categories.
 pub const KNOWN: &[(&str, Category)] = &[
     ("Success", Category::Success),
     ("IgnoreFailed", Category::Success),
@@ -94,8 +94,8 @@ pub const KNOWN: &[(&str, Category)] = &[
     ("QUEUED_PLAN_CREATION", Category::Queued),
 ];
 
-/// Classifies a status, without regard to case and underscores (`ApprovalWaiting`,
-/// `APPROVAL_WAITING`).
+/// Returns the category of a status. Ignores case and underscores: `ApprovalWaiting` equals
+/// `APPROVAL_WAITING`.
 pub fn categorize(status: &str) -> Category {
     KNOWN
         .iter()
@@ -103,12 +103,12 @@ pub fn categorize(status: &str) -> Category {
         .map_or(Category::Unknown, |(_, category)| *category)
 }
 
-/// Whether the status says that failures were ignored (`IgnoreFailed`).
+/// Returns whether the status is `IgnoreFailed`.
 pub fn is_failure_ignored(status: &str) -> bool {
     same_word("IgnoreFailed", status)
 }
 
-/// Whether both are the same word, without regard to case and underscores.
+/// Returns whether two words are equal, ignoring case and underscores.
 pub fn same_word(one: &str, other: &str) -> bool {
     letters(one).eq(letters(other))
 }
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn historical_spellings_mean_the_same() {
+    fn older_spellings_have_the_same_category() {
         for (status, category) in [
             ("Success", Category::Success),
             ("RUNNING", Category::Running),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_word_is_over_only_where_an_end_is_told() {
+    fn unknown_status_is_terminal_only_with_an_end() {
         for status in ["", "Succes", "SuccessLater", "_", "Erfolg"] {
             assert_eq!(categorize(status), Category::Unknown, "{status}");
         }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn no_word_is_known_twice() {
+    fn known_statuses_are_distinct() {
         for (at, (word, _)) in KNOWN.iter().enumerate() {
             let twins = KNOWN
                 .iter()

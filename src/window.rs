@@ -1,4 +1,4 @@
-//! Half-open ranges of `start_ts`, and the algebra of sets of them. Pure.
+//! Half-open ranges of `start_ts`, and sets of them. Pure.
 
 use std::fmt;
 
@@ -13,22 +13,22 @@ pub struct Window {
     to: Timestamp,
 }
 
-/// A window whose end does not lie after its start.
+/// A window that does not end after its start.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a window must end after it starts, but [{from}, {to}) does not")]
+#[error("[{from}, {to}) does not end after its start")]
 pub struct EmptyWindow {
     from: Timestamp,
     to: Timestamp,
 }
 
 impl Window {
-    /// The window `[from, to)`, both cut to whole milliseconds.
+    /// Returns the window `[from, to)`, both truncated to milliseconds.
     ///
     /// # Errors
     ///
-    /// [`EmptyWindow`] where `from >= to`.
+    /// [`EmptyWindow`] if `from >= to`.
     pub fn new(from: Timestamp, to: Timestamp) -> Result<Self, EmptyWindow> {
-        let (from, to) = (whole_ms(from), whole_ms(to));
+        let (from, to) = (truncate_to_ms(from), truncate_to_ms(to));
         if from < to {
             Ok(Self { from, to })
         } else {
@@ -36,30 +36,30 @@ impl Window {
         }
     }
 
-    /// The first instant inside.
+    /// Returns the first instant inside.
     pub fn from(self) -> Timestamp {
         self.from
     }
 
-    /// The first instant after.
+    /// Returns the first instant after.
     pub fn to(self) -> Timestamp {
         self.to
     }
 
-    /// Whether `at` lies inside.
+    /// Returns whether `at` lies inside.
     pub fn contains(self, at: Timestamp) -> bool {
         self.from <= at && at < self.to
     }
 
-    /// The length in milliseconds, at least 1.
+    /// Returns the length in milliseconds, at least 1.
     pub fn millis(self) -> i64 {
         self.to.as_millisecond() - self.from.as_millisecond()
     }
 
-    /// Cuts the window in two halves; `None` where both could not be at least `least_ms` long.
-    pub fn bisect(self, least_ms: i64) -> Option<(Self, Self)> {
+    /// Splits the window in halves, or returns `None` if they would be shorter than `min_ms`.
+    pub fn bisect(self, min_ms: i64) -> Option<(Self, Self)> {
         let half = self.millis() / 2;
-        if half < least_ms.max(1) {
+        if half < min_ms.max(1) {
             return None;
         }
         let middle = from_ms(self.from.as_millisecond() + half);
@@ -75,7 +75,7 @@ impl Window {
         ))
     }
 
-    /// The part inside both.
+    /// Returns the part inside both.
     pub fn intersect(self, other: Self) -> Option<Self> {
         Self::new(self.from.max(other.from), self.to.min(other.to)).ok()
     }
@@ -101,19 +101,19 @@ impl From<Window> for (Timestamp, Timestamp) {
     }
 }
 
-/// Whether a time in ms since the epoch is believed: the years 2000 to 2100.
+/// Returns whether a time in milliseconds since the epoch is plausible: from 2000 to 2100.
 pub fn is_sound(ms: i64) -> bool {
     (946_684_800_000..4_133_980_800_000).contains(&ms)
 }
 
-/// An instant `ms` milliseconds after the epoch, cut to what a timestamp can hold.
+/// Returns the instant `ms` milliseconds after the epoch, clamped to the range of a timestamp.
 pub fn from_ms(ms: i64) -> Timestamp {
     let (least, most) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
     Timestamp::from_millisecond(ms.clamp(least * 1_000, most * 1_000))
         .unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn whole_ms(at: Timestamp) -> Timestamp {
+fn truncate_to_ms(at: Timestamp) -> Timestamp {
     from_ms(at.as_millisecond())
 }
 
@@ -123,22 +123,22 @@ fn whole_ms(at: Timestamp) -> Timestamp {
 pub struct Coverage(Vec<Window>);
 
 impl Coverage {
-    /// The windows, oldest first.
+    /// Returns the windows, oldest first.
     pub fn windows(&self) -> &[Window] {
         &self.0
     }
 
-    /// Whether nothing is covered.
+    /// Returns whether nothing is covered.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The oldest instant covered.
+    /// Returns the oldest instant covered.
     pub fn start(&self) -> Option<Timestamp> {
         self.0.first().map(|window| window.from)
     }
 
-    /// The newest end: the watermark.
+    /// Returns the newest end: the watermark.
     pub fn end(&self) -> Option<Timestamp> {
         self.0.last().map(|window| window.to)
     }
@@ -161,7 +161,7 @@ impl Coverage {
         other.0.iter().for_each(|window| self.add(*window));
     }
 
-    /// What of `self` is not in `other`.
+    /// Returns the part of `self` that is not in `other`.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         let mut rest = Vec::new();
@@ -180,7 +180,7 @@ impl Coverage {
         Self(rest)
     }
 
-    /// Whether all of `window` is covered.
+    /// Returns whether all of `window` is covered.
     pub fn covers(&self, window: Window) -> bool {
         self.0
             .iter()
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_ends_after_it_starts() {
+    fn window_ends_after_it_starts() {
         assert!(Window::new(from_ms(5), from_ms(5)).is_err());
         assert!(
             serde_json::from_str::<Window>(r#"["2026-01-02T00:00:00Z","2026-01-01T00:00:00Z"]"#)
@@ -237,15 +237,15 @@ mod tests {
     }
 
     #[test]
-    fn what_no_timestamp_can_hold_is_cut() {
+    fn out_of_range_instants_are_clamped() {
         assert!(from_ms(i64::MIN).as_second() < -300_000_000_000);
-        assert!(250_000_000_000 < from_ms(i64::MAX).as_second());
+        assert!(from_ms(i64::MAX).as_second() > 250_000_000_000);
         let all = Window::new(Timestamp::MIN, Timestamp::MAX).unwrap();
         assert!(all.contains(from_ms(1_763_971_200_000)));
     }
 
     #[test]
-    fn halves_make_the_whole() {
+    fn halves_cover_the_window() {
         let (left, right) = window(0, 7).bisect(1).unwrap();
         assert_eq!(
             (left.from(), left.to(), right.to()),
@@ -256,7 +256,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn union_and_minus_are_those_of_sets(a in any_coverage(), b in any_coverage()) {
+        fn union_and_minus_match_set_operations(a in any_coverage(), b in any_coverage()) {
             let mut both = a.clone();
             both.union(&b);
             let rest = a.minus(&b);

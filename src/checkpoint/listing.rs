@@ -1,4 +1,4 @@
-//! The organizations and projects of an account, and since when one has not been visible. Pure.
+//! The organizations and projects of an account, and since when each is not visible. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,40 +11,40 @@ use crate::tables::{OrgRow, ProjectRow};
 /// Every organization and project ever listed, as last listed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Listing {
-    /// When the newest whole listing was made; `None` where none was.
+    /// Time of the newest complete listing; `None` before the first.
     pub listed_at: Option<Timestamp>,
-    /// Fingerprint of the key that made it: another key sees other scopes, which says nothing.
+    /// Fingerprint of its key. Another key may see other scopes, so their absence means nothing.
     pub key: String,
     /// Organizations by identifier.
     pub orgs: BTreeMap<String, Listed<OrgRow>>,
     /// Projects.
     pub projects: BTreeMap<Scope, Listed<ProjectRow>>,
-    /// Whether some list was shorter than announced: what is not in it may be there all the same.
+    /// Whether a list was shorter than its reported total: then absence means nothing either.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_short: bool,
 }
 
-/// A listed thing, with the whole listings since then that missed it.
+/// An organization or project, with the later listings that did not contain it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Listed<T> {
     /// As it was last listed; `not_visible_since_ts` follows from `missed`.
     pub row: T,
-    /// Listings by the same key that did not show it.
+    /// Later complete listings by the same key that did not contain it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub missed: BTreeSet<Timestamp>,
 }
 
-/// Listings in a row that must miss a thing before it is said to be not visible.
-const MISSES: usize = 2;
+/// Consecutive listings without an entry before it counts as not visible.
+const HIDE_MISSES: usize = 2;
 
-/// The same where more than [`MANY`] percent vanish at once: more likely a lost right.
-const MISSES_OF_MANY: usize = 3;
+/// The same if more than [`MANY_PERCENT`] vanish at once: probably the key has lost a permission.
+const HIDE_MISSES_OF_MANY: usize = 3;
 
-/// Percent of the listed things.
-const MANY: usize = 20;
+/// Percentage of the visible entries that counts as many.
+const MANY_PERCENT: usize = 20;
 
 impl Listing {
-    /// A whole listing: what one key saw at one time.
+    /// Returns a complete listing by one key at one time.
     pub fn new(
         listed_at: Timestamp,
         key: String,
@@ -68,20 +68,20 @@ impl Listing {
         }
     }
 
-    /// Takes in a newer listing, or that of another lake; an older one says nothing new.
-    pub fn absorb(&mut self, newer: &Self) {
-        let Some(at) = newer.listed_at.filter(|at| self.listed_at < Some(*at)) else {
+    /// Merges a newer listing into this one. An older one is ignored.
+    pub fn merge(&mut self, newer: &Self) {
+        let Some(at) = newer.listed_at.filter(|at| Some(*at) > self.listed_at) else {
             return;
         };
-        let tells_misses = self.key == newer.key && !newer.is_short;
-        merge(&mut self.orgs, &newer.orgs, at, tells_misses, |row, at| {
+        let counts_misses = self.key == newer.key && !newer.is_short;
+        merge_rows(&mut self.orgs, &newer.orgs, at, counts_misses, |row, at| {
             row.not_visible_since_ts = at;
         });
-        merge(
+        merge_rows(
             &mut self.projects,
             &newer.projects,
             at,
-            tells_misses,
+            counts_misses,
             |row, at| {
                 row.not_visible_since_ts = at;
             },
@@ -91,25 +91,25 @@ impl Listing {
         self.is_short = newer.is_short;
     }
 
-    /// Projects that were visible up to now and are not in a newer listing by the same key; and whether they are
-    /// so many that a lost right is likely.
+    /// Returns the visible projects that a newer listing by the same key does not contain, and whether they are
+    /// so many that the key has probably lost a permission.
     pub fn vanished(&self, newer: &Self) -> (Vec<Scope>, bool) {
         if self.key != newer.key || newer.is_short {
             return (Vec::new(), false);
         }
         let visible: Vec<_> = visible(&self.projects).collect();
-        let is_gone = |scope: &&&Scope| !newer.projects.contains_key(**scope);
+        let is_missing = |scope: &&&Scope| !newer.projects.contains_key(**scope);
         let vanished: Vec<Scope> = visible
             .iter()
-            .filter(is_gone)
-            .map(|gone| (*gone).clone())
+            .filter(is_missing)
+            .map(|scope| (**scope).clone())
             .collect();
         let are_many = is_many(vanished.len(), visible.len());
         (vanished, are_many)
     }
 
-    /// Whether the tables `orgs` and `projects` made from both are the same.
-    pub fn shows_the_same(&self, other: &Self) -> bool {
+    /// Returns whether the tables `orgs` and `projects` of both listings are equal.
+    pub fn has_same_rows(&self, other: &Self) -> bool {
         same_rows(&self.orgs, &other.orgs) && same_rows(&self.projects, &other.projects)
     }
 }
@@ -132,39 +132,45 @@ impl<T> Listed<T> {
     }
 }
 
-/// What may yet come back as if nothing had been.
+/// Returns the keys of entries that are not finally hidden.
 fn visible<K, T>(known: &BTreeMap<K, Listed<T>>) -> impl Iterator<Item = &K> {
     let known = known.iter();
-    let visible = known.filter(|(_, listed)| listed.missed.len() < MISSES_OF_MANY);
+    let visible = known.filter(|(_, listed)| listed.missed.len() < HIDE_MISSES_OF_MANY);
     visible.map(|(key, _)| key)
 }
 
 fn is_many(vanished: usize, visible: usize) -> bool {
-    visible * MANY < vanished * 100
+    vanished * 100 > visible * MANY_PERCENT
 }
 
-fn merge<K: Ord + Clone, T: Clone>(
+fn merge_rows<K: Ord + Clone, T: Clone>(
     known: &mut BTreeMap<K, Listed<T>>,
-    seen: &BTreeMap<K, Listed<T>>,
+    newer: &BTreeMap<K, Listed<T>>,
     at: Timestamp,
-    tells_misses: bool,
+    counts_misses: bool,
     hide: impl Fn(&mut T, Option<Timestamp>),
 ) {
-    let vanished = visible(known).filter(|key| !seen.contains_key(key)).count();
+    let vanished = visible(known)
+        .filter(|key| !newer.contains_key(key))
+        .count();
     let many = is_many(vanished, visible(known).count());
     let missing = known
         .iter_mut()
-        .filter(|(key, _)| tells_misses && !seen.contains_key(key));
+        .filter(|(key, _)| counts_misses && !newer.contains_key(key));
     for (_, listed) in missing {
-        if listed.missed.len() < MISSES_OF_MANY {
+        if listed.missed.len() < HIDE_MISSES_OF_MANY {
             listed.missed.insert(at);
         }
-        let needed = if many { MISSES_OF_MANY } else { MISSES };
-        if needed <= listed.missed.len() {
+        let needed = if many {
+            HIDE_MISSES_OF_MANY
+        } else {
+            HIDE_MISSES
+        };
+        if listed.missed.len() >= needed {
             hide(&mut listed.row, listed.missed.first().copied());
         }
     }
-    for (key, listed) in seen {
+    for (key, listed) in newer {
         known.insert(key.clone(), listed.clone());
     }
 }
@@ -189,32 +195,32 @@ mod tests {
     const TEN: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 
     #[test]
-    fn a_thing_is_hidden_after_two_misses_and_shown_when_it_returns() {
+    fn entry_is_hidden_after_two_misses_until_it_returns() {
         let mut known = listing(1, "k", &TEN);
-        known.absorb(&listing(2, "k", &TEN[1..]));
+        known.merge(&listing(2, "k", &TEN[1..]));
         assert_eq!(hidden(&known, "a"), None);
-        known.absorb(&listing(3, "k", &TEN[1..]));
+        known.merge(&listing(3, "k", &TEN[1..]));
         assert_eq!(hidden(&known, "a"), Some(from_ms(2)));
-        known.absorb(&listing(4, "k", &TEN));
+        known.merge(&listing(4, "k", &TEN));
         assert_eq!(hidden(&known, "a"), None);
     }
 
     #[test]
-    fn a_short_list_adds_and_hides_nothing() {
+    fn short_list_adds_but_hides_nothing() {
         let mut known = listing(1, "k", &TEN[..5]);
         for at in 2..9 {
             let short = Listing {
                 is_short: true,
                 ..listing(at, "k", &TEN[5..])
             };
-            known.absorb(&short);
+            known.merge(&short);
         }
         assert_eq!(known.orgs.len(), 10);
         assert_eq!(hidden(&known, "a"), None);
     }
 
     #[test]
-    fn projects_that_vanish_are_told_until_they_are_hidden() {
+    fn vanished_projects_are_returned_until_hidden() {
         let of = |at, key: &str, ids: &[&str]| {
             let row = |id: &&str| ProjectRow {
                 org_id: "o".to_owned(),
@@ -232,30 +238,30 @@ mod tests {
         let (vanished, are_many) = known.vanished(&of(2, "k", &TEN[5..]));
         assert_eq!((vanished.len(), are_many), (5, true));
         for at in 2..5 {
-            known.absorb(&of(at, "k", &TEN[5..]));
+            known.merge(&of(at, "k", &TEN[5..]));
         }
         assert_eq!(known.vanished(&of(5, "k", &TEN[5..])), (vec![], false));
     }
 
     #[test]
-    fn many_at_once_are_believed_at_the_third_miss() {
+    fn many_at_once_are_hidden_after_three_misses() {
         let mut known = listing(1, "k", &TEN);
         for at in 2..4 {
-            known.absorb(&listing(at, "k", &TEN[5..]));
+            known.merge(&listing(at, "k", &TEN[5..]));
             assert_eq!(hidden(&known, "a"), None);
         }
-        known.absorb(&listing(4, "k", &TEN[5..]));
+        known.merge(&listing(4, "k", &TEN[5..]));
         assert_eq!(hidden(&known, "a"), Some(from_ms(2)));
     }
 
     #[test]
-    fn another_key_and_an_older_listing_hide_nothing() {
+    fn another_key_or_an_older_listing_hides_nothing() {
         let mut known = listing(5, "k", &TEN);
         for at in [1, 2, 3] {
-            known.absorb(&listing(at, "k", &TEN[1..]));
+            known.merge(&listing(at, "k", &TEN[1..]));
         }
-        known.absorb(&listing(6, "other", &TEN[1..]));
-        known.absorb(&listing(7, "k", &TEN[1..]));
+        known.merge(&listing(6, "other", &TEN[1..]));
+        known.merge(&listing(7, "k", &TEN[1..]));
         assert_eq!(hidden(&known, "a"), None);
     }
 }

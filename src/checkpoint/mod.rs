@@ -1,8 +1,7 @@
-//! What a lake has committed, and how runs add to it. Pure.
+//! The committed state of a lake, and the changes that runs make to it. Pure.
 //!
-//! A run never writes a state of its own: it applies a [`Delta`] to the newest one. Deltas are sums
-//! and unions, so order and repetition do not matter, and two runs over the same windows are both
-//! right.
+//! A run never replaces the state: it applies a [`Delta`] to the newest one. Deltas are unions, so
+//! order and repetition do not matter, and two runs may read the same windows.
 
 mod listing;
 
@@ -19,131 +18,131 @@ pub use listing::{Listed, Listing};
 /// The committed state of a lake.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Per scope: what has been read.
+    /// The scopes that were read.
     pub scopes: BTreeMap<Scope, ScopeState>,
-    /// Executions that are not known to be over, wherever they stand now.
+    /// Open executions of all scopes.
     pub open: BTreeMap<PlanExecutionId, OpenExecution>,
-    /// The organizations and projects last listed whole.
+    /// The last complete listing of organizations and projects.
     #[serde(default)]
     pub listing: Listing,
 }
 
-/// What has been read of one scope.
+/// The committed state of one scope.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScopeState {
-    /// Windows read whole; the newest end is the watermark.
+    /// Windows that were read completely; the newest end is the watermark.
     #[serde(default)]
     pub coverage: Coverage,
-    /// Windows asked for that could not be read whole; never overlaps `coverage`.
+    /// Windows that were requested but could not be read completely; never overlaps `coverage`.
     #[serde(default)]
     pub gaps: Coverage,
-    /// Windows before the watermark that nobody asked for, since a backfill or a copy of dates passed them
-    /// over; never overlaps `coverage` or `gaps`. The next `sync` asks for them.
+    /// Windows before the watermark that a backfill or a copy skipped; never overlaps `coverage` or `gaps`.
+    /// The next `sync` reads them.
     #[serde(
         default,
         alias = "passed_over",
         skip_serializing_if = "Coverage::is_empty"
     )]
     pub skipped: Coverage,
-    /// `start_ts` of the newest row ever seen.
+    /// `start_ts` of the newest row ever received.
     #[serde(default)]
     pub last_row_start: Option<Timestamp>,
-    /// When everything asked of the scope was last answered whole.
+    /// Time of the last run that read all windows of the scope completely.
     #[serde(default)]
     pub last_success: Option<Timestamp>,
-    /// Why the last reading failed, until one succeeds.
+    /// The last error, until a later run succeeds.
     #[serde(default)]
     pub last_error: Option<ScopeError>,
-    /// Bytes of an average row, for the choice of the page size.
+    /// Bytes of an average row: determines the page size.
     #[serde(default)]
     pub row_bytes: Option<u32>,
-    /// The largest page that the server gave without trouble, where it had some.
+    /// The largest page that succeeds, if larger ones have failed.
     #[serde(default)]
     pub page_limit: Option<u32>,
 }
 
-/// Why a scope could not be read.
+/// An error that ended the reading of a scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScopeError {
-    /// When.
+    /// Time of the error.
     pub at: Timestamp,
-    /// The code of the contract, such as `invalid_permissions`.
+    /// The error code, such as `invalid_permissions`.
     pub code: String,
-    /// What happened.
+    /// The error message.
     pub message: String,
 }
 
-/// An execution that is not known to be over.
+/// An execution that is not known to be terminal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenExecution {
-    /// The scope that it was last seen in.
+    /// The scope that last listed it.
     pub scope: Scope,
-    /// Its `start_ts`; `None` where the summary had none, and so no partition.
+    /// Its `start_ts`; `None` if the summary has none, and so no partition.
     pub start: Option<Timestamp>,
-    /// When it was last seen.
+    /// Time of the last response that contained it.
     pub observed: Timestamp,
-    /// The revision of its raw partition that said so; 0 where it has no partition.
+    /// The revision of its raw partition that shows it open; 0 without a partition.
     #[serde(default)]
     pub revision: u64,
-    /// Whole polls since then that did not show it.
+    /// Later complete polls that did not return it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub missed: BTreeSet<Timestamp>,
-    /// The summary, where there is no partition to keep it in.
+    /// The summary, if no partition can hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
 }
 
-/// What a run learned, to be added to whatever is committed by then.
+/// The changes of a run, to be applied to the newest state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Delta {
-    /// Windows read whole, whose rows are in the tables.
+    /// Windows that were read completely and whose rows are in the tables.
     pub covered: BTreeMap<Scope, Coverage>,
-    /// Windows asked for and not read whole.
+    /// Windows that were requested and could not be read completely.
     pub gaps: BTreeMap<Scope, Coverage>,
-    /// Windows not asked for, behind which something is covered.
+    /// Windows that were not requested, older than a covered one.
     pub skipped: BTreeMap<Scope, Coverage>,
-    /// What else was seen of a scope.
-    pub seen: BTreeMap<Scope, ScopeNews>,
-    /// Of each execution observed: what the raw partition says of it now.
+    /// Other changes of scopes.
+    pub scope_updates: BTreeMap<Scope, ScopeUpdate>,
+    /// Changes of open executions, from the merged raw partitions and from polls.
     pub open_updates: BTreeMap<PlanExecutionId, OpenUpdate>,
-    /// A listing of organizations and projects, where one was whole.
+    /// A complete listing of organizations and projects.
     pub listing: Option<Listing>,
 }
 
-/// What was seen of a scope besides windows.
+/// Changes of a scope other than its windows.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ScopeNews {
-    /// `start_ts` of the newest row.
+pub struct ScopeUpdate {
+    /// `start_ts` of the newest row received.
     pub last_row_start: Option<Timestamp>,
-    /// When the scope was answered whole.
+    /// Time at which the scope was read completely.
     pub success: Option<Timestamp>,
-    /// Why it was not.
+    /// The error, if it was not.
     pub error: Option<ScopeError>,
     /// Bytes of an average row.
     pub row_bytes: Option<u32>,
-    /// The largest page without trouble.
+    /// The largest page that succeeds, if larger ones have failed.
     pub page_limit: Option<u32>,
 }
 
-/// What is to become of an entry of the open list.
+/// A change of an open execution.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OpenUpdate {
-    /// It is open.
+    /// The execution is open.
     Open(Box<OpenExecution>),
-    /// It is over, or given up.
+    /// The execution is terminal, or abandoned.
     Closed {
-        /// When the source was last seen to say so.
+        /// Time of the last response that shows it.
         observed: Timestamp,
-        /// The revision of its raw partition that says so: a later one may say that it is open
-        /// again, and a replica that lags lets an older observation say so.
+        /// The revision of its raw partition that shows it closed. A later revision may show it open
+        /// again, while a lagging replica still serves the older one.
         revision: u64,
     },
-    /// A whole poll at this time did not show it.
+    /// A complete poll at this time did not return the execution.
     Missing(Timestamp),
 }
 
 impl State {
-    /// Adds what a run learned.
+    /// Applies the changes of a run.
     pub fn apply(&mut self, delta: &Delta) {
         for (scope, covered) in &delta.covered {
             self.scope(scope).coverage.union(covered);
@@ -154,8 +153,8 @@ impl State {
         for (scope, skipped) in &delta.skipped {
             self.scope(scope).skipped.union(skipped);
         }
-        for (scope, seen) in &delta.seen {
-            self.scope(scope).see(seen);
+        for (scope, update) in &delta.scope_updates {
+            self.scope(scope).apply(update);
         }
         for scope in self.scopes.values_mut() {
             scope.gaps = scope.gaps.minus(&scope.coverage);
@@ -163,10 +162,10 @@ impl State {
             scope.skipped = unread.minus(&scope.gaps);
         }
         for (id, update) in &delta.open_updates {
-            self.decide(id, update);
+            self.update_open(id, update);
         }
         if let Some(listing) = &delta.listing {
-            self.listing.absorb(listing);
+            self.listing.merge(listing);
         }
     }
 
@@ -174,16 +173,16 @@ impl State {
         self.scopes.entry(scope.clone()).or_default()
     }
 
-    fn decide(&mut self, id: &PlanExecutionId, open_update: &OpenUpdate) {
+    fn update_open(&mut self, id: &PlanExecutionId, update: &OpenUpdate) {
         let entry = self.open.get_mut(id);
-        match (open_update, entry) {
+        match (update, entry) {
             (OpenUpdate::Open(open), None) => {
                 self.open.insert(id.clone(), OpenExecution::clone(open));
             }
             (OpenUpdate::Open(open), Some(entry)) => {
                 let revision = entry.revision.max(open.revision);
-                if entry.observed < open.observed {
-                    let later = |at: &Timestamp| open.observed < *at;
+                if open.observed > entry.observed {
+                    let later = |at: &Timestamp| *at > open.observed;
                     let missed = entry.missed.iter().copied().filter(later).collect();
                     *entry = OpenExecution {
                         missed,
@@ -193,18 +192,18 @@ impl State {
                 entry.revision = revision;
             }
             (OpenUpdate::Closed { observed, revision }, Some(entry))
-                if entry.observed <= *observed && entry.revision <= *revision =>
+                if *observed >= entry.observed && *revision >= entry.revision =>
             {
                 self.open.remove(id);
             }
-            (OpenUpdate::Missing(at), Some(entry)) if entry.observed < *at => {
+            (OpenUpdate::Missing(at), Some(entry)) if *at > entry.observed => {
                 entry.missed.insert(*at);
             }
             (OpenUpdate::Closed { .. } | OpenUpdate::Missing(_), _) => {}
         }
     }
 
-    /// The oldest and the newest watermark of the scopes that have one.
+    /// Returns the oldest and the newest watermark of all scopes.
     pub fn watermarks(&self) -> Option<(Timestamp, Timestamp)> {
         let ends = || {
             self.scopes
@@ -214,7 +213,7 @@ impl State {
         Some((ends().min()?, ends().max()?))
     }
 
-    /// Open executions of each scope that has some.
+    /// Returns the number of open executions per scope.
     pub fn open_counts(&self) -> BTreeMap<&Scope, usize> {
         let mut counts = BTreeMap::new();
         for open in self.open.values() {
@@ -223,13 +222,13 @@ impl State {
         counts
     }
 
-    /// Windows that were passed over and that the next `sync` asks for, over all scopes.
+    /// Returns the number of skipped windows of all scopes.
     pub fn skipped_count(&self) -> usize {
         let scopes = self.scopes.values();
         scopes.map(|scope| scope.skipped.windows().len()).sum()
     }
 
-    /// Windows that could not be read whole, over all scopes.
+    /// Returns the number of gaps of all scopes.
     pub fn gap_count(&self) -> usize {
         self.scopes
             .values()
@@ -239,51 +238,54 @@ impl State {
 }
 
 impl ScopeState {
-    /// Windows to be read before anything new: gaps, and what was passed over.
+    /// Returns the windows to read before new data: gaps and skipped windows.
     pub fn pending_windows(&self) -> Coverage {
         let mut pending = self.gaps.clone();
         pending.union(&self.skipped);
         pending
     }
 
-    /// Up to where the scope was read or is pending; what lies behind it was never asked for.
+    /// Returns the end of what was requested of the scope: covered or pending.
     pub fn requested_until(&self) -> Option<Timestamp> {
         self.coverage.end().or_else(|| self.pending_windows().end())
     }
 
-    /// The newest row ever seen, where the source keeps it still and `asked` holds it: then an answer
-    /// of no row at all contradicts it. A project that is merely quiet shows this row.
-    pub fn expected_row_start(&self, asked: Window, retained_from: Timestamp) -> Option<Timestamp> {
+    /// Returns the start of the newest known row, if `window` contains it and the source still retains it. An
+    /// empty response then contradicts it: a project that is merely quiet still shows this row.
+    pub fn expected_row_start(
+        &self,
+        window: Window,
+        retained_from: Timestamp,
+    ) -> Option<Timestamp> {
         self.last_row_start
-            .filter(|start| asked.contains(*start) && retained_from <= *start)
+            .filter(|start| window.contains(*start) && *start >= retained_from)
     }
 
-    fn see(&mut self, seen: &ScopeNews) {
-        self.last_row_start = self.last_row_start.max(seen.last_row_start);
-        self.last_success = self.last_success.max(seen.success);
-        let newer = |one: &ScopeError, other: &ScopeError| one.at < other.at;
-        if let Some(error) = &seen.error
+    fn apply(&mut self, update: &ScopeUpdate) {
+        self.last_row_start = self.last_row_start.max(update.last_row_start);
+        self.last_success = self.last_success.max(update.success);
+        if let Some(error) = &update.error
             && self
                 .last_error
                 .as_ref()
-                .is_none_or(|known| newer(known, error))
+                .is_none_or(|known| error.at > known.at)
         {
             self.last_error = Some(error.clone());
         }
         if self
             .last_error
             .as_ref()
-            .is_some_and(|error| Some(error.at) < self.last_success)
+            .is_some_and(|error| self.last_success > Some(error.at))
         {
             self.last_error = None;
         }
-        self.row_bytes = seen.row_bytes.or(self.row_bytes);
-        self.page_limit = seen.page_limit.or(self.page_limit);
+        self.row_bytes = update.row_bytes.or(self.row_bytes);
+        self.page_limit = update.page_limit.or(self.page_limit);
     }
 }
 
-impl ScopeNews {
-    /// Adds what was seen later.
+impl ScopeUpdate {
+    /// Adds a later update.
     pub fn add(&mut self, later: Self) {
         self.last_row_start = self.last_row_start.max(later.last_row_start);
         self.success = later.success.max(self.success);
@@ -313,7 +315,7 @@ mod tests {
         "[ab]".prop_map(|project| Scope::new("org", project))
     }
 
-    /// Facts about one execution agree: at one time it was seen open or closed, never both.
+    /// Updates agree: at one time an execution is open or closed, never both.
     fn any_open_update() -> impl Strategy<Value = OpenUpdate> {
         (0_i64..12).prop_map(|at| {
             let observed = from_ms(at);
@@ -364,13 +366,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_opened_again_stays_though_a_replica_lags() {
+    fn reopened_execution_stays_open_despite_a_lagging_replica() {
         let id = PlanExecutionId::new("x");
-        let told = |update| Delta {
+        let delta = |update| Delta {
             open_updates: [(id.clone(), update)].into(),
             ..Delta::default()
         };
-        let open = told(OpenUpdate::Open(Box::new(OpenExecution {
+        let open = delta(OpenUpdate::Open(Box::new(OpenExecution {
             scope: Scope::new("org", "a"),
             start: Some(from_ms(0)),
             observed: from_ms(16),
@@ -380,9 +382,9 @@ mod tests {
         })));
         let closed = |at, revision| {
             let observed = from_ms(at);
-            told(OpenUpdate::Closed { observed, revision })
+            delta(OpenUpdate::Closed { observed, revision })
         };
-        // Over as of revision 1, seen again later than it was opened, in a replica that lags.
+        // A lagging replica returns revision 1, in which it is closed, after it was reopened.
         let state = applied(&[&open, &closed(17, 1)]);
         assert!(state.open.contains_key(&id));
         assert!(applied(&[&open, &closed(17, 2)]).open.is_empty());
@@ -391,28 +393,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn coverage_and_gaps_do_not_depend_on_order_or_repetition(a in any_delta(), b in any_delta()) {
+        fn coverage_ignores_order_and_repetition_of_deltas(a in any_delta(), b in any_delta()) {
             prop_assert_eq!(applied(&[&a, &b]).scopes, applied(&[&b, &a]).scopes);
             prop_assert_eq!(applied(&[&a, &b, &a]).scopes, applied(&[&a, &b]).scopes);
         }
 
         #[test]
-        fn an_execution_seen_open_last_stays_in_the_list(deltas in prop::collection::vec(any_delta(), 1..6)) {
+        fn execution_that_was_open_last_stays_listed(deltas in prop::collection::vec(any_delta(), 1..6)) {
             let refs: Vec<_> = deltas.iter().collect();
             let state = applied(&refs);
             for id in ["x", "y", "z"].map(PlanExecutionId::new) {
                 let open_updates = || deltas.iter().filter_map(|delta| delta.open_updates.get(&id));
                 let opened = open_updates().filter_map(|update| match update { OpenUpdate::Open(open) => Some(open.observed), _ => None }).max();
                 let closed = open_updates().filter_map(|update| match update { OpenUpdate::Closed { observed, .. } => Some(*observed), _ => None }).max();
-                // Where an older "open" is applied last an entry may be too many; it costs a poll.
-                if closed < opened {
+                // If an older "open" is applied last, the list may have one entry too many: it costs a poll.
+                if opened > closed {
                     prop_assert!(state.open.contains_key(&id));
                 }
             }
         }
 
         #[test]
-        fn a_gap_is_never_covered_and_what_was_passed_over_is_no_gap(deltas in prop::collection::vec(any_delta(), 1..6)) {
+        fn coverage_gaps_and_skipped_windows_never_overlap(deltas in prop::collection::vec(any_delta(), 1..6)) {
             let refs: Vec<_> = deltas.iter().collect();
             for scope in applied(&refs).scopes.values() {
                 prop_assert_eq!(scope.gaps.minus(&scope.coverage), scope.gaps.clone());
@@ -422,7 +424,7 @@ mod tests {
         }
 
         #[test]
-        fn a_state_survives_its_json(deltas in prop::collection::vec(any_delta(), 1..4)) {
+        fn state_round_trips_through_json(deltas in prop::collection::vec(any_delta(), 1..4)) {
             let state = applied(&deltas.iter().collect::<Vec<_>>());
             let json = serde_json::to_string(&state).unwrap();
             prop_assert_eq!(serde_json::from_str::<State>(&json).unwrap(), state);

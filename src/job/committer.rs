@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::run::{CommitPart, LakeSummary, ScopeResults};
 use super::{Limits, StopSignal};
 use crate::causes::chain;
-use crate::checkpoint::{Delta, OpenUpdate, ScopeError, ScopeNews};
+use crate::checkpoint::{Delta, OpenUpdate, ScopeError, ScopeUpdate};
 use crate::error::{Code, Error, code_of_source};
 use crate::extract::{Event, ScopeDone};
 use crate::ids::Scope;
@@ -129,7 +129,7 @@ impl<'a> Committer<'a> {
         let error = scope_error(&done, self.latest);
         let is_complete = error.is_none() && done.gaps == 0 && done.missing_row.is_none();
         let is_success = is_complete && !self.part.scopes.failed.contains(&done.scope);
-        let news = ScopeNews {
+        let news = ScopeUpdate {
             last_row_start: done.last_row_start,
             success: done.observed.filter(|_| is_success),
             error,
@@ -140,7 +140,11 @@ impl<'a> Committer<'a> {
         if let Some(last_row_start) = done.missing_row {
             self.add_suspiciously_empty(&done.scope, last_row_start);
         }
-        self.delta.seen.entry(done.scope).or_default().add(news);
+        self.delta
+            .scope_updates
+            .entry(done.scope)
+            .or_default()
+            .add(news);
     }
 
     fn add_suspiciously_empty(&mut self, scope: &Scope, last_row_start: Timestamp) {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::Limits;
 use super::committer::Committer;
-use crate::checkpoint::{Delta, OpenUpdate, ScopeNews, ScopeState, State};
+use crate::checkpoint::{Delta, OpenUpdate, ScopeState, ScopeUpdate, State};
 use crate::error::Error;
 use crate::extract::{Event, Rows};
 use crate::lake::log::Record;
@@ -97,14 +97,14 @@ fn coverage_delta(state: &State, window: Window) -> Delta {
                 copied.insert(scope.clone(), part);
             }
         }
-        let news = ScopeNews {
+        let news = ScopeUpdate {
             last_row_start: known.last_row_start.filter(|at| window.contains(*at)),
             success: known.last_success,
             error: known.last_error.clone(),
             row_bytes: known.row_bytes,
             page_limit: known.page_limit,
         };
-        delta.seen.insert(scope.clone(), news);
+        delta.scope_updates.insert(scope.clone(), news);
     }
     // Open executions with a start are in the raw partitions: the merge adds them.
     let undated = state.open.iter().filter(|(_, open)| open.start.is_none());
@@ -194,7 +194,7 @@ mod tests {
             part.gaps[&scope].windows(),
             [window("10T12:00", "20T00:00")]
         );
-        assert_eq!(part.seen[&scope].last_row_start, None);
+        assert_eq!(part.scope_updates[&scope].last_row_start, None);
 
         let mut copied = State::default();
         copied.apply(&coverage_delta(&state, window_of(dates("", "")).unwrap()));

@@ -150,7 +150,7 @@ impl Record {
         let mut state = self.state.clone();
         state.apply(delta);
         let number = self.number + 1;
-        let listing_changed = !state.listing.shows_the_same(&self.state.listing);
+        let listing_changed = !state.listing.has_same_rows(&self.state.listing);
         Self {
             number,
             run_id: run_id.to_owned(),
