@@ -55,6 +55,16 @@ pub enum Error {
         /// The exit status that the user set.
         exit: u8,
     },
+    /// The source went down during the run: the rest was not requested.
+    #[error(
+        "the API is unavailable: {not_requested} of {total} projects were not requested; the rest is committed"
+    )]
+    Outage {
+        /// Projects that were not requested.
+        not_requested: usize,
+        /// Projects of the run.
+        total: usize,
+    },
     /// `verify` found damage or foreign files.
     #[error("found damaged or foreign files in `{lake}` ({findings} findings)")]
     Damaged {
@@ -267,6 +277,7 @@ impl Error {
             Self::Lake(lake) if !lake.is_scratch() => Code::Lake,
             Self::Damaged { .. } => Code::Lake,
             Self::Partial { .. } => Code::Partial,
+            Self::Outage { .. } => Code::SourceUnavailable,
             Self::Interrupted | Self::Deadline { .. } => Code::Interrupted,
             // The scratch directory, which is not the lake.
             Self::Lake(_) | Self::Output { .. } | Self::Unwritten { .. } | Self::System { .. } => {
@@ -356,6 +367,7 @@ pub fn code_of_source(error: &SourceError) -> Code {
         SourceError::Unauthorized { .. } | SourceError::InvalidKey => Code::InvalidCredentials,
         SourceError::Forbidden { .. } => Code::InvalidPermissions,
         SourceError::Unavailable { .. }
+        | SourceError::NotRequested { .. }
         | SourceError::PageGone { .. }
         | SourceError::TooDeep { .. } => Code::SourceUnavailable,
         SourceError::InvalidAccount | SourceError::InvalidBaseUrl => Code::Usage,

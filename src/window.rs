@@ -180,6 +180,12 @@ impl Coverage {
         Self(rest)
     }
 
+    /// Returns the instants that are in both.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.minus(&self.minus(other))
+    }
+
     /// Returns whether all of `window` is covered.
     pub fn covers(&self, window: Window) -> bool {
         self.0

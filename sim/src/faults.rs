@@ -102,6 +102,8 @@ pub struct Faults(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     faults: Vec<Fault>,
+    /// Executions that no response can contain, and the fault instead.
+    poisoned: Vec<(String, FaultKind)>,
     injected: u64,
 }
 
@@ -168,9 +170,16 @@ impl Faults {
         self.add(Fault { when, kind, times });
     }
 
+    /// Injects a fault into every response that would contain this execution.
+    pub fn poison(&self, execution_id: &str, kind: FaultKind) {
+        self.state().poisoned.push((execution_id.to_owned(), kind));
+    }
+
     /// Removes all faults.
     pub fn clear(&self) {
-        self.state().faults.clear();
+        let mut state = self.state();
+        state.faults.clear();
+        state.poisoned.clear();
     }
 
     /// Returns the number of requests with an injected fault.
@@ -187,6 +196,15 @@ impl Faults {
         let kind = fault.kind.clone();
         state.injected += 1;
         state.faults.retain(active);
+        Some(kind)
+    }
+
+    /// Returns the fault of a poisoned execution in the body.
+    pub(super) fn poison_in(&self, body: &str) -> Option<FaultKind> {
+        let mut state = self.state();
+        let is_in_body = |(id, _): &&(String, FaultKind)| body.contains(&format!("\"{id}\""));
+        let kind = state.poisoned.iter().find(is_in_body)?.1.clone();
+        state.injected += 1;
         Some(kind)
     }
 

@@ -286,7 +286,14 @@ impl Inner {
             row_fault: fault.as_ref().map_or(RowFault::None, FaultKind::row_fault),
         };
         match backend.respond(request) {
-            Ok(answer) => transport::success_response(answer, fault.as_ref(), clock),
+            Ok(answer) => {
+                let fault = self.faults.poison_in(&answer.body).or(fault);
+                let replacement = fault
+                    .as_ref()
+                    .and_then(|fault| transport::replacement(fault, endpoint, clock));
+                replacement
+                    .unwrap_or_else(|| transport::success_response(answer, fault.as_ref(), clock))
+            }
             Err(error) => transport::error_response(&error, endpoint, clock),
         }
     }

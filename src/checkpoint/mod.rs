@@ -3,6 +3,7 @@
 //! A run never replaces the state: it applies a [`Delta`] to the newest one. Deltas are unions, so
 //! order and repetition do not matter, and two runs may read the same windows.
 
+mod gaps;
 mod listing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::window::{Coverage, Window};
 
+pub use gaps::GapFailure;
 pub use listing::{Listed, Listing};
 
 /// The committed state of a lake.
@@ -44,13 +46,22 @@ pub struct ScopeState {
         skip_serializing_if = "Coverage::is_empty"
     )]
     pub skipped: Coverage,
+    /// Covered windows that could not be read completely again; part of `coverage`.
+    #[serde(default, skip_serializing_if = "Coverage::is_empty")]
+    pub rereads: Coverage,
+    /// Gaps that an operator has accepted: no `sync` reads or reports them. Reading one completely removes it.
+    #[serde(default, skip_serializing_if = "Coverage::is_empty")]
+    pub accepted: Coverage,
+    /// The failures of windows in `gaps` and `rereads` that failed though the source was up, by window.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gap_failures: Vec<GapFailure>,
     /// `start_ts` of the newest row ever received.
     #[serde(default)]
     pub last_row_start: Option<Timestamp>,
     /// Time of the last run that read all windows of the scope completely.
     #[serde(default)]
     pub last_success: Option<Timestamp>,
-    /// The last error, until a later run succeeds.
+    /// The last error, until a later run succeeds and no window is left that failed.
     #[serde(default)]
     pub last_error: Option<ScopeError>,
     /// Bytes of an average row: determines the page size.
@@ -99,6 +110,10 @@ pub struct Delta {
     pub covered: BTreeMap<Scope, Coverage>,
     /// Windows that were requested and could not be read completely.
     pub gaps: BTreeMap<Scope, Coverage>,
+    /// Failures of windows in `gaps`, where the source was up.
+    pub gap_failures: BTreeMap<Scope, Vec<GapFailure>>,
+    /// Gaps that the operator accepts.
+    pub accepted: BTreeMap<Scope, Coverage>,
     /// Windows that were not requested, older than a covered one.
     pub skipped: BTreeMap<Scope, Coverage>,
     /// Other changes of scopes.
@@ -145,21 +160,38 @@ impl State {
     /// Applies the changes of a run.
     pub fn apply(&mut self, delta: &Delta) {
         for (scope, covered) in &delta.covered {
-            self.scope(scope).coverage.union(covered);
+            let scope = self.scope(scope);
+            scope.coverage.union(covered);
+            scope.rereads = scope.rereads.minus(covered);
+            scope.accepted = scope.accepted.minus(covered);
         }
         for (scope, gaps) in &delta.gaps {
-            self.scope(scope).gaps.union(gaps);
+            let scope = self.scope(scope);
+            scope.gaps.union(gaps);
+            scope.rereads.union(&gaps.intersection(&scope.coverage));
+        }
+        for (scope, failures) in &delta.gap_failures {
+            let known = &mut self.scope(scope).gap_failures;
+            for failure in failures {
+                gaps::add(known, failure);
+            }
+        }
+        for (scope, accepted) in &delta.accepted {
+            self.scope(scope).accepted.union(accepted);
         }
         for (scope, skipped) in &delta.skipped {
             self.scope(scope).skipped.union(skipped);
         }
-        for (scope, update) in &delta.scope_updates {
-            self.scope(scope).apply(update);
-        }
         for scope in self.scopes.values_mut() {
-            scope.gaps = scope.gaps.minus(&scope.coverage);
+            scope.rereads = scope.rereads.minus(&scope.accepted);
+            scope.gaps = scope.gaps.minus(&scope.coverage).minus(&scope.accepted);
+            let unread = scope.unread_gaps();
+            gaps::retain_unread(&mut scope.gap_failures, &unread);
             let unread = scope.skipped.minus(&scope.coverage);
             scope.skipped = unread.minus(&scope.gaps);
+        }
+        for (scope, update) in &delta.scope_updates {
+            self.scope(scope).apply(update);
         }
         for (id, update) in &delta.open_updates {
             self.update_open(id, update);
@@ -232,7 +264,7 @@ impl State {
     pub fn gap_count(&self) -> usize {
         self.scopes
             .values()
-            .map(|scope| scope.gaps.windows().len())
+            .map(|scope| scope.unread_gaps().windows().len())
             .sum()
     }
 }
@@ -240,9 +272,16 @@ impl State {
 impl ScopeState {
     /// Returns the windows to read before new data: gaps and skipped windows.
     pub fn pending_windows(&self) -> Coverage {
-        let mut pending = self.gaps.clone();
+        let mut pending = self.unread_gaps();
         pending.union(&self.skipped);
         pending
+    }
+
+    /// Returns the windows that could not be read completely, covered or not.
+    pub fn unread_gaps(&self) -> Coverage {
+        let mut unread = self.gaps.clone();
+        unread.union(&self.rereads);
+        unread
     }
 
     /// Returns the end of what was requested of the scope: covered or pending.
@@ -272,11 +311,8 @@ impl ScopeState {
         {
             self.last_error = Some(error.clone());
         }
-        if self
-            .last_error
-            .as_ref()
-            .is_some_and(|error| self.last_success > Some(error.at))
-        {
+        let error_at = self.last_error.as_ref().map(|error| error.at);
+        if self.gap_failures.is_empty() && self.last_success > error_at {
             self.last_error = None;
         }
         self.row_bytes = update.row_bytes.or(self.row_bytes);
@@ -394,8 +430,24 @@ mod tests {
     proptest! {
         #[test]
         fn coverage_ignores_order_and_repetition_of_deltas(a in any_delta(), b in any_delta()) {
-            prop_assert_eq!(applied(&[&a, &b]).scopes, applied(&[&b, &a]).scopes);
-            prop_assert_eq!(applied(&[&a, &b, &a]).scopes, applied(&[&a, &b]).scopes);
+            let without_rereads = |deltas: &[&Delta]| {
+                let mut scopes = applied(deltas).scopes;
+                // If an older gap is applied last, a window too many is read again: it costs a request.
+                for scope in scopes.values_mut() {
+                    scope.rereads = Coverage::default();
+                }
+                scopes
+            };
+            prop_assert_eq!(without_rereads(&[&a, &b]), without_rereads(&[&b, &a]));
+            prop_assert_eq!(without_rereads(&[&a, &b, &a]), without_rereads(&[&a, &b]));
+        }
+
+        #[test]
+        fn rereads_are_covered_windows(deltas in prop::collection::vec(any_delta(), 1..6)) {
+            for scope in applied(&deltas.iter().collect::<Vec<_>>()).scopes.values() {
+                prop_assert_eq!(scope.rereads.minus(&scope.coverage), Coverage::default());
+                prop_assert_eq!(scope.rereads.intersection(&scope.gaps), Coverage::default());
+            }
         }
 
         #[test]

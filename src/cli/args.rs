@@ -109,6 +109,9 @@ pub(super) struct BackfillArgs {
     pub(super) lake: LakeArgs,
     #[command(flatten)]
     pub(super) range: RangeArgs,
+    /// Accept windows that still fail as gaps for good: no `sync` retries or reports them
+    #[arg(long, help_heading = "Range")]
+    pub(super) accept_gaps: bool,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }

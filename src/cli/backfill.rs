@@ -3,13 +3,16 @@
 use super::sync::finish_run;
 use super::{BackfillArgs, Context};
 use crate::error::Error;
-use crate::job::backfill::backfill;
+use crate::job::backfill::{BackfillRange, backfill};
 use crate::progress::Progress;
 
 pub(super) async fn run(args: &BackfillArgs, context: &Context) -> Result<(), Error> {
     let files = args.run.output_files.start("backfill", context)?;
     let config = files.metrics_on_error(args.config())?;
-    let range = files.metrics_on_error(args.range.range())?;
+    let range = BackfillRange {
+        accept_gaps: args.accept_gaps,
+        ..files.metrics_on_error(args.range.range())?
+    };
     let progress = Progress::new(context.is_terminal);
     let stop = context.stop.clone();
     let (report, result) = backfill(&config, range, context.clock, &progress, stop).await;

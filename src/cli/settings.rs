@@ -193,6 +193,7 @@ impl RangeArgs {
             from: config::instant(&self.from)?,
             to: config::instant(&self.to)?,
             refetch: self.refetch,
+            accept_gaps: false,
         };
         if range.from < range.to {
             Ok(range)

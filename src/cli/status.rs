@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::output::{self, count, table};
 use super::{Context, StatusArgs};
-use crate::checkpoint::ScopeError;
+use crate::checkpoint::{ScopeError, ScopeState};
 use crate::error::Error;
 use crate::ids::{AccountId, Scope};
 use crate::lake::log::Record;
@@ -57,9 +57,25 @@ struct ScopeStatus {
     gaps: usize,
     /// Skipped windows before the watermark, which the next `sync` reads.
     pending_windows: usize,
+    /// Windows that failed though the API was up, with the reason.
+    failed_windows: Vec<FailedWindow>,
+    /// Gaps that were accepted with `backfill --accept-gaps`.
+    accepted_gaps: usize,
     last_row_start: Option<Timestamp>,
     last_success: Option<Timestamp>,
     last_error: Option<ScopeError>,
+}
+
+/// A window that runs retry ever more rarely.
+#[derive(Debug, Serialize)]
+struct FailedWindow {
+    from: Timestamp,
+    to: Timestamp,
+    reason: String,
+    since: Timestamp,
+    last_attempt: Timestamp,
+    attempts: usize,
+    age_seconds: i64,
 }
 
 pub(super) async fn run(args: &StatusArgs, context: &Context) -> Result<(), Error> {
@@ -95,8 +111,10 @@ fn status(lake: &Lake, record: &Record, last_runs: Vec<LastRun>, now: Timestamp)
             .end()
             .map(|end| now.duration_since(end).as_secs()),
         open_executions: open.get(scope).copied().unwrap_or_default(),
-        gaps: scope_state.gaps.windows().len(),
+        gaps: scope_state.unread_gaps().windows().len(),
         pending_windows: scope_state.skipped.windows().len(),
+        failed_windows: failed_windows(scope_state, now),
+        accepted_gaps: scope_state.accepted.windows().len(),
         last_row_start: scope_state.last_row_start,
         last_success: scope_state.last_success,
         last_error: scope_state.last_error.clone(),
@@ -112,6 +130,20 @@ fn status(lake: &Lake, record: &Record, last_runs: Vec<LastRun>, now: Timestamp)
         last_runs,
         scopes: scopes.collect(),
     }
+}
+
+fn failed_windows(state: &ScopeState, now: Timestamp) -> Vec<FailedWindow> {
+    let failures = state.gap_failures.iter();
+    let failed = failures.map(|failure| FailedWindow {
+        from: failure.window.from(),
+        to: failure.window.to(),
+        reason: failure.reason.clone(),
+        since: failure.since,
+        last_attempt: failure.last_attempt(),
+        attempts: failure.attempts.len(),
+        age_seconds: now.duration_since(failure.since).as_secs(),
+    });
+    failed.collect()
 }
 
 fn text(status: &Status) -> String {
@@ -171,7 +203,31 @@ fn text(status: &Status) -> String {
             HumanCount(updated).to_string(),
         ]
     }));
-    head + &table(&rows) + "\n" + &table(&runs)
+    head + &table(&rows) + &failures_text(status) + "\n" + &table(&runs)
+}
+
+/// Returns the windows that failed, or nothing if there are none.
+fn failures_text(status: &Status) -> String {
+    let names = ["failed window", "from", "to", "age", "attempts", "reason"];
+    let mut rows = vec![names.map(str::to_owned).to_vec()];
+    let second = |at: Timestamp| at.strftime("%Y-%m-%d %H:%M:%S").to_string();
+    for scope in &status.scopes {
+        rows.extend(scope.failed_windows.iter().map(|failed| {
+            vec![
+                scope.scope.to_string(),
+                second(failed.from),
+                second(failed.to),
+                lag(failed.age_seconds),
+                failed.attempts.to_string(),
+                failed.reason.clone(),
+            ]
+        }));
+    }
+    if rows.len() > 1 {
+        format!("\n{}", table(&rows))
+    } else {
+        String::new()
+    }
 }
 
 fn lag(seconds: i64) -> String {

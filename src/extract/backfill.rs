@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::count::{CountedWindow, WindowCounts, count_windows};
 use super::plan::unread_from;
-use super::{Event, ScopeDone, SyncRules};
+use super::{Event, Incomplete, ScopeDone, SyncRules};
 use crate::checkpoint::{ScopeState, State};
 use crate::ids::Scope;
 use crate::source::{Client, SourceError};
@@ -81,6 +81,7 @@ pub async fn count_backfill(
     concurrency: usize,
 ) -> Result<BackfillCounts, SourceError> {
     let mut counts = count_windows(client, windows, concurrency).await?;
+    counts.read_what_was_not_counted();
     let known_row = |scope: &Scope| {
         let row = state.scopes.get(scope)?.last_row_start;
         row.filter(|row| *row >= rules.surely_retained_from)
@@ -119,6 +120,14 @@ fn distrusted(
         .collect()
 }
 
+fn incomplete(scope: Scope, window: Window) -> Event {
+    Event::WindowIncomplete(Incomplete {
+        scope,
+        window,
+        reason: None,
+    })
+}
+
 /// Turns counts into events, except those of windows with rows.
 fn conclude(counts: WindowCounts, mut distrusted: BTreeMap<Scope, ScopeDone>) -> BackfillCounts {
     let empty_scopes = counts.empty_scopes();
@@ -126,13 +135,13 @@ fn conclude(counts: WindowCounts, mut distrusted: BTreeMap<Scope, ScopeDone>) ->
     for (scope, window) in counts.empty {
         if let Some(done) = distrusted.get_mut(&scope) {
             done.gaps += 1;
-            events.push(Event::WindowIncomplete(scope, window));
+            events.push(incomplete(scope, window));
         } else {
             events.push(Event::WindowComplete(scope, window));
         }
     }
     for (window, done) in counts.failed {
-        events.push(Event::WindowIncomplete(done.scope.clone(), window));
+        events.push(incomplete(done.scope.clone(), window));
         events.push(Event::Done(Box::new(done)));
     }
     for scope in empty_scopes {

@@ -90,6 +90,24 @@ impl WindowCounts {
         self.observed.extend(later.observed);
     }
 
+    /// Treats windows whose count failed because of single rows as windows with rows: reading them isolates the
+    /// failure.
+    pub(super) fn read_what_was_not_counted(&mut self) {
+        let is_readable = |done: &ScopeDone| {
+            let failure = done.failure.as_ref();
+            failure.is_some_and(SourceError::may_concern_single_rows)
+        };
+        let failed = std::mem::take(&mut self.failed).into_iter();
+        let (readable, failed): (Vec<_>, Vec<_>) = failed.partition(|(_, done)| is_readable(done));
+        self.failed = failed;
+        self.non_empty
+            .extend(readable.into_iter().map(|(window, done)| CountedWindow {
+                scope: done.scope,
+                window,
+                rows: SLICE_ROWS,
+            }));
+    }
+
     /// Returns the scopes with empty windows and without any row.
     pub(super) fn scopes_without_rows(&self) -> BTreeSet<Scope> {
         let with_rows: BTreeSet<_> = self

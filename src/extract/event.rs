@@ -19,11 +19,23 @@ pub enum Event {
     /// All rows of the window were received and emitted.
     WindowComplete(Scope, Window),
     /// The window could not be read completely: it becomes a gap.
-    WindowIncomplete(Scope, Window),
+    WindowIncomplete(Incomplete),
     /// A complete poll at this time did not return this open execution.
     PollMissed(PlanExecutionId, Timestamp),
     /// The last event of a scope, or of one slice of it.
     Done(Box<ScopeDone>),
+}
+
+/// A window that could not be read completely.
+#[derive(Debug)]
+pub struct Incomplete {
+    /// The scope.
+    pub scope: Scope,
+    /// The window.
+    pub window: Window,
+    /// The reason, if the window itself failed while the source was up: it is then retried ever more rarely.
+    /// `None` if reading ended before the window was complete: the next run reads it.
+    pub reason: Option<String>,
 }
 
 /// The rows of one page.
@@ -72,6 +84,10 @@ pub struct ScopeDone {
     pub rows: u64,
     /// Windows that are incomplete.
     pub gaps: u32,
+    /// Open executions that could not be polled though the source is up.
+    pub failed_polls: u32,
+    /// The reason of the last of them.
+    pub poll_failure: Option<String>,
     /// Page hints for later runs.
     pub pages: PageHints,
     /// `start_ts` of the newest known row, if a suspiciously empty response did not contain it.
@@ -104,6 +120,8 @@ impl ScopeDone {
             last_row_start: None,
             rows: 0,
             gaps: 0,
+            failed_polls: 0,
+            poll_failure: None,
             pages,
             missing_row: None,
             failure: None,

@@ -22,6 +22,7 @@ pub mod discover;
 mod empty;
 mod event;
 mod fanout;
+mod isolate;
 mod open;
 mod paging;
 mod plan;
@@ -39,7 +40,7 @@ use crate::ids::{PlanExecutionId, Scope};
 use crate::window::Window;
 use paging::Paging;
 
-pub use event::{Event, Rows, ScopeDone};
+pub use event::{Event, Incomplete, Rows, ScopeDone};
 pub use fanout::fan_out;
 pub use plan::{SyncRules, plan_sync};
 pub use slices::slices;
@@ -47,8 +48,10 @@ pub use slices::slices;
 /// The windows to read and the executions to poll in one scope.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReadPlan {
-    /// Windows of `start_ts`, in the order of reading: pending windows first.
+    /// New windows of `start_ts`, in the order of reading.
     pub windows: Vec<Window>,
+    /// Gaps that are due and skipped windows: read after all else.
+    pub pending: Vec<Window>,
     /// Open executions outside the windows, with their `start_ts`: polled by id.
     pub open: Vec<(PlanExecutionId, Timestamp)>,
     /// Open executions inside the windows: a row shows each, or it is missing.

@@ -23,6 +23,8 @@ impl ScopeReader<'_> {
         &mut self,
         open: &[(PlanExecutionId, Timestamp)],
     ) -> Result<(), ReadEnd> {
+        self.isolation().end();
+        self.reset_retries();
         for batch in open.chunks(BATCH) {
             self.poll_batch(batch).await?;
         }
@@ -31,11 +33,15 @@ impl ScopeReader<'_> {
 
     async fn poll_batch(&mut self, batch: &[(PlanExecutionId, Timestamp)]) -> Result<(), ReadEnd> {
         let mut rest = batch.to_vec();
+        // Fewer ids after a failure, twice as many after a success.
+        let mut limit = BATCH;
         while !rest.is_empty() && self.filters_by_id() {
             let size = self
                 .page_size()
                 .min(u32::try_from(BATCH).unwrap_or(u32::MAX));
-            let polled: Vec<_> = rest.drain(..rest.len().min(size as usize)).collect();
+            let polled: Vec<_> = rest
+                .drain(..rest.len().min(size as usize).min(limit))
+                .collect();
             let (ids, starts): (Vec<_>, Vec<_>) = polled.iter().cloned().unzip();
             let Some(window) = covering(&starts) else {
                 continue;
@@ -47,8 +53,20 @@ impl ScopeReader<'_> {
                     rest.extend(polled);
                     continue;
                 }
-                Err(error) => return Err(ReadEnd::Source(error)),
+                Err(error) if !self.may_isolate(&error).await? => {
+                    return Err(ReadEnd::Source(error));
+                }
+                Err(error) if polled.len() == 1 => {
+                    self.note_failed_poll(&error);
+                    continue;
+                }
+                Err(_) => {
+                    limit = polled.len() / 2;
+                    rest.extend(polled);
+                    continue;
+                }
             };
+            limit = (limit * 2).min(BATCH);
             self.reset_retries();
             let requested: HashSet<_> = ids.iter().collect();
             let is_filtered = page.rows.iter().all(|row| requested.contains(&row.id));

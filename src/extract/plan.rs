@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{PageHints, ReadPlan};
 use crate::checkpoint::{OpenExecution, OpenUpdate, ScopeState, State};
 use crate::ids::{PlanExecutionId, Scope};
-use crate::window::Window;
+use crate::window::{Coverage, Window};
 
 /// Age after which an open execution is abandoned: the source ends them after 37 days.
 const ABANDON_AGE: SignedDuration = SignedDuration::from_hours(38 * 24);
@@ -79,13 +79,15 @@ pub fn plan_sync(
 fn plan_windows(state: &State, scope: &Scope, rules: &SyncRules) -> ReadPlan {
     let new = ScopeState::default();
     let known = state.scopes.get(scope).unwrap_or(&new);
-    let windows = windows_to_read(known, rules);
+    let (windows, pending) = windows_to_read(known, rules);
     let retained_from = rules.surely_retained_from;
     let expected_row_start = windows
         .iter()
+        .chain(&pending)
         .find_map(|window| known.expected_row_start(*window, retained_from));
     ReadPlan {
         windows,
+        pending,
         pages: PageHints::of(state, scope),
         expected_row_start,
         history: expected_row_start.and_then(|_| rules.retained()),
@@ -93,12 +95,13 @@ fn plan_windows(state: &State, scope: &Scope, rules: &SyncRules) -> ReadPlan {
     }
 }
 
-/// Returns the pending windows of a scope, then one that ends now.
+/// Returns the new windows of a scope, and its pending windows.
 ///
-/// The last one begins at the watermark less the lookback, or at the newest known row if that is
+/// The new ones are one window that ends now, without the parts that failed before: these are retried ever more
+/// rarely. It begins at the watermark less the lookback, or at the newest known row if that is
 /// earlier. So if a key loses its rights and the project looks empty, it is read again from its newest
 /// row on as soon as rows return. Without any row it begins where the coverage begins.
-fn windows_to_read(known: &ScopeState, rules: &SyncRules) -> Vec<Window> {
+fn windows_to_read(known: &ScopeState, rules: &SyncRules) -> (Vec<Window>, Vec<Window>) {
     let to = rules.end();
     let last_row = known.last_row_start.or(known.coverage.start());
     // Coverage after now stems from a clock that was ahead: it does not cover the time until then.
@@ -117,16 +120,17 @@ fn windows_to_read(known: &ScopeState, rules: &SyncRules) -> Vec<Window> {
         }
     };
     let newest = Window::new(from, to).ok();
-    let is_inside = |pending: &Window| {
-        newest.is_some_and(|newest| newest.from() <= pending.from() && pending.to() <= newest.to())
-    };
+    let newest = Coverage::from_iter(newest);
+    let failures = || known.gap_failures.iter();
+    let failed: Coverage = failures().map(|failure| failure.window).collect();
+    let due = failures().filter(|failure| failure.is_due(rules.now));
+    let new = newest.minus(&failed).minus(&known.accepted);
     // Includes windows past the retention: an empty response closes them.
-    let pending = known.pending_windows();
+    let pending = known.pending_windows().minus(&failed);
     let pending = pending.windows().iter().copied();
-    pending
-        .filter(|window| !is_inside(window))
-        .chain(newest)
-        .collect()
+    let pending = pending.filter(|window| !new.covers(*window));
+    let pending = pending.chain(due.map(|failure| failure.window)).collect();
+    (new.windows().to_vec(), pending)
 }
 
 /// Returns the start of what no run has requested of a scope.
@@ -168,7 +172,7 @@ fn is_due(open: &OpenExecution, start: Timestamp, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::Coverage;
+    use crate::checkpoint::GapFailure;
 
     fn at(text: &str) -> Timestamp {
         format!("2026-11-{text}:00Z").parse().unwrap()
@@ -189,8 +193,10 @@ mod tests {
         Window::new(at(from), at(to)).unwrap()
     }
 
+    /// Returns the new windows, then the pending ones.
     fn windows(known: &ScopeState) -> Vec<Window> {
-        windows_to_read(known, &rules())
+        let (new, pending) = windows_to_read(known, &rules());
+        new.into_iter().chain(pending).collect()
     }
 
     #[test]
@@ -242,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_come_first_unless_the_new_window_contains_them() {
+    fn gaps_come_last_unless_the_new_window_contains_them() {
         let coverage = Coverage::from_iter([
             window("01T00:00", "05T00:00"),
             window("06T00:00", "24T11:00"),
@@ -261,8 +267,8 @@ mod tests {
         assert_eq!(
             windows(&known),
             [
-                window("05T00:00", "06T00:00"),
-                window("23T11:00", "24T11:55")
+                window("23T11:00", "24T11:55"),
+                window("05T00:00", "06T00:00")
             ]
         );
     }
@@ -292,11 +298,11 @@ mod tests {
             ..ScopeState::default()
         };
         let gap = Window::new(ago(80), ago(50)).unwrap();
-        assert_eq!(windows(&failed), [gap, until_now(ago(50))]);
+        assert_eq!(windows(&failed), [until_now(ago(50)), gap]);
     }
 
     #[test]
-    fn skipped_windows_are_read_first() {
+    fn skipped_windows_are_read_after_new_ones() {
         let known = ScopeState {
             coverage: Coverage::from_iter([window("10T00:00", "24T11:00")]),
             skipped: Coverage::from_iter([window("02T00:00", "10T00:00")]),
@@ -304,8 +310,8 @@ mod tests {
             ..ScopeState::default()
         };
         let expected = [
-            window("02T00:00", "10T00:00"),
             window("23T11:00", "24T11:55"),
+            window("02T00:00", "10T00:00"),
         ];
         assert_eq!(windows(&known), expected);
     }
@@ -318,7 +324,41 @@ mod tests {
             gaps: Coverage::from_iter([gap]),
             ..ScopeState::default()
         };
-        assert_eq!(windows(&known)[0], gap);
+        assert_eq!(windows(&known)[1], gap);
+    }
+
+    #[test]
+    fn failed_windows_are_read_apart_and_only_if_due() {
+        let minute = window("24T03:00", "24T03:01");
+        let around = [
+            window("23T11:00", "24T03:00"),
+            window("24T03:01", "24T11:55"),
+        ];
+        let failed_at = |hours: &[i64]| {
+            let times = hours
+                .iter()
+                .map(|hours| rules().now - SignedDuration::from_mins(60 * hours));
+            let mut failure =
+                GapFailure::new(minute, "503".to_owned(), times.clone().min().unwrap());
+            failure.attempts.extend(times);
+            ScopeState {
+                coverage: Coverage::from_iter([window("01T00:00", "24T11:00")])
+                    .minus(&Coverage::from_iter([minute])),
+                gaps: Coverage::from_iter([minute]),
+                gap_failures: vec![failure],
+                last_row_start: Some(at("24T10:59")),
+                ..ScopeState::default()
+            }
+        };
+        assert_eq!(windows(&failed_at(&[3, 2])), [around[0], around[1], minute]);
+        assert_eq!(windows(&failed_at(&[3, 2, 1, 0])), around);
+        let accepted = ScopeState {
+            accepted: Coverage::from_iter([minute]),
+            gaps: Coverage::default(),
+            gap_failures: Vec::new(),
+            ..failed_at(&[1])
+        };
+        assert_eq!(windows(&accepted), around);
     }
 
     fn open(start: Timestamp, observed: Timestamp) -> OpenExecution {

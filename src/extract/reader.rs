@@ -6,15 +6,20 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::empty::EmptyWindows;
+use super::isolate::Isolation;
 use super::paging::Paging;
 use super::shared::{MAX_UNDATED, Shared};
 use super::split::SuspicionBudget;
-use super::{Event, ReadPlan, Rows, ScopeDone};
+use super::{Event, Incomplete, ReadPlan, Rows, ScopeDone};
+use crate::causes::chain;
 use crate::checkpoint::OpenExecution;
 use crate::ids::{PlanExecutionId, Scope};
 use crate::observation::{Observation, Version};
 use crate::source::{Endpoint, ExecutionsQuery, Page, PageRow, Place, RetryState, SourceError};
 use crate::window::Window;
+
+/// Attempts at a pending window.
+const PENDING_ATTEMPTS: u32 = 3;
 
 /// The reason why the reading of a scope ends early.
 #[derive(Debug)]
@@ -33,9 +38,12 @@ pub(super) struct ScopeReader<'a> {
     done: ScopeDone,
     paging: Paging,
     suspicions: SuspicionBudget,
+    isolation: Isolation,
     empty: EmptyWindows,
     /// Failed attempts at the current window: all its pages share one retry policy.
     retries: RetryState,
+    /// Whether pending windows are being read: they have failed before, so few attempts are made.
+    reads_pending: bool,
     /// Executions whose absence is to be noticed.
     watched: HashSet<PlanExecutionId>,
     /// Those of them that a row showed.
@@ -58,8 +66,10 @@ impl<'a> ScopeReader<'a> {
             events,
             paging: Paging::new(plan.pages, shared.largest_page()),
             suspicions: SuspicionBudget::default(),
+            isolation: Isolation::default(),
             empty: EmptyWindows::new(plan),
             retries: RetryState::default(),
+            reads_pending: false,
             watched: HashSet::new(),
             seen: HashSet::new(),
             memory: None,
@@ -107,6 +117,8 @@ impl ScopeReader<'_> {
             }
         })?;
         self.retries.answered();
+        self.isolation.answered();
+        self.shared.note_answer();
         self.done.observed = self.done.observed.max(Some(page.observed));
         self.paging.received(size, page.rows.len(), page.bytes);
         if let Some(row_bytes) = self.paging.hints().row_bytes {
@@ -154,9 +166,37 @@ impl ScopeReader<'_> {
         error.wants_smaller_page() && may_retry && self.paging.page_failed(size, is_certain)
     }
 
-    /// Resets the retries, since the source has answered completely.
+    /// Resets the retries before the next window. The parts of a failed window get one attempt each, and so does
+    /// every window while the source may be down.
     pub(super) fn reset_retries(&mut self) {
         self.retries = RetryState::default();
+        if self.isolation.is_active() || self.shared.may_be_down() {
+            self.limit_attempts(1);
+        } else if self.reads_pending {
+            self.limit_attempts(PENDING_ATTEMPTS);
+        }
+    }
+
+    /// Limits the attempts at the windows that follow: they are pending, so they may have failed before.
+    pub(super) fn start_pending(&mut self) {
+        self.reads_pending = true;
+    }
+
+    /// Limits the failed attempts of the next reads.
+    pub(super) fn limit_attempts(&mut self, attempts: u32) {
+        self.retries = self.shared.client().attempts_left(attempts);
+    }
+
+    /// Requests once what must be empty, to learn whether the source answers for this scope.
+    pub(super) async fn probe(&mut self) -> Result<(), SourceError> {
+        self.shared.client().probe(&self.scope).await?;
+        self.isolation.answered();
+        self.shared.note_answer();
+        Ok(())
+    }
+
+    pub(super) fn isolation(&mut self) -> &mut Isolation {
+        &mut self.isolation
     }
 
     /// Returns whether the server filters by execution id, as far as known.
@@ -180,6 +220,12 @@ impl ScopeReader<'_> {
     /// Returns whether any row was received.
     pub(super) fn has_received_rows(&self) -> bool {
         self.done.rows > 0
+    }
+
+    /// Records an open execution that could not be polled though the source is up.
+    pub(super) fn note_failed_poll(&mut self, error: &SourceError) {
+        self.done.failed_polls += 1;
+        self.done.poll_failure = Some(chain(error));
     }
 
     /// Returns whether any window is incomplete.
@@ -260,11 +306,29 @@ impl ScopeReader<'_> {
             .await
     }
 
-    /// Emits that a window is incomplete.
+    /// Emits that reading ended before a window was complete: the next run reads it.
     pub(super) async fn emit_incomplete(&mut self, window: Window) -> Result<(), ReadEnd> {
+        self.emit_gap(window, None).await
+    }
+
+    /// Emits that a window failed though the source is up.
+    pub(super) async fn emit_failed(
+        &mut self,
+        window: Window,
+        reason: String,
+    ) -> Result<(), ReadEnd> {
+        self.emit_gap(window, Some(reason)).await
+    }
+
+    async fn emit_gap(&mut self, window: Window, reason: Option<String>) -> Result<(), ReadEnd> {
         self.done.gaps += 1;
-        self.emit(Event::WindowIncomplete(self.scope.clone(), window))
-            .await
+        let scope = self.scope.clone();
+        self.emit(Event::WindowIncomplete(Incomplete {
+            scope,
+            window,
+            reason,
+        }))
+        .await
     }
 
     /// Emits that a complete poll did not return an execution.

@@ -128,6 +128,11 @@ impl PendingReads {
         self.split(read.window, total)
     }
 
+    /// Adds both halves of a window that failed. Returns false if it cannot be split further.
+    pub(super) fn halve(&mut self, window: Window) -> bool {
+        self.split(window, None).is_none()
+    }
+
     fn split(&mut self, window: Window, total: Option<u64>) -> Option<Window> {
         let Some((older, newer)) = window.bisect(MIN_WINDOW_MS) else {
             return Some(window);

@@ -35,6 +35,8 @@ impl ScopeReader<'_> {
     /// [`ReadEnd`] if the source fails: all unread parts are emitted as incomplete first.
     pub(super) async fn read_window(&mut self, window: Window) -> Result<(), ReadEnd> {
         let mut pending = PendingReads::new(window);
+        self.isolation().end();
+        self.reset_retries();
         while let Some(read) = pending.pop() {
             let gap = match self.read_pages(read.window).await {
                 Ok(Reading::Complete) => {
@@ -49,16 +51,24 @@ impl ScopeReader<'_> {
                 Ok(Reading::TooMany(total)) => {
                     pending.after_too_many(read, total, self.suspicions())
                 }
-                Err(end) => {
+                Err(ReadEnd::Source(error)) => {
+                    let isolated = self.isolate(read.window, error, &mut pending).await;
+                    let end = match isolated {
+                        Ok(None) => continue,
+                        Ok(Some(error)) => ReadEnd::Source(error),
+                        Err(end) => end,
+                    };
                     self.emit_incomplete(read.window).await?;
                     for window in pending.into_windows() {
                         self.emit_incomplete(window).await?;
                     }
                     return Err(end);
                 }
+                Err(end) => return Err(end),
             };
             if let Some(gap) = gap {
-                self.emit_incomplete(gap).await?;
+                let reason = "the rows do not match the reported total".to_owned();
+                self.emit_failed(gap, reason).await?;
             }
         }
         Ok(())
@@ -132,9 +142,30 @@ impl ScopeReader<'_> {
         self.watch(open);
         let starts: Vec<_> = open.iter().map(|(_, start)| *start).collect();
         let mut rest = windows_around(&starts);
+        let has_start = |half: &Window| starts.iter().any(|start| half.contains(*start));
+        let halves = |window: Window| {
+            let halves = window.bisect(MIN_WINDOW_MS).into_iter();
+            let halves = halves.flat_map(|(older, newer)| [older, newer]);
+            halves.filter(has_start).collect::<Vec<_>>()
+        };
         while let Some(window) = rest.pop() {
+            let reading = match self.read_pages(window).await {
+                Ok(reading) => reading,
+                Err(ReadEnd::Source(error)) => {
+                    if !self.may_isolate(&error).await? {
+                        return Err(ReadEnd::Source(error));
+                    }
+                    let parts = halves(window);
+                    if parts.is_empty() {
+                        self.note_failed_poll(&error);
+                    }
+                    rest.extend(parts);
+                    continue;
+                }
+                Err(end) => return Err(end),
+            };
             // Not emitted as complete: a narrow window adds nothing to the coverage.
-            match self.read_pages(window).await? {
+            match reading {
                 Reading::Complete => {
                     self.reset_retries();
                     let inside = open.iter().filter(|(_, start)| window.contains(*start));
@@ -144,11 +175,7 @@ impl ScopeReader<'_> {
                 Reading::Incomplete | Reading::TooMany(_) if self.suspicions().is_spent() => {}
                 Reading::Incomplete | Reading::TooMany(_) => {
                     self.suspicions().spend();
-                    let has_start =
-                        |half: &Window| starts.iter().any(|start| half.contains(*start));
-                    let halves = window.bisect(MIN_WINDOW_MS).into_iter();
-                    let halves = halves.flat_map(|(older, newer)| [older, newer]);
-                    rest.extend(halves.filter(has_start));
+                    rest.extend(halves(window));
                 }
             }
         }

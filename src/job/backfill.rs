@@ -20,6 +20,8 @@ pub struct BackfillRange {
     pub to: Timestamp,
     /// Whether to read covered parts again.
     pub refetch: bool,
+    /// Whether windows that fail though the source is up are accepted as gaps for good.
+    pub accept_gaps: bool,
 }
 
 /// Reads the uncovered parts of `range` in slices, newest first.
@@ -64,6 +66,7 @@ pub async fn backfill(
             let counted = session.limits.run(counting).await?;
             let slices = slices(state, counted.non_empty);
             let mut committer = session.committer(run_id, &mut parts.committed);
+            committer.accept_gaps = range.accept_gaps;
             for (scope, window) in skipped_before(state, scopes, to, &rules) {
                 let skipped = committer.delta.skipped.entry(scope);
                 skipped.or_default().add(window);

@@ -1,16 +1,18 @@
 //! Observations that are not committed yet: spooled, then merged, derived and committed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use indicatif::HumanCount;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::run::{CommitPart, LakeSummary, ScopeResults};
 use super::{Limits, StopSignal};
 use crate::causes::chain;
-use crate::checkpoint::{Delta, OpenUpdate, ScopeError, ScopeUpdate};
+use crate::checkpoint::{Delta, GapFailure, OpenUpdate, ScopeError, ScopeUpdate};
 use crate::error::{Code, Error, code_of_source};
-use crate::extract::{Event, ScopeDone};
+use crate::extract::{Event, Incomplete, ScopeDone};
 use crate::ids::Scope;
 use crate::lake::log::Record;
 use crate::lake::spool::Spool;
@@ -19,6 +21,7 @@ use crate::lake::{LOCK_TIMEOUT, Lake};
 use crate::observation::Observation;
 use crate::progress::Progress;
 use crate::report::{Failure, SuspiciouslyEmpty, all_failed};
+use crate::source::SourceError;
 
 /// Bytes on disk at which a spool is committed.
 const SPOOL_BYTES: u64 = 1 << 30;
@@ -46,6 +49,10 @@ pub(super) struct Committer<'a> {
     now: Timestamp,
     /// The time of the latest response that ended a scope.
     latest: Timestamp,
+    /// Whether windows that fail though the source is up are accepted as gaps for good.
+    pub(super) accept_gaps: bool,
+    /// The incomplete windows of scopes that are being read.
+    incomplete: BTreeMap<Scope, IncompleteWindows>,
     /// Whether a signal interrupted a merge. The rest of that spool is lost to this run, so the
     /// windows in `delta` must not be committed as covered.
     merge_was_interrupted: bool,
@@ -71,6 +78,8 @@ impl<'a> Committer<'a> {
             limits,
             now,
             latest: now,
+            accept_gaps: false,
+            incomplete: BTreeMap::new(),
             merge_was_interrupted: false,
         }
     }
@@ -98,9 +107,7 @@ impl<'a> Committer<'a> {
             Event::WindowComplete(scope, window) => {
                 self.delta.covered.entry(scope).or_default().add(window);
             }
-            Event::WindowIncomplete(scope, window) => {
-                self.delta.gaps.entry(scope).or_default().add(window);
-            }
+            Event::WindowIncomplete(incomplete) => self.add_incomplete(incomplete),
             Event::PollMissed(id, at) => {
                 self.delta.open_updates.insert(id, OpenUpdate::Missing(at));
             }
@@ -116,6 +123,28 @@ impl<'a> Committer<'a> {
         Ok(())
     }
 
+    fn add_incomplete(&mut self, incomplete: Incomplete) {
+        let Incomplete {
+            scope,
+            window,
+            reason,
+        } = incomplete;
+        if self.accept_gaps && reason.is_some() {
+            tracing::warn!(project = %scope, %window, reason, "accepted a gap");
+            self.delta.accepted.entry(scope).or_default().add(window);
+            return;
+        }
+        let windows = self.incomplete.entry(scope.clone()).or_default();
+        windows.count += 1;
+        if let Some(reason) = reason {
+            windows.example = Some(format!("{window}: {reason}"));
+            let failure = GapFailure::new(window, reason, self.now);
+            let failures = self.delta.gap_failures.entry(scope.clone());
+            failures.or_default().push(failure);
+        }
+        self.delta.gaps.entry(scope).or_default().add(window);
+    }
+
     fn spool(&mut self, observation: Observation) -> Result<(), Error> {
         let identity = self.lake.identity();
         let partition = identity.partition(&observation.id, observation.start);
@@ -126,8 +155,14 @@ impl<'a> Committer<'a> {
     fn add_scope(&mut self, done: ScopeDone) {
         // Times never decrease within a run, so no earlier success replaces a failure.
         self.latest = self.latest.max(done.observed.unwrap_or(self.now));
-        let error = scope_error(&done, self.latest);
-        let is_complete = error.is_none() && done.gaps == 0 && done.missing_row.is_none();
+        let incomplete = self.incomplete.remove(&done.scope).unwrap_or_default();
+        let failure = failure_of(&done, &incomplete);
+        let error = failure.as_ref().map(|(code, message)| ScopeError {
+            at: self.latest,
+            code: code.name().to_owned(),
+            message: message.clone(),
+        });
+        let is_complete = error.is_none() && done.missing_row.is_none();
         let is_success = is_complete && !self.part.scopes.failed.contains(&done.scope);
         let news = ScopeUpdate {
             last_row_start: done.last_row_start,
@@ -136,7 +171,7 @@ impl<'a> Committer<'a> {
             row_bytes: done.pages.row_bytes,
             page_limit: done.pages.page_limit,
         };
-        self.part.scopes.add(&done);
+        self.part.scopes.add(&done, failure);
         if let Some(last_row_start) = done.missing_row {
             self.add_suspiciously_empty(&done.scope, last_row_start);
         }
@@ -215,14 +250,38 @@ impl<'a> Committer<'a> {
     }
 }
 
-/// Converts the failure of a scope for the checkpoint.
-fn scope_error(done: &ScopeDone, at: Timestamp) -> Option<ScopeError> {
-    let failure = done.failure.as_ref()?;
-    Some(ScopeError {
-        at,
-        code: code_of_source(failure).name().to_owned(),
-        message: chain(failure),
-    })
+/// The incomplete windows of one scope.
+#[derive(Debug, Default)]
+struct IncompleteWindows {
+    count: u32,
+    /// One that failed though the source was up, and the reason.
+    example: Option<String>,
+}
+
+/// Returns the reason why a scope was not read completely.
+fn failure_of(done: &ScopeDone, incomplete: &IncompleteWindows) -> Option<(Code, String)> {
+    if let Some(error) = &done.failure {
+        return Some((code_of_source(error), chain(error)));
+    }
+    let mut reasons = Vec::new();
+    let example = incomplete.example.as_ref();
+    let example = example.map_or_else(String::new, |example| format!(" ({example})"));
+    match incomplete.count {
+        0 => {}
+        1 => reasons.push(format!("1 window is incomplete{example}")),
+        windows => {
+            let windows = HumanCount(windows.into());
+            reasons.push(format!("{windows} windows are incomplete{example}"));
+        }
+    }
+    if let Some(reason) = &done.poll_failure {
+        let polls = HumanCount(done.failed_polls.into());
+        reasons.push(format!(
+            "polls of open executions failed: {polls} ({reason})"
+        ));
+    }
+    let message = format!("{}; later runs retry", reasons.join(", and "));
+    (!reasons.is_empty()).then_some((Code::Partial, message))
 }
 
 /// Returns a check that is true until the grace period after a signal is over.
@@ -234,23 +293,18 @@ fn grace_period(stop: StopSignal) -> impl FnMut() -> bool {
 }
 
 impl ScopeResults {
-    fn add(&mut self, done: &ScopeDone) {
-        let gaps = done.gaps;
-        let (code, message) = match &done.failure {
-            Some(error) => (code_of_source(error), chain(error)),
-            None if gaps > 0 => {
-                let message =
-                    format!("{gaps} windows are incomplete; the next run reads them first");
-                (Code::Partial, message)
-            }
-            None => {
-                self.ok.insert(done.scope.clone());
-                return;
-            }
+    fn add(&mut self, done: &ScopeDone, failure: Option<(Code, String)>) {
+        let Some((code, message)) = failure else {
+            self.ok.insert(done.scope.clone());
+            return;
         };
+        let is_requested = !matches!(done.failure, Some(SourceError::NotRequested { .. }));
+        self.not_requested += usize::from(!is_requested);
         if self.failed.insert(done.scope.clone()) {
             let failure = Failure::of(&done.scope, code, message);
-            failure.log();
+            if is_requested {
+                failure.log();
+            }
             self.failures.push(failure);
         }
     }
@@ -263,6 +317,12 @@ impl ScopeResults {
         }
         let nothing_read = failed == total && self.ok.is_empty();
         let all_failed = nothing_read.then(|| all_failed(&self.failures)).flatten();
+        if all_failed.is_none() && self.not_requested > 0 {
+            return Err(Error::Outage {
+                not_requested: self.not_requested,
+                total,
+            });
+        }
         Err(all_failed.unwrap_or(Error::Partial {
             failed,
             total,

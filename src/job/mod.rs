@@ -96,7 +96,7 @@ fn expired_unread(
 ) -> Vec<ExpiredUnread> {
     let mut expired = Vec::new();
     for (scope, plan) in plans {
-        for window in &plan.windows {
+        for window in plan.windows.iter().chain(&plan.pending) {
             let (from, to) = (window.from(), window.to().min(retained_from));
             if from < to {
                 tracing::warn!(%scope, %from, %to, "executions expired at the source before they were read");

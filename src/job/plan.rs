@@ -49,9 +49,8 @@ pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Resu
     let polls: usize = plans.values().map(ReadPlan::polls).sum();
     let open_executions = plans.values().map(|plan| plan.open.len()).sum();
     let windows = plans.into_iter().flat_map(|(scope, plan)| {
-        plan.windows
-            .into_iter()
-            .map(move |window| (scope.clone(), window))
+        let windows = plan.windows.into_iter().chain(plan.pending);
+        windows.map(move |window| (scope.clone(), window))
     });
     let measured = count_windows(&client, windows.collect(), config.concurrency()).await?;
     let calls = measured.empty.len() as u64

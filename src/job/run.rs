@@ -97,6 +97,8 @@ pub(super) struct ScopeResults {
     /// The first failure of each failed scope.
     pub(super) failures: Vec<Failure>,
     pub(super) suspiciously_empty: Vec<SuspiciouslyEmpty>,
+    /// Scopes that were not requested, since the source was down.
+    pub(super) not_requested: usize,
 }
 
 /// Rows and objects that a run changed.

@@ -126,7 +126,7 @@ fn scope_rows(state: &State) -> Vec<ScopeRow> {
             covered_from_ts: known.coverage.start(),
             watermark_ts: known.coverage.end(),
             open_execution_count: i64::try_from(open).unwrap_or(i64::MAX),
-            gap_count: i64::try_from(known.gaps.windows().len()).unwrap_or(i64::MAX),
+            gap_count: i64::try_from(known.unread_gaps().windows().len()).unwrap_or(i64::MAX),
             last_row_start_ts: known.last_row_start,
             last_success_ts: known.last_success,
             last_error_code: error.map(|error| error.code.clone()),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Method};
@@ -207,6 +207,35 @@ impl Client {
         let treatment = self.treatment.clone();
         let decode = move |answer: &_| Page::decode(answer, scope, &treatment);
         self.http.send(ask, decode).await
+    }
+
+    /// Returns the retry state of a request that may fail `left` times.
+    pub fn attempts_left(&self, left: u32) -> RetryState {
+        self.retry.attempts_left(left)
+    }
+
+    /// Requests once what must be empty, since it lies in the future, to learn whether the source answers for a
+    /// scope at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::executions`].
+    pub async fn probe(&self, scope: &Scope) -> Result<(), SourceError> {
+        const DISTANCE: SignedDuration = SignedDuration::from_hours(24);
+        const LENGTH: SignedDuration = SignedDuration::from_mins(1);
+        let from = self.now().unwrap_or_else(self.http.clock) + DISTANCE;
+        let Ok(window) = Window::new(from, from + LENGTH) else {
+            return Ok(());
+        };
+        let query = ExecutionsQuery {
+            scope,
+            window,
+            ids: &[],
+            page: 0,
+            size: 1,
+        };
+        let response = self.executions_after(&query, self.attempts_left(1)).await;
+        response.map(|_| ())
     }
 
     /// Whether a further request may follow those that failed.

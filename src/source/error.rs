@@ -117,6 +117,12 @@ pub enum SourceError {
         /// What a further request for the same purpose begins with.
         so_far: Box<RetryState>,
     },
+    /// The source is down: it did not answer for as many projects in a row, so the rest is not requested.
+    #[error("not requested: the API did not answer for {failures} projects in a row")]
+    NotRequested {
+        /// Projects that failed in a row.
+        failures: u32,
+    },
     /// The key holds characters that no header can carry, such as a line break, or is empty.
     #[error("the API key is empty or holds characters that no header can carry")]
     InvalidKey,
@@ -231,14 +237,26 @@ impl Cause {
     /// Whether the answer may simply have been too much.
     pub fn wants_smaller_page(&self) -> bool {
         match self {
-            Self::TooLarge { .. } => true,
+            Self::TooLarge { .. } | Self::Malformed(_) => true,
             Self::Transport(error) => {
                 (error.is_timeout() && !error.is_connect()) || error.is_body() || error.is_decode()
             }
             Self::Status { status, .. } | Self::NotJson { status, .. } => {
-                matches!(status, 408 | 504 | 524)
+                matches!(status, 408 | 500 | 502..=504 | 524)
             }
-            Self::RateLimited(_) | Self::Malformed(_) | Self::Unreachable { .. } => false,
+            Self::RateLimited(_) | Self::Unreachable { .. } => false,
+        }
+    }
+
+    /// Returns whether single rows may cause the failure, so that other rows can still be read.
+    fn may_concern_single_rows(&self) -> bool {
+        match self {
+            Self::TooLarge { .. }
+            | Self::Malformed(_)
+            | Self::Status { .. }
+            | Self::Transport(_) => true,
+            Self::NotJson { status, .. } => *status == 200 || *status >= 500,
+            Self::RateLimited(_) | Self::Unreachable { .. } => false,
         }
     }
 }
@@ -252,6 +270,23 @@ impl SourceError {
     /// Whether the key lacks the right; a matter of this org or project alone.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Forbidden { .. })
+    }
+
+    /// Returns whether single rows may cause the failure, so that other rows can still be read.
+    pub fn may_concern_single_rows(&self) -> bool {
+        match self {
+            Self::Unavailable { cause, .. } => cause.may_concern_single_rows(),
+            Self::Rejected { status, .. } => matches!(status, 400 | 413 | 422),
+            Self::TooDeep { .. } | Self::PageGone { .. } => true,
+            Self::Unauthorized { .. }
+            | Self::Forbidden { .. }
+            | Self::Undated { .. }
+            | Self::NotRequested { .. }
+            | Self::InvalidKey
+            | Self::InvalidAccount
+            | Self::InvalidBaseUrl
+            | Self::Setup(_) => false,
+        }
     }
 
     /// Whether the API did not answer in time or at all, after retries.
@@ -272,6 +307,7 @@ impl SourceError {
             | Self::TooDeep { .. }
             | Self::PageGone { .. }
             | Self::Undated { .. }
+            | Self::NotRequested { .. }
             | Self::InvalidKey
             | Self::InvalidAccount
             | Self::InvalidBaseUrl

@@ -248,6 +248,14 @@ impl Attempts {
 }
 
 impl RetryPolicy {
+    /// Returns the state after which `left` failed attempts are allowed.
+    pub(super) fn attempts_left(&self, left: u32) -> RetryState {
+        RetryState {
+            failed: self.attempts.saturating_sub(left),
+            ..RetryState::default()
+        }
+    }
+
     /// Whether one more attempt may follow those that failed.
     pub(super) fn allows(&self, tried: RetryState) -> bool {
         tried.failed < self.attempts

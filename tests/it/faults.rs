@@ -174,7 +174,7 @@ fn an_hour_of_clock_skew_either_way_costs_no_row() {
         let skew = run.json()["clock_skew_seconds"].as_i64().unwrap();
         assert!((skew - hours * 3_600).abs() < 600, "{skew}");
         assert!(
-            run.stderr.contains("clock differs from the source's"),
+            run.stderr.contains("differs from the clock of the API"),
             "{}",
             run.stderr
         );

@@ -34,6 +34,8 @@ mod identifiers;
 #[cfg(test)]
 mod incremental;
 #[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod kubernetes;
 #[cfg(test)]
 mod lab;

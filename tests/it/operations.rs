@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use harness_sim::{AccountSpec, Vintage};
-use jiff::SignedDuration;
+use harness_sim::{AccountSpec, Execution, FaultKind, Vintage};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::support::{Lake, Run, Sim, now, rows};
 
@@ -104,6 +104,26 @@ fn a_lake_is_compared_with_the_source() {
     }
     let found = place.follow(&block).expect(7);
     assert!(found.stdout.contains("backfill --refetch"), "{found:?}");
+}
+
+#[test]
+fn gap_that_remains_is_accepted() {
+    let place = Place::new();
+    let executions = place.sim.account().executions_at(place.sim.now());
+    let of_day = executions.filter(|execution| {
+        let start = Timestamp::from_millisecond(execution.start_ms()).unwrap();
+        let scope = place.sim.account().scope_of(execution, place.sim.now());
+        start.strftime("%Y-%m-%d").to_string() == place.day()
+            && Some(scope) != place.sim.account().forbidden_scope()
+    });
+    let bad = of_day.map(Execution::id).min().unwrap();
+    place.sim.faults().poison(&bad, FaultKind::Status(500));
+    let report = place.sim.sync(&place.lake, &["--lookback", "37d"]).json();
+    // The other gap is the forbidden project.
+    assert_eq!(report["gaps"], 2, "{report}");
+    place.mend("A gap that remains");
+    let report = place.sim.sync(&place.lake, &["--lookback", "37d"]).json();
+    assert_eq!(report["gaps"], 1, "{report}");
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(super) enum Ends {
 
 pub(super) const TENS: &[&str] = &["--page-size", "10"];
 const ONES: &[&str] = &["--page-size", "1"];
-const NOT_WHOLE: &str = "are incomplete";
+const NOT_WHOLE: &str = "incomplete";
 
 pub(super) fn rows() -> Vec<Row> {
     [passing(), lasting()].into_iter().flatten().collect()

@@ -159,6 +159,14 @@ impl Sim {
         self.truth_without(&[])
     }
 
+    /// The same without some executions.
+    pub(crate) fn truth_except(&self, ids: &HashSet<String>) -> Truth {
+        let is_read =
+            |execution: &Execution| self.is_read(execution) && !ids.contains(&execution.id());
+        self.account()
+            .truth_where(self.now(), self.vintage, is_read)
+    }
+
     /// The same where the forbidden project is readable after all.
     pub(crate) fn truth_of_all(&self) -> Truth {
         let is_read = |execution: &Execution| self.is_in_window(execution);
