@@ -27,7 +27,9 @@ pub fn uncovered(
     let range = Coverage::from_iter([window]);
     let parts = |scope: &Scope| {
         let known = state.scopes.get(scope).filter(|_| !refetch);
-        let parts = known.map_or_else(|| range.clone(), |known| range.minus(&known.coverage));
+        // A covered window that failed when it was read again counts as uncovered.
+        let read = known.map(|known| known.coverage.minus(&known.rereads));
+        let parts = read.map_or_else(|| range.clone(), |read| range.minus(&read));
         let windows: Vec<_> = parts.windows().to_vec();
         let scope = scope.clone();
         windows.into_iter().map(move |part| (scope.clone(), part))
