@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::civil::Date;
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
@@ -74,7 +75,7 @@ pub enum ConfigError {
         /// The expected format.
         expected: &'static str,
     },
-    /// `--lake` is invalid.
+    /// `--lake` or a variable of its store is invalid.
     #[error(transparent)]
     Lake(StoreError),
     /// A value is out of its range.
@@ -315,14 +316,21 @@ pub fn instant(text: &str) -> Result<Timestamp, ConfigError> {
         what: "date",
         expected: "YYYY-MM-DD or RFC 3339",
     };
+    // `9999-12-31` is a valid date, although no instant is that late: it means the last one.
+    let last = |date: Date| match date.year() {
+        9999 => Ok(Timestamp::MAX),
+        _ => Err(invalid()),
+    };
     if let Ok(date) = text.parse::<Date>()
         && text.len() == 10
     {
-        return TimeZone::UTC
-            .to_timestamp(date.to_datetime(jiff::civil::Time::midnight()))
-            .map_err(|_| invalid());
+        let midnight = TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0));
+        return midnight.or_else(|_| last(date));
     }
-    text.parse().map_err(|_| invalid())
+    text.parse().or_else(|_| match Pieces::parse(text) {
+        Ok(pieces) if pieces.offset().is_some() => last(pieces.date()),
+        _ => Err(invalid()),
+    })
 }
 
 /// Returns whether an instant is midnight, UTC.
@@ -395,7 +403,21 @@ mod tests {
             instant("2026-11-24T10:00:00+02:00").unwrap().to_string(),
             "2026-11-24T08:00:00Z"
         );
-        assert!(instant("yesterday").is_err());
+        for last in [
+            "9999-12-31",
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T00:00:00-02:00",
+        ] {
+            assert_eq!(instant(last).unwrap(), Timestamp::MAX);
+        }
+        for invalid in [
+            "yesterday",
+            "9999-12-32",
+            "9999-12-31T23:59:59",
+            "10000-01-01",
+        ] {
+            assert!(instant(invalid).is_err(), "{invalid}");
+        }
         assert_eq!(
             duration("37d").unwrap(),
             SignedDuration::from_hours(37 * 24)

@@ -108,6 +108,12 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The command panicked.
+    #[error("internal error: {message}")]
+    Bug {
+        /// The message of the panic, with its source line.
+        message: String,
+    },
     /// A port or another resource of this machine is not available.
     #[error("{what}")]
     System {
@@ -280,9 +286,11 @@ impl Error {
             Self::Outage { .. } => Code::SourceUnavailable,
             Self::Interrupted | Self::Deadline { .. } => Code::Interrupted,
             // The scratch directory, which is not the lake.
-            Self::Lake(_) | Self::Output { .. } | Self::Unwritten { .. } | Self::System { .. } => {
-                Code::Failure
-            }
+            Self::Lake(_)
+            | Self::Output { .. }
+            | Self::Unwritten { .. }
+            | Self::Bug { .. }
+            | Self::System { .. } => Code::Failure,
         }
     }
 
@@ -323,6 +331,7 @@ impl Error {
                 LakeError::File(FileError::Parquet { .. } | FileError::Foreign { .. })
                 | LakeError::Checkpoint(CheckpointError::Damaged { .. }),
             ) => "run `harness-lake verify`: it prints the command that repairs each file",
+            Self::Output { .. } => "free space, or redirect the output to another file",
             Self::Unwritten { .. } => {
                 "choose a file that can be written; what the run read is committed"
             }
@@ -337,6 +346,12 @@ impl Error {
                 },
             ) => {
                 "check --base-url: https://app.harness.io, or the URL of a proxy up to the path before `/v1`"
+            }
+            Self::Config(ConfigError::Lake(StoreError::Variable { .. })) => {
+                "correct or unset this environment variable"
+            }
+            Self::Bug { .. } => {
+                "this is a bug: report it with this message and the output of `harness-lake --version`; committed data is safe"
             }
             Self::System { .. } => "choose another --port, or 0 for any free port",
             Self::NotCompared { .. } => {

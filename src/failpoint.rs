@@ -1,8 +1,8 @@
-//! Points of the protocol at which tests abort the process. Without the feature `failpoints` they do
+//! Points of the protocol at which tests end the process. Without the feature `failpoints` they do
 //! nothing.
 
 /// Aborts the process, as `kill -9` does, if `HARNESS_LAKE_FAILPOINT` is `name`, or `name:n` at the n-th
-/// call.
+/// call. Panics if `HARNESS_LAKE_FAILPOINT_PANICS` is set.
 #[cfg(feature = "failpoints")]
 pub(crate) fn hit(name: &str) {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +17,8 @@ pub(crate) fn hit(name: &str) {
     };
     let (point, nth) = variable.split_once(':').unwrap_or((&variable, "1"));
     if point == name && Ok(HITS.fetch_add(1, Ordering::SeqCst) + 1) == nth.parse() {
+        let panics = std::env::var_os("HARNESS_LAKE_FAILPOINT_PANICS").is_some();
+        assert!(!panics, "failpoint {name}");
         std::process::abort();
     }
 }

@@ -1,6 +1,7 @@
 //! The `harness-lake` binary: arguments, logging, signals, exit status.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use std::panic;
 use std::process::ExitCode;
 
 use harness_lake::cli::{self, Cli};
@@ -13,7 +14,12 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     share_one_arena();
-    let cli = match cli::parse() {
+    cli::record_panics();
+    panic::catch_unwind(run_program).unwrap_or_else(|_| cli::print_panic(now()))
+}
+
+fn run_program() -> ExitCode {
+    let cli = match cli::parse(now) {
         Ok(cli) => cli,
         Err(exit) => return exit,
     };
@@ -22,7 +28,8 @@ fn main() -> ExitCode {
     let filter = rust_log.unwrap_or_else(|| EnvFilter::new("warn,harness_lake=info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        .log_internal_errors(false)
+        .with_writer(|| Log);
     if cli.log_is_json() {
         log.json().init();
     } else {
@@ -40,6 +47,20 @@ fn main() -> ExitCode {
     // Do not wait for blocking reads whose result nobody needs.
     runtime.shutdown_background();
     exit
+}
+
+/// Standard error, without its errors: a full disk or a reader that ends must not fail the run.
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        drop(io::stderr().write_all(line));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Threads of the async runtime, which mostly wait for the network.

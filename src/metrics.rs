@@ -6,14 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
-use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Code, Error};
+use crate::output_file;
 use crate::report::{Outcome, Report};
 
 /// A finished run, with or without a report.
@@ -31,27 +30,14 @@ pub struct FinishedRun<'a> {
     pub error: Option<&'a Error>,
 }
 
-/// Replaces the metrics file atomically.
+/// Writes the metrics to a file.
 ///
 /// # Errors
 ///
-/// Returns an error if the directory of `path` cannot be written.
+/// As [`output_file::write`].
 pub fn write(path: &Path, run: &FinishedRun<'_>) -> io::Result<()> {
-    // A file that cannot be read is replaced, too.
-    let previous = fs::read_to_string(path).unwrap_or_default();
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    // Collectors read `*.prom`, and they run as another user.
-    let mut file = tempfile::Builder::new()
-        .prefix(".harness-lake-")
-        .suffix(".tmp")
-        .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(dir)?;
-    file.write_all(render(run, &previous).as_bytes())?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    let previous = output_file::previous(path);
+    output_file::write(path, render(run, &previous).as_bytes())
 }
 
 /// Returns the content of the metrics file. `previous` is the content of the file that it replaces.

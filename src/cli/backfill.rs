@@ -1,7 +1,7 @@
 //! The `backfill` command.
 
 use super::sync::finish_run;
-use super::{BackfillArgs, Context};
+use super::{BackfillArgs, Context, panics};
 use crate::error::Error;
 use crate::job::backfill::{BackfillRange, backfill};
 use crate::progress::Progress;
@@ -15,6 +15,7 @@ pub(super) async fn run(args: &BackfillArgs, context: &Context) -> Result<(), Er
     };
     let progress = Progress::new(context.is_terminal);
     let stop = context.stop.clone();
-    let (report, result) = backfill(&config, range, context.clock, &progress, stop).await;
+    let run = backfill(&config, range, context.clock, &progress, stop);
+    let (report, result) = files.metrics_on_error(panics::catch(run).await)?;
     finish_run(&files, &report, result, config.store.location(), context)
 }

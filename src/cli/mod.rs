@@ -9,6 +9,7 @@ mod examples;
 mod man;
 mod output;
 mod output_files;
+mod panics;
 mod plan;
 mod replay;
 mod schema;
@@ -29,6 +30,7 @@ use jiff::Timestamp;
 use crate::error::Error;
 use crate::job::{Limits, StopSignal};
 use args::{BackfillArgs, CheckArgs, ReplayArgs, StatusArgs, SyncArgs};
+pub use panics::record_panics;
 use settings::{DEFAULT_RATE, open_store};
 
 /// Extract every pipeline execution of a Harness account into a lake of Parquet
@@ -142,28 +144,45 @@ pub async fn run(
         stop,
         is_terminal,
     };
-    let result = match cli.command {
-        Command::Check(args) => run_until_stopped(&context, check::run(&args, &context)).await,
-        Command::Sync(args) => sync::run(&args, &context).await,
-        Command::Backfill(args) => backfill::run(&args, &context).await,
-        Command::Plan(command) => run_until_stopped(&context, plan::run(&command, &context)).await,
-        Command::Replay(args) => replay::run(&args, &context).await,
-        Command::Status(args) => run_until_stopped(&context, status::run(&args, &context)).await,
-        Command::Verify(args) => run_until_stopped(&context, verify::run(&args, &context)).await,
-        Command::Schema(command) => schema::run(&command, &context),
+    let (output, log) = (cli.output.output, cli.output.log_format);
+    let result = panics::catch(run_command(cli.command, &context)).await;
+    panics::warn_of_background_panic();
+    match result.flatten() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::print_failure(&error, output, log, clock()),
+    }
+}
+
+/// Prints the error for a panic outside of [`run`], and returns the exit code.
+pub fn print_panic(at: Timestamp) -> ExitCode {
+    let format = |flag, variable| {
+        if output::requests_json(flag, variable) {
+            Format::Json
+        } else {
+            Format::Text
+        }
+    };
+    let output = format("--output", "HARNESS_LAKE_OUTPUT");
+    let log = format("--log-format", "HARNESS_LAKE_LOG_FORMAT");
+    output::print_failure(&panics::error(), output, log, at)
+}
+
+async fn run_command(command: Command, context: &Context) -> Result<(), Error> {
+    match command {
+        Command::Check(args) => run_until_stopped(context, check::run(&args, context)).await,
+        Command::Sync(args) => sync::run(&args, context).await,
+        Command::Backfill(args) => backfill::run(&args, context).await,
+        Command::Plan(command) => run_until_stopped(context, plan::run(&command, context)).await,
+        Command::Replay(args) => replay::run(&args, context).await,
+        Command::Status(args) => run_until_stopped(context, status::run(&args, context)).await,
+        Command::Verify(args) => run_until_stopped(context, verify::run(&args, context)).await,
+        Command::Schema(command) => schema::run(&command, context),
         Command::Completions { shell } => schema::completions(shell),
         Command::Man => man::run(),
         #[cfg(feature = "sim")]
-        Command::Demo(args) => demo::run(&args, &context).await,
+        Command::Demo(args) => demo::run(&args, context).await,
         #[cfg(feature = "sim")]
-        Command::Sim(args) => sim::run(&args, &context).await,
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let (output, log) = (context.output, cli.output.log_format);
-            output::print_failure(&error, output, log, clock())
-        }
+        Command::Sim(args) => sim::run(&args, context).await,
     }
 }
 
@@ -187,24 +206,35 @@ async fn run_until_stopped(
 /// # Errors
 ///
 /// The exit code if there is no command to run: 0 after help or the version, 2 after a usage error.
-pub fn parse() -> Result<Cli, ExitCode> {
+pub fn parse(clock: fn() -> Timestamp) -> Result<Cli, ExitCode> {
     let matches = without_empty_variables(Cli::command()).try_get_matches();
     matches
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| {
-            if error.use_stderr() && output::requests_json(std::env::args_os()) {
+            if error.use_stderr() && output::requests_json("--output", "HARNESS_LAKE_OUTPUT") {
                 output::print_usage_document(&error);
             }
             let text = error.render().to_string();
             let redacted = output::redact_keys(&text);
-            if redacted == text || !error.use_stderr() {
-                // There is nowhere to report that the output cannot be written.
+            if !error.use_stderr() {
+                return print_help(&error, clock);
+            }
+            // There is nowhere to report that standard error cannot be written.
+            if redacted == text {
                 drop(error.print());
             } else {
                 drop(write!(std::io::stderr(), "{redacted}"));
             }
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
         })
+}
+
+/// Prints help or the version, and returns the exit code.
+fn print_help(help: &clap::Error, clock: fn() -> Timestamp) -> ExitCode {
+    match output::printed(help.print()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::print_failure(&error, Format::Text, Format::Text, clock()),
+    }
 }
 
 /// Makes empty environment variables count as unset, because many schedulers cannot unset one.

@@ -31,10 +31,15 @@ pub(super) fn print_result(
 pub(super) fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     let newline = if text.ends_with('\n') { "" } else { "\n" };
-    match write!(out, "{text}{newline}").and_then(|()| out.flush()) {
+    printed(write!(out, "{text}{newline}").and_then(|()| out.flush()))
+}
+
+/// Returns the result of a write to standard output.
+pub(super) fn printed(result: io::Result<()>) -> Result<(), Error> {
+    match result {
         // The reader of the pipe, such as `head`, has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed.map_err(|source| Error::Output {
+        result => result.map_err(|source| Error::Output {
             path: "standard output".to_owned(),
             source,
         }),
@@ -124,15 +129,15 @@ fn print_document(code: Code, message: &str, hint: &str) {
     drop(print(&value.to_string()));
 }
 
-/// Returns true if the arguments or the environment request JSON output. For arguments that clap rejected.
-pub(super) fn requests_json(args: impl Iterator<Item = OsString>) -> bool {
-    let args: Vec<OsString> = args.collect();
-    let has_flag = args.iter().any(|arg| arg == "--output=json")
+/// Returns true if `flag` or `variable` requests JSON. For arguments that clap rejected.
+pub(super) fn requests_json(flag: &str, variable: &str) -> bool {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let joined = format!("{flag}=json");
+    let has_flag = args.iter().any(|arg| *arg == *joined)
         || args
             .windows(2)
-            .any(|pair| pair[0] == "--output" && pair[1] == "json");
-    has_flag
-        || std::env::vars_os().any(|(name, value)| name == "HARNESS_LAKE_OUTPUT" && value == "json")
+            .any(|pair| pair[0] == flag && pair[1] == "json");
+    has_flag || std::env::vars_os().any(|(name, value)| name == variable && value == "json")
 }
 
 /// Formats rows as a table with aligned columns.

@@ -10,6 +10,7 @@ use crate::causes::chain;
 use crate::config::ConfigError;
 use crate::error::Error;
 use crate::metrics::{self, FinishedRun};
+use crate::output_file;
 use crate::report::Report;
 
 #[derive(Debug, Args)]
@@ -60,18 +61,8 @@ impl OutputFileArgs {
 
 fn check_path(flag: &str, file: Option<&Path>) -> Result<(), ConfigError> {
     let Some(file) = file else { return Ok(()) };
-    if file.is_dir() {
-        let message = format!("{flag}: `{}` is a directory", file.display());
-        return Err(ConfigError::Range(message));
-    }
-    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
-    match dir.filter(|dir| !dir.is_dir()) {
-        None => Ok(()),
-        Some(dir) => Err(ConfigError::Range(format!(
-            "{flag}: directory `{}` does not exist",
-            dir.display()
-        ))),
-    }
+    let checked = output_file::check(file);
+    checked.map_err(|error| ConfigError::Range(format!("{flag}: {error}")))
 }
 
 impl OutputFiles<'_> {
@@ -102,7 +93,7 @@ impl OutputFiles<'_> {
     fn write_report(&self, report: &Report) -> Option<Error> {
         let path = self.args.report.as_deref()?;
         let json = serde_json::to_vec_pretty(report).expect("all keys of a report are text");
-        write_error(path, std::fs::write(path, json))
+        write_error(path, output_file::write(path, &json))
     }
 
     fn write_metrics(&self, report: Option<&Report>, error: Option<&Error>) -> Option<Error> {

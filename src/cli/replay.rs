@@ -3,7 +3,7 @@
 use indicatif::HumanCount;
 
 use super::output::{self, count};
-use super::{Context, ReplayArgs, open_store};
+use super::{Context, ReplayArgs, open_store, panics};
 use crate::config::ConfigError;
 use crate::error::Error;
 use crate::job::replay::{ReplayTask, Replayed};
@@ -37,11 +37,12 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
             Refresh::Outdated
         },
     };
+    let run = job::replay::replay(task, context.clock, context.stop.clone());
     let Replayed {
         report,
         partitions,
         result,
-    } = job::replay::replay(task, context.clock, context.stop.clone()).await;
+    } = files.metrics_on_error(panics::catch(run).await)?;
     let result = files.write(&report, result);
     output::print_report(context.output, &report, &result, || {
         summary(&report, partitions, &lake, source.as_ref())

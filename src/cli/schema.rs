@@ -6,7 +6,7 @@ use super::output::{self, table};
 use super::{Cli, Context};
 use crate::config::ConfigError;
 use crate::error::Error;
-use crate::lake::store::local_folder;
+use crate::lake::store::normalized;
 use crate::schema::Table;
 use crate::schema::ddl::{Engine, ddl};
 use crate::schema::dictionary::{dictionary, of_table};
@@ -70,10 +70,7 @@ pub(super) fn run(command: &SchemaCommand, context: &Context) -> Result<(), Erro
                 EngineArg::Spark => Engine::Spark,
                 EngineArg::Trino => Engine::Trino,
             };
-            let lake = match local_folder(lake).map_err(ConfigError::Lake)? {
-                Some(folder) => folder.display().to_string(),
-                None => lake.clone(),
-            };
+            let lake = normalized(lake).map_err(ConfigError::Lake)?;
             let statements = ddl(engine, &lake);
             let value = serde_json::json!({ "ddl": statements });
             output::print_result(context.output, &value, || statements)

@@ -74,7 +74,7 @@ impl ScopeArgs {
 /// Opens the store at `url`, the value of `--lake` or `--into`.
 pub(super) fn open_store(url: &str) -> Result<Store, Error> {
     Store::open(url).map_err(|error| match error {
-        error @ (StoreError::Url { .. } | StoreError::UrlParts) => {
+        error @ (StoreError::Url { .. } | StoreError::UrlParts | StoreError::Variable { .. }) => {
             Error::Config(ConfigError::Lake(error))
         }
         error => Error::Lake(LakeError::from(error)),

@@ -4,7 +4,7 @@ use indicatif::HumanCount;
 
 use super::output::{self, count};
 use super::output_files::OutputFiles;
-use super::{Context, SyncArgs};
+use super::{Context, SyncArgs, panics};
 use crate::error::Error;
 use crate::job;
 use crate::progress::Progress;
@@ -17,7 +17,8 @@ pub(super) async fn run(args: &SyncArgs, context: &Context) -> Result<(), Error>
     let files = args.run.output_files.start("sync", context)?;
     let config = files.metrics_on_error(args.config())?;
     let progress = Progress::new(context.is_terminal);
-    let (report, result) = job::sync(&config, context.clock, &progress, context.stop.clone()).await;
+    let run = job::sync(&config, context.clock, &progress, context.stop.clone());
+    let (report, result) = files.metrics_on_error(panics::catch(run).await)?;
     finish_run(&files, &report, result, config.store.location(), context)
 }
 

@@ -20,6 +20,7 @@ use crate::lake::rows::{RawObject, each_batch};
 use crate::lake::{Lake, LakeError};
 use crate::progress::Progress;
 use crate::window::{Coverage, Window};
+use crate::worker;
 
 /// Capacity of the channel of row batches.
 const BATCHES: usize = 2;
@@ -51,7 +52,7 @@ pub(super) async fn copy(
             continue;
         };
         let (sender, mut batches) = mpsc::channel(BATCHES);
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = worker::spawn(move || {
             let raw = RawObject::new(&path, bytes)?;
             each_batch(&path, &raw, |batch| sender.blocking_send(batch).is_ok())
         });
@@ -60,8 +61,7 @@ pub(super) async fn copy(
             let rows = Event::Rows(Rows::of(batch));
             target.add(rows, progress).await?;
         }
-        let read = reading.await.map_err(LakeError::Worker)?;
-        read?;
+        reading.await?;
     }
     if let Some(window) = window_of(dates) {
         target.delta = coverage_delta(&source_record.state, window);

@@ -85,9 +85,6 @@ pub enum LakeError {
         /// The objects.
         what: String,
     },
-    /// A worker thread failed, which is a defect.
-    #[error("a worker thread failed unexpectedly")]
-    Worker(#[source] tokio::task::JoinError),
 }
 
 impl LakeError {

@@ -37,6 +37,7 @@ use tokio::sync::Semaphore;
 
 use crate::ids::AccountId;
 use crate::pii::PiiRequest;
+use crate::worker;
 pub use error::LakeError;
 use identity::{Identity, check_can_create};
 use store::{LockGuard, Store};
@@ -174,9 +175,7 @@ async fn check_and_lock(store: &Store) -> Result<LockGuard, LakeError> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LakeError> + Send + 'static,
 ) -> Result<T, LakeError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(LakeError::Worker)?
+    worker::spawn(work).await
 }
 
 /// Returns the number of cores.

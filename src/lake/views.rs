@@ -3,10 +3,10 @@
 use super::layout::{self, dimension, table_folder};
 use super::store::{Store, StoreError};
 use crate::schema::Table;
-use crate::schema::ddl::{Engine, ddl};
+use crate::schema::ddl::{Engine, ddl, ddl_without_rows};
 
 /// Writes the statements to a local lake, so that `duckdb -init` opens it. Does nothing if they are
-/// current. Skips a lake without rows, since `DuckDB` rejects a view over no files.
+/// current, or if the lake has no dimension tables yet.
 ///
 /// # Errors
 ///
@@ -16,17 +16,24 @@ pub async fn write(store: &Store) -> Result<(), StoreError> {
         return Ok(());
     }
     let statements = ddl(Engine::DuckDb, store.location());
-    let current = store.get(layout::VIEWS).await?;
-    if current.is_some_and(|(body, _)| body == statements.as_bytes()) {
+    let current = store.get(layout::VIEWS).await?.map(|(body, _)| body);
+    if current
+        .as_ref()
+        .is_some_and(|body| body == statements.as_bytes())
+    {
         return Ok(());
     }
-    let has_dimensions = store.head(&dimension(Table::Scopes)).await?.is_some();
-    let has_rows = !store
-        .list(&table_folder(Table::Executions))
-        .await?
-        .is_empty();
-    if has_dimensions && has_rows {
-        store.overwrite(layout::VIEWS, statements.into()).await?;
+    if store.head(&dimension(Table::Scopes)).await?.is_none() {
+        return Ok(());
     }
-    Ok(())
+    let executions = store.list(&table_folder(Table::Executions)).await?;
+    let statements = if executions.is_empty() {
+        ddl_without_rows(store.location())
+    } else {
+        statements
+    };
+    if current.is_some_and(|body| body == statements.as_bytes()) {
+        return Ok(());
+    }
+    store.overwrite(layout::VIEWS, statements.into()).await
 }

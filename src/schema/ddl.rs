@@ -18,11 +18,30 @@ pub enum Engine {
 ///
 /// `lake` is an absolute path or an object-store URL.
 pub fn ddl(engine: Engine, lake: &str) -> String {
+    statements(engine, lake, Rows::Any)
+}
+
+/// Returns the statements of [`ddl`] in `DuckDB` for a lake that has no execution yet. `DuckDB` rejects a view over no
+/// files, so these views are empty by definition.
+pub fn ddl_without_rows(lake: &str) -> String {
+    statements(Engine::DuckDb, lake, Rows::None)
+}
+
+/// The rows of the partitioned tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rows {
+    /// The tables have no file.
+    None,
+    /// The tables have files.
+    Any,
+}
+
+fn statements(engine: Engine, lake: &str, rows: Rows) -> String {
     let table = |table: &Table| {
         let definition = table.definition();
         let folder = format!("{}/{}/v{VERSION}", lake.trim_end_matches('/'), table.name());
         match engine {
-            Engine::DuckDb => duckdb(definition, &folder),
+            Engine::DuckDb => duckdb(definition, &folder, rows),
             Engine::Spark => spark(definition, &folder),
             Engine::Trino => trino(definition, &folder),
         }
@@ -49,7 +68,7 @@ const PARTITIONS: &str = "\
 -- and commits.
 ";
 
-fn duckdb(definition: &Definition, folder: &str) -> String {
+fn duckdb(definition: &Definition, folder: &str, rows: Rows) -> String {
     let name = &definition.table;
     let files = if definition.partitioned {
         "**/*.parquet"
@@ -57,10 +76,16 @@ fn duckdb(definition: &Definition, folder: &str) -> String {
         "*.parquet"
     };
     let hive = definition.partitioned;
+    let select = match rows {
+        Rows::None if definition.partitioned => duckdb_empty(definition),
+        _ => format!(
+            "SELECT * FROM read_parquet({}, hive_partitioning = {hive})",
+            quoted(&format!("{}/{files}", literal_in_glob(folder))),
+        ),
+    };
     let mut text = format!(
-        "CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet({}, hive_partitioning = {hive});\n\
+        "CREATE OR REPLACE VIEW {name} AS {select};\n\
          COMMENT ON VIEW {name} IS {};\n",
-        quoted(&format!("{}/{files}", literal_in_glob(folder))),
         quoted(&definition.description),
     );
     for column in &definition.columns {
@@ -79,6 +104,17 @@ fn duckdb(definition: &Definition, folder: &str) -> String {
         );
     }
     text
+}
+
+/// Returns a query with the columns of a partitioned table and no rows.
+fn duckdb_empty(definition: &Definition) -> String {
+    let columns = definition.columns.iter();
+    let columns = columns.map(|column| (column.name.as_str(), duckdb_type(column.kind)));
+    let columns: Vec<String> = columns
+        .chain([("start_date", "DATE")])
+        .map(|(name, kind)| format!("CAST(NULL AS {kind}) AS {name}"))
+        .collect();
+    format!("SELECT {} WHERE false", columns.join(", "))
 }
 
 /// Escapes the glob characters of a path.
@@ -144,6 +180,19 @@ fn comment(column: &Column) -> String {
     match &column.unit {
         Some(unit) => format!("{} ({unit}). Source: {}", column.meaning, column.source),
         None => format!("{}. Source: {}", column.meaning, column.source),
+    }
+}
+
+fn duckdb_type(kind: ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Utf8 => "VARCHAR",
+        ColumnType::Boolean => "BOOLEAN",
+        ColumnType::Int32 => "INTEGER",
+        ColumnType::Int64 => "BIGINT",
+        ColumnType::Double => "DOUBLE",
+        ColumnType::Timestamp => "TIMESTAMP WITH TIME ZONE",
+        ColumnType::Utf8List => "VARCHAR[]",
+        ColumnType::Utf8Map => "MAP(VARCHAR, VARCHAR)",
     }
 }
 

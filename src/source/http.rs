@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::causes::chain;
 use crate::ids::AccountId;
+use crate::worker;
 
 use super::clock::ServerClock;
 use super::counts::Counters;
@@ -259,14 +260,7 @@ where
     if answer.body.len() <= INLINE_LIMIT {
         return decode(&answer);
     }
-    match tokio::task::spawn_blocking(move || decode(&answer)).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime shuts down, and this future with it.
-            Err(_) => std::future::pending().await,
-        },
-    }
+    worker::spawn(move || decode(&answer)).await
 }
 
 fn unauthorized(message: String) -> Cause {

@@ -213,7 +213,7 @@ fn a_local_lake_holds_the_statements_that_open_it_written_only_where_they_change
 }
 
 #[test]
-fn a_lake_without_rows_holds_no_statements_that_would_fail() {
+fn views_of_a_lake_without_executions_are_empty() {
     let spec = AccountSpec {
         executions: 0,
         future_hours: 0,
@@ -222,7 +222,17 @@ fn a_lake_without_rows_holds_no_statements_that_would_fail() {
     let sim = Sim::start(&spec, |_| {});
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
-    assert!(!lake.files().contains_key("_views/duckdb.sql"));
+    let path = format!("{}/_views/duckdb.sql", lake.path());
+    let opened = fs::read_to_string(&path).unwrap();
+    let counted = "SELECT count(*) FROM executions_latest UNION ALL SELECT count(*) FROM commits";
+    assert_eq!(rows(&[&opened, counted]).pop().unwrap(), [[0], [0]]);
+    // The types are those of the files.
+    let types =
+        "SELECT table_name, column_name, data_type FROM information_schema.columns ORDER BY ALL";
+    let empty = rows(&[&opened, types]).pop().unwrap();
+    let full = Lake::new();
+    Sim::small().sync(&full, &[]).expect(3);
+    assert_eq!(rows(&[&ddl("duckdb", &full), types]).pop().unwrap(), empty);
 }
 
 fn ddl(engine: &str, lake: &Lake) -> String {

@@ -1,5 +1,8 @@
 //! The one integration-test binary: whole runs of the program against the simulated account.
 
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod aborts;
 #[cfg(test)]
 mod analytics;
 #[cfg(test)]
@@ -43,6 +46,8 @@ mod lab;
 mod metrics;
 #[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod outputs;
 #[cfg(test)]
 mod overlap;
 #[cfg(test)]

@@ -6,17 +6,27 @@ use object_store::Error as ObjectError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The location is not a path, `file://` or `s3://bucket/prefix`.
-    #[error("invalid lake location `{url}`: expected a path, file:// or s3://bucket/prefix")]
+    /// The location is not a path, `file:///path` or `s3://bucket/prefix`.
+    #[error("invalid lake location `{url}`: expected {expected}")]
     Url {
         /// The given location.
         url: String,
+        /// The correct spelling.
+        expected: String,
     },
     /// The URL has parts other than a bucket and a prefix.
     #[error(
         "invalid lake location: s3://bucket/prefix takes no `?`, `#` or user; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for credentials"
     )]
     UrlParts,
+    /// An environment variable of the object store cannot be used.
+    #[error("invalid {name}: {reason}")]
+    Variable {
+        /// Its name.
+        name: String,
+        /// The reason, without a value that may be secret.
+        reason: String,
+    },
     /// The object store is misconfigured, for instance without a region.
     #[error("failed to configure {url}")]
     Setup {

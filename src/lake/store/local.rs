@@ -15,7 +15,7 @@ use ulid::Ulid;
 
 use super::{Expected, PutOutcome, StoreError, Tag, layout};
 use crate::failpoint::hit;
-use crate::mutex;
+use crate::{mutex, worker};
 
 /// Age from which a staged file is leftover of a killed run.
 const STAGED_AGE: Duration = Duration::from_secs(15 * 60);
@@ -167,10 +167,7 @@ pub(super) async fn put(
         path: name,
         source,
     };
-    match tokio::task::spawn_blocking(write).await {
-        Ok(outcome) => outcome.map_err(failed),
-        Err(panic) => Err(failed(io::Error::other(panic))),
-    }
+    worker::spawn(write).await.map_err(failed)
 }
 
 fn stage(staged: &Path, body: &[u8]) -> io::Result<Tag> {

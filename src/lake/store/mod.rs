@@ -1,8 +1,10 @@
 //! The storage of a lake: a folder or an object store behind one small set of operations.
 
+mod aws;
 mod cas;
 mod error;
 mod local;
+mod location;
 mod open;
 mod probe;
 
@@ -22,7 +24,7 @@ use object_store::{
 pub use cas::{Expected, PutOutcome};
 pub use error::StoreError;
 pub use local::LockGuard;
-pub use open::local_folder;
+pub use location::normalized;
 pub use probe::ProbeError;
 
 use super::layout;

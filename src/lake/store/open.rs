@@ -1,56 +1,36 @@
-//! Opens the store that a location names: a path, `file://` or `s3://bucket/prefix`.
+//! Opens the store of a location: a path, `file:///path` or `s3://bucket/prefix`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::AmazonS3ConfigKey;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ClientConfigKey, Error as ObjectError, ObjectStore, RetryConfig};
+use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 
-use super::{Store, StoreError, local};
+use super::location::Location;
+use super::{Store, StoreError, aws, local};
 
 /// Timeout of a request in the S3 client: 5 s and 1 s per MiB of the largest object, since one put
 /// sends a complete object.
 const CLIENT_TIMEOUT: &str = "517s";
-
-/// Returns the absolute folder that a path or a `file://` URL names, and `None` for an S3 URL.
-///
-/// # Errors
-///
-/// [`StoreError::Url`] for any other URL, [`StoreError::File`] if the current folder does not exist.
-pub fn local_folder(url: &str) -> Result<Option<PathBuf>, StoreError> {
-    let invalid = || StoreError::Url { url: redacted(url) };
-    let path = match url.split_once("://") {
-        Some(("s3" | "s3a", _)) => return Ok(None),
-        Some(("file", _)) => {
-            let parsed = url::Url::parse(url).map_err(|_| invalid())?;
-            parsed.to_file_path().map_err(|()| invalid())?
-        }
-        Some(_) => return Err(invalid()),
-        None if url.is_empty() => return Err(invalid()),
-        None => PathBuf::from(url),
-    };
-    let absolute = local::absolute(&path).map_err(|source| StoreError::File {
-        action: "resolve",
-        path: path.display().to_string(),
-        source,
-    })?;
-    Ok(Some(absolute))
-}
 
 impl Store {
     /// Opens a path, `file://` or `s3://bucket/prefix`. The first put creates a missing folder.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Url`] and [`StoreError::Setup`] for invalid settings. Opening reads and writes
-    /// nothing.
+    /// [`StoreError::Url`], [`StoreError::Variable`] and [`StoreError::Setup`] for invalid settings. Opening
+    /// reads and writes nothing.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        match local_folder(url)? {
-            Some(folder) => Self::open_folder(folder),
-            None => Self::open_s3(url),
+        match Location::parse(url)? {
+            Location::Folder(folder) => Self::open_folder(folder),
+            Location::S3 {
+                bucket,
+                prefix,
+                url,
+            } => Self::open_s3(&bucket, prefix, &url),
         }
     }
 
@@ -66,36 +46,22 @@ impl Store {
         })
     }
 
-    fn open_s3(url: &str) -> Result<Self, StoreError> {
-        let setup = |source| StoreError::Setup {
-            url: url.to_owned(),
-            source,
-        };
+    fn open_s3(bucket: &str, prefix: Path, url: &str) -> Result<Self, StoreError> {
         let retry = RetryConfig {
             max_retries: 6,
             retry_timeout: Duration::from_secs(60),
             ..RetryConfig::default()
         };
-        let invalid = || StoreError::Url { url: redacted(url) };
-        let parsed = url::Url::parse(url).map_err(|_| invalid())?;
-        let extra = parsed.query().or(parsed.fragment()).or(parsed.password());
-        if extra.is_some() || !parsed.username().is_empty() {
-            return Err(StoreError::UrlParts);
-        }
-        parsed.host_str().ok_or_else(invalid)?;
         let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
-        let objects = AmazonS3Builder::from_env()
-            .with_url(url)
-            .with_retry(retry)
-            .with_config(timeout, CLIENT_TIMEOUT)
-            .build()
-            .map_err(setup)?;
-        let prefix = Path::from_url_path(parsed.path())
-            .map_err(|source| setup(ObjectError::from(source)))?;
-        let location = url.trim_end_matches('/');
+        let objects = aws::build(url, std::env::vars_os(), |builder| {
+            builder
+                .with_bucket_name(bucket)
+                .with_retry(retry.clone())
+                .with_config(timeout, CLIENT_TIMEOUT)
+        })?;
         Ok(Self {
             has_timeout: true,
-            ..Self::from_object_store(Arc::new(objects), prefix, location)
+            ..Self::from_object_store(Arc::new(objects), prefix, url)
         })
     }
 
@@ -109,17 +75,5 @@ impl Store {
             location: location.into(),
             has_timeout: false,
         }
-    }
-}
-
-/// Removes the user and the password from a URL, so that it can be printed.
-fn redacted(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://…@{host}{path}"),
-        None => url.to_owned(),
     }
 }
