@@ -159,21 +159,21 @@ impl PiiRequest {
     /// # Errors
     ///
     /// [`Mismatch`] where the policy differs from the request.
-    pub fn agree(&self, policy: &Policy) -> Result<Treatment, Mismatch> {
+    pub fn agree(&self, policy: &Policy) -> Result<Redactor, Mismatch> {
         let lake = policy.mode();
         if let Some(requested) = self.requested().filter(|requested| *requested != lake) {
             return Err(Mismatch::Mode { lake, requested });
         }
         match (policy, &self.key) {
-            (Policy::Keep, _) => Ok(Treatment::Keep),
-            (Policy::Drop, _) => Ok(Treatment::Drop),
+            (Policy::Keep, _) => Ok(Redactor::Keep),
+            (Policy::Drop, _) => Ok(Redactor::Drop),
             (Policy::Hash { key_fingerprint }, None) => Err(Mismatch::NoKey {
                 fingerprint: key_fingerprint.clone(),
             }),
             (Policy::Hash { key_fingerprint }, Some(key)) => {
                 let given = key.fingerprint();
                 if given == *key_fingerprint {
-                    Ok(Treatment::Hash(Box::new(key.hmac())))
+                    Ok(Redactor::Hash(Box::new(key.hmac())))
                 } else {
                     Err(Mismatch::Key {
                         lake: key_fingerprint.clone(),
@@ -187,7 +187,7 @@ impl PiiRequest {
 
 /// The treatment of a personal value.
 #[derive(Clone, Debug, Default)]
-pub enum Treatment {
+pub enum Redactor {
     /// Keeps it.
     #[default]
     Keep,
@@ -197,7 +197,7 @@ pub enum Treatment {
     Hash(Box<Hmac<Sha256>>),
 }
 
-impl Treatment {
+impl Redactor {
     /// Returns whether values are kept.
     pub fn keeps(&self) -> bool {
         matches!(self, Self::Keep)
@@ -268,7 +268,7 @@ mod tests {
     fn system_user_and_blank_are_kept() {
         for text in ["", "  ", "systemUser"] {
             let mut out = Vec::new();
-            assert!(!Treatment::Drop.replace(text, &mut out));
+            assert!(!Redactor::Drop.replace(text, &mut out));
             assert!(out.is_empty());
         }
     }
@@ -289,12 +289,12 @@ mod tests {
     fn policy_of_the_lake_is_the_default() {
         let nothing = request(None, None);
         assert_eq!(nothing.policy(), Policy::Keep);
-        assert!(matches!(nothing.agree(&Policy::Drop), Ok(Treatment::Drop)));
-        assert!(matches!(nothing.agree(&Policy::Keep), Ok(Treatment::Keep)));
+        assert!(matches!(nothing.agree(&Policy::Drop), Ok(Redactor::Drop)));
+        assert!(matches!(nothing.agree(&Policy::Keep), Ok(Redactor::Keep)));
         let hash = request(Some(Mode::Hash), Some(KEY)).policy();
         assert!(matches!(nothing.agree(&hash), Err(Mismatch::NoKey { .. })));
         let key = request(None, Some(KEY));
-        assert!(matches!(key.agree(&hash), Ok(Treatment::Hash(_))));
+        assert!(matches!(key.agree(&hash), Ok(Redactor::Hash(_))));
     }
 
     #[test]

@@ -178,7 +178,7 @@ pub(super) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Lake")]
 pub(super) struct PiiArgs {
-    /// Treatment of personal data, fixed when a lake is created [default: keep]
+    /// Redactor of personal data, fixed when a lake is created [default: keep]
     #[arg(long, env = "HARNESS_LAKE_PII", value_name = "MODE")]
     pub(super) pii: Option<Mode>,
     /// File that contains the key for `--pii hash` [default: the key in `HARNESS_LAKE_PII_KEY`]

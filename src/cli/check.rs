@@ -142,7 +142,7 @@ async fn check_scopes(
     while let Some((probe, response)) = responses.next().await {
         let code = response.as_ref().err().map(code_of_source);
         let (state, executions, message) = match response {
-            Ok(page) if page.shows_any() => (ScopeHealth::Ok, page.total, None),
+            Ok(page) if page.has_executions() => (ScopeHealth::Ok, page.total, None),
             Ok(_) => match probe.expected_row_start {
                 None => (ScopeHealth::Empty, Some(0), None),
                 Some(row_start) => {

@@ -61,7 +61,7 @@ pub async fn count_windows(
             *latest = page.observed.max(*latest);
         }
         match response {
-            Ok(page) if !page.shows_any() => counts.empty.push((scope, window)),
+            Ok(page) if !page.has_executions() => counts.empty.push((scope, window)),
             Ok(page) => {
                 let bytes = u32::try_from(page.bytes).unwrap_or(u32::MAX);
                 counts.row_bytes.insert(scope.clone(), bytes);

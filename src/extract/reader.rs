@@ -15,7 +15,7 @@ use crate::causes::chain;
 use crate::checkpoint::OpenExecution;
 use crate::ids::{PlanExecutionId, Scope};
 use crate::observation::{Observation, Version};
-use crate::source::{Endpoint, ExecutionsQuery, Page, PageRow, Place, RetryState, SourceError};
+use crate::source::{Endpoint, ExecutionsQuery, Page, PageRow, Resource, RetryState, SourceError};
 use crate::window::Window;
 
 /// Attempts at a pending window.
@@ -112,11 +112,11 @@ impl ScopeReader<'_> {
         let client = self.shared.client();
         let response = client.executions_after(&query, self.retries).await;
         let page = response.inspect_err(|error| {
-            if let SourceError::Unavailable { so_far, .. } = error {
-                self.retries = **so_far;
+            if let SourceError::Unavailable { retry_state, .. } = error {
+                self.retries = **retry_state;
             }
         })?;
-        self.retries.answered();
+        self.retries.clear_wait();
         self.isolation.answered();
         self.shared.note_answer();
         self.done.observed = self.done.observed.max(Some(page.observed));
@@ -130,7 +130,7 @@ impl ScopeReader<'_> {
     /// Counts a window and returns whether it contains a row.
     pub(super) async fn has_rows(&self, window: Window) -> Result<bool, SourceError> {
         let page = self.shared.client().count(&self.scope, window).await?;
-        Ok(page.shows_any())
+        Ok(page.has_executions())
     }
 
     /// Returns the size of the first page of a window.
@@ -162,7 +162,7 @@ impl ScopeReader<'_> {
     /// size, and records the failure.
     pub(super) fn shrink_page(&mut self, error: &SourceError, size: u32) -> bool {
         let is_certain = matches!(error, SourceError::Rejected { .. });
-        let may_retry = is_certain || self.shared.client().has_patience(self.retries);
+        let may_retry = is_certain || self.shared.client().may_retry(self.retries);
         error.wants_smaller_page() && may_retry && self.paging.page_failed(size, is_certain)
     }
 
@@ -243,12 +243,12 @@ impl ScopeReader<'_> {
     /// [`SourceError::Undated`] if too many have no start.
     pub(super) async fn emit_rows(&mut self, page: Page, window: Window) -> Result<(), ReadEnd> {
         if !self.shared.accept_undated(&page) {
-            let place = Place {
+            let resource = Resource {
                 endpoint: Endpoint::Executions,
-                of: Some(self.scope.to_string()),
+                within: Some(self.scope.to_string()),
             };
             let limit = MAX_UNDATED;
-            return Err(ReadEnd::Source(SourceError::Undated { place, limit }));
+            return Err(ReadEnd::Source(SourceError::Undated { resource, limit }));
         }
         let mut rows = Rows::with_memory(self.memory.take());
         rows.observations.reserve_exact(page.rows.len());

@@ -20,7 +20,7 @@ use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::log::Record;
 use crate::lake::recover::Recovery;
 use crate::lake::{LOCK_TIMEOUT, Lake, OpenOptions};
-use crate::pii::Treatment;
+use crate::pii::Redactor;
 use crate::progress::Progress;
 use crate::report::Failure;
 use crate::source::Client;
@@ -72,7 +72,7 @@ impl<'a> Session<'a> {
             config,
             clock,
             limits,
-            client: client.treating(treatment),
+            client: client.with_redactor(treatment),
             opened,
             scopes,
             record,
@@ -165,7 +165,7 @@ async fn open(
     limits: &Limits,
     client: &Client,
     part: &mut SessionPart,
-) -> Result<(Opened, Vec<Scope>, Record, Treatment), Error> {
+) -> Result<(Opened, Vec<Scope>, Record, Redactor), Error> {
     let found = discover(client, &config.filter, config.concurrency());
     let found = limits.run(found).await?;
     let now = client.now().unwrap_or_else(clock);
@@ -236,7 +236,7 @@ fn complete_listing(
     let key = config.source.key_fingerprint();
     let is_complete = config.is_everything && found.unlisted.is_empty();
     is_complete.then(|| Listing {
-        is_short: !client.lists_are_whole(),
+        is_short: !client.lists_are_complete(),
         ..listing(found, now, key)
     })
 }

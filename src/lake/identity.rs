@@ -12,7 +12,7 @@ use super::layout::{self, Partition, date_of};
 use super::store::{Expected, PutOutcome, Store, Tag};
 use super::{ATTEMPTS, LakeError, OpenOptions, back_off};
 use crate::ids::{AccountId, PlanExecutionId};
-use crate::pii::{PiiRequest, Policy, Treatment};
+use crate::pii::{PiiRequest, Policy, Redactor};
 
 /// The version of the layout of a lake.
 pub const FORMAT: u32 = 1;
@@ -234,7 +234,7 @@ impl Identity {
     /// # Errors
     ///
     /// [`LakeError::Pii`] if the request differs from the setting of the lake.
-    pub fn treatment(&self, store: &Store, request: &PiiRequest) -> Result<Treatment, LakeError> {
+    pub fn treatment(&self, store: &Store, request: &PiiRequest) -> Result<Redactor, LakeError> {
         request.agree(&self.pii).map_err(|source| LakeError::Pii {
             store: store.location().to_owned(),
             source,

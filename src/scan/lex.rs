@@ -1,9 +1,9 @@
-//! The grammar of JSON: where a value, a name, a text and a number end.
+//! The grammar of JSON: finds the end of values, names, strings and numbers.
 
 use super::{Kind, Span};
 
-/// Adds the spans of the value at `at`, and gives its end. `open` holds the objects and lists around the
-/// place that is read, the innermost last.
+/// Adds the spans of the value at `at`, and returns its end. `open` is a stack of the objects and lists that
+/// are not closed yet.
 pub(super) fn read(
     bytes: &[u8],
     mut at: usize,
@@ -37,22 +37,22 @@ pub(super) fn read(
             }
         }
         loop {
-            let Some(around) = open.last() else {
+            let Some(parent) = open.last() else {
                 return Some(at);
             };
             at = after_space(bytes, at);
             let next = offset(spans.len());
-            let around = &mut spans[*around as usize];
+            let parent = &mut spans[*parent as usize];
             let byte = *bytes.get(at)?;
             at += 1;
-            match (byte, around.kind) {
+            match (byte, parent.kind) {
                 (b',', Kind::Object) => {
                     at = name(bytes, after_space(bytes, at), spans)?;
                     break;
                 }
                 (b',', _) => break,
                 (b'}', Kind::Object) | (b']', Kind::List) => {
-                    (around.end, around.next) = (offset(at), next);
+                    (parent.end, parent.next) = (offset(at), next);
                     open.pop();
                 }
                 _ => return None,
@@ -61,7 +61,7 @@ pub(super) fn read(
     }
 }
 
-/// Adds what stands between `start` and `end`.
+/// Adds a span.
 #[inline]
 fn push(spans: &mut Vec<Span>, start: usize, end: usize, kind: Kind) {
     spans.push(Span {
@@ -72,13 +72,13 @@ fn push(spans: &mut Vec<Span>, start: usize, end: usize, kind: Kind) {
     });
 }
 
-/// An offset or a count of spans: no more than the text has bytes, which are less than `TAKEN`.
+/// Narrows an offset or a count of spans: neither exceeds the length of the text, which is below `TAKEN`.
 #[expect(clippy::cast_possible_truncation, reason = "see above")]
 fn offset(at: usize) -> u32 {
     at as u32
 }
 
-/// Adds the name at `at`; gives where its value can begin.
+/// Adds the name at `at`; returns the position after its colon.
 #[expect(clippy::inline_always, reason = "a tenth of the time of a scan")]
 #[inline(always)]
 pub(super) fn name(bytes: &[u8], at: usize, spans: &mut Vec<Span>) -> Option<usize> {
@@ -91,7 +91,7 @@ pub(super) fn name(bytes: &[u8], at: usize, spans: &mut Vec<Span>) -> Option<usi
     (*bytes.get(at)? == b':').then_some(at + 1)
 }
 
-/// The end of the string at `at`.
+/// Returns the end and the kind of the string at `at`.
 #[expect(clippy::inline_always, reason = "a tenth of the time of a scan")]
 #[inline(always)]
 fn string(bytes: &[u8], at: usize) -> Option<(usize, Kind)> {
@@ -115,8 +115,8 @@ fn string(bytes: &[u8], at: usize) -> Option<(usize, Kind)> {
     }
 }
 
-/// The length of what follows a backslash, with the other half of a surrogate pair where it is one; and
-/// whether that is missing.
+/// Returns the length of an escape after its backslash, and whether it is half of a surrogate pair. A
+/// complete pair counts as one escape.
 pub(super) fn escape(rest: &[u8]) -> Option<(usize, bool)> {
     match rest.first()? {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some((1, false)),
@@ -132,7 +132,7 @@ pub(super) fn escape(rest: &[u8]) -> Option<(usize, bool)> {
     }
 }
 
-/// What four digits say.
+/// Returns the value of four hexadecimal digits.
 fn code_unit(digits: &[u8]) -> Option<u32> {
     let digits = digits.first_chunk::<4>()?.iter();
     digits
@@ -140,7 +140,7 @@ fn code_unit(digits: &[u8]) -> Option<u32> {
         .try_fold(0, |unit, digit| Some(unit << 4 | digit?))
 }
 
-/// The end of the number at `at`.
+/// Returns the end of the number at `at`.
 #[inline]
 fn number(bytes: &[u8], at: usize) -> Option<usize> {
     let mut at = skip(bytes, at, b"-");
@@ -160,7 +160,7 @@ fn number(bytes: &[u8], at: usize) -> Option<usize> {
 fn digits(bytes: &[u8], at: usize) -> Option<usize> {
     let rest = bytes.get(at..)?;
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    (0 < digits).then_some(at + digits)
+    (digits > 0).then_some(at + digits)
 }
 
 fn skip(bytes: &[u8], at: usize, any_of: &[u8]) -> usize {
@@ -180,18 +180,18 @@ pub(super) fn after_space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The first byte from `at` on that ends a string, escapes or is a control character, eight bytes at
-/// a time.
+/// Returns the position of the first quote, backslash or control character from `at` on. Reads eight
+/// bytes at a time.
 #[inline(always)]
 fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGHS: u64 = ONES << 7;
     while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let word = u64::from_le_bytes(*chunk);
-        // A quote and the control characters are, with this bit turned, all that lies below `!`.
+        // With this bit flipped, the quote and the control characters are exactly the bytes below `!`.
         let ends = (word ^ (ONES * 2)).wrapping_sub(ONES * 0x21);
         let escapes = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
-        // The lowest byte that is found is right; a borrow can only mark bytes above it.
+        // The lowest marked byte is correct; a borrow can only mark bytes above it.
         let found = (ends | escapes) & !word & HIGHS;
         if found != 0 {
             return at + found.trailing_zeros() as usize / 8;

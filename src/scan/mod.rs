@@ -1,14 +1,13 @@
-//! One pass over a JSON text that finds where each value begins and ends.
+//! A JSON tokenizer that finds the start and the end of every value in one pass.
 //!
-//! Pages are opened into rows, rows are hashed, and tables read objects within objects, five levels
-//! deep, and cut columns out of the text. A parser that skips what it is not asked for would scan the
-//! inner levels once for each outer one; here every byte is looked at once, and a value is then a pair
-//! of offsets.
+//! Pages are split into rows, rows are redacted and hashed, and tables read objects up to five levels
+//! deep and copy columns out of the text. A parser that skips unused values would scan the inner levels
+//! once per outer level. Here every byte is read once, and a value is then a pair of offsets.
 
 use std::borrow::Cow;
 
 pub(crate) use cursor::Cursor;
-pub(crate) use read::whole;
+pub(crate) use read::exact_integer;
 
 mod cursor;
 mod lex;
@@ -16,34 +15,34 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-/// The spans of one text; kept between texts so that its memory is used again.
+/// A tokenizer. It is reused between texts, so that its buffers are allocated once.
 #[derive(Default)]
 pub(crate) struct Scanner {
     spans: Vec<Span>,
     open: Vec<u32>,
 }
 
-/// Where a value or a name stands, in bytes. What an object or a list holds follows it: names and
-/// values in turn, or items, each with what it holds itself.
+/// The byte range of a value or a name. The children of an object or a list follow it: names and
+/// values in turn, or items, each followed by its own children.
 #[derive(Clone, Copy)]
 struct Span {
     start: u32,
     end: u32,
-    /// The span behind this one and all that it holds.
+    /// The index of the first span after this one and its descendants.
     next: u32,
     kind: Kind,
 }
 
-/// What a value is.
+/// The kind of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// `null`.
     Null,
-    /// A string that says what stands between its quotes.
+    /// A string without escapes.
     Plain,
     /// A string with escapes.
     Escaped,
-    /// A string in which an escape is half of a surrogate pair: it says nothing.
+    /// A string with an escape that is half of a surrogate pair: it has no text.
     Broken,
     /// An object.
     Object,
@@ -53,7 +52,7 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// A text that is JSON, with its spans.
+/// A valid JSON text and its spans.
 pub(crate) struct Document<'a> {
     json: &'a str,
     spans: &'a [Span],
@@ -66,31 +65,31 @@ pub(crate) struct Value<'a> {
     at: u32,
 }
 
-/// What an object or a list holds itself, in its order.
+/// An iterator over the direct children of an object (names and values in turn) or a list (items).
 #[derive(Clone)]
-pub(crate) struct Held<'a> {
+pub(crate) struct Children<'a> {
     next: Value<'a>,
     end: u32,
 }
 
-/// Members that an object has room for at first.
+/// The initial capacity for the members of an object.
 const FEW: usize = 16;
 
-/// Marks a slot whose value was taken; the place is kept for the name.
+/// Marks a slot whose value was taken; the index is kept for the name.
 const TAKEN: u32 = 1 << 31;
 
-/// Bytes of a text whose places and spans can be told, and told from those that are taken.
+/// The maximum length of a text in bytes: offsets and indices must not reach [`TAKEN`].
 const LONGEST: usize = TAKEN as usize - 1;
 
-/// Values of one document, or none, each in the place of a field: a quarter of the size of values.
+/// Optional values of one document, one per field: a quarter of the size of `[Option<Value>; N]`.
 pub(crate) struct Slots<'a, const N: usize> {
     document: Option<&'a Document<'a>>,
-    /// Zero, the place of the whole text, stands for none.
+    /// The index of each value. Zero is the root, which no field can hold, so it means empty.
     at: [u32; N],
 }
 
 impl Scanner {
-    /// Reads a text; `None` unless it is one JSON value.
+    /// Tokenizes a text; `None` unless it is exactly one JSON value.
     pub(crate) fn scan<'a>(&'a mut self, json: &'a str) -> Option<Document<'a>> {
         if LONGEST < json.len() {
             return None;
@@ -100,7 +99,7 @@ impl Scanner {
         (lex::after_space(bytes, end) == bytes.len()).then_some(document)
     }
 
-    /// Reads the value at `at`; gives its end, too.
+    /// Tokenizes the value at `at`, and returns its end, too.
     fn scan_at<'a>(&'a mut self, json: &'a str, at: usize) -> Option<(Document<'a>, usize)> {
         self.spans.clear();
         self.open.clear();
@@ -114,8 +113,8 @@ impl<'a> Document<'a> {
         Self { json, spans }
     }
 
-    /// The root's text with U+FFFD for each half of a surrogate pair; `None` where there is none. JSON with one
-    /// is refused whole by some readers.
+    /// Returns the root's text with U+FFFD for each half of a surrogate pair; `None` if there is none.
+    /// Some readers reject an entire document that contains one.
     pub(crate) fn repaired(&self) -> Option<String> {
         let is_broken = |span: &&Span| span.kind == Kind::Broken;
         let mut broken = self.spans.iter().filter(is_broken).peekable();
@@ -139,7 +138,7 @@ impl<'a> Document<'a> {
         Some(text)
     }
 
-    /// The value that the whole text is.
+    /// Returns the root value.
     pub(crate) fn root(&self) -> Value<'_> {
         Value {
             document: self,
@@ -167,12 +166,12 @@ impl<'a, const N: usize> Slots<'a, N> {
         value
     }
 
-    /// Puts a value that was taken back into its slot.
+    /// Undoes [`Slots::take`].
     pub(crate) fn restore(&mut self, slot: usize) {
         self.at[slot] &= !TAKEN;
     }
 
-    /// The name of the value that is or was in a slot.
+    /// Returns the name of the value that is or was in a slot.
     pub(crate) fn name(&self, slot: usize) -> Option<Cow<'a, str>> {
         self.value(self.at[slot] & !TAKEN)?.name().string()
     }
@@ -182,7 +181,7 @@ impl<'a, const N: usize> Slots<'a, N> {
         (at != 0).then_some(Value { document, at })
     }
 
-    /// Sets a slot to a value that an object or a list of the document holds.
+    /// Sets a slot to a value other than the root.
     pub(crate) fn set(&mut self, slot: usize, value: Value<'a>) {
         self.document = Some(value.document);
         self.at[slot] = value.at;
@@ -192,7 +191,7 @@ impl<'a, const N: usize> Slots<'a, N> {
         self.at.iter().all(|at| *at == 0 || at & TAKEN != 0)
     }
 
-    /// The values that are there.
+    /// Iterates over the values that are set.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Value<'a>> {
         (0..N).filter_map(|slot| self.get(slot))
     }
@@ -208,10 +207,15 @@ impl<'a> Value<'a> {
         Self { at, ..self }
     }
 
-    /// The text of the value, without space around it.
+    /// Returns the JSON text of the value, without surrounding white space.
     pub(crate) fn json(self) -> &'a str {
         let Span { start, end, .. } = self.span();
         &self.document.json[start as usize..end as usize]
+    }
+
+    /// Returns the byte offset of the value in the text of its document.
+    pub(crate) fn offset(self) -> usize {
+        self.span().start as usize
     }
 
     #[inline]
@@ -223,7 +227,8 @@ impl<'a> Value<'a> {
         self.kind() == Kind::Null
     }
 
-    /// What a string says; `None` for any other value, and for half of a surrogate pair.
+    /// Returns the text of a string; `None` for any other value, and for a string with half of a
+    /// surrogate pair.
     #[expect(clippy::inline_always, reason = "a twentieth of the time of tables")]
     #[inline(always)]
     pub(crate) fn string(self) -> Option<Cow<'a, str>> {
@@ -235,28 +240,29 @@ impl<'a> Value<'a> {
 
     #[inline(never)]
     fn escaped(self) -> Option<Cow<'a, str>> {
-        (self.kind() == Kind::Escaped).then(|| unescaped(self.inner()).map(Cow::Owned))?
+        (self.kind() == Kind::Escaped).then(|| unescape(self.inner()).map(Cow::Owned))?
     }
 
-    /// What stands between the quotes of a string without escapes; `None` for any other value.
+    /// Returns the text of a string without escapes; `None` for any other value.
     #[inline]
     pub(crate) fn plain(self) -> Option<&'a str> {
         (self.kind() == Kind::Plain).then(|| self.inner())
     }
 
-    /// The bytes from where a string without escapes begins, and how many of them are its own.
+    /// Returns the `N` bytes from the start of a string without escapes, and the length of the string:
+    /// comparing a fixed number of bytes is faster. `None` near the end of the document, too.
     #[inline]
-    pub(crate) fn inner_and_more<const N: usize>(self) -> Option<(&'a [u8; N], usize)> {
+    pub(crate) fn inner_with_following<const N: usize>(self) -> Option<(&'a [u8; N], usize)> {
         let Span {
             start, end, kind, ..
         } = self.span();
-        let more = self
+        let bytes = self
             .document
             .json
             .as_bytes()
             .get(start as usize + 1..)?
             .first_chunk()?;
-        (kind == Kind::Plain).then_some((more, (end - start) as usize - 2))
+        (kind == Kind::Plain).then_some((bytes, (end - start) as usize - 2))
     }
 
     #[inline]
@@ -265,68 +271,69 @@ impl<'a> Value<'a> {
         &self.document.json[start as usize + 1..end as usize - 1]
     }
 
-    /// The name of a value that is a member of an object, as a value.
+    /// Returns the name of a member of an object, as a value.
     pub(crate) fn name(self) -> Value<'a> {
         self.sibling(self.at - 1)
     }
 
-    /// Whether both stand in the same place of one document.
-    pub(crate) fn is(self, other: Self) -> bool {
+    /// Returns whether both are the same value of one document.
+    pub(crate) fn is_same(self, other: Self) -> bool {
         self.at == other.at
     }
 
-    /// Whether only one byte, a comma or a colon, stands between a value and the one that follows it.
-    pub(crate) fn touches(self, next: Self) -> bool {
+    /// Returns whether exactly one byte, a comma or a colon, separates this value from the next.
+    pub(crate) fn is_adjacent_to(self, next: Self) -> bool {
         self.span().end + 1 == next.span().start
     }
 
-    /// Whether a member is written without white space around its colon, and its name without escapes.
+    /// Returns whether a member has no white space around its colon, and no escapes in its name.
     pub(crate) fn is_compact(self) -> bool {
         let name = self.name();
-        name.kind() == Kind::Plain && name.touches(self)
+        name.kind() == Kind::Plain && name.is_adjacent_to(self)
     }
 
-    /// The text from here to the end of a later value of the same document.
+    /// Returns the text from this value to the end of a later value of the same document.
     pub(crate) fn json_to(self, last: Self) -> &'a str {
         &self.document.json[self.span().start as usize..last.span().end as usize]
     }
 
-    /// The most values that an object or a list can hold.
-    pub(crate) fn at_most(self) -> usize {
+    /// Returns an upper bound of the number of children of an object or a list.
+    pub(crate) fn max_children(self) -> usize {
         (self.span().next - self.at) as usize - 1
     }
 
-    /// The spelling of a number or a boolean.
+    /// Returns the JSON text of a number or a boolean.
     pub(crate) fn scalar(self) -> Option<&'a str> {
         (self.kind() == Kind::Other).then(|| self.json())
     }
 
-    /// The items of a list.
-    pub(crate) fn items(self) -> Option<Held<'a>> {
-        (self.kind() == Kind::List).then(|| self.held())
+    /// Returns the items of a list.
+    pub(crate) fn items(self) -> Option<Children<'a>> {
+        (self.kind() == Kind::List).then(|| self.children())
     }
 
-    /// Names and values of an object.
+    /// Returns the names and values of an object.
     #[inline]
     pub(crate) fn pairs(self) -> Option<impl Iterator<Item = (Value<'a>, Value<'a>)>> {
         if self.kind() != Kind::Object {
             return None;
         }
-        let mut held = self.held();
+        let mut children = self.children();
         Some(std::iter::from_fn(move || {
-            Some((held.next()?, held.next()?))
+            Some((children.next()?, children.next()?))
         }))
     }
 
+    /// Returns the children of an object or a list.
     #[inline]
-    fn held(self) -> Held<'a> {
+    pub(crate) fn children(self) -> Children<'a> {
         let end = self.span().next;
         let next = self.sibling(self.at + 1);
-        Held { next, end }
+        Children { next, end }
     }
 
-    /// Hands each member of an object to `each`, in their order; `None` for a value that is no object,
-    /// and as soon as a name cannot be read.
+    /// Calls `each` for every member of an object, in order; `None` for a value that is not an object,
+    /// and as soon as a name has no text.
     pub(crate) fn each_member(self, mut each: impl FnMut(Cow<'a, str>, Value<'a>)) -> Option<()> {
         for (name, value) in self.pairs()? {
             each(name.string()?, value);
@@ -334,15 +341,15 @@ impl<'a> Value<'a> {
         Some(())
     }
 
-    /// The members of an object, in their order.
+    /// Returns the members of an object, in order.
     pub(crate) fn members(self) -> Option<Vec<(Cow<'a, str>, Value<'a>)>> {
-        let mut members = Vec::with_capacity(self.at_most().min(FEW));
+        let mut members = Vec::with_capacity(self.max_children().min(FEW));
         self.each_member(|name, value| members.push((name, value)))?;
         Some(members)
     }
 }
 
-impl<'a> Iterator for Held<'a> {
+impl<'a> Iterator for Children<'a> {
     type Item = Value<'a>;
 
     #[inline]
@@ -355,12 +362,13 @@ impl<'a> Iterator for Held<'a> {
     }
 }
 
-/// What a text with escapes says; `None` where one is half of a surrogate pair. It is never longer than it
-/// is written, so its room is known: the library lets it grow, which makes threads wait for each other.
-fn unescaped(mut text: &str) -> Option<String> {
-    let mut said = String::with_capacity(text.len());
+/// Replaces the escapes of a string; `None` if one is half of a surrogate pair. The result is never longer
+/// than the input, so it is allocated once: `serde_json` grows its buffer, and threads then contend for the
+/// allocator.
+fn unescape(mut text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
     while let Some((plain, escape)) = text.split_once('\\') {
-        said.push_str(plain);
+        out.push_str(plain);
         let (char, length) = match *escape.as_bytes().first()? {
             b'b' => ('\u{8}', 1),
             b'f' => ('\u{c}', 1),
@@ -370,15 +378,15 @@ fn unescaped(mut text: &str) -> Option<String> {
             b'u' => code_point(escape)?,
             itself => (char::from(itself), 1),
         };
-        said.push(char);
+        out.push(char);
         text = &escape[length..];
     }
-    said.push_str(text);
-    Some(said)
+    out.push_str(text);
+    Some(out)
 }
 
-/// The character of one `u` with four digits or, with another escape behind it, of a surrogate pair; and
-/// how long they are.
+/// Decodes `u` and four digits, or a surrogate pair of two such escapes; returns the character and the
+/// length of the input.
 fn code_point(escape: &str) -> Option<(char, usize)> {
     let unit = |digits| u16::from_str_radix(escape.get(digits)?, 16).ok();
     let first = unit(1..5)?;
@@ -390,7 +398,7 @@ fn code_point(escape: &str) -> Option<(char, usize)> {
     Some((char, 11))
 }
 
-/// The value that a text is, kept for ever.
+/// Returns the value of a text whose memory is leaked.
 #[cfg(test)]
 pub(crate) fn leaked(json: &str) -> Option<Value<'static>> {
     let json = Box::leak(Box::<str>::from(json));

@@ -1,12 +1,11 @@
-//! What a value says where text, a whole number or a boolean is asked for. APIs spell each of them as the
-//! other now and then.
+//! Lenient conversions of a value to text, an integer or a boolean: APIs sometimes send one as another.
 
 use std::borrow::Cow;
 
 use super::Value;
 
 impl<'a> Value<'a> {
-    /// Text; a number or a boolean gives its spelling.
+    /// Returns text; a number or a boolean as it is written.
     pub(crate) fn text(self) -> Option<Cow<'a, str>> {
         match self.scalar() {
             Some(spelling) => Some(Cow::Borrowed(spelling)),
@@ -14,17 +13,19 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A whole number, also one that comes as text or with a fraction of zero.
+    /// Returns an integer, also one written as text or with a fraction of zero.
     pub(crate) fn integer(self) -> Option<i64> {
         if let Some(number) = self.scalar().and_then(|spelling| spelling.parse().ok()) {
             return Some(number);
         }
         let text = self.text()?;
         let text = text.trim();
-        text.parse().ok().or_else(|| whole(text.parse().ok()?))
+        text.parse()
+            .ok()
+            .or_else(|| exact_integer(text.parse().ok()?))
     }
 
-    /// A boolean, also one that comes as text.
+    /// Returns a boolean, also one written as text.
     pub(crate) fn boolean(self) -> Option<bool> {
         match self.text()?.trim() {
             word if word.eq_ignore_ascii_case("true") => Some(true),
@@ -34,11 +35,11 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The whole number that a float stands for, as `1.7e12` does. From 2^53 on floats no longer tell whole
-/// numbers apart.
-pub(crate) fn whole(float: f64) -> Option<i64> {
+/// Returns the integer that a float equals, such as `1.7e12`. From 2^53 on, floats cannot represent every
+/// integer.
+pub(crate) fn exact_integer(float: f64) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
+    #[expect(clippy::cast_possible_truncation, reason = "an integer below 2^53")]
     (float.fract() == 0.0 && float.abs() < EXACT).then_some(float as i64)
 }
 
@@ -51,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_borrowed_unless_it_has_escapes() {
+    fn text_without_escapes_is_borrowed() {
         assert!(matches!(raw("\"é\"").text(), Some(Cow::Borrowed("é"))));
         assert_eq!(raw(r#""a\n\u00e9""#).text().unwrap(), "a\né");
         assert_eq!(raw("-1.50").text().unwrap(), "-1.50");
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_booleans_come_in_many_spellings() {
+    fn numbers_and_booleans_have_many_spellings() {
         for json in ["1416", "\"1416\"", "\" 1416 \"", "1416.0", "1.416e3"] {
             assert_eq!(raw(json).integer(), Some(1416), "{json}");
         }

@@ -3,7 +3,7 @@ use serde_json::value::RawValue;
 
 use super::*;
 
-/// Compares every value of a document with what the library reads of the same text.
+/// Compares every value of a document with `serde_json`.
 fn compare(value: Value<'_>, raw: &RawValue) {
     assert_eq!(value.json(), raw.get());
     let string: Option<String> = serde_json::from_str(raw.get()).ok();
@@ -29,7 +29,7 @@ fn compare(value: Value<'_>, raw: &RawValue) {
     }
 }
 
-/// The members of an object as the library reads them, repeated names included.
+/// The members of an object as `serde_json` reads them, including repeated names.
 struct Members;
 
 impl Members {
@@ -56,7 +56,7 @@ impl<'de> serde::de::Visitor<'de> for Members {
     }
 }
 
-/// Reads the next value by entering whatever can be entered.
+/// Reads the next value and enters every object and list.
 fn walk(cursor: &mut Cursor<'_>) -> Option<()> {
     match cursor.next_byte()? {
         b'{' => cursor.object(|cursor, _| walk(cursor)),
@@ -79,7 +79,7 @@ fn agree(json: &str) {
 }
 
 #[test]
-fn reads_what_the_library_reads_and_refuses_what_it_refuses() {
+fn accepts_and_rejects_the_same_texts_as_serde_json() {
     for json in [
         "",
         " ",
@@ -136,7 +136,7 @@ fn reads_what_the_library_reads_and_refuses_what_it_refuses() {
 }
 
 #[test]
-fn halves_of_surrogate_pairs_are_replaced_and_nothing_else() {
+fn repair_replaces_only_halves_of_surrogate_pairs() {
     for (before, after) in [
         (r#"{"a":"\ud83d\ude00","b":"\\ud83d","c":"\n"}"#, None),
         (r#" "\ud83d" "#, Some(r#""\ufffd""#)),
@@ -155,7 +155,7 @@ fn halves_of_surrogate_pairs_are_replaced_and_nothing_else() {
 }
 
 #[test]
-fn depth_takes_no_stack() {
+fn deep_nesting_uses_no_stack() {
     let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
     assert!(Scanner::default().scan(&deep).is_some());
     assert!(Scanner::default().scan(&deep[1..]).is_none());
@@ -163,7 +163,7 @@ fn depth_takes_no_stack() {
 }
 
 #[test]
-fn a_scanner_forgets_the_text_before() {
+fn scanner_is_reusable_after_invalid_text() {
     let mut scanner = Scanner::default();
     assert!(scanner.scan("[[[[").is_none());
     assert_eq!(
@@ -173,24 +173,24 @@ fn a_scanner_forgets_the_text_before() {
 }
 
 proptest! {
-    /// Any text of the bytes that JSON is made of.
+    /// Any text of characters that JSON uses.
     #[test]
-    fn agrees_with_the_library_on_near_json(json in r#"[\[\]{}:,"\\0-9eE+.\-truefalsn u\t é]{0,24}"#) {
+    fn agrees_with_serde_json_on_near_json(json in r#"[\[\]{}:,"\\0-9eE+.\-truefalsn u\t é]{0,24}"#) {
         agree(&json);
     }
 
-    /// Escapes of all kinds, halves of surrogate pairs among them.
+    /// Escapes of all kinds, including halves of surrogate pairs.
     #[test]
-    fn agrees_with_the_library_on_escapes(
+    fn agrees_with_serde_json_on_escapes(
         text in r#"(\\u(d[89a-fA-F]|[0-9a-fA-F]{2})[0-9a-f]{2}|\\[bfnrtuU"\\/x]|[a-zé😀]){0,8}"#,
     ) {
         agree(&format!("\"{text}\""));
         agree(&format!("{{\"{text}\":[\"{text}\"]}}"));
     }
 
-    /// JSON with one place changed.
+    /// JSON with one character changed.
     #[test]
-    fn agrees_with_the_library_on_broken_json(
+    fn agrees_with_serde_json_on_broken_json(
         depth in 0_usize..4,
         text in "\\PC{0,20}",
         cut in any::<prop::sample::Index>(),

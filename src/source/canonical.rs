@@ -1,30 +1,30 @@
-//! The content hash: whether two observations of an execution say the same. Pure, and frozen: the
-//! hash stands in every raw object, so a change here would make all content look new.
+//! The content hash, which detects whether two observations of an execution differ. Pure, and frozen:
+//! raw objects store the hash, so a change here would make all content look new.
 //!
-//! A summary is hashed value by value, without building a tree:
+//! Values are hashed one by one, without building a tree:
 //!
 //! ```text
 //! {"b": 1, "a": [x, y], "n": null}   ->   object( member("a", set(x, y)) + member("b", 1) )
 //! ```
 //!
-//! - Members of an object may come in any order; null members and `__recast` are as if absent.
-//! - Elements of an array may come in any order, except under [`ORDERED`] keys.
-//! - Integers are equal however they are spelled (`1`, `1.0`), text never equals a number.
-//! - [`VOLATILE`] fields of the summary itself, which change without anything having happened, are
-//!   left out; deeper down such names mean something else and count.
+//! - Members of an object may be in any order; null members and `__recast` are ignored.
+//! - Elements of an array may be in any order, except under [`ORDERED`] keys.
+//! - Spellings of an integer are equal (`1`, `1.0`); text never equals a number.
+//! - [`VOLATILE`] top-level fields are ignored, since they change without an event. Nested fields of the
+//!   same names mean something else and count.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::ids::Scope;
-use crate::scan::{Kind, Scanner, Value, whole};
+use crate::scan::{Kind, Scanner, Value, exact_integer};
 
-/// Fields of a summary that change by themselves: kept, but not compared.
+/// Top-level fields that change by themselves: stored, but not compared.
 const VOLATILE: [&str; 3] = ["canRetry", "canReExecute", "showRetryHistory"];
 
-/// What the source's own store adds to its documents, at any depth.
+/// A member that the database of Harness adds at any depth.
 const NOISE: &str = "__recast";
 
-/// Keys whose arrays mean a sequence; all others mean a set. Compared without regard to case.
+/// Keys whose arrays are sequences; all others are sets. Compared ignoring case.
 const ORDERED: [&str; 9] = [
     "nextIds",
     "currentNodeChildren",
@@ -37,10 +37,10 @@ const ORDERED: [&str; 9] = [
     "stagesExecuted",
 ];
 
-/// Objects and arrays within each other that are visited.
-const DEEPEST: u8 = 127;
+/// The maximum nesting depth of objects and arrays.
+const MAX_DEPTH: u8 = 127;
 
-/// Seeds that keep apart what is of different kinds.
+/// Seeds that separate the hashes of different kinds.
 mod domain {
     pub(super) const NULL: u64 = 1;
     pub(super) const BOOL: u64 = 2;
@@ -59,32 +59,32 @@ mod domain {
     pub(super) const CONTENT: u64 = 15;
 }
 
-/// Hashes the canonical form of `summary` together with the scope it was listed under, since an
-/// execution whose project moved is new content.
+/// Hashes the canonical form of `summary` and the scope it was listed under: an execution that moved to
+/// another project is new content.
 ///
-/// A summary that cannot be visited (nested more than 127 deep, or with half a surrogate pair) is
-/// hashed byte by byte: it may then look changed where it is not, never the other way round.
+/// A summary without a canonical form (nested more than 127 deep, or with half a surrogate pair) is hashed
+/// byte by byte. Equal content may then look changed, never the other way round.
 pub fn content_hash(scope: &Scope, summary: &str) -> i64 {
-    let scope = of_scope(scope);
+    let scope = ScopeHash::new(scope);
     match Scanner::default().scan(summary) {
         Some(document) => scope.content_hash(document.root()),
         None => scope.with(leaf(domain::BYTES, summary.as_bytes())),
     }
 }
 
-/// The part of the hash that all rows of a page share.
+/// The hash of a scope, shared by all rows of a page.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ScopeHash(u64);
 
-pub(super) fn of_scope(scope: &Scope) -> ScopeHash {
-    ScopeHash(leaf(domain::SCOPE, scope.to_string().as_bytes()))
-}
-
 impl ScopeHash {
+    pub(super) fn new(scope: &Scope) -> Self {
+        Self(leaf(domain::SCOPE, scope.to_string().as_bytes()))
+    }
+
     pub(super) fn content_hash(self, summary: Value<'_>) -> i64 {
         let content = match summary.kind() {
-            Kind::Object => object(summary, &VOLATILE, DEEPEST),
-            _ => value(summary, false, DEEPEST),
+            Kind::Object => object(summary, &VOLATILE, MAX_DEPTH),
+            _ => value(summary, false, MAX_DEPTH),
         };
         self.with(content.unwrap_or_else(|| leaf(domain::BYTES, summary.json().as_bytes())))
     }
@@ -105,8 +105,7 @@ fn pair(domain: u64, left: u64, right: u64) -> u64 {
     leaf(domain, &bytes)
 }
 
-/// The hash of a value, within which objects and arrays may be `depth` deep; `None` where it cannot be
-/// visited.
+/// Hashes a value; `None` if it is nested more than `depth` deep, or contains half a surrogate pair.
 fn value(value: Value<'_>, is_ordered: bool, depth: u8) -> Option<u64> {
     match value.kind() {
         Kind::Null => Some(leaf(domain::NULL, &[])),
@@ -136,7 +135,7 @@ fn scalar(spelling: &str) -> Option<u64> {
         return Some(integer(number));
     }
     let float = number.as_f64()?;
-    Some(match whole(float) {
+    Some(match exact_integer(float) {
         Some(number) => integer(number),
         None => leaf(domain::FLOAT, &float.to_bits().to_le_bytes()),
     })
@@ -162,7 +161,7 @@ fn list(list: Value<'_>, is_ordered: bool, depth: u8) -> Option<u64> {
     Some(pair(kind, all, count))
 }
 
-/// The hash of an object without the members that are named `volatile`.
+/// Hashes an object without its `volatile` members.
 fn object(object: Value<'_>, volatile: &[&str], depth: u8) -> Option<u64> {
     let depth = depth.checked_sub(1)?;
     let (mut count, mut all) = (0_u64, 0_u64);
@@ -199,7 +198,7 @@ mod tests {
         content_hash(&Scope::new("default", "web"), summary)
     }
 
-    /// Never to be edited: lakes hold these values.
+    /// Never edit these values: lakes store them.
     #[test]
     fn hashes_are_frozen() {
         let summaries = [
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_the_same_hashes_alike() {
+    fn equal_content_has_equal_hashes() {
         for (one, other) in [
             (r#"{"a":1,"b":2}"#, r#"{ "b" : 2, "a" : 1 }"#),
             (r#"{"a":1}"#, r#"{"a":1,"gone":null,"__recast":"x"}"#),
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_something_else_hashes_apart() {
+    fn different_content_has_different_hashes() {
         for (one, other) in [
             (r#"{"a":1}"#, r#"{"a":"1"}"#),
             (r#"{"a":true}"#, r#"{"a":"true"}"#),
@@ -271,23 +270,23 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_project_is_new_content() {
+    fn execution_of_another_scope_is_new_content() {
         let elsewhere = content_hash(&Scope::new("platform", "web"), "{}");
         assert_ne!(hash("{}"), elsewhere);
     }
 
     #[test]
-    fn what_is_visited_is_as_deep_as_it_always_was() {
+    fn maximum_depth_is_frozen() {
         let deep = |depth, at| format!("{}{at}{}", "[".repeat(depth), "]".repeat(depth));
         assert_eq!(hash(&deep(127, "1")), hash(&deep(127, "1.0")));
         assert_ne!(hash(&deep(128, "1")), hash(&deep(128, "1.0")));
-        // As large as whole numbers are told apart.
+        // Floats represent every integer up to 2^53.
         assert_eq!(hash("9007199254740990"), hash("900719925474099e1"));
         assert_ne!(hash("9007199254740992"), hash("9007199254740992e0"));
     }
 
     #[test]
-    fn what_is_too_deep_to_visit_is_hashed_by_its_bytes() {
+    fn deeper_summary_is_hashed_by_bytes() {
         let deep = |at: &str| format!(r#"{{"a":{}{at}{}}}"#, "[".repeat(300), "]".repeat(300));
         assert_eq!(hash(&deep("1")), hash(&deep("1")));
         assert_ne!(hash(&deep("1")), hash(&deep("2")));
@@ -317,15 +316,15 @@ mod tests {
             .prop_map(|map| Value::Object(map.into_iter().collect()))
     }
 
-    /// Writes `value` with the members and the sets turned around, and with white space.
-    fn turned_around(value: &Value, is_ordered: bool, out: &mut String) {
+    /// Writes `value` with members and sets reversed, and with white space.
+    fn reversed(value: &Value, is_ordered: bool, out: &mut String) {
         match value {
             Value::Object(members) => {
                 out.push_str("{ ");
                 for (at, (key, value)) in members.iter().rev().enumerate() {
                     let comma = if at == 0 { "" } else { "\n," };
                     write!(out, "{comma} {} :\t", json!(key)).unwrap();
-                    turned_around(value, key == "nextIds", out);
+                    reversed(value, key == "nextIds", out);
                 }
                 out.push_str(" }");
             }
@@ -337,7 +336,7 @@ mod tests {
                 }
                 for (at, element) in elements.into_iter().enumerate() {
                     out.push_str(if at == 0 { "" } else { " ,\r\n" });
-                    turned_around(element, is_ordered, out);
+                    reversed(element, is_ordered, out);
                 }
                 out.push_str(" ]");
             }
@@ -345,7 +344,7 @@ mod tests {
         }
     }
 
-    /// Changes the scalar at `at` in the order of reading; gives how many were passed.
+    /// Changes the scalar at index `at`, and counts the scalars.
     fn change(value: &mut Value, at: usize, seen: &mut usize) {
         match value {
             Value::Object(members) => members.values_mut().for_each(|v| change(v, at, seen)),
@@ -361,14 +360,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_and_white_space_do_not_matter(summary in any_json()) {
+        fn order_and_white_space_are_ignored(summary in any_json()) {
             let mut other = String::new();
-            turned_around(&summary, false, &mut other);
+            reversed(&summary, false, &mut other);
             prop_assert_eq!(hash(&summary.to_string()), hash(&other));
         }
 
         #[test]
-        fn every_scalar_matters(summary in any_json(), at in 0_usize..8) {
+        fn every_scalar_changes_the_hash(summary in any_json(), at in 0_usize..8) {
             let (mut changed, mut seen) = (summary.clone(), 0);
             change(&mut changed, at, &mut seen);
             prop_assert_eq!(at < seen, hash(&summary.to_string()) != hash(&changed.to_string()));

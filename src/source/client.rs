@@ -1,4 +1,4 @@
-//! The client: base URL, key and account; one method an endpoint.
+//! The client of one Harness account, with one method per endpoint.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -17,14 +17,14 @@ use url::Url;
 use crate::causes::chain;
 use crate::drift::Drift;
 use crate::ids::{AccountId, OrgId, Scope};
-use crate::pii::Treatment;
+use crate::pii::Redactor;
 use crate::scan::{Scanner, Value};
 use crate::window::Window;
 
 use super::canonical;
 use super::clock::ServerClock;
 use super::counts::{Counters, RequestCounts};
-use super::error::{Endpoint, Place, SourceError};
+use super::error::{Endpoint, Resource, SourceError};
 use super::http::{Http, Request};
 use super::listing::{Element, ListPage, OrgEntry, ProjectEntry};
 use super::page::Page;
@@ -32,63 +32,63 @@ use super::retry::{RetryPolicy, RetryState};
 use super::throttle::Throttle;
 use super::wire::{ExecutionsQuery, members, missing, scan};
 
-/// Elements asked for in one page of a list: what every server allows, whichever text is right.
+/// Elements per page of a list: the largest size that every server accepts.
 pub const LIST_LIMIT: usize = 100;
 
-/// How drift names a total of a list that its elements do not come up to.
+/// The drift key of a list with fewer elements than announced.
 const LIST_TOTAL: &str = "X-Total-Elements";
 
-/// Pages of a list after which it is taken to repeat for ever.
-const LIST_PAGES: usize = 1_000;
+/// Maximum pages of a list, in case a server never ends it.
+const MAX_LIST_PAGES: usize = 1_000;
 
-/// Times that a list is read, where fewer elements came than were announced.
-const LIST_READS: usize = 2;
+/// Maximum reads of a list that has fewer elements than announced.
+const MAX_LIST_READS: usize = 2;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const ACCOUNT: HeaderName = HeaderName::from_static("harness-account");
 
-/// Where to ask, as whom, and how politely.
+/// The settings of a [`Client`].
 pub struct SourceSettings {
-    /// The API's root, taken as it stands: no `/gateway` is added.
+    /// The root of the API. It is used unchanged: no `/gateway` is added.
     pub base_url: Url,
     /// The account.
     pub account: AccountId,
     /// The key.
     pub api_key: SecretString,
-    /// The ceiling of the whole run, retries included.
+    /// Maximum requests per minute, including retries.
     pub requests_per_minute: NonZeroU32,
-    /// The most requests under way at once.
+    /// Maximum concurrent requests.
     pub concurrency: NonZeroU32,
-    /// How often, and how patiently, a request is tried.
+    /// The limits of retries.
     pub retry: RetryPolicy,
-    /// The deadline of one attempt, its body included; 60 s is usual.
+    /// The timeout of one attempt, including its body.
     pub request_timeout: Duration,
-    /// Certificates in PEM that are trusted besides those of the system.
+    /// PEM certificates to trust in addition to those of the system.
     pub ca_certificate: Option<Vec<u8>>,
-    /// The local time, for answers that tell none.
+    /// The local clock, for responses without a date.
     pub clock: fn() -> Timestamp,
 }
 
-/// A connection to one Harness account, shared by all tasks of a run, since the budget is one.
+/// A client of one Harness account. All tasks of a run share it, since they share one request budget.
 ///
-/// Every method can be dropped at any time; nothing of it goes on but the decoding of a page.
+/// The future of every method can be dropped at any time; only the decoding of a page then continues.
 pub struct Client {
     http: Http,
     base_url: Url,
     retry: RetryPolicy,
-    treatment: Treatment,
+    redactor: Redactor,
     drift: Mutex<Drift>,
 }
 
 impl Client {
-    /// Builds a client; no request is made.
+    /// Creates a client. Sends no request.
     ///
     /// # Errors
     ///
     /// [`SourceError::InvalidKey`], [`SourceError::InvalidAccount`] or
-    /// [`SourceError::InvalidBaseUrl`] for settings that cannot be sent, and
-    /// [`SourceError::Setup`] where TLS cannot be set up with these certificates.
+    /// [`SourceError::InvalidBaseUrl`] for invalid settings, and [`SourceError::Setup`] if TLS cannot be
+    /// set up with these certificates.
     pub fn new(settings: SourceSettings) -> Result<Self, SourceError> {
         let mut base_url = settings.base_url;
         if !matches!(base_url.scheme(), "http" | "https") || base_url.cannot_be_a_base() {
@@ -123,47 +123,47 @@ impl Client {
             },
             base_url,
             retry: settings.retry,
-            treatment: Treatment::Keep,
+            redactor: Redactor::Keep,
             drift: Mutex::default(),
         })
     }
 
-    /// The same client, which treats personal data in executions before anyone else sees them.
+    /// Sets the redaction of personal data in executions, which happens before any other code sees them.
     #[must_use]
-    pub fn treating(self, treatment: Treatment) -> Self {
-        Self { treatment, ..self }
+    pub fn with_redactor(self, redactor: Redactor) -> Self {
+        Self { redactor, ..self }
     }
 
-    /// Lists the organizations that the key may see, by identifier. An empty list may mean missing
-    /// rights.
+    /// Lists the organizations that are visible to the key, sorted by identifier. An empty list may mean
+    /// missing permissions.
     pub async fn orgs(&self) -> Result<Vec<OrgEntry>, SourceError> {
-        let place = place(Endpoint::Orgs, None);
-        let orgs = self.list(&place, &["v1", "orgs"], "org").await?;
+        let resource = resource(Endpoint::Orgs, None);
+        let orgs = self.list(&resource, &["v1", "orgs"], "org").await?;
         Ok(orgs.into_iter().map(Element::into_org).collect())
     }
 
-    /// Lists the projects of `org` that the key may see, by identifier. An empty list may mean
-    /// missing rights.
+    /// Lists the projects of `org` that are visible to the key, sorted by identifier. An empty list may mean
+    /// missing permissions.
     pub async fn projects(&self, org: &OrgId) -> Result<Vec<ProjectEntry>, SourceError> {
-        let place = place(Endpoint::Projects, Some(org.to_string()));
+        let resource = resource(Endpoint::Projects, Some(org.to_string()));
         let path = ["v1", "orgs", org.as_str(), "projects"];
-        let projects = self.list(&place, &path, "project").await?;
+        let projects = self.list(&resource, &path, "project").await?;
         let project = |element: Element| element.into_project(org);
         Ok(projects.into_iter().map(project).collect())
     }
 
-    /// Asks for one page of the executions of a scope, oldest `startTs` first: every attempt of
-    /// every execution, on both vintages of the server.
+    /// Reads one page of the executions of a scope, oldest `startTs` first, with every attempt of every
+    /// execution.
     ///
     /// # Errors
     ///
-    /// [`SourceError::TooDeep`] beyond 10,000 rows of a window, [`SourceError::PageGone`] where
-    /// rows vanished meanwhile; see also [`SourceError::wants_smaller_page`].
+    /// [`SourceError::TooDeep`] beyond 10,000 rows of a window, [`SourceError::PageGone`] if rows were
+    /// deleted during the read; see also [`SourceError::wants_smaller_page`].
     pub async fn executions(&self, query: &ExecutionsQuery<'_>) -> Result<Page, SourceError> {
         self.executions_after(query, RetryState::default()).await
     }
 
-    /// Asks for the oldest execution of a window, and so for how many it holds.
+    /// Reads the oldest execution of a window, and so the total number of executions.
     ///
     /// # Errors
     ///
@@ -179,8 +179,8 @@ impl Client {
         self.executions(&query).await
     }
 
-    /// The same after requests that failed, and that count as attempts at this one: pages of one
-    /// window that are asked for in ever smaller sizes share one patience.
+    /// Reads one page, and counts earlier failures as attempts of this request: smaller pages of one window
+    /// share the retry limits.
     ///
     /// # Errors
     ///
@@ -188,25 +188,25 @@ impl Client {
     pub async fn executions_after(
         &self,
         query: &ExecutionsQuery<'_>,
-        tried: RetryState,
+        retry_state: RetryState,
     ) -> Result<Page, SourceError> {
         let mut url = self.url(&["pipeline", "api", "pipelines", "execution", "summary"]);
         url.query_pairs_mut()
             .append_pair("accountIdentifier", self.http.account.as_str())
             .extend_pairs(query.parameters());
-        let ask = Request {
-            place: place(Endpoint::Executions, Some(query.scope.to_string())),
+        let request = Request {
+            resource: resource(Endpoint::Executions, Some(query.scope.to_string())),
             method: Method::POST,
             url,
             body: Some(Bytes::from(query.body().to_string())),
             retry: self.retry,
-            can_shrink: 1 < query.size,
-            tried,
+            allows_smaller_page: query.size > 1,
+            retry_state,
         };
-        let scope = canonical::of_scope(query.scope);
-        let treatment = self.treatment.clone();
-        let decode = move |answer: &_| Page::decode(answer, scope, &treatment);
-        self.http.send(ask, decode).await
+        let scope = canonical::ScopeHash::new(query.scope);
+        let redactor = self.redactor.clone();
+        let decode = move |response: &_| Page::decode(response, scope, &redactor);
+        self.http.send(request, decode).await
     }
 
     /// Returns the retry state of a request that may fail `left` times.
@@ -238,31 +238,31 @@ impl Client {
         response.map(|_| ())
     }
 
-    /// Whether a further request may follow those that failed.
-    pub fn has_patience(&self, tried: RetryState) -> bool {
-        self.retry.allows(tried)
+    /// Returns whether the retry limits allow another request.
+    pub fn may_retry(&self, state: RetryState) -> bool {
+        self.retry.allows(state)
     }
 
-    /// Asks for how many months executions are kept. `None` where the server does not tell.
+    /// Reads the retention period of executions in months. `None` if unknown.
     ///
     /// # Errors
     ///
     /// [`SourceError::Unauthorized`] only.
     pub async fn retention_months(&self) -> Result<Option<u32>, SourceError> {
         let account = self.http.account.as_str();
-        let ask = Request {
+        let request = Request {
             retry: RetryPolicy {
                 attempts: self.retry.attempts.min(2),
                 ..self.retry
             },
             ..self.get(
-                place(Endpoint::Retention, None),
+                resource(Endpoint::Retention, None),
                 self.url(&["pipeline", "api", "pipelines", "retention", account]),
             )
         };
-        let months = self.http.send(ask, |answer| {
+        let months = self.http.send(request, |response| {
             let mut scanner = Scanner::default();
-            let document = scan(&answer.body, &mut scanner)?;
+            let document = scan(&response.body, &mut scanner)?;
             let [months] =
                 members(document.root(), ["resource"]).ok_or_else(|| missing("object"))?;
             Ok(months
@@ -270,60 +270,60 @@ impl Client {
                 .and_then(|months| u32::try_from(months).ok()))
         });
         match months.await {
-            Ok(months) => Ok(months.filter(|months| 0 < *months)),
+            Ok(months) => Ok(months.filter(|months| *months > 0)),
             Err(error) if error.is_unauthorized() => Err(error),
             Err(error) => {
-                warn!(error = chain(&error), "the retention is not known");
+                warn!(error = chain(&error), "the retention period is unknown");
                 Ok(None)
             }
         }
     }
 
-    /// The latest time that the server told, in the `Date` header of any answer.
+    /// Returns the latest trusted `Date` of the responses.
     pub fn now(&self) -> Option<Timestamp> {
         self.http.now()
     }
 
-    /// Requests made so far.
+    /// Returns the number of requests so far.
     pub fn counts(&self) -> RequestCounts {
         self.http.counters.read()
     }
 
-    /// What was odd about the lists so far; a page tells its own.
+    /// Returns the drift of the lists read so far. A page has its own drift.
     pub fn drift(&self) -> Drift {
         let drift = self.drift.lock();
         drift.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether every list held as many elements as were announced.
-    pub fn lists_are_whole(&self) -> bool {
+    /// Returns whether every list had as many elements as announced.
+    pub fn lists_are_complete(&self) -> bool {
         !self.drift().odd_values.contains_key(LIST_TOTAL)
     }
 
-    /// Reads a list to its end, once more where fewer elements came than were announced: one may
-    /// have slipped from page to page.
+    /// Reads a list to its end. Reads it once more if it has fewer elements than announced: an element may
+    /// have moved between pages.
     async fn list(
         &self,
-        place: &Place,
+        resource: &Resource,
         path: &[&str],
         inner: &'static str,
     ) -> Result<Vec<Element>, SourceError> {
         let (mut found, mut skipped, mut missing) = (BTreeMap::new(), 0, None);
-        for _ in 0..LIST_READS {
-            let read = self.read_list(place, path, inner).await?;
+        for _ in 0..MAX_LIST_READS {
+            let read = self.read_list(resource, path, inner).await?;
             skipped = read.skipped;
             found.extend(read.elements);
-            let known = found.len() as u64 + skipped;
-            missing = read.total.filter(|total| known < *total);
+            let received = found.len() as u64 + skipped;
+            missing = read.total.filter(|total| *total > received);
             let Some(total) = missing else { break };
-            warn!(%place, known, total, "the list holds less than was announced");
+            warn!(%resource, received, total, "the list has fewer elements than announced");
         }
         let mut drift = self.drift.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(total) = missing {
-            let known = found.len();
+            let received = found.len();
             drift.odd_value(
                 LIST_TOTAL,
-                &format!("{total} of {place}, which holds {known}"),
+                &format!("{total} {resource}, received {received}"),
             );
         }
         (0..skipped).for_each(|_| drift.odd_value(&format!("{inner}.identifier"), "(none)"));
@@ -332,34 +332,34 @@ impl Client {
 
     async fn read_list(
         &self,
-        place: &Place,
+        resource: &Resource,
         path: &[&str],
         inner: &'static str,
     ) -> Result<ListRead, SourceError> {
         let mut read = ListRead::default();
         let mut received = 0;
-        for page in 0..LIST_PAGES {
+        for page in 0..MAX_LIST_PAGES {
             let mut url = self.url(path);
-            // The default order is by last change, which shifts under a reader.
+            // The default order is by last change, so elements would move between pages.
             url.query_pairs_mut()
                 .append_pair("page", &page.to_string())
                 .append_pair("limit", &LIST_LIMIT.to_string())
                 .append_pair("sort", "identifier")
                 .append_pair("order", "ASC");
-            let ask = self.get(place.clone(), url);
-            let decode = move |answer: &_| ListPage::decode(answer, inner);
-            let next = self.http.send(ask, decode).await?;
-            let known = read.elements.len() as u64 + read.skipped;
+            let request = self.get(resource.clone(), url);
+            let decode = move |response: &_| ListPage::decode(response, inner);
+            let next = self.http.send(request, decode).await?;
+            let before = read.elements.len() as u64 + read.skipped;
             received += next.received as u64;
             read.skipped += next.skipped;
             read.total = next.total.or(read.total);
             let elements = next.elements.into_iter();
             read.elements
                 .extend(elements.map(|element| (element.id.clone(), element)));
-            // A server that gives the same page for ever brings nothing new.
-            let is_new = known < read.elements.len() as u64 + read.skipped;
+            // A server may repeat the same page forever.
+            let is_new = read.elements.len() as u64 + read.skipped > before;
             let is_last = match read.total {
-                Some(total) => total <= received,
+                Some(total) => received >= total,
                 None => next.received < LIST_LIMIT,
             };
             if is_last || !is_new {
@@ -369,40 +369,40 @@ impl Client {
         Ok(read)
     }
 
-    fn get(&self, place: Place, url: Url) -> Request {
+    fn get(&self, resource: Resource, url: Url) -> Request {
         Request {
-            place,
+            resource,
             method: Method::GET,
             url,
             body: None,
             retry: self.retry,
-            can_shrink: false,
-            tried: RetryState::default(),
+            allows_smaller_page: false,
+            retry_state: RetryState::default(),
         }
     }
 
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base_url.clone();
         url.path_segments_mut()
-            .expect("`new` refuses a base URL that cannot have a path")
+            .expect("`new` rejects a base URL that cannot have a path")
             .pop_if_empty()
             .extend(path);
         url
     }
 }
 
-/// A list as one reading found it.
+/// The result of reading a list once.
 #[derive(Default)]
 struct ListRead {
     elements: BTreeMap<String, Element>,
     /// Elements without an identifier.
     skipped: u64,
-    /// Elements that were announced.
+    /// The announced number of elements.
     total: Option<u64>,
 }
 
-fn place(endpoint: Endpoint, of: Option<String>) -> Place {
-    Place { endpoint, of }
+fn resource(endpoint: Endpoint, within: Option<String>) -> Resource {
+    Resource { endpoint, within }
 }
 
 fn headers(api_key: &SecretString, account: &AccountId) -> Result<HeaderMap, SourceError> {

@@ -1,4 +1,4 @@
-//! What time it is at the source: by the `Date` of its answers, as long as they agree.
+//! The clock of the server, read from the `Date` headers of its responses.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,51 +6,51 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Dates of one run that differ by more than this are not all right.
-const ODD: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Dates of one run that differ by more than this are not all correct.
+const MAX_DIFFERENCE: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// The clock of the source, as its answers tell it.
+/// The clock of the server. It ignores dates that contradict the others.
 #[derive(Debug, Default)]
 pub(super) struct ServerClock {
-    told: Mutex<Option<Told>>,
-    /// Whether an odd date was warned of.
-    is_told_of: AtomicBool,
+    reference: Mutex<Option<Reference>>,
+    /// Whether an ignored date was logged.
+    has_warned: AtomicBool,
 }
 
+/// The date that later ones are compared with.
 #[derive(Clone, Copy, Debug)]
-struct Told {
-    /// A date that is believed.
+struct Reference {
+    /// A trusted date.
     date: Timestamp,
-    /// When it was told.
+    /// The local time of its receipt.
     at: Instant,
-    /// The latest date that is believed.
+    /// The latest trusted date.
     latest: Timestamp,
 }
 
 impl ServerClock {
-    /// When an answer of this `Date` was made. A date that is apart from the others is not believed, unless it is nearer
-    /// to the local clock than they are: an observation of a far future would win over all that follow.
-    pub(super) fn tell(&self, date: Timestamp, local: Timestamp) -> Timestamp {
+    /// Records the `Date` of a response, and returns the time of the response. A date far from the others is
+    /// ignored, unless it is nearer to the local clock than they are: an observation from a wrong, far future
+    /// would win over all later ones.
+    pub(super) fn observe(&self, date: Timestamp, local: Timestamp) -> Timestamp {
         let at = Instant::now();
         let distance = |one: Timestamp, other: Timestamp| one.duration_since(other).abs();
-        let mut told = self.told();
-        let expected = told.map_or(local, |known| known.now(at.duration_since(known.at)));
-        let is_apart = ODD < distance(date, expected);
+        let mut reference = self.reference();
+        let expected = reference.map_or(local, |known| known.now(at.duration_since(known.at)));
+        let is_far = distance(date, expected) > MAX_DIFFERENCE;
         let is_nearer = distance(date, local) < distance(expected, local);
-        if told.is_some() && is_apart && !is_nearer {
-            if !self.is_told_of.swap(true, Ordering::Relaxed) {
-                tracing::warn!(
-                    "an answer is dated {date}, which is not believed: it is {expected}"
-                );
+        if reference.is_some() && is_far && !is_nearer {
+            if !self.has_warned.swap(true, Ordering::Relaxed) {
+                tracing::warn!(%date, %expected, "ignored the date of a response");
             }
             return expected;
         }
-        *told = Some(match *told {
-            Some(known) if !is_apart => Told {
+        *reference = Some(match *reference {
+            Some(known) if !is_far => Reference {
                 latest: known.latest.max(date),
                 ..known
             },
-            _ => Told {
+            _ => Reference {
                 date,
                 at,
                 latest: date,
@@ -59,17 +59,19 @@ impl ServerClock {
         date
     }
 
-    /// The latest time that an answer told.
+    /// Returns the latest trusted date.
     pub(super) fn now(&self) -> Option<Timestamp> {
-        self.told().map(|told| told.latest)
+        self.reference().map(|reference| reference.latest)
     }
 
-    fn told(&self) -> MutexGuard<'_, Option<Told>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reference(&self) -> MutexGuard<'_, Option<Reference>> {
+        self.reference
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Told {
+impl Reference {
     fn now(self, passed: Duration) -> Timestamp {
         self.date.saturating_add(passed).unwrap_or(self.date)
     }
@@ -80,25 +82,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_date_that_is_far_from_the_others_is_not_believed() {
+    fn date_far_from_the_others_is_ignored() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let local = at("2026-11-24T12:00:00Z");
-        // Hours of skew are believed, whatever the local clock says.
+        // A skew of hours is trusted, whatever the local clock shows.
         let (early, late) = (at("2026-11-24T07:00:00Z"), at("2026-11-24T17:00:00Z"));
         let clock = ServerClock::default();
         assert_eq!(clock.now(), None);
         assert_eq!(
-            [early, late].map(|date| clock.tell(date, local)),
+            [early, late].map(|date| clock.observe(date, local)),
             [early, late]
         );
-        let odd = at("2066-11-24T12:00:00Z");
-        let believed = clock.tell(odd, local);
-        assert!(early <= believed && believed < late, "{believed}");
+        let wrong = at("2066-11-24T12:00:00Z");
+        let trusted = clock.observe(wrong, local);
+        assert!(early <= trusted && trusted < late, "{trusted}");
         assert_eq!(clock.now(), Some(late));
-        // The first one is the odd one.
+        // The first date is the wrong one.
         let clock = ServerClock::default();
-        assert_eq!([odd, late].map(|date| clock.tell(date, local)), [odd, late]);
+        assert_eq!(
+            [wrong, late].map(|date| clock.observe(date, local)),
+            [wrong, late]
+        );
         assert_eq!(clock.now(), Some(late));
-        assert!(clock.tell(odd, local) < odd);
+        assert!(clock.observe(wrong, local) < wrong);
     }
 }

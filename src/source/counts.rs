@@ -1,4 +1,4 @@
-//! Requests of a run, counted by attempt.
+//! Counters of requests. Every attempt counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use super::error::Endpoint;
 
-/// Requests so far, every attempt counted.
+/// Requests so far, including retries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RequestCounts {
-    /// Attempts, to any endpoint.
+    /// Attempts at all endpoints.
     pub total: u64,
-    /// Attempts after the first of a request.
+    /// Attempts other than the first of a request.
     pub retried: u64,
     /// Attempts that were rate limited.
     pub rate_limited: u64,
@@ -44,7 +44,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Counts an attempt.
-    pub(super) fn count(&self, endpoint: Endpoint, is_repeated: bool) {
+    pub(super) fn count(&self, endpoint: Endpoint, is_retry: bool) {
         let counter = match endpoint {
             Endpoint::Orgs => &self.orgs,
             Endpoint::Projects => &self.projects,
@@ -52,7 +52,7 @@ impl Counters {
             Endpoint::Retention => &self.retention,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if is_repeated {
+        if is_retry {
             self.retried.fetch_add(1, Ordering::Relaxed);
         }
     }

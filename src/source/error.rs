@@ -1,11 +1,11 @@
-//! What can go wrong between us and Harness, by what the operator does about it.
+//! Errors of the Harness API, one variant per remedy.
 
 use std::fmt;
 
 use super::retry::RetryState;
 use crate::causes::chain;
 
-/// The endpoints that are read.
+/// An endpoint of the Harness API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `GET /v1/orgs`
@@ -19,7 +19,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Method and path, for people. It never holds the account.
+    /// Returns method and path, for messages. It never contains the account.
     pub const fn path(self) -> &'static str {
         match self {
             Self::Orgs => "GET /v1/orgs",
@@ -30,92 +30,102 @@ impl Endpoint {
     }
 }
 
-/// What a request asked for: an endpoint, and the org or the project where it serves one.
+/// The resource that a request reads: an endpoint, and the org or project it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Resource {
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// `org` or `org/project`; `None` for what is of the whole account.
-    pub of: Option<String>,
+    /// `org` or `org/project`; `None` for a resource of the account.
+    pub within: Option<String>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`", self.endpoint.path())?;
-        match &self.of {
-            Some(of) => write!(f, " of {of}"),
-            None => Ok(()),
+        f.write_str(match self.endpoint {
+            Endpoint::Orgs => "orgs",
+            Endpoint::Projects => "projects",
+            Endpoint::Executions => "executions",
+            Endpoint::Retention => "the retention period",
+        })?;
+        if let Some(within) = &self.within {
+            write!(f, " of {within}")?;
         }
+        write!(f, " ({})", self.endpoint.path())
     }
 }
 
-/// A request that did not give what was asked for, or a client that cannot ask.
+/// A request that failed, or settings that no client can be built from.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// 401, twice: the key is wrong, expired or of another account.
-    #[error("{place} refused the API key: {message}")]
+    /// 401, twice: the key is invalid, expired or of another account.
+    #[error("failed to read {resource}: the API key was rejected: {message}")]
     Unauthorized {
-        /// What was asked for.
-        place: Place,
-        /// The server's words.
+        /// The requested resource.
+        resource: Resource,
+        /// The message of the server.
         message: String,
     },
-    /// 403: the key is good, the right is missing.
-    #[error("{place} is forbidden to this API key: {message}")]
+    /// 403: the key is valid, but lacks a permission.
+    #[error("failed to read {resource}: access denied: {message}")]
     Forbidden {
-        /// What was asked for.
-        place: Place,
-        /// The server's words.
+        /// The requested resource.
+        resource: Resource,
+        /// The message of the server.
         message: String,
     },
-    /// The page lies beyond the first 10,000 rows of a window: ask for a narrower one.
-    #[error("{place} pages through no more than 10,000 rows: {message}")]
+    /// The page is beyond the first 10,000 rows of a window: request a narrower window.
+    #[error(
+        "failed to read {resource}: the API returns at most 10,000 rows of a window: {message}"
+    )]
     TooDeep {
-        /// What was asked for.
-        place: Place,
-        /// The server's words.
+        /// The requested resource.
+        resource: Resource,
+        /// The message of the server.
         message: String,
     },
-    /// Rows of the page vanished while the server read it: read the window again.
-    #[error("{place} lost rows while they were read: {message}")]
+    /// Rows were deleted while the server read the page: read the window again.
+    #[error("failed to read {resource}: rows were deleted during the read: {message}")]
     PageGone {
-        /// What was asked for.
-        place: Place,
-        /// The server's words.
+        /// The requested resource.
+        resource: Resource,
+        /// The message of the server.
         message: String,
     },
-    /// So many rows without a start that the field must have changed: they have no place in a lake.
-    #[error("{place} gives executions without `startTs`, more than {limit} of them")]
+    /// Too many rows without a start: the field was probably renamed, and no partition can hold them.
+    #[error("failed to read {resource}: more than {limit} executions have no `startTs`")]
     Undated {
-        /// What was asked for.
-        place: Place,
-        /// As many are kept in the checkpoint.
+        /// The requested resource.
+        resource: Resource,
+        /// The maximum number of such executions in the checkpoint.
         limit: usize,
     },
-    /// Another 4xx, or a status other than SUCCESS: asking again would give the same.
-    #[error("{place} answered {status}{}: {message}", behind_space(code))]
+    /// Another 4xx, or a status other than SUCCESS: retrying would not help.
+    #[error(
+        "failed to read {resource}: {status}{}: {message}",
+        prefixed_with_space(code)
+    )]
     Rejected {
-        /// What was asked for.
-        place: Place,
+        /// The requested resource.
+        resource: Resource,
         /// The HTTP status.
         status: u16,
-        /// The server's code, such as `INVALID_REQUEST`; empty where there was none.
+        /// The code of the server, such as `INVALID_REQUEST`; empty if there was none.
         code: String,
-        /// The server's words.
+        /// The message of the server.
         message: String,
     },
-    /// Still failing after every attempt that the retry policy allows.
-    #[error("{place} failed {attempts} times")]
+    /// Failed in every attempt that the retry policy allows.
+    #[error("failed to read {resource} in {attempts} attempts")]
     Unavailable {
-        /// What was asked for.
-        place: Place,
+        /// The requested resource.
+        resource: Resource,
         /// Attempts made.
         attempts: u32,
-        /// How the last attempt failed.
+        /// The failure of the last attempt.
         #[source]
         cause: Cause,
-        /// What a further request for the same purpose begins with.
-        so_far: Box<RetryState>,
+        /// The state that a further request for the same purpose starts with.
+        retry_state: Box<RetryState>,
     },
     /// The source is down: it did not answer for as many projects in a row, so the rest is not requested.
     #[error("not requested: the API did not answer for {failures} projects in a row")]
@@ -123,22 +133,24 @@ pub enum SourceError {
         /// Projects that failed in a row.
         failures: u32,
     },
-    /// The key holds characters that no header can carry, such as a line break, or is empty.
-    #[error("the API key is empty or holds characters that no header can carry")]
+    /// The key is empty, or has characters that a header cannot contain, such as a line break.
+    #[error("invalid API key: it is empty or has characters that a header cannot contain")]
     InvalidKey,
-    /// The account identifier cannot be sent.
-    #[error("the account identifier is empty or holds characters that no header can carry")]
+    /// The account identifier is empty, or has characters that a header cannot contain.
+    #[error(
+        "invalid account identifier: it is empty or has characters that a header cannot contain"
+    )]
     InvalidAccount,
-    /// The base URL is one that no path can be added to.
-    #[error("the base URL is not one of http or https")]
+    /// The base URL is not an http or https URL.
+    #[error("invalid base URL: it is not an http or https URL")]
     InvalidBaseUrl,
-    /// The HTTP client cannot be built: a bad certificate file, or no system certificates.
-    #[error("set up the HTTP client")]
+    /// The HTTP client cannot be built: an invalid certificate file, or no system certificates.
+    #[error("failed to set up the HTTP client")]
     Setup(#[source] reqwest::Error),
 }
 
-/// A server's code as it follows on a status; nothing where there is none.
-fn behind_space(code: &str) -> String {
+/// Returns a code with a space before it; empty if the code is empty.
+fn prefixed_with_space(code: &str) -> String {
     if code.is_empty() {
         String::new()
     } else {
@@ -146,55 +158,55 @@ fn behind_space(code: &str) -> String {
     }
 }
 
-/// How one attempt failed, where another may succeed.
+/// The failure of one attempt, where another attempt may succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
     /// 429, or code `TOO_MANY_REQUESTS` under any status.
     #[error("rate limited: {0}")]
     RateLimited(String),
-    /// A status that says "later".
-    #[error("{status}{}: {message}", behind_space(code))]
+    /// A status that may be temporary.
+    #[error("{status}{}: {message}", prefixed_with_space(code))]
     Status {
         /// The HTTP status.
         status: u16,
-        /// The server's code; empty where there was none.
+        /// The code of the server; empty if there was none.
         code: String,
-        /// The server's words.
+        /// The message of the server.
         message: String,
     },
-    /// HTML or other text that is no JSON: a gateway, a login page, a wrong base URL.
-    #[error("{status} with an answer that is not JSON (is the base URL right?): `{start}`")]
+    /// A body that is not JSON, such as HTML: a gateway, a login page, a wrong base URL.
+    #[error("{status} with a body that is not JSON: `{start}`")]
     NotJson {
         /// The HTTP status.
         status: u16,
-        /// The first characters of the answer.
+        /// The first characters of the body.
         start: String,
     },
-    /// JSON that is cut short, or not of the promised shape.
-    #[error("an answer that cannot be decoded")]
+    /// JSON that is truncated or has an unexpected structure.
+    #[error("invalid JSON in the response")]
     Malformed(#[source] serde_json::Error),
-    /// More bytes than any page should have.
-    #[error("an answer of more than {limit} bytes")]
+    /// A body larger than any page should be.
+    #[error("the response is larger than {limit} bytes")]
     TooLarge {
-        /// The most that is read.
+        /// The maximum size in bytes.
         limit: usize,
     },
-    /// There is no connection.
-    #[error("cannot connect: {hint}")]
+    /// No connection could be made.
+    #[error("failed to connect: {hint}")]
     Unreachable {
-        /// What is wrong, or what to look at.
+        /// The likely reason.
         hint: &'static str,
-        /// What the network said.
+        /// The error of the network.
         #[source]
         error: reqwest::Error,
     },
-    /// The connection broke, or was silent for too long.
-    #[error("no whole answer")]
+    /// The connection broke or timed out.
+    #[error("incomplete response")]
     Transport(#[source] reqwest::Error),
 }
 
 impl From<reqwest::Error> for Cause {
-    /// The place of an error names the endpoint; the URL would only repeat it, account included.
+    /// Removes the URL, which contains the account. The [`Resource`] of the error names the endpoint.
     fn from(error: reqwest::Error) -> Self {
         let error = error.without_url();
         if !error.is_connect() {
@@ -205,28 +217,28 @@ impl From<reqwest::Error> for Cause {
     }
 }
 
-/// What to look at, by the words of the libraries below: their errors have no kinds.
-fn hint(words: &str) -> &'static str {
+/// Returns the likely reason, by the text of the error: the libraries below have no error kinds.
+fn hint(text: &str) -> &'static str {
     const HINTS: [(&str, &str); 5] = [
-        ("dns error", "the host of the base URL is not found"),
+        ("dns error", "the host of the base URL was not found"),
         (
             "corrupt message",
-            "the server does not speak TLS; is the port of the base URL right?",
+            "the server does not use TLS; check the port of the base URL",
         ),
         (
             "certificate",
-            "the certificate of the server, or of a proxy before it, is not trusted; --ca-file trusts more",
+            "the certificate of the server, or of a proxy, is not trusted; set --ca-file",
         ),
-        ("refused", "nothing listens at the base URL"),
+        ("refused", "no server listens at the base URL"),
         (
             "timed out",
-            "the host does not answer; is there a firewall or a proxy?",
+            "the host does not respond; check firewalls and proxies",
         ),
     ];
     HINTS
         .iter()
-        .find(|(word, _)| words.contains(word))
-        .map_or("is the network there?", |(_, hint)| hint)
+        .find(|(part, _)| text.contains(part))
+        .map_or("check the network connection", |(_, hint)| hint)
 }
 
 impl Cause {
@@ -234,7 +246,7 @@ impl Cause {
         matches!(self, Self::RateLimited(_))
     }
 
-    /// Whether the answer may simply have been too much.
+    /// Returns whether a smaller page may succeed.
     pub fn wants_smaller_page(&self) -> bool {
         match self {
             Self::TooLarge { .. } | Self::Malformed(_) => true,
@@ -262,12 +274,12 @@ impl Cause {
 }
 
 impl SourceError {
-    /// Whether the key itself was refused: every other request would fail alike.
+    /// Returns whether the key was rejected: every other request would fail, too.
     pub fn is_unauthorized(&self) -> bool {
         matches!(self, Self::Unauthorized { .. })
     }
 
-    /// Whether the key lacks the right; a matter of this org or project alone.
+    /// Returns whether the key lacks a permission. This concerns one org or project only.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Forbidden { .. })
     }
@@ -289,13 +301,13 @@ impl SourceError {
         }
     }
 
-    /// Whether the API did not answer in time or at all, after retries.
+    /// Returns whether the API was unavailable in every attempt.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 
-    /// Whether the same request with a smaller page may succeed: 400, 413, time-outs and answers
-    /// that broke off. Of a 400 it is only a guess, so do not go on halving once below a few rows.
+    /// Returns whether the same request with a smaller page may succeed: 400, 413, timeouts and incomplete
+    /// responses. For a 400 this is only a guess, so stop halving at a few rows.
     pub fn wants_smaller_page(&self) -> bool {
         match self {
             Self::Rejected { status, code, .. } => {

@@ -1,4 +1,4 @@
-//! The one way to Harness: permit, pause, slot, request, verdict, back-off.
+//! The function that sends every request: throttle, send, classify, back off.
 
 use std::time::{Duration, Instant};
 
@@ -16,31 +16,31 @@ use crate::worker;
 
 use super::clock::ServerClock;
 use super::counts::Counters;
-use super::error::{Cause, Place, SourceError};
+use super::error::{Cause, Resource, SourceError};
 use super::retry::{
-    Attempts, Refusal, RetryPolicy, RetryState, Verdict, classify, http_date, retry_after,
+    Attempts, ErrorResponse, RetryPolicy, RetryState, Verdict, classify, http_date, retry_after,
 };
 use super::throttle::{Permit, Throttle};
 use super::wire::ErrorBody;
 
-/// The most that is read of one answer. Pages shrink when theirs is larger.
+/// The maximum size of a body. A larger page is requested again with fewer rows.
 const BODY_LIMIT: usize = 256 << 20;
 
-/// Answers larger than this are decoded where they hold up no other request.
+/// Larger bodies are decoded on a blocking thread, so that they delay no other request.
 const INLINE_LIMIT: usize = 64 << 10;
 
-/// How much of the server's words an error repeats, in characters.
-const WORDS_LIMIT: usize = 300;
+/// The maximum length of a server message in an error, in characters.
+const MESSAGE_LIMIT: usize = 300;
 
-/// Account identifiers shorter than this are not blotted out of the server's words.
-const ACCOUNT_LEAST: usize = 8;
+/// Shorter account identifiers are not redacted from messages: they could be common words.
+const MIN_REDACTED_ACCOUNT: usize = 8;
 
-/// What some gateways put before JSON, which has none.
+/// Some gateways send a byte order mark before the JSON.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 const TOTAL: HeaderName = HeaderName::from_static("x-total-elements");
 
-/// What `send` needs, shared by all requests of a run.
+/// The HTTP client and the state that all requests of a run share.
 pub(super) struct Http {
     pub(super) client: reqwest::Client,
     pub(super) api_key: SecretString,
@@ -48,26 +48,26 @@ pub(super) struct Http {
     pub(super) throttle: Throttle,
     pub(super) counters: Counters,
     pub(super) clock: fn() -> Timestamp,
-    /// By the `Date` of all answers.
+    /// Follows the `Date` headers of all responses.
     pub(super) server_clock: ServerClock,
 }
 
-/// One request, to be sent as often as it takes.
+/// One request, which may take several attempts.
 pub(super) struct Request {
-    pub(super) place: Place,
+    pub(super) resource: Resource,
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) body: Option<Bytes>,
     pub(super) retry: RetryPolicy,
-    /// Whether the reader can ask for a smaller page instead.
-    pub(super) can_shrink: bool,
-    /// What was tried in vain before, for the same purpose.
-    pub(super) tried: RetryState,
+    /// Whether the caller can request a smaller page instead.
+    pub(super) allows_smaller_page: bool,
+    /// Earlier failed attempts for the same purpose.
+    pub(super) retry_state: RetryState,
 }
 
-/// An answer that came whole.
+/// A complete response.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) status: u16,
     pub(super) body: Bytes,
     pub(super) total: Option<u64>,
@@ -75,113 +75,125 @@ pub(super) struct Answer {
     pub(super) retry_after: Duration,
 }
 
-/// An answer with a good status that does not hold what was asked for.
+/// A response with a success status that cannot be used.
 #[derive(Debug)]
-pub(super) enum Unusable {
-    /// It is cut short or of another shape.
+pub(super) enum DecodeError {
+    /// It is truncated or has an unexpected structure.
     Malformed(serde_json::Error),
-    /// It is an error envelope.
-    Refused(ErrorBody),
+    /// It contains an error envelope.
+    ErrorEnvelope(ErrorBody),
 }
 
-impl From<serde_json::Error> for Unusable {
+impl From<serde_json::Error> for DecodeError {
     fn from(error: serde_json::Error) -> Self {
         Self::Malformed(error)
     }
 }
 
 impl Http {
-    /// Sends a request until it is answered, refused for good, or out of tries.
+    /// Sends a request until it succeeds, fails permanently, or has no attempts left.
     ///
-    /// `decode` runs within the attempt, so that a truncated answer is asked for again.
-    pub(super) async fn send<T, D>(&self, ask: Request, decode: D) -> Result<T, SourceError>
+    /// `decode` is part of the attempt, so a truncated body is retried.
+    pub(super) async fn send<T, D>(&self, request: Request, decode: D) -> Result<T, SourceError>
     where
         T: Send + 'static,
-        D: Fn(&Answer) -> Result<T, Unusable> + Clone + Send + 'static,
+        D: Fn(&Response) -> Result<T, DecodeError> + Clone + Send + 'static,
     {
-        let mut tries = Attempts::new(ask.retry, ask.can_shrink, ask.tried);
-        let mut was_refused = false;
-        tokio::time::sleep(ask.tried.wait()).await;
+        let mut attempts = Attempts::new(
+            request.retry,
+            request.allows_smaller_page,
+            request.retry_state,
+        );
+        let mut was_unauthorized = false;
+        tokio::time::sleep(request.retry_state.wait()).await;
         loop {
             let permit = self.throttle.acquire().await;
-            let is_repeated = 0 < tries.made() || !ask.tried.wait().is_zero();
-            self.counters.count(ask.place.endpoint, is_repeated);
-            let began = Instant::now();
-            let (cause, at_least) = match self.attempt(&ask, decode.clone()).await {
+            let is_retry = attempts.made() > 0 || !request.retry_state.wait().is_zero();
+            self.counters.count(request.resource.endpoint, is_retry);
+            let started = Instant::now();
+            let (cause, at_least) = match self.attempt(&request, decode.clone()).await {
                 Ok(value) => {
                     self.throttle.responded();
                     return Ok(value);
                 }
-                // A hiccup of the token service looks like a wrong key: one slow retry, no more.
-                Err(Verdict::Fatal(SourceError::Unauthorized { message, .. })) if !was_refused => {
-                    was_refused = true;
-                    (unauthorized(message), tries.slow_wait())
+                // An outage of the token service looks like an invalid key: retry once, slowly.
+                Err(Verdict::Fatal(SourceError::Unauthorized { message, .. }))
+                    if !was_unauthorized =>
+                {
+                    was_unauthorized = true;
+                    (unauthorized(message), attempts.slow_wait())
                 }
                 Err(Verdict::Fatal(error)) => return Err(error),
                 Err(Verdict::Retry { cause, at_least }) => (cause, at_least),
             };
-            let wait = tries.fail(&cause, began.elapsed(), at_least, fastrand::f64());
-            let goes_on = tries.go_on(&cause);
-            if goes_on {
-                self.note(&permit, &ask.place, tries.made(), wait, &cause);
+            let wait =
+                attempts.record_failure(&cause, started.elapsed(), at_least, fastrand::f64());
+            let may_retry = attempts.may_retry(&cause);
+            if may_retry {
+                self.log_retry(&permit, &request.resource, attempts.made(), wait, &cause);
             }
-            // Given back before waiting: a sleeper holds up nobody.
+            // Released before waiting, so that other requests can proceed.
             drop(permit);
-            if !goes_on {
-                let so_far = tries.tried();
+            if !may_retry {
+                let retry_state = attempts.state();
                 return Err(SourceError::Unavailable {
-                    place: ask.place,
-                    attempts: so_far.attempts(),
+                    resource: request.resource,
+                    attempts: retry_state.attempts(),
                     cause,
-                    so_far: Box::new(so_far),
+                    retry_state: Box::new(retry_state),
                 });
             }
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// The latest time that the server told.
+    /// Returns the latest trusted `Date` of the server.
     pub(super) fn now(&self) -> Option<Timestamp> {
         self.server_clock.now()
     }
 
-    async fn attempt<T, D>(&self, ask: &Request, decode: D) -> Result<T, Verdict>
+    async fn attempt<T, D>(&self, request: &Request, decode: D) -> Result<T, Verdict>
     where
         T: Send + 'static,
-        D: FnOnce(&Answer) -> Result<T, Unusable> + Send + 'static,
+        D: FnOnce(&Response) -> Result<T, DecodeError> + Send + 'static,
     {
-        let answer = self.fetch(ask).await?;
-        if !(200..300).contains(&answer.status) {
-            let refusal = self.refusal(&answer, ErrorBody::read(&answer.body));
-            return Err(classify(&ask.place, refusal));
+        let response = self.fetch(request).await?;
+        if !(200..300).contains(&response.status) {
+            let error = self.error_response(&response, ErrorBody::read(&response.body));
+            return Err(classify(&request.resource, error));
         }
-        match decoded(decode, answer.clone()).await {
+        match decoded(decode, response.clone()).await {
             Ok(value) => Ok(value),
-            Err(Unusable::Refused(body)) => {
-                Err(classify(&ask.place, self.refusal(&answer, Some(body))))
+            Err(DecodeError::ErrorEnvelope(body)) => {
+                let error = self.error_response(&response, Some(body));
+                Err(classify(&request.resource, error))
             }
-            Err(Unusable::Malformed(error)) => Err(match answer.body.trim_ascii_start().first() {
-                Some(b'{' | b'[') => Cause::Malformed(error).into(),
-                _ => classify(&ask.place, self.refusal(&answer, None)),
-            }),
+            Err(DecodeError::Malformed(error)) => {
+                Err(match response.body.trim_ascii_start().first() {
+                    Some(b'{' | b'[') => Cause::Malformed(error).into(),
+                    _ => classify(&request.resource, self.error_response(&response, None)),
+                })
+            }
         }
     }
 
-    async fn fetch(&self, ask: &Request) -> Result<Answer, Cause> {
-        let mut request = self.client.request(ask.method.clone(), ask.url.clone());
-        if let Some(body) = &ask.body {
-            request = request.body(body.clone());
+    async fn fetch(&self, request: &Request) -> Result<Response, Cause> {
+        let mut builder = self
+            .client
+            .request(request.method.clone(), request.url.clone());
+        if let Some(body) = &request.body {
+            builder = builder.body(body.clone());
         }
-        let mut response = request.send().await?;
+        let mut response = builder.send().await?;
         let status = response.status().as_u16();
         let local = (self.clock)();
         let date = header(response.headers(), &DATE).and_then(http_date);
-        let observed = date.map_or(local, |date| self.server_clock.tell(date, local));
+        let observed = date.map_or(local, |date| self.server_clock.observe(date, local));
         let total = header(response.headers(), &TOTAL).and_then(|text| text.trim().parse().ok());
         let retry_after = retry_after(header(response.headers(), &RETRY_AFTER), observed);
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
-            if BODY_LIMIT < body.len() + chunk.len() {
+            if body.len() + chunk.len() > BODY_LIMIT {
                 return Err(Cause::TooLarge { limit: BODY_LIMIT });
             }
             body.extend_from_slice(&chunk);
@@ -189,10 +201,10 @@ impl Http {
         if body.starts_with(BYTE_ORDER_MARK) {
             body.drain(..BYTE_ORDER_MARK.len());
         }
-        debug!(place = %ask.place, status, bytes = body.len(), "answered");
-        Ok(Answer {
+        debug!(resource = %request.resource, status, bytes = body.len(), "received a response");
+        Ok(Response {
             status,
-            // Rows keep the body alive: no more of it than there is.
+            // Rows keep the body in memory: free the spare capacity.
             body: body.into_boxed_slice().into(),
             total,
             observed,
@@ -200,41 +212,41 @@ impl Http {
         })
     }
 
-    /// What decides about an answer: `body` is the error envelope, `None` where it is no JSON.
-    fn refusal(&self, answer: &Answer, body: Option<ErrorBody>) -> Refusal {
+    /// Describes an error response for `classify`; `body` is `None` if it is not JSON.
+    fn error_response(&self, response: &Response, body: Option<ErrorBody>) -> ErrorResponse {
         let is_json = body.is_some();
         let body = body.unwrap_or_else(|| {
-            let start = &answer.body[..answer.body.len().min(8 * WORDS_LIMIT)];
+            let start = &response.body[..response.body.len().min(8 * MESSAGE_LIMIT)];
             ErrorBody {
                 code: String::new(),
                 message: String::from_utf8_lossy(start).into_owned(),
             }
         });
-        Refusal {
-            status: answer.status,
+        ErrorResponse {
+            status: response.status,
             is_json,
-            code: self.words(&body.code),
-            message: self.words(&body.message),
-            retry_after: answer.retry_after,
+            code: self.sanitize(&body.code),
+            message: self.sanitize(&body.message),
+            retry_after: response.retry_after,
         }
     }
 
-    /// The server's words, fit for a log: printable, short, and without key and account, which a
-    /// gateway's error page may well repeat.
-    fn words(&self, text: &str) -> String {
+    /// Makes text of the server fit for a log: printable, short, and without key and account, which an
+    /// error page may repeat.
+    fn sanitize(&self, text: &str) -> String {
         let mut text = text.replace(self.api_key.expose_secret(), "***");
-        if ACCOUNT_LEAST <= self.account.as_str().len() {
+        if self.account.as_str().len() >= MIN_REDACTED_ACCOUNT {
             text = text.replace(self.account.as_str(), "***");
         }
         let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-        let clipped: String = printable.take(WORDS_LIMIT).collect();
+        let clipped: String = printable.take(MESSAGE_LIMIT).collect();
         clipped.trim().to_owned()
     }
 
-    fn note(
+    fn log_retry(
         &self,
         permit: &Permit<'_>,
-        place: &Place,
+        resource: &Resource,
         attempt: u32,
         wait: Duration,
         cause: &Cause,
@@ -244,23 +256,23 @@ impl Http {
             self.counters.count_rate_limited();
             self.throttle.rate_limited(permit, wait);
             let per_minute = self.throttle.per_minute();
-            warn!(%place, attempt, wait_ms, per_minute, "rate limited, slowing down");
+            warn!(%resource, attempt, wait_ms, per_minute, "rate limited; reducing the request rate");
         } else {
-            warn!(%place, attempt, wait_ms, cause = chain(cause), "request failed");
+            warn!(%resource, attempt, wait_ms, cause = chain(cause), "request failed; retrying");
         }
     }
 }
 
-/// Decodes a small answer here and a large one on a thread that may block.
-async fn decoded<T, D>(decode: D, answer: Answer) -> Result<T, Unusable>
+/// Decodes a small body on this thread, and a large one on a blocking thread.
+async fn decoded<T, D>(decode: D, response: Response) -> Result<T, DecodeError>
 where
     T: Send + 'static,
-    D: FnOnce(&Answer) -> Result<T, Unusable> + Send + 'static,
+    D: FnOnce(&Response) -> Result<T, DecodeError> + Send + 'static,
 {
-    if answer.body.len() <= INLINE_LIMIT {
-        return decode(&answer);
+    if response.body.len() <= INLINE_LIMIT {
+        return decode(&response);
     }
-    worker::spawn(move || decode(&answer)).await
+    worker::spawn(move || decode(&response)).await
 }
 
 fn unauthorized(message: String) -> Cause {

@@ -1,4 +1,4 @@
-//! The lists of orgs and projects: bare arrays, read leniently, told apart by identifier. Pure.
+//! The lists of orgs and projects: JSON arrays of elements with an identifier, parsed leniently. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use serde::de::Error as _;
 use serde_json::{Map, Value};
 
 use crate::ids::{OrgId, ProjectId};
-use crate::scan::whole;
+use crate::scan::exact_integer;
 use crate::window::{from_ms, is_sound};
 
-use super::http::{Answer, Unusable};
+use super::http::{DecodeError, Response};
 use super::wire::ErrorBody;
 
 /// An organization as `GET /v1/orgs` lists it.
@@ -18,28 +18,28 @@ use super::wire::ErrorBody;
 pub struct OrgEntry {
     /// `identifier`.
     pub id: OrgId,
-    /// `name`; the identifier where there is none.
+    /// `name`; the identifier if missing.
     pub name: String,
     /// `description`.
     pub description: Option<String>,
-    /// `tags`; one without a value has an empty one.
+    /// `tags`; a tag without a value has an empty one.
     pub tags: BTreeMap<String, String>,
     /// `created`.
     pub created: Option<Timestamp>,
     /// `updated`.
     pub updated: Option<Timestamp>,
-    /// `harness_managed`: the org that every account has.
+    /// `harness_managed`: the default org of the account.
     pub is_harness_managed: bool,
 }
 
 /// A project as `GET /v1/orgs/{org}/projects` lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProjectEntry {
-    /// The organization that was asked for.
+    /// The requested organization.
     pub org: OrgId,
     /// `identifier`: unique within the organization.
     pub id: ProjectId,
-    /// `name`; the identifier where there is none.
+    /// `name`; the identifier if missing.
     pub name: String,
     /// `description`.
     pub description: Option<String>,
@@ -47,7 +47,7 @@ pub struct ProjectEntry {
     pub color: Option<String>,
     /// `modules`, as spelled.
     pub modules: Vec<String>,
-    /// `tags`; one without a value has an empty one.
+    /// `tags`; a tag without a value has an empty one.
     pub tags: BTreeMap<String, String>,
     /// `created`.
     pub created: Option<Timestamp>,
@@ -59,15 +59,15 @@ pub struct ProjectEntry {
 #[derive(Debug)]
 pub(super) struct ListPage {
     pub(super) elements: Vec<Element>,
-    /// Elements without an identifier.
+    /// Elements without an identifier, which are skipped.
     pub(super) skipped: u64,
-    /// Elements that came.
+    /// Elements received, including skipped ones.
     pub(super) received: usize,
-    /// `X-Total-Elements`: over all pages.
+    /// `X-Total-Elements`: elements of all pages.
     pub(super) total: Option<u64>,
 }
 
-/// An element that can be told apart.
+/// An element with an identifier.
 #[derive(Debug)]
 pub(super) struct Element {
     pub(super) id: String,
@@ -77,15 +77,15 @@ pub(super) struct Element {
 }
 
 impl ListPage {
-    pub(super) fn decode(answer: &Answer, inner: &str) -> Result<Self, Unusable> {
-        let text = String::from_utf8_lossy(&answer.body);
+    pub(super) fn decode(response: &Response, inner: &str) -> Result<Self, DecodeError> {
+        let text = String::from_utf8_lossy(&response.body);
         let elements = match serde_json::from_str(&text)? {
             Value::Array(elements) => elements,
             Value::Object(object) if get(&object, "code").or(get(&object, "status")).is_some() => {
-                let body = ErrorBody::read(&answer.body).unwrap_or_default();
-                return Err(Unusable::Refused(body));
+                let body = ErrorBody::read(&response.body).unwrap_or_default();
+                return Err(DecodeError::ErrorEnvelope(body));
             }
-            _ => return Err(serde_json::Error::custom("no array").into()),
+            _ => return Err(serde_json::Error::custom("not an array").into()),
         };
         let received = elements.len();
         let elements: Vec<_> = elements
@@ -96,7 +96,7 @@ impl ListPage {
             skipped: (received - elements.len()) as u64,
             elements,
             received,
-            total: answer.total,
+            total: response.total,
         })
     }
 }
@@ -115,7 +115,7 @@ impl Element {
             outer,
             inner,
         };
-        // No identifier of Harness has a slash, which parts the two of a scope.
+        // Identifiers contain no slash: it separates org and project in the text of a scope.
         element.id = element.text("identifier").filter(|id| !id.contains('/'))?;
         Some(element)
     }
@@ -164,11 +164,11 @@ impl Element {
         let ms = value
             .as_i64()
             .or_else(|| text(value)?.trim().parse().ok())
-            .or_else(|| whole(value.as_f64()?))?;
+            .or_else(|| exact_integer(value.as_f64()?))?;
         is_sound(ms).then(|| from_ms(ms))
     }
 
-    /// Tags as a map, or as the list of pairs that other endpoints give.
+    /// Reads tags from a map, or from a list of pairs as other endpoints return them.
     fn tags(&self) -> BTreeMap<String, String> {
         match self.get("tags") {
             Some(Value::Object(tags)) => tags
@@ -188,7 +188,7 @@ impl Element {
     }
 }
 
-/// The member of that name, in any case, null being as if absent; the exact spelling goes first.
+/// Returns the member of that name, ignoring case; the exact name wins. Null counts as absent.
 fn get<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     let same = |(key, _): &(&String, &Value)| key.eq_ignore_ascii_case(name);
     let other = || object.iter().find(same).map(|(_, value)| value);
@@ -211,19 +211,19 @@ mod tests {
 
     use super::*;
 
-    fn decode(body: &'static str, inner: &str) -> Result<ListPage, Unusable> {
-        let answer = Answer {
+    fn decode(body: &'static str, inner: &str) -> Result<ListPage, DecodeError> {
+        let response = Response {
             status: 200,
             body: Bytes::from_static(body.as_bytes()),
             total: Some(9),
             observed: Timestamp::UNIX_EPOCH,
             retry_after: std::time::Duration::ZERO,
         };
-        ListPage::decode(&answer, inner)
+        ListPage::decode(&response, inner)
     }
 
     #[test]
-    fn an_org_is_read_whatever_surrounds_it() {
+    fn org_is_parsed_with_and_without_wrapper() {
         let page = decode(
             r#"[{"org":{"identifier":"default","name":"Default","tags":{"a":"1","b":null,"c":3}},
                  "created":1700000000000,"updated":"1700000000001","harness_managed":true,"new":[]},
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_belongs_to_the_org_that_was_asked_for() {
+    fn project_belongs_to_the_requested_org() {
         let page = decode(
             r##"[{"project":{"Identifier":"web","org":null,"color":"#0063F7","modules":["CD",null,"NEW"],
                  "tags":[{"key":"team","value":"x"},{"value":"y"}]},"isFavorite":false}]"##,
@@ -271,10 +271,16 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_instead_of_an_array_is_a_refusal_or_malformed() {
+    fn envelope_instead_of_array_is_an_error() {
         let refused = decode(r#"{"status":"ERROR","code":"X"}"#, "org");
-        assert!(matches!(refused, Err(Unusable::Refused(body)) if body.code == "X"));
-        assert!(matches!(decode("{}", "org"), Err(Unusable::Malformed(_))));
-        assert!(matches!(decode("[{", "org"), Err(Unusable::Malformed(_))));
+        assert!(matches!(refused, Err(DecodeError::ErrorEnvelope(body)) if body.code == "X"));
+        assert!(matches!(
+            decode("{}", "org"),
+            Err(DecodeError::Malformed(_))
+        ));
+        assert!(matches!(
+            decode("[{", "org"),
+            Err(DecodeError::Malformed(_))
+        ));
     }
 }

@@ -1,8 +1,8 @@
-//! 1. The Harness API: what is asked of it, and what its answers mean.
+//! 1. The client of the Harness API.
 //!
-//! One [`Client`] serves a run. Every request goes through `http::send`, which decides on
-//! concurrency, rate, pauses and retries for all tasks alike. No code outside this module knows a
-//! URL or a header; a [`Page`] keeps its rows as the API wrote them.
+//! One [`Client`] serves a run. Every request goes through `http::send`, which applies concurrency,
+//! rate, waits and retries to all tasks alike. No code outside this module knows a URL or a header;
+//! a [`Page`] keeps the JSON text of its rows.
 
 mod canonical;
 mod client;
@@ -22,7 +22,7 @@ mod wire;
 pub use canonical::content_hash;
 pub use client::{Client, LIST_LIMIT, SourceSettings};
 pub use counts::{EndpointCounts, RequestCounts};
-pub use error::{Cause, Endpoint, Place, SourceError};
+pub use error::{Cause, Endpoint, Resource, SourceError};
 pub use listing::{OrgEntry, ProjectEntry};
 pub use page::{Page, PageRow};
 pub use retry::{RetryPolicy, RetryState};

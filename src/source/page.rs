@@ -1,4 +1,4 @@
-//! One page of execution summaries: the envelope is opened, the rows stay as they came.
+//! One page of execution summaries. Rows keep the JSON text of the response.
 
 use std::borrow::Cow;
 
@@ -7,83 +7,85 @@ use jiff::Timestamp;
 
 use crate::drift::Drift;
 use crate::ids::PlanExecutionId;
-use crate::pii::Treatment;
+use crate::pii::Redactor;
 use crate::scan::{Cursor, Scanner, Value};
 use crate::status::categorize;
 use crate::window::from_ms;
 
 use super::canonical::ScopeHash;
-use super::http::{Answer, Unusable};
+use super::http::{DecodeError, Response};
 use super::persons;
-use super::wire::{ErrorBody, is_meant, malformed, members, missing, sound_ms, text};
+use super::wire::{ErrorBody, malformed, matches_name, members, missing, text, valid_ms};
 
-/// A page of `POST /pipeline/api/pipelines/execution/summary`, checked to be whole.
+/// A complete page of `POST /pipeline/api/pipelines/execution/summary`.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// The rows that can be told apart, in the order of the answer.
+    /// The rows with a `planExecutionId`, in the order of the response.
     pub rows: Vec<PageRow>,
-    /// `totalElements`: executions in the window, over all pages. `None` where it is not told.
+    /// `totalElements`: executions in the window, over all pages. `None` if missing or invalid.
     pub total: Option<u64>,
-    /// When the answer was made: its `Date` header, else the local clock.
+    /// The time of the response: its `Date` header, else the local clock.
     pub observed: Timestamp,
-    /// Bytes of the answer, decompressed.
+    /// Size of the decompressed body.
     pub bytes: usize,
-    /// Rows without `planExecutionId`, which are left out.
+    /// Rows without `planExecutionId`, which are dropped.
     pub unidentified: u64,
-    /// What was odd about the rows.
+    /// Invalid values in the rows.
     pub drift: Drift,
 }
 
-/// One execution as a page gives it.
+/// One row of a page.
 #[derive(Clone, Debug)]
 pub struct PageRow {
     /// `planExecutionId`.
     pub id: PlanExecutionId,
-    /// `startTs`; `None` where it is missing or outside 2000 to 2100, which is counted as drift.
+    /// `startTs`; `None` if missing or outside 2000 to 2100, which is counted as drift.
     pub start: Option<Timestamp>,
-    /// Whether the execution is over, by its `status`; an unknown one is over if `endTs` is told.
+    /// Whether `status` is terminal; an unknown status is terminal if `endTs` is present.
     pub is_terminal: bool,
-    /// The JSON of the row as it came, but for personal data that is not kept: a part of the answer,
-    /// which it keeps in memory.
+    /// The JSON text of the row, after redaction. Usually a slice that keeps the response body in memory.
     pub summary: Bytes,
     /// The hash of the summary's canonical form: see [`content_hash`](super::content_hash).
     pub content_hash: i64,
 }
 
 impl Page {
-    /// Opens the envelope, splits the rows, and treats the personal data in them.
+    /// Reads the envelope, splits it into rows, and redacts personal data.
     pub(super) fn decode(
-        answer: &Answer,
+        response: &Response,
         scope: ScopeHash,
-        treatment: &Treatment,
-    ) -> Result<Self, Unusable> {
-        let body = &answer.body;
+        redactor: &Redactor,
+    ) -> Result<Self, DecodeError> {
+        let body = &response.body;
         let Ok(json) = str::from_utf8(body) else {
-            // Bytes that no text has must not hold up all the rows around them.
-            let repaired = Answer {
+            // Invalid UTF-8 in one row must not fail the other rows.
+            let repaired = Response {
                 body: String::from_utf8_lossy(body).into_owned().into(),
-                ..answer.clone()
+                ..response.clone()
             };
-            let mut page = Self::decode(&repaired, scope, treatment)?;
+            let mut page = Self::decode(&repaired, scope, redactor)?;
             page.drift.odd_value("(bytes that are not UTF-8)", REPLACED);
             return Ok(page);
         };
         let mut reader = Reader {
-            answer,
+            response,
             scope,
-            treatment,
-            page: Self::empty(answer),
+            redactor,
+            page: Self::empty(response),
             status: None,
             has_data: false,
             has_content: false,
-            odd_total: "(none)".to_owned(),
+            invalid_total: "(none)".to_owned(),
             scanner: Scanner::default(),
-            changed: Scanner::default(),
+            repaired: Scanner::default(),
+            redacted: Scanner::default(),
         };
         reader.envelope(json).ok_or_else(|| malformed(body))?;
-        let refuses = |status: String| !status.eq_ignore_ascii_case("SUCCESS");
-        if reader.status.is_some_and(refuses) {
-            return Err(Unusable::Refused(ErrorBody::read(body).unwrap_or_default()));
+        let is_error = |status: String| !status.eq_ignore_ascii_case("SUCCESS");
+        if reader.status.is_some_and(is_error) {
+            return Err(DecodeError::ErrorEnvelope(
+                ErrorBody::read(body).unwrap_or_default(),
+            ));
         }
         if !reader.has_data {
             return Err(missing("object `data`").into());
@@ -93,22 +95,22 @@ impl Page {
         }
         let mut page = reader.page;
         if page.total.is_none() {
-            page.drift.odd_value("totalElements", &reader.odd_total);
+            page.drift.odd_value("totalElements", &reader.invalid_total);
         }
         Ok(page)
     }
 
-    /// Whether the window of the page holds any execution.
-    pub fn shows_any(&self) -> bool {
-        !self.rows.is_empty() || 0 < self.unidentified || self.total.is_some_and(|total| 0 < total)
+    /// Returns whether the window contains any execution.
+    pub fn has_executions(&self) -> bool {
+        !self.rows.is_empty() || self.unidentified > 0 || self.total.is_some_and(|total| total > 0)
     }
 
-    fn empty(answer: &Answer) -> Self {
+    fn empty(response: &Response) -> Self {
         Self {
             rows: Vec::new(),
             total: None,
-            observed: answer.observed,
-            bytes: answer.body.len(),
+            observed: response.observed,
+            bytes: response.body.len(),
             unidentified: 0,
             drift: Drift::default(),
         }
@@ -116,59 +118,63 @@ impl Page {
 
     fn push(&mut self, row: Value<'_>, summary: Bytes, scope: ScopeHash) {
         let names = ["planExecutionId", "startTs", "status", "endTs"];
-        // A row that is no object has none of them.
+        // A row that is not an object has no members.
         let [id, start, status, end] = members(row, names).unwrap_or_default();
         let Some(plan_execution_id) = text(id) else {
             self.unidentified += 1;
-            self.drift.odd_value("planExecutionId", shown(id));
+            self.drift.odd_value("planExecutionId", spelling(id));
             return;
         };
-        let start_ms = sound_ms(start);
+        let start_ms = valid_ms(start);
         if start_ms.is_none() {
-            self.drift.odd_value("startTs", shown(start));
+            self.drift.odd_value("startTs", spelling(start));
         }
         let category = categorize(&text(status).unwrap_or_default());
         self.rows.push(PageRow {
             id: PlanExecutionId::new(plan_execution_id),
             start: start_ms.map(from_ms),
-            is_terminal: category.is_terminal(sound_ms(end).is_some()),
+            is_terminal: category.is_terminal(valid_ms(end).is_some()),
             content_hash: scope.content_hash(row),
             summary,
         });
     }
 }
 
-/// A page that is read row by row: the spans of one row are small, and at hand while it is hashed.
+/// Reads a page row by row: the spans of one row are few and still cached while it is hashed.
 struct Reader<'a> {
-    answer: &'a Answer,
+    response: &'a Response,
     scope: ScopeHash,
-    treatment: &'a Treatment,
+    redactor: &'a Redactor,
     page: Page,
     /// `status`.
     status: Option<String>,
-    /// Whether there was an object `data`.
+    /// Whether an object `data` was read.
     has_data: bool,
-    /// Whether there was a list `data.content`.
+    /// Whether a list `data.content` was read.
     has_content: bool,
-    /// `data.totalElements` as it came, in case it tells no total.
-    odd_total: String,
+    /// The JSON text of `data.totalElements`, for drift if it is invalid.
+    invalid_total: String,
     scanner: Scanner,
-    changed: Scanner,
+    /// For rows with repaired surrogate pairs.
+    repaired: Scanner,
+    /// For rows with redacted values.
+    redacted: Scanner,
 }
 
 impl Reader<'_> {
     fn envelope(&mut self, json: &str) -> Option<()> {
         let mut cursor = Cursor::new(json)?;
         cursor.object(|cursor, name| {
-            if is_meant("data", name.as_deref(), self.has_data) && cursor.next_byte() == Some(b'{')
+            if matches_name("data", name.as_deref(), self.has_data)
+                && cursor.next_byte() == Some(b'{')
             {
-                self.page = Page::empty(self.answer);
+                self.page = Page::empty(self.response);
                 (self.has_data, self.has_content) = (true, false);
                 return self.data(cursor);
             }
             let document = cursor.value(&mut self.scanner)?;
             let value = document.root();
-            if is_meant("status", name.as_deref(), self.status.is_some()) && !value.is_null() {
+            if matches_name("status", name.as_deref(), self.status.is_some()) && !value.is_null() {
                 self.status = text(Some(value)).map(Cow::into_owned);
             }
             Some(())
@@ -178,82 +184,80 @@ impl Reader<'_> {
 
     fn data(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
         cursor.object(|cursor, name| {
-            if is_meant("content", name.as_deref(), self.has_content)
+            if matches_name("content", name.as_deref(), self.has_content)
                 && cursor.next_byte() == Some(b'[')
             {
                 let total = self.page.total;
-                self.page = Page::empty(self.answer);
+                self.page = Page::empty(self.response);
                 self.page.total = total;
                 self.has_content = true;
                 return cursor.list(|cursor| self.row(cursor));
             }
             let document = cursor.value(&mut self.scanner)?;
             let value = document.root();
-            if is_meant("totalElements", name.as_deref(), self.page.total.is_some())
+            if matches_name("totalElements", name.as_deref(), self.page.total.is_some())
                 && !value.is_null()
             {
                 let total = value.integer();
                 self.page.total = total.and_then(|total| u64::try_from(total).ok());
-                value.json().clone_into(&mut self.odd_total);
+                value.json().clone_into(&mut self.invalid_total);
             }
             Some(())
         })
     }
 
     fn row(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
-        let document = cursor.value(&mut self.scanner)?;
-        let row = document.root();
+        let mut document = cursor.value(&mut self.scanner)?;
+        let received = document.root().json().as_bytes();
+        let mut summary = self.response.body.slice_ref(received);
         let repaired = document.repaired().map(Bytes::from);
-        if repaired.is_some() {
+        if let Some(text) = &repaired {
             let path = "(halves of surrogate pairs)";
             self.page.drift.odd_value(path, REPLACED);
+            document = self.repaired.scan(str::from_utf8(text).ok()?)?;
+            summary = text.clone();
         }
-        let came = self.answer.body.slice_ref(row.json().as_bytes());
-        let summary = repaired.as_ref().unwrap_or(&came);
-        let scrubbed = persons::scrub(summary, self.treatment);
-        match scrubbed.or(repaired) {
-            None => self.page.push(row, came, self.scope),
-            Some(changed) => {
-                let document = self.changed.scan(str::from_utf8(&changed).ok()?)?;
-                let summary = changed.clone();
-                self.page.push(document.root(), summary, self.scope);
-            }
+        let redacted = persons::redact(document.root(), self.redactor);
+        if let Some(text) = &redacted {
+            document = self.redacted.scan(str::from_utf8(text).ok()?)?;
+            summary = text.clone();
         }
+        self.page.push(document.root(), summary, self.scope);
         Some(())
     }
 }
 
-/// What became of what no text has.
+/// The drift example for invalid text.
 const REPLACED: &str = "replaced by U+FFFD";
 
-fn shown(value: Option<Value<'_>>) -> &str {
+fn spelling(value: Option<Value<'_>>) -> &str {
     value.map_or("(none)", Value::json)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::canonical::{content_hash, of_scope};
+    use super::super::canonical::content_hash;
     use super::*;
     use crate::ids::Scope;
 
-    fn decode(json: &str) -> Result<Page, Unusable> {
-        decode_treating(json, &Treatment::Keep)
+    fn decode(json: &str) -> Result<Page, DecodeError> {
+        decode_with(json, &Redactor::Keep)
     }
 
-    fn decode_treating(json: &str, treatment: &Treatment) -> Result<Page, Unusable> {
+    fn decode_with(json: &str, redactor: &Redactor) -> Result<Page, DecodeError> {
         let scope = Scope::new("default", "web");
-        let answer = Answer {
+        let response = Response {
             status: 200,
             body: Bytes::copy_from_slice(json.as_bytes()),
             total: None,
             observed: Timestamp::UNIX_EPOCH,
             retry_after: std::time::Duration::ZERO,
         };
-        Page::decode(&answer, of_scope(&scope), treatment)
+        Page::decode(&response, ScopeHash::new(&scope), redactor)
     }
 
     #[test]
-    fn rows_are_the_very_bytes_of_the_answer() {
+    fn rows_are_slices_of_the_response() {
         let first = r#"{"planExecutionId":"a", "startTs":1700000000000,"status":"Running"}"#;
         let second = r#"{"planexecutionid":"b","startTs":"1700000000001","status":"FAILED"}"#;
         let page = decode(&format!(
@@ -271,26 +275,26 @@ mod tests {
     }
 
     #[test]
-    fn personal_data_is_treated_before_the_content_is_hashed() {
+    fn personal_data_is_redacted_before_hashing() {
         let ada = r#"{"planExecutionId":"a","abortedBy":{"userName":"Ada"}}"#;
         let bo = ada.replace("Ada", "Bo");
         let nobody = ada.replace("\"Ada\"", "null");
         let json = format!(r#"{{"data":{{"content":[{ada},{bo}]}}}}"#);
-        let page = decode_treating(&json, &Treatment::Drop).unwrap();
+        let page = decode_with(&json, &Redactor::Drop).unwrap();
         let hash = content_hash(&Scope::new("default", "web"), &nobody);
         for row in page.rows {
-            // Without a start, too: such rows are kept in the checkpoint.
+            // Also without a start: the checkpoint stores such rows.
             assert_eq!((row.start, row.content_hash), (None, hash));
             assert_eq!(row.summary, nobody);
         }
     }
 
     #[test]
-    fn half_a_surrogate_pair_does_not_get_into_a_lake() {
+    fn half_surrogate_pairs_are_repaired() {
         let row = r#"{"planExecutionId":"a","notes":"cut \ud83d","by":{"author":"Ada"}}"#;
         let json = format!(r#"{{"data":{{"content":[{row},{{"planExecutionId":"b"}}]}}}}"#);
-        for (treatment, author) in [(Treatment::Keep, r#""Ada""#), (Treatment::Drop, "null")] {
-            let page = decode_treating(&json, &treatment).unwrap();
+        for (redactor, author) in [(Redactor::Keep, r#""Ada""#), (Redactor::Drop, "null")] {
+            let page = decode_with(&json, &redactor).unwrap();
             let repaired = row
                 .replace(r"\ud83d", r"\ufffd")
                 .replace(r#""Ada""#, author);
@@ -306,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_rows_are_counted_and_never_fail_the_page() {
+    fn invalid_rows_are_counted_as_drift() {
         let page = decode(
             r#"{"data":{"content":[{"planExecutionId":null},{"planExecutionId":7,"startTs":-62135596800000},3,
             {"planExecutionId":"b","startTs":[],"status":"New","endTs":1700000000000},{"planExecutionId":"c","startTs":1}],"totalElements":null}}"#,
@@ -323,16 +327,18 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_inside_a_200_is_seen() {
+    fn error_envelope_with_status_200_is_detected() {
         let refused = decode(r#"{"status":"ERROR","code":"INVALID_REQUEST","message":"no"}"#);
-        assert!(matches!(refused, Err(Unusable::Refused(e)) if e.code == "INVALID_REQUEST"));
-        // Null is as if absent, in any spelling.
+        assert!(
+            matches!(refused, Err(DecodeError::ErrorEnvelope(e)) if e.code == "INVALID_REQUEST")
+        );
+        // Null counts as absent, in any casing.
         let refused = decode(r#"{"Status":"ERROR","status":null,"data":{"content":[]}}"#);
-        assert!(matches!(refused, Err(Unusable::Refused(_))));
+        assert!(matches!(refused, Err(DecodeError::ErrorEnvelope(_))));
     }
 
     #[test]
-    fn an_envelope_without_content_is_malformed() {
+    fn envelope_without_content_is_malformed() {
         for body in [
             "{}",
             "[]",
@@ -341,14 +347,14 @@ mod tests {
             r#"{"status":"SUCCESS","data":{"totalElements":0}}"#,
         ] {
             assert!(
-                matches!(decode(body), Err(Unusable::Malformed(_))),
+                matches!(decode(body), Err(DecodeError::Malformed(_))),
                 "{body}"
             );
         }
     }
 
     #[test]
-    fn the_exact_spelling_counts_wherever_it_stands() {
+    fn exact_member_name_wins_in_any_order() {
         let [odd, even] = ["odd", "even"].map(|id| format!(r#"[{{"planExecutionId":"{id}"}}]"#));
         for data in [
             format!(r#""Data":{{"content":{odd}}},"data":{{"content":{even}}}"#),
@@ -363,18 +369,21 @@ mod tests {
             let page = decode(&format!("{{{data}}}")).unwrap();
             let ids: Vec<_> = page.rows.iter().map(|row| row.id.as_str()).collect();
             assert_eq!(ids, ["even"], "{data}");
-            let is_told = data.to_lowercase().contains("totalelements");
-            assert_eq!(page.total, is_told.then_some(7), "{data}");
+            let has_total = data.to_lowercase().contains("totalelements");
+            assert_eq!(page.total, has_total.then_some(7), "{data}");
         }
     }
 
     #[test]
-    fn a_page_cut_anywhere_is_malformed() {
+    fn page_truncated_anywhere_is_malformed() {
         let whole = r#"{"status":"SUCCESS","data":{"content":[{"planExecutionId":"a"}],"totalElements":1}}"#;
         assert!(decode(whole).is_ok());
         for end in 0..whole.len() {
             let cut = decode(&whole[..end]);
-            assert!(matches!(cut, Err(Unusable::Malformed(_))), "cut at {end}");
+            assert!(
+                matches!(cut, Err(DecodeError::Malformed(_))),
+                "cut at {end}"
+            );
         }
     }
 }

@@ -1,76 +1,76 @@
-//! What an answer means: accept it, try again, or give up; and how long to wait before. Pure.
+//! Classification of error responses, and the retry policy. Pure.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
-use super::error::{Cause, Place, SourceError};
+use super::error::{Cause, Resource, SourceError};
 use crate::window::is_sound;
 
-/// The longest wait that a server may ask for.
-const RETRY_AFTER_LIMIT: Duration = Duration::from_mins(2);
+/// The maximum wait that a server may request.
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(2);
 
-/// Attempts at a page that may be too large, before its reader is told to ask for a smaller one.
-const ATTEMPTS_AT_A_LARGE_PAGE: u32 = 2;
+/// Attempts at a page that may be too large, before its caller requests a smaller one.
+const LARGE_PAGE_ATTEMPTS: u32 = 2;
 
-/// How often, and how patiently, a request is tried.
+/// The limits of the retries of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// Attempts in all, those that were rate limited aside.
+    /// Maximum attempts that fail for other reasons than a rate limit.
     pub attempts: u32,
-    /// Attempts that may end rate limited; they say that we are too fast, not that it is broken.
+    /// Maximum attempts that are rate limited: these show that we are too fast, not an outage.
     pub rate_limited_attempts: u32,
-    /// The first delay; each further one may be twice as long.
+    /// The maximum of the first delay. It doubles with each further attempt.
     pub first_delay: Duration,
-    /// The longest delay, unless the server asks for more.
-    pub longest_delay: Duration,
-    /// The time after which no attempt is begun. Waiting for one's turn does not count.
-    pub patience: Duration,
+    /// The maximum delay, unless the server requests a longer one.
+    pub max_delay: Duration,
+    /// The time after which no attempt is started. Waiting for the throttle does not count.
+    pub max_elapsed: Duration,
 }
 
 impl Default for RetryPolicy {
-    /// Six attempts within five minutes, after 1 s, 2 s, 4 s and so on.
+    /// Six attempts within five minutes, with delays of up to 1 s, 2 s, 4 s and so on.
     fn default() -> Self {
         Self {
             attempts: 6,
             rate_limited_attempts: 20,
             first_delay: Duration::from_secs(1),
-            longest_delay: Duration::from_mins(1),
-            patience: Duration::from_mins(5),
+            max_delay: Duration::from_mins(1),
+            max_elapsed: Duration::from_mins(5),
         }
     }
 }
 
-/// What was tried in vain for one purpose so far: requests that share it share one patience.
+/// The failed attempts for one purpose so far. Requests with the same purpose share their limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryState {
     failed: u32,
     rate_limited: u32,
     spent: Duration,
-    /// The wait that is due before the next attempt.
+    /// The wait before the next attempt.
     wait: Duration,
 }
 
-/// What decides about an answer that is not what was asked for.
+/// An error response, as far as its classification needs it.
 #[derive(Debug, Default)]
-pub(super) struct Refusal {
+pub(super) struct ErrorResponse {
     pub(super) status: u16,
-    /// Whether Harness itself spoke; what is no JSON comes from something before it.
+    /// Whether the body is JSON. Other bodies come from a gateway or proxy, not from Harness.
     pub(super) is_json: bool,
     pub(super) code: String,
-    /// The server's words, printable and short.
+    /// The message of the server, printable and short.
     pub(super) message: String,
     pub(super) retry_after: Duration,
 }
 
-/// What to do about it.
+/// The decision about an error response.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// Try again, no sooner than `at_least`.
+    /// Retry after a wait of at least `at_least`.
     Retry { cause: Cause, at_least: Duration },
-    /// Asking again would give the same. `Unauthorized` is believed the second time only, since a
-    /// hiccup of the token service looks like it.
+    /// Retrying would not help. Only `Unauthorized` is retried once, since an outage of the token
+    /// service looks the same.
     Fatal(SourceError),
 }
 
@@ -83,35 +83,35 @@ impl From<Cause> for Verdict {
     }
 }
 
-/// Judges an answer by HTTP status, then code, then words.
-pub(super) fn classify(place: &Place, refusal: Refusal) -> Verdict {
-    let Refusal {
+/// Classifies an error response by HTTP status, then by code, then by message.
+pub(super) fn classify(resource: &Resource, error: ErrorResponse) -> Verdict {
+    let ErrorResponse {
         status,
         is_json,
         code,
         message,
         retry_after: at_least,
-    } = refusal;
-    let place = place.clone();
+    } = error;
+    let resource = resource.clone();
     let retry = |cause| Verdict::Retry { cause, at_least };
     match (status, code.as_str()) {
         (429, _) | (_, "TOO_MANY_REQUESTS") => retry(Cause::RateLimited(message)),
         (401, _) | (200 | 400, "INVALID_TOKEN" | "EXPIRED_TOKEN") => {
-            Verdict::Fatal(SourceError::Unauthorized { place, message })
+            Verdict::Fatal(SourceError::Unauthorized { resource, message })
         }
         (403, _) | (200, "NG_ACCESS_DENIED" | "ACCESS_DENIED") if is_json => {
-            Verdict::Fatal(SourceError::Forbidden { place, message })
+            Verdict::Fatal(SourceError::Forbidden { resource, message })
         }
         (300..=399, _) => Verdict::Fatal(SourceError::Rejected {
-            place,
+            resource,
             status,
             code: "REDIRECT".to_owned(),
-            message: "a redirect, which is not followed since it could carry the key elsewhere; \
-                      make sure that the base URL is the API's own"
+            message: "redirects are not followed, since they could send the key to another host; \
+                      check the base URL"
                 .to_owned(),
         }),
         (413, _) => Verdict::Fatal(SourceError::Rejected {
-            place,
+            resource,
             status,
             code,
             message,
@@ -127,20 +127,20 @@ pub(super) fn classify(place: &Place, refusal: Refusal) -> Verdict {
             code,
             message,
         }),
-        _ => Verdict::Fatal(by_words(place, status, code, message)),
+        _ => Verdict::Fatal(classify_message(resource, status, code, message)),
     }
 }
 
-/// Two refusals of a page have no code of their own.
-fn by_words(place: Place, status: u16, code: String, message: String) -> SourceError {
-    let words = message.to_ascii_lowercase();
-    if words.contains("add more filters to page through") || words.contains("more than 10000 rec") {
-        SourceError::TooDeep { place, message }
-    } else if words.contains("seems to have been deleted") {
-        SourceError::PageGone { place, message }
+/// Classifies by message: two errors of a page have no code of their own.
+fn classify_message(resource: Resource, status: u16, code: String, message: String) -> SourceError {
+    let text = message.to_ascii_lowercase();
+    if text.contains("add more filters to page through") || text.contains("more than 10000 rec") {
+        SourceError::TooDeep { resource, message }
+    } else if text.contains("seems to have been deleted") {
+        SourceError::PageGone { resource, message }
     } else {
         SourceError::Rejected {
-            place,
+            resource,
             status,
             code,
             message,
@@ -148,7 +148,7 @@ fn by_words(place: Place, status: u16, code: String, message: String) -> SourceE
     }
 }
 
-/// `Retry-After`, in seconds or as a date, capped; zero where it is absent or makes no sense.
+/// Parses `Retry-After`, in seconds or as a date, and caps it; zero if absent or invalid.
 pub(super) fn retry_after(header: Option<&str>, now: Timestamp) -> Duration {
     let Some(text) = header.map(str::trim) else {
         return Duration::ZERO;
@@ -159,51 +159,51 @@ pub(super) fn retry_after(header: Option<&str>, now: Timestamp) -> Duration {
             .and_then(|until| Duration::try_from(until.duration_since(now)).ok())
             .unwrap_or_default(),
     };
-    wait.min(RETRY_AFTER_LIMIT)
+    wait.min(MAX_RETRY_AFTER)
 }
 
-/// A date as HTTP writes it, `Tue, 24 Nov 2026 10:00:00 GMT`, of a sane year.
+/// Parses a date such as `Tue, 24 Nov 2026 10:00:00 GMT`; `None` if the year is not plausible.
 pub(super) fn http_date(text: &str) -> Option<Timestamp> {
     let date = DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
     is_sound(date.as_millisecond()).then_some(date)
 }
 
-/// The tries of one request so far: bounded by number and by time.
+/// The attempts of one request, limited in number and in time.
 #[derive(Debug)]
 pub(super) struct Attempts {
     policy: RetryPolicy,
-    /// Whether the reader can ask for a smaller page instead.
-    can_shrink: bool,
-    /// Failures before this request that count as its own.
+    /// Whether the caller can request a smaller page instead.
+    allows_smaller_page: bool,
+    /// Failures of earlier requests for the same purpose.
     earlier: RetryState,
     now: RetryState,
 }
 
 impl Attempts {
-    pub(super) fn new(policy: RetryPolicy, can_shrink: bool, earlier: RetryState) -> Self {
+    pub(super) fn new(policy: RetryPolicy, allows_smaller_page: bool, earlier: RetryState) -> Self {
         Self {
             policy,
-            can_shrink,
+            allows_smaller_page,
             earlier,
             now: earlier,
         }
     }
 
-    /// Attempts of this request that failed.
+    /// Returns the failed attempts of this request.
     pub(super) fn made(&self) -> u32 {
         self.now.attempts() - self.earlier.attempts()
     }
 
-    /// What was tried so far, earlier requests included.
-    pub(super) fn tried(&self) -> RetryState {
+    /// Returns the failed attempts so far, including those of earlier requests.
+    pub(super) fn state(&self) -> RetryState {
         self.now
     }
 
-    /// Counts a failed attempt that took `took`; gives the wait before the next.
+    /// Counts a failed attempt of duration `took`, and returns the wait before the next one.
     ///
-    /// `random`, of `[0, 1)`, picks a delay below an exponential bound (full jitter). After a rate
-    /// limit it is at least half of the bound: all tasks pause, so there is no herd to spread.
-    pub(super) fn fail(
+    /// `random`, in `[0, 1)`, picks a delay below an exponential bound (full jitter). After a rate
+    /// limit the delay is at least half of the bound: all tasks wait together, so there is no herd.
+    pub(super) fn record_failure(
         &mut self,
         cause: &Cause,
         took: Duration,
@@ -220,8 +220,8 @@ impl Attempts {
         let bound = 2_u32
             .checked_pow(*count - 1)
             .and_then(|factor| self.policy.first_delay.checked_mul(factor))
-            .map_or(self.policy.longest_delay, |delay| {
-                delay.min(self.policy.longest_delay)
+            .map_or(self.policy.max_delay, |delay| {
+                delay.min(self.policy.max_delay)
             });
         let wait = bound.mul_f64(share).max(at_least);
         self.now.spent += took + wait;
@@ -229,21 +229,21 @@ impl Attempts {
         wait
     }
 
-    /// The wait before a key that was refused is tried once more.
+    /// Returns the wait before a rejected key is tried once more.
     pub(super) fn slow_wait(&self) -> Duration {
         self.policy.first_delay * 3
     }
 
-    /// Whether another attempt may follow a failure of this `cause`.
-    pub(super) fn go_on(&self, cause: &Cause) -> bool {
+    /// Returns whether another attempt may follow a failure with this `cause`.
+    pub(super) fn may_retry(&self, cause: &Cause) -> bool {
         let failed_here = self.now.failed - self.earlier.failed;
         let at_this_size = match self.earlier.failed {
-            0 => ATTEMPTS_AT_A_LARGE_PAGE,
+            0 => LARGE_PAGE_ATTEMPTS,
             _ => 1,
         };
-        let is_to_shrink =
-            self.can_shrink && cause.wants_smaller_page() && at_this_size <= failed_here;
-        !is_to_shrink && self.policy.allows(self.now)
+        let needs_smaller_page =
+            self.allows_smaller_page && cause.wants_smaller_page() && failed_here >= at_this_size;
+        !needs_smaller_page && self.policy.allows(self.now)
     }
 }
 
@@ -256,26 +256,26 @@ impl RetryPolicy {
         }
     }
 
-    /// Whether one more attempt may follow those that failed.
-    pub(super) fn allows(&self, tried: RetryState) -> bool {
-        tried.failed < self.attempts
-            && tried.rate_limited < self.rate_limited_attempts
-            && tried.spent < self.patience
+    /// Returns whether another attempt may follow.
+    pub(super) fn allows(&self, state: RetryState) -> bool {
+        state.failed < self.attempts
+            && state.rate_limited < self.rate_limited_attempts
+            && state.spent < self.max_elapsed
     }
 }
 
 impl RetryState {
-    /// Attempts, those that were rate limited included.
+    /// Returns the failed attempts, including rate-limited ones.
     pub(super) fn attempts(self) -> u32 {
         self.failed + self.rate_limited
     }
 
-    /// What was waited for was answered: what is asked next need not wait.
-    pub fn answered(&mut self) {
+    /// Clears the wait: after a success, the next request need not wait.
+    pub fn clear_wait(&mut self) {
         self.wait = Duration::ZERO;
     }
 
-    /// The wait that is due before the next attempt.
+    /// Returns the wait before the next attempt.
     pub(super) fn wait(self) -> Duration {
         self.wait
     }
@@ -288,19 +288,19 @@ mod tests {
     use super::super::error::Endpoint;
     use super::*;
 
-    fn word(status: u16, is_json: bool, code: &str, message: &str) -> &'static str {
-        let place = Place {
+    fn verdict(status: u16, is_json: bool, code: &str, message: &str) -> &'static str {
+        let resource = Resource {
             endpoint: Endpoint::Executions,
-            of: None,
+            within: None,
         };
-        let refusal = Refusal {
+        let error = ErrorResponse {
             status,
             is_json,
             code: code.to_owned(),
             message: message.to_owned(),
             retry_after: Duration::ZERO,
         };
-        match classify(&place, refusal) {
+        match classify(&resource, error) {
             Verdict::Retry { cause, .. } if cause.is_rate_limit() => "slower",
             Verdict::Retry { .. } => "retry",
             Verdict::Fatal(SourceError::Unauthorized { .. }) => "unauthorized",
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn status_code_and_words_decide_together() {
+    fn classifies_by_status_code_and_message() {
         let too_deep = "Please add more filters to page through more than 10000 records";
         let gone = "The execution data seems to have been deleted, please reduce the page no.";
         for (status, is_json, code, message, expected) in [
@@ -349,7 +349,7 @@ mod tests {
             (500, true, "UNKNOWN_ERROR", "", "retry"),
             (503, false, "", "upstream", "retry"),
         ] {
-            let found = word(status, is_json, code, message);
+            let found = verdict(status, is_json, code, message);
             assert_eq!(found, expected, "{status} {is_json} {code} {message}");
         }
     }
@@ -384,34 +384,37 @@ mod tests {
     }
 
     #[test]
-    fn rate_limits_do_not_use_up_the_attempts() {
+    fn rate_limits_do_not_count_as_attempts() {
         let policy = RetryPolicy {
             first_delay: Duration::from_millis(1),
             ..RetryPolicy::default()
         };
         let mut tries = Attempts::new(policy, false, RetryState::default());
         for _ in 0..10 {
-            tries.fail(&rate_limit(), Duration::ZERO, Duration::ZERO, 0.0);
-            assert!(tries.go_on(&rate_limit()));
+            tries.record_failure(&rate_limit(), Duration::ZERO, Duration::ZERO, 0.0);
+            assert!(tries.may_retry(&rate_limit()));
         }
         for _ in 0..5 {
-            tries.fail(&broken(), Duration::ZERO, Duration::ZERO, 0.0);
-            assert!(tries.go_on(&broken()));
+            tries.record_failure(&broken(), Duration::ZERO, Duration::ZERO, 0.0);
+            assert!(tries.may_retry(&broken()));
         }
-        tries.fail(&broken(), Duration::ZERO, Duration::ZERO, 0.0);
-        assert!(!tries.go_on(&broken()));
+        tries.record_failure(&broken(), Duration::ZERO, Duration::ZERO, 0.0);
+        assert!(!tries.may_retry(&broken()));
         assert_eq!(tries.made(), 16);
     }
 
     #[test]
-    fn a_page_that_may_be_too_large_is_given_back_soon() {
+    fn large_page_is_retried_at_most_once() {
         let cause = Cause::TooLarge { limit: 1 };
-        for (can_shrink, attempts) in [(true, 2), (false, 6)] {
-            let mut tries =
-                Attempts::new(RetryPolicy::default(), can_shrink, RetryState::default());
+        for (allows_smaller_page, attempts) in [(true, 2), (false, 6)] {
+            let mut tries = Attempts::new(
+                RetryPolicy::default(),
+                allows_smaller_page,
+                RetryState::default(),
+            );
             let mut count = 0;
-            while tries.go_on(&cause) {
-                tries.fail(&cause, Duration::ZERO, Duration::ZERO, 0.0);
+            while tries.may_retry(&cause) {
+                tries.record_failure(&cause, Duration::ZERO, Duration::ZERO, 0.0);
                 count += 1;
             }
             assert_eq!(count, attempts);
@@ -419,26 +422,26 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_ever_smaller_sizes_share_one_patience() {
+    fn smaller_pages_share_the_retry_limits() {
         let cause = Cause::TooLarge { limit: 1 };
         let policy = RetryPolicy::default();
-        let (mut so_far, mut attempts, mut waited) =
+        let (mut retry_state, mut attempts, mut waited) =
             (RetryState::default(), Vec::new(), Duration::ZERO);
-        while policy.allows(so_far) {
-            let mut tries = Attempts::new(policy, true, so_far);
-            while tries.go_on(&cause) {
-                waited += tries.fail(&cause, Duration::ZERO, Duration::ZERO, 1.0);
+        while policy.allows(retry_state) {
+            let mut tries = Attempts::new(policy, true, retry_state);
+            while tries.may_retry(&cause) {
+                waited += tries.record_failure(&cause, Duration::ZERO, Duration::ZERO, 1.0);
             }
             attempts.push(tries.made());
-            so_far = tries.tried();
+            retry_state = tries.state();
         }
         assert_eq!(attempts, [2, 1, 1, 1, 1]);
-        assert!(waited <= so_far.wait() + Duration::from_secs(31));
+        assert!(waited <= retry_state.wait() + Duration::from_secs(31));
     }
 
     proptest! {
         #[test]
-        fn tries_end_and_waits_keep_their_bounds(
+        fn attempts_and_waits_are_bounded(
             steps in prop::collection::vec((any::<bool>(), 0_u64..200, 0.0..1.0_f64), 0..60)
         ) {
             let policy = RetryPolicy::default();
@@ -447,11 +450,11 @@ mod tests {
             for (is_rate_limit, floor, random) in steps {
                 let cause = if is_rate_limit { rate_limit() } else { broken() };
                 let floor = Duration::from_secs(floor);
-                let wait = tries.fail(&cause, Duration::ZERO, floor, random);
+                let wait = tries.record_failure(&cause, Duration::ZERO, floor, random);
                 spent += wait;
-                prop_assert!(floor <= wait && wait <= floor.max(policy.longest_delay));
-                if policy.patience <= spent || 26 <= tries.made() {
-                    prop_assert!(!tries.go_on(&cause));
+                prop_assert!(floor <= wait && wait <= floor.max(policy.max_delay));
+                if spent >= policy.max_elapsed || tries.made() >= 26 {
+                    prop_assert!(!tries.may_retry(&cause));
                 }
             }
         }

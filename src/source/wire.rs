@@ -1,4 +1,4 @@
-//! What goes over the wire: the request for executions, and lenient readers of JSON members.
+//! The request for executions, and lenient readers of JSON members.
 
 use std::borrow::Cow;
 
@@ -9,23 +9,23 @@ use crate::ids::{PlanExecutionId, Scope};
 use crate::scan::{Document, Scanner, Value};
 use crate::window::{Window, is_sound};
 
-/// What to ask the summary endpoint for.
+/// A request to the summary endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct ExecutionsQuery<'a> {
     /// The project.
     pub scope: &'a Scope,
-    /// The window of `startTs`. It becomes an explicit, inclusive `timeRange`.
+    /// The window of `startTs`. It is sent as an inclusive `timeRange`.
     pub window: Window,
-    /// Only these, where the server honours it (older ones give the whole window); empty for all.
+    /// Restricts the result to these executions; empty for all. Old servers ignore it and return the window.
     pub ids: &'a [PlanExecutionId],
     /// The page, from 0.
     pub page: u32,
-    /// Rows a page, 1 to 1000.
+    /// Rows per page, 1 to 1000.
     pub size: u32,
 }
 
 impl ExecutionsQuery<'_> {
-    /// The parameters of the URL: oldest first, and every attempt of every execution.
+    /// Returns the URL parameters: oldest first, and every attempt of every execution.
     pub(super) fn parameters(&self) -> [(&'static str, String); 6] {
         [
             ("orgIdentifier", self.scope.org.to_string()),
@@ -37,8 +37,8 @@ impl ExecutionsQuery<'_> {
         ]
     }
 
-    /// The body that gives the same rows on every vintage of the server: both ends of the range,
-    /// the type discriminator, every execution mode.
+    /// Returns the body. Both ends of the range, the filter type and the execution mode are explicit, so
+    /// that servers of every version return the same rows.
     pub(super) fn body(&self) -> serde_json::Value {
         let mut filter = json!({
             "filterType": "PipelineExecution",
@@ -55,11 +55,11 @@ impl ExecutionsQuery<'_> {
     }
 }
 
-/// The members of a JSON object that have these names; null is as if absent. `None` for a value that is
-/// no object.
+/// Returns the members of a JSON object with these names; null counts as absent. `None` for a value that
+/// is not an object.
 ///
-/// Names are matched without regard to ASCII case; the exact spelling goes before others. One that
-/// cannot be read, for half a surrogate pair in it, is no reason to lose the row.
+/// Names match ignoring ASCII case; an exact match wins. A name with half a surrogate pair is ignored, so
+/// that it does not cost the row.
 pub(super) fn members<'a, const N: usize>(
     object: Value<'a>,
     names: [&str; N],
@@ -68,7 +68,7 @@ pub(super) fn members<'a, const N: usize>(
     for (name, value) in object.pairs()? {
         let name = name.string();
         for (known, found) in names.iter().zip(&mut found) {
-            if is_meant(known, name.as_deref(), found.is_some()) && !value.is_null() {
+            if matches_name(known, name.as_deref(), found.is_some()) && !value.is_null() {
                 *found = Some(value);
             }
         }
@@ -76,17 +76,17 @@ pub(super) fn members<'a, const N: usize>(
     Some(found)
 }
 
-/// Whether a member is read for the one that is called `name`: in any casing, but the exact spelling goes
-/// before what is known already.
-pub(super) fn is_meant(name: &str, found: Option<&str>, is_known: bool) -> bool {
+/// Returns whether a member with the name `found` is the member `name`. Any casing matches, but once a
+/// member was read, only the exact name replaces it.
+pub(super) fn matches_name(name: &str, found: Option<&str>, is_known: bool) -> bool {
     found.is_some_and(|found| found == name || (!is_known && found.eq_ignore_ascii_case(name)))
 }
 
-/// Reads a body that is to be JSON.
+/// Tokenizes a body.
 ///
 /// # Errors
 ///
-/// Where it stops being JSON, as the library tells it.
+/// The position of the first syntax error, as `serde_json` reports it.
 pub(super) fn scan<'a>(
     body: &'a [u8],
     scanner: &'a mut Scanner,
@@ -96,7 +96,7 @@ pub(super) fn scan<'a>(
     document.ok_or_else(|| malformed(body))
 }
 
-/// Why a body could not be read: where it stops being JSON, else that it is no object.
+/// Returns the error of an invalid body: its first syntax error, or that it is not an object.
 pub(super) fn malformed(body: &[u8]) -> serde_json::Error {
     match serde_json::from_slice::<IgnoredAny>(body) {
         Err(error) => error,
@@ -104,24 +104,24 @@ pub(super) fn malformed(body: &[u8]) -> serde_json::Error {
     }
 }
 
-/// The error of a body that lacks something.
+/// Returns the error of a body without a required value.
 pub(super) fn missing(what: &str) -> serde_json::Error {
     serde_json::Error::custom(format_args!("no {what}"))
 }
 
-/// Text, or a number as text; `None` for anything else and for the empty text.
+/// Returns a non-empty text, or a number as text; `None` for anything else.
 pub(super) fn text(value: Option<Value<'_>>) -> Option<Cow<'_, str>> {
     let is_boolean = |value: &Value<'_>| matches!(value.scalar(), Some("true" | "false"));
     let text = value.filter(|value| !is_boolean(value))?.text()?;
     (!text.is_empty()).then_some(text)
 }
 
-/// A time in ms since the epoch that can be one.
-pub(super) fn sound_ms(value: Option<Value<'_>>) -> Option<i64> {
+/// Returns a plausible time in milliseconds since the epoch.
+pub(super) fn valid_ms(value: Option<Value<'_>>) -> Option<i64> {
     value?.integer().filter(|ms| is_sound(*ms))
 }
 
-/// What the error bodies of all Harness envelopes share, each part of it optional.
+/// The fields that all error bodies of Harness share. Each is optional.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ErrorBody {
     pub(super) code: String,
@@ -129,12 +129,12 @@ pub(super) struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// Reads an error envelope; `None` where the body is no whole JSON.
+    /// Parses an error envelope; `None` if the body is not valid JSON.
     pub(super) fn read(body: &[u8]) -> Option<Self> {
         let mut scanner = Scanner::default();
         let document = scan(body, &mut scanner).ok()?;
         let names = ["code", "message", "detailedMessage", "correlationId"];
-        // JSON that is no object came from Harness, too, and says nothing.
+        // Other JSON comes from Harness, too, but has no message.
         let found = members(document.root(), names);
         let [code, message, detail, correlation] = found.unwrap_or_default();
         let mut message = text(message)
@@ -157,7 +157,7 @@ mod tests {
     use crate::window::from_ms;
 
     #[test]
-    fn a_window_becomes_an_inclusive_range() {
+    fn window_is_sent_as_inclusive_range() {
         let query = ExecutionsQuery {
             scope: &Scope::new("default", "web"),
             window: Window::new(from_ms(1_000), from_ms(2_000)).unwrap(),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_in_any_case_and_the_exact_spelling_goes_first() {
+    fn exact_member_name_wins_over_other_casing() {
         let object =
             leaked(r#"{"STATUS":1,"\ud800":0,"status":2,"Status":3,"endts":null,"x":{"endTs":4}}"#);
         let [status, end] = members(object.unwrap(), ["status", "endTs"]).unwrap();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_text_stand_for_each_other() {
+    fn numbers_and_text_are_interchangeable() {
         for (json, as_text, as_integer) in [
             (r#""7""#, Some("7"), Some(7)),
             ("7", Some("7"), Some(7)),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_body_is_read_from_any_envelope() {
+    fn error_body_is_parsed_from_any_envelope() {
         for (body, code, message) in [
             (
                 r#"{"code":"A","message":"b","correlationId":"c"}"#,

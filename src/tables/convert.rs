@@ -34,7 +34,7 @@ pub(super) fn commit_time_ms(raw: Value<'_>) -> Option<i64> {
 /// Returns the distinct non-empty texts of a list, in order, and false if it contains other values.
 pub(super) fn texts(raw: Value<'_>) -> Option<(Vec<Cow<'_, str>>, bool)> {
     let items = raw.items()?;
-    let mut texts = Vec::with_capacity(raw.at_most().min(FEW));
+    let mut texts = Vec::with_capacity(raw.max_children().min(FEW));
     let mut is_complete = true;
     for item in items.filter(|item| !item.is_null()) {
         match item.text() {

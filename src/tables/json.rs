@@ -125,7 +125,7 @@ impl<'a, F: Fields, const N: usize> Object<'a, F, N> {
             if let Some(at) = found.filter(|at| *at < N) {
                 if let Some(before) = object.slots.take(at) {
                     drift.odd_value(F::PATHS[at], before.json());
-                    let same = |(_, member): (_, Value<'_>)| member.is(before);
+                    let same = |(_, member): (_, Value<'_>)| member.is_same(before);
                     let position = object.source?.pairs()?.position(same)?;
                     object.keep_other(position, before);
                     object.may_repeat = true;

@@ -92,7 +92,7 @@ impl Names {
     #[expect(clippy::inline_always, reason = "the names are constant at each call")]
     #[inline(always)]
     pub(super) fn find(&self, name: &str, named: Value<'_>) -> Option<usize> {
-        let key = match named.inner_and_more() {
+        let key = match named.inner_with_following() {
             Some((bytes, length)) => Key::new(bytes, length),
             None => Key::of(name.as_bytes()),
         };

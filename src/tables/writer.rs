@@ -30,7 +30,7 @@ impl<'a, W: fmt::Write> Writer<'a, W> {
             return self.member(&name, value.json());
         }
         match &mut self.run {
-            Some((_, last)) if last.touches(value.name()) => *last = value,
+            Some((_, last)) if last.is_adjacent_to(value.name()) => *last = value,
             _ => {
                 self.end_run();
                 self.run = Some((value, value));

@@ -162,6 +162,6 @@ fn check_fails_if_every_project_fails() {
         assert_eq!(run.error_code(), "failure", "{command}");
         let message = run.json()["error"]["message"].to_string();
         assert!(message.contains("for example "), "{command}: {message}");
-        assert!(message.contains("answered 400"), "{command}: {message}");
+        assert!(message.contains(": 400"), "{command}: {message}");
     }
 }

@@ -290,13 +290,7 @@ fn rights_that_are_lost_for_a_week_cost_no_row() {
             sim.advance(SignedDuration::from_hours(24));
             let run = sim.sync(&lake, &[]);
             if kind == FaultKind::Forbidden {
-                failed_alone(
-                    &run,
-                    &lost,
-                    "invalid_permissions",
-                    "forbidden to this API key",
-                    "lost",
-                );
+                failed_alone(&run, &lost, "invalid_permissions", "access denied", "lost");
             } else {
                 is_suspicious(&sim, &lake, &run.expect(0), &lost);
             }
@@ -390,13 +384,13 @@ fn a_host_that_is_not_found_and_one_without_tls_are_told_as_such() {
         cases.spawn(|| {
             unreachable(
                 "https://no-such-host.invalid",
-                &["GET /v1/orgs", "host of the base URL is not found"],
+                &["GET /v1/orgs", "host of the base URL was not found"],
             );
         });
         cases.spawn(move || {
             unreachable(
                 &format!("https://127.0.0.1:{port}"),
-                &["GET /v1/orgs", "does not speak TLS"],
+                &["GET /v1/orgs", "does not use TLS"],
             );
         });
     });

@@ -1,195 +1,156 @@
-//! Personal data in a summary: found by the path of its keys, and replaced as the row streams past,
-//! before anything else sees it. Pure.
+//! Redaction of personal data in a summary, before any other code sees it. Pure.
 //!
-//! Harness names persons in many places and puts new ones beside them, and webhooks bring payloads
-//! of other systems along. So the rules go by what a key means, wherever it stands:
+//! Harness names persons in many fields and adds new ones, and webhooks carry payloads of other
+//! systems. So the rules go by the meaning of a key at any depth, not by a list of paths:
 //!
-//! - Everything within what is named as a person is personal, except what is known to be none.
-//! - A value or a key that is an e-mail address and nothing else is personal anywhere.
+//! - Everything inside a value that names a person is personal, except known impersonal keys.
+//! - A value or a key that is exactly an e-mail address is personal anywhere.
 //! - The keys of some objects are names of stages, tags or axes: no rule reads them.
 //!
-//! Free text is left: commit messages, titles, notes, errors, branches, tags, names of things.
+//! Free text stays: commit messages, titles, notes, errors, branches, tags, names of things.
 
 mod rules;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::pii::Treatment;
+use crate::pii::Redactor;
+use crate::scan::{Children, Kind, Value};
 use rules::{Meaning, email};
 
-/// An object or an array that the scan is in.
-struct Level {
+/// Returns the summary with its personal data redacted; `None` if nothing changes.
+pub(super) fn redact(summary: Value<'_>, redactor: &Redactor) -> Option<Bytes> {
+    if redactor.keeps() {
+        return None;
+    }
+    let start = summary.offset();
+    let mut redaction = Redaction {
+        json: summary.json(),
+        start,
+        copied: start,
+        out: Vec::new(),
+        redactor,
+    };
+    redaction.run(summary);
+    (redaction.copied != start).then(|| redaction.finish().into())
+}
+
+/// An object or an array whose children are being read.
+struct Level<'a> {
+    children: Children<'a>,
     is_object: bool,
     meaning: Meaning,
-    /// In an object: what the value means whose key was just read.
-    value: Option<Meaning>,
 }
 
-/// Gives the summary with its personal data treated; `None` where there is none, or it stays. `summary`
-/// must be JSON.
-pub(super) fn scrub(summary: &[u8], treatment: &Treatment) -> Option<Bytes> {
-    if treatment.keeps() {
-        return None;
-    }
-    let mut scan = Scan {
-        json: summary,
-        at: 0,
-        copied: 0,
-        out: Vec::new(),
-        treatment,
-    };
-    scan.run();
-    if scan.copied == 0 {
-        return None;
-    }
-    scan.out.extend_from_slice(&scan.json[scan.copied..]);
-    Some(scan.out.into())
-}
-
-struct Scan<'a> {
-    json: &'a [u8],
-    at: usize,
-    /// Up to here `out` holds what `json` says.
+/// A copy of a summary in which some values are replaced. Offsets are those of the document.
+struct Redaction<'a> {
+    json: &'a str,
+    start: usize,
+    /// The end of the text that `out` already covers.
     copied: usize,
     out: Vec<u8>,
-    treatment: &'a Treatment,
+    redactor: &'a Redactor,
 }
 
-impl Scan<'_> {
-    fn run(&mut self) {
-        let mut levels: Vec<Level> = Vec::new();
-        while let Some(byte) = self.json.get(self.at).copied() {
-            match byte {
-                b'{' | b'[' => {
-                    let meaning = value_meaning(&mut levels);
-                    levels.push(Level {
-                        is_object: byte == b'{',
-                        meaning,
-                        value: None,
-                    });
-                    self.at += 1;
-                }
-                b'}' | b']' => {
-                    levels.pop();
-                    self.at += 1;
-                }
-                b'"' => {
-                    let string = self.at..self.end_of_string();
-                    self.at = string.end;
-                    match levels.last_mut() {
-                        Some(level) if level.is_object && level.value.is_none() => {
-                            level.value = Some(self.key(string, level.meaning));
-                        }
-                        _ => {
-                            let meaning = value_meaning(&mut levels);
-                            self.string(string, meaning);
-                        }
+impl<'a> Redaction<'a> {
+    /// Visits every value. A stack replaces recursion, since a summary may be nested at any depth.
+    fn run(&mut self, summary: Value<'a>) {
+        let mut levels = Vec::new();
+        self.visit(summary, Meaning::Plain, &mut levels);
+        while let Some(level) = levels.last_mut() {
+            let meaning = level.meaning;
+            match level.children.next() {
+                None => drop(levels.pop()),
+                Some(key) if level.is_object => {
+                    let value = level.children.next();
+                    let meaning = self.key(key, meaning);
+                    if let Some(value) = value {
+                        self.visit(value, meaning, &mut levels);
                     }
                 }
-                b' ' | b'\t' | b'\n' | b'\r' | b',' | b':' => self.at += 1,
-                _ => {
-                    let scalar = self.at..self.end_of_scalar();
-                    self.at = scalar.end;
-                    if value_meaning(&mut levels) == Meaning::Person
-                        && matches!(byte, b'-' | b'0'..=b'9')
-                    {
-                        let text = String::from_utf8_lossy(&self.json[scalar.clone()]);
-                        self.replace(scalar, &text);
-                    }
-                }
+                Some(item) => self.visit(item, meaning, &mut levels),
             }
         }
     }
 
-    /// Reads a key; one that is an address, or within a person holds one, is replaced, too.
-    fn key(&mut self, string: Range<usize>, within: Meaning) -> Meaning {
-        let key = decoded(&self.json[string.clone()]);
-        let meaning = within.of_member(&key);
-        let address = email(&key).or((within == Meaning::Person).then_some(&*key));
+    fn visit(&mut self, value: Value<'a>, meaning: Meaning, levels: &mut Vec<Level<'a>>) {
+        match value.kind() {
+            kind @ (Kind::Object | Kind::List) => levels.push(Level {
+                children: value.children(),
+                is_object: kind == Kind::Object,
+                meaning,
+            }),
+            Kind::Plain | Kind::Escaped | Kind::Broken => self.string(value, meaning),
+            Kind::Other
+                if meaning == Meaning::Person && !matches!(value.json(), "true" | "false") =>
+            {
+                self.redact(value, value.json());
+            }
+            Kind::Other | Kind::Null => {}
+        }
+    }
+
+    /// Returns the meaning of a key's value. Redacts a key that is an address, or that contains one
+    /// inside a person.
+    fn key(&mut self, key: Value<'a>, within: Meaning) -> Meaning {
+        let text = text(key);
+        let meaning = within.of_member(&text);
+        let address = email(&text).or((within == Meaning::Person).then_some(&*text));
         if let Some(address) = address.filter(|address| address.contains('@')) {
             let mut name = Vec::new();
-            if self.treatment.replace(address, &mut name) {
-                // Null is no key.
-                let name = if name == b"null" {
-                    b"\"\"".to_vec()
-                } else {
-                    name
-                };
-                self.put(string, &name);
+            if self.redactor.replace(address, &mut name) {
+                // Null cannot be a key.
+                let name = if name == b"null" { b"\"\"" } else { &name[..] };
+                self.put(key, name);
             }
         }
         meaning
     }
 
-    fn string(&mut self, string: Range<usize>, meaning: Meaning) {
-        let raw = &self.json[string.clone()];
+    fn string(&mut self, value: Value<'a>, meaning: Meaning) {
         // An `@` may be written as an escape.
-        let may_be_email = || raw.iter().any(|byte| matches!(byte, b'@' | b'\\'));
+        let may_be_email =
+            || value.kind() != Kind::Plain || value.json().as_bytes().contains(&b'@');
         if meaning == Meaning::Person {
-            let text = decoded(raw);
-            self.replace(string, &text);
+            self.redact(value, &text(value));
         } else if may_be_email() {
-            let text = decoded(raw);
+            let text = text(value);
             if let Some(address) = email(&text) {
-                self.replace(string, address);
+                self.redact(value, address);
             }
         }
     }
 
-    fn replace(&mut self, value: Range<usize>, text: &str) {
-        let mut instead = Vec::new();
-        if self.treatment.replace(text, &mut instead) {
-            self.put(value, &instead);
+    fn redact(&mut self, value: Value<'a>, text: &str) {
+        let mut replacement = Vec::new();
+        if self.redactor.replace(text, &mut replacement) {
+            self.put(value, &replacement);
         }
     }
 
-    fn put(&mut self, place: Range<usize>, instead: &[u8]) {
+    /// Copies the text up to a value, then `replacement` in its place.
+    fn put(&mut self, value: Value<'a>, replacement: &[u8]) {
+        let at = value.offset();
+        let before = &self.json[self.copied - self.start..at - self.start];
+        self.out.extend_from_slice(before.as_bytes());
+        self.out.extend_from_slice(replacement);
+        self.copied = at + value.json().len();
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        let rest = &self.json[self.copied - self.start..];
+        self.out.extend_from_slice(rest.as_bytes());
         self.out
-            .extend_from_slice(&self.json[self.copied..place.start]);
-        self.out.extend_from_slice(instead);
-        self.copied = place.end;
-    }
-
-    fn end_of_string(&self) -> usize {
-        let mut at = self.at + 1;
-        while let Some(byte) = self.json.get(at) {
-            match byte {
-                b'"' => return at + 1,
-                b'\\' => at += 2,
-                _ => at += 1,
-            }
-        }
-        self.json.len()
-    }
-
-    fn end_of_scalar(&self) -> usize {
-        let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
-        let length = self.json[self.at..].iter().position(ends);
-        length.map_or(self.json.len(), |length| self.at + length)
     }
 }
 
-/// What the value means that begins here.
-fn value_meaning(levels: &mut [Level]) -> Meaning {
-    match levels.last_mut() {
-        None => Meaning::Plain,
-        Some(level) if level.is_object => level.value.take().unwrap_or(Meaning::Plain),
-        Some(level) => level.meaning,
-    }
-}
-
-/// The text of a JSON string; as it is spelled where it holds half a surrogate pair.
-fn decoded(raw: &[u8]) -> Cow<'_, str> {
-    if raw.contains(&b'\\')
-        && let Ok(text) = serde_json::from_slice::<String>(raw)
-    {
-        return text.into();
-    }
-    let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
-    String::from_utf8_lossy(inner)
+/// Returns the text of a string; as it is written if it contains half of a surrogate pair.
+fn text(string: Value<'_>) -> Cow<'_, str> {
+    string.string().unwrap_or_else(|| {
+        let json = string.json();
+        Cow::Borrowed(&json[1..json.len() - 1])
+    })
 }

@@ -1,21 +1,21 @@
-//! Which keys tell of persons, which do not, and which are no keys but names.
+//! The keys that mean persons, the keys that do not, and the objects whose keys are names.
 
-/// The longest key that a rule knows, underscores left out.
+/// The length of the longest key that a rule matches, without underscores.
 pub(super) const LONGEST: usize = 96;
 
-/// What the values of a key are.
+/// The meaning of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// Keys tell what values are.
+    /// Keys decide what values mean.
     Plain,
-    /// Every value tells of a person.
+    /// Every value identifies a person.
     Person,
-    /// Keys are names of something, values are plain.
+    /// Keys are names of things, values are plain.
     Named,
 }
 
 impl Meaning {
-    /// What the value of `key` means within an object of this meaning.
+    /// Returns the meaning of the value of `key` in an object of this meaning.
     pub(super) fn of_member(self, key: &str) -> Self {
         let mut buffer = [0; LONGEST];
         let Some(name) = folded(key, &mut buffer) else {
@@ -34,7 +34,7 @@ impl Meaning {
     }
 }
 
-/// A key in lower case without underscores; `None` where no rule can know it.
+/// Returns a key in lower case without underscores and hyphens; `None` if it is too long for any rule.
 pub(super) fn folded<'a>(key: &str, buffer: &'a mut [u8; LONGEST]) -> Option<&'a str> {
     let mut length = 0;
     for byte in key.bytes().filter(|byte| !matches!(byte, b'_' | b'-')) {
@@ -44,8 +44,8 @@ pub(super) fn folded<'a>(key: &str, buffer: &'a mut [u8; LONGEST]) -> Option<&'a
     std::str::from_utf8(&buffer[..length]).ok()
 }
 
-/// Keys whose values are persons, or what persons are told by: `triggeredBy`, `approvers`, `email`;
-/// and the payloads of webhooks, which are full of them.
+/// Returns whether the values of a key are persons or identify one (`triggeredBy`, `approvers`, `email`), or
+/// are payloads of webhooks, which contain many.
 pub(super) fn is_person(name: &str) -> bool {
     const NAMES: [&str; 42] = [
         "admins",
@@ -105,7 +105,7 @@ pub(super) fn is_person(name: &str) -> bool {
     NAMES.contains(&name) || ENDINGS.iter().any(|end| name.ends_with(end))
 }
 
-/// Keys beside a person that tell of no person: times, kinds, the trigger of a pipeline.
+/// Returns whether a key inside a person is not personal: times, types, the trigger of a pipeline.
 fn is_impersonal(name: &str) -> bool {
     const NAMES: [&str; 16] = [
         "recast",
@@ -128,7 +128,7 @@ fn is_impersonal(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// Keys whose objects have names for keys.
+/// Returns whether the keys of this key's objects are names.
 pub(super) fn has_names_for_keys(name: &str) -> bool {
     const NAMES: [&str; 6] = [
         "dependencygraph",
@@ -141,7 +141,7 @@ pub(super) fn has_names_for_keys(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// The e-mail address that a text is, if it is nothing else: bare, in quotes or brackets, as `mailto:`.
+/// Returns the e-mail address that makes up an entire text: bare, in quotes or brackets, or as `mailto:`.
 pub(super) fn email(text: &str) -> Option<&str> {
     let is_around = |c: char| c.is_whitespace() || "\"'<>".contains(c);
     let inner = text.trim_matches(is_around);
@@ -165,6 +165,6 @@ fn is_email(address: &str) -> bool {
     !local.is_empty()
         && local.chars().all(is_local)
         && rest.split('.').all(is_label)
-        && 2 <= last.len()
+        && last.len() >= 2
         && last.chars().all(char::is_alphabetic)
 }

@@ -1,4 +1,4 @@
-//! The client against a server over a real socket: one behaviour a test.
+//! Tests of the client against a server on a real socket.
 
 mod server;
 
@@ -10,7 +10,7 @@ use super::*;
 use crate::causes::chain;
 use crate::ids::{AccountId, OrgId, Scope};
 use crate::window::{Window, from_ms};
-use server::{Answer, Server};
+use server::{Response, Server};
 
 const KEY: &str = "pat.account-of-tests.token.very-secret";
 const ACCOUNT: &str = "account-of-tests";
@@ -20,7 +20,7 @@ const DENIED: &str = r#"{"status":"ERROR","code":"NG_ACCESS_DENIED","message":"n
 const BAD_TOKEN: &str =
     r#"{"status":"ERROR","code":"INVALID_TOKEN","message":"Token is not valid."}"#;
 
-/// `PAGE`, as `gzip -9` gives it.
+/// `PAGE`, compressed with `gzip -9`.
 const GZIPPED: &[u8] =
     b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x4d\x8c\xb1\x0a\x02\x31\x10\x05\xff\
 \xe5\xd5\x29\xbc\x4a\x48\x7b\xa4\xb8\x3a\x5a\x89\xc5\x92\xdb\xe2\x20\x26\x62\x5e\x40\x08\xf9\x77\
@@ -61,16 +61,18 @@ async fn page(client: &Client, size: u32) -> Result<Page, SourceError> {
     client.executions(&query).await
 }
 
-/// The outcome of asking a server that answers so for a page, and the requests that it took.
-async fn outcome(answers: impl IntoIterator<Item = Answer>) -> (Result<Page, SourceError>, usize) {
-    let server = Server::start(answers);
+/// Reads a page from a server with these responses; returns the outcome and the number of requests.
+async fn outcome(
+    responses: impl IntoIterator<Item = Response>,
+) -> (Result<Page, SourceError>, usize) {
+    let server = Server::start(responses);
     let outcome = page(&client(&server), 100).await;
     (outcome, server.requests().len())
 }
 
 #[tokio::test]
-async fn a_page_is_asked_for_with_everything_spelled_out() {
-    let server = Server::start([Answer::new(200, PAGE)]);
+async fn page_request_has_all_parameters_and_headers() {
+    let server = Server::start([Response::new(200, PAGE)]);
     let rows = page(&client(&server), 100).await.unwrap().rows;
     assert_eq!(rows[0].id.as_str(), "e1");
     let request = server.requests().remove(0);
@@ -93,55 +95,55 @@ async fn a_page_is_asked_for_with_everything_spelled_out() {
 }
 
 #[tokio::test]
-async fn what_passes_is_waited_out() {
-    for (what, first) in [
+async fn temporary_failures_are_retried() {
+    for (failure, first) in [
         (
             "a throttled page",
-            Answer::new(429, "").header("retry-after", "0"),
+            Response::new(429, "").header("retry-after", "0"),
         ),
-        ("HTML under a 200", Answer::new(200, HTML)),
-        ("a body cut short", Answer::new(200, &PAGE[..40]).cut(80)),
-        ("JSON cut short", Answer::new(200, &PAGE[..80])),
-        ("no content", Answer::new(200, r#"{"status":"SUCCESS"}"#)),
-        ("an empty answer", Answer::new(200, "")),
-        ("a gateway's 502", Answer::new(502, HTML)),
+        ("HTML under a 200", Response::new(200, HTML)),
+        ("a truncated body", Response::new(200, &PAGE[..40]).cut(80)),
+        ("truncated JSON", Response::new(200, &PAGE[..80])),
+        ("no content", Response::new(200, r#"{"status":"SUCCESS"}"#)),
+        ("an empty body", Response::new(200, "")),
+        ("502 of a gateway", Response::new(502, HTML)),
         (
-            "a server's 500",
-            Answer::new(500, r#"{"code":"UNKNOWN_ERROR"}"#),
+            "500 of the server",
+            Response::new(500, r#"{"code":"UNKNOWN_ERROR"}"#),
         ),
-        ("one 401", Answer::new(401, BAD_TOKEN)),
+        ("one 401", Response::new(401, BAD_TOKEN)),
         (
             "a throttling code",
-            Answer::new(400, r#"{"code":"TOO_MANY_REQUESTS"}"#),
+            Response::new(400, r#"{"code":"TOO_MANY_REQUESTS"}"#),
         ),
         (
             "a throttling code under 200",
-            Answer::new(200, r#"{"status":"ERROR","code":"TOO_MANY_REQUESTS"}"#),
+            Response::new(200, r#"{"status":"ERROR","code":"TOO_MANY_REQUESTS"}"#),
         ),
     ] {
-        let (outcome, requests) = outcome([first, Answer::new(200, PAGE)]).await;
-        assert_eq!(outcome.unwrap().rows.len(), 1, "{what}");
-        assert_eq!(requests, 2, "{what}");
+        let (outcome, requests) = outcome([first, Response::new(200, PAGE)]).await;
+        assert_eq!(outcome.unwrap().rows.len(), 1, "{failure}");
+        assert_eq!(requests, 2, "{failure}");
     }
 }
 
 #[tokio::test]
-async fn what_stays_is_told_at_once() {
+async fn permanent_failures_are_not_retried() {
     let too_deep = r#"{"status":"ERROR","code":"INVALID_REQUEST","message":"Please add more filters to page through more than 10000 records"}"#;
     let gone = r#"{"status":"ERROR","code":"INVALID_REQUEST","message":"The execution data seems to have been deleted, please reduce the page no. to a valid page"}"#;
     let refused = r#"{"status":"ERROR","code":"INVALID_REQUEST","message":"no"}"#;
-    for (answer, expected) in [
-        (Answer::new(403, DENIED), "Forbidden"),
-        (Answer::new(400, too_deep), "TooDeep"),
-        (Answer::new(400, gone), "PageGone"),
-        (Answer::new(400, refused), "Rejected"),
-        (Answer::new(200, refused), "Rejected"),
+    for (response, expected) in [
+        (Response::new(403, DENIED), "Forbidden"),
+        (Response::new(400, too_deep), "TooDeep"),
+        (Response::new(400, gone), "PageGone"),
+        (Response::new(400, refused), "Rejected"),
+        (Response::new(200, refused), "Rejected"),
         (
-            Answer::new(302, HTML).header("location", "/v1/orgs"),
+            Response::new(302, HTML).header("location", "/v1/orgs"),
             "Rejected",
         ),
     ] {
-        let (outcome, requests) = outcome([answer, Answer::new(200, PAGE)]).await;
+        let (outcome, requests) = outcome([response, Response::new(200, PAGE)]).await;
         let error = outcome.unwrap_err();
         assert!(format!("{error:?}").starts_with(expected), "{error:?}");
         assert_eq!(requests, 1, "{expected}");
@@ -149,24 +151,24 @@ async fn what_stays_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_second_401_is_believed() {
-    let refused = Answer::new(401, BAD_TOKEN);
+async fn second_401_is_final() {
+    let refused = Response::new(401, BAD_TOKEN);
     let (outcome, requests) = outcome([refused.clone(), refused]).await;
     assert!(outcome.unwrap_err().is_unauthorized());
     assert_eq!(requests, 2);
 }
 
 #[tokio::test]
-async fn a_gateway_that_forbids_is_no_missing_right() {
-    let (outcome, requests) = outcome(vec![Answer::new(403, HTML); 9]).await;
+async fn html_403_is_unavailable_not_forbidden() {
+    let (outcome, requests) = outcome(vec![Response::new(403, HTML); 9]).await;
     let error = outcome.unwrap_err();
     assert!(error.is_unavailable() && !error.is_forbidden(), "{error:?}");
     assert_eq!(requests, 6);
 }
 
 #[tokio::test]
-async fn a_slow_page_is_given_back_to_be_asked_for_in_smaller_ones() {
-    let slow = Answer::new(200, PAGE).after(Duration::from_millis(400));
+async fn slow_page_fails_early_to_be_reduced() {
+    let slow = Response::new(200, PAGE).after(Duration::from_millis(400));
     let server = Server::start(vec![slow; 2]);
     let client = Client::new(SourceSettings {
         request_timeout: Duration::from_millis(40),
@@ -181,11 +183,11 @@ async fn a_slow_page_is_given_back_to_be_asked_for_in_smaller_ones() {
 }
 
 #[tokio::test]
-async fn an_observation_has_the_servers_time_or_ours() {
+async fn observation_has_server_time_or_local_time() {
     let server = Server::start([
-        Answer::new(200, PAGE),
-        Answer::new(200, PAGE).header("date", "Tue, 24 Nov 2026 10:00:00 GMT"),
-        Answer::new(200, PAGE).header("date", "Tue, 24 Nov 2026 09:00:00 GMT"),
+        Response::new(200, PAGE),
+        Response::new(200, PAGE).header("date", "Tue, 24 Nov 2026 10:00:00 GMT"),
+        Response::new(200, PAGE).header("date", "Tue, 24 Nov 2026 09:00:00 GMT"),
     ]);
     let client = client(&server);
     let ten: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
@@ -201,37 +203,37 @@ async fn an_observation_has_the_servers_time_or_ours() {
 }
 
 #[tokio::test]
-async fn a_compressed_page_is_read() {
-    let answer = Answer::new(200, GZIPPED).header("content-encoding", "gzip");
-    let (outcome, _) = outcome([answer]).await;
+async fn compressed_page_is_read() {
+    let response = Response::new(200, GZIPPED).header("content-encoding", "gzip");
+    let (outcome, _) = outcome([response]).await;
     assert_eq!(outcome.unwrap().bytes, PAGE.len());
 }
 
 #[tokio::test]
-async fn bytes_that_no_json_has_cost_no_row() {
+async fn invalid_utf8_and_byte_order_mark_cost_no_row() {
     let mark = format!("\u{feff}{PAGE}").into_bytes();
-    let mut odd = PAGE
+    let mut invalid = PAGE
         .replace("\"Success\"", "\"Success\",\"name\":\"b?d\"")
         .into_bytes();
-    let at = odd.iter().position(|byte| *byte == b'?').unwrap();
-    odd[at] = 0xff;
-    for (body, is_odd) in [(mark, false), (odd, true)] {
-        let (page, requests) = outcome([Answer::new(200, body)]).await;
+    let at = invalid.iter().position(|byte| *byte == b'?').unwrap();
+    invalid[at] = 0xff;
+    for (body, is_invalid) in [(mark, false), (invalid, true)] {
+        let (page, requests) = outcome([Response::new(200, body)]).await;
         let page = page.unwrap();
         assert_eq!((page.rows.len(), requests), (1, 1));
-        assert_eq!(!page.drift.is_empty(), is_odd);
+        assert_eq!(!page.drift.is_empty(), is_invalid);
         let summary = str::from_utf8(&page.rows[0].summary).unwrap();
-        assert_eq!(summary.contains("b\u{fffd}d"), is_odd, "{summary}");
+        assert_eq!(summary.contains("b\u{fffd}d"), is_invalid, "{summary}");
     }
 }
 
 #[tokio::test]
-async fn a_large_page_keeps_its_rows_in_order() {
+async fn large_page_keeps_row_order() {
     let rows: Vec<_> = (0..3_000)
         .map(|n| format!(r#"{{"planExecutionId":"e{n}","startTs":1700000000000}}"#))
         .collect();
     let body = format!(r#"{{"data":{{"content":[{}]}}}}"#, rows.join(","));
-    let (outcome, _) = outcome([Answer::new(200, body)]).await;
+    let (outcome, _) = outcome([Response::new(200, body)]).await;
     let page = outcome.unwrap();
     assert!(
         page.rows
@@ -243,11 +245,11 @@ async fn a_large_page_keeps_its_rows_in_order() {
 }
 
 #[tokio::test]
-async fn a_rate_limit_met_by_one_closes_the_gate_for_all() {
+async fn rate_limit_makes_all_requests_wait() {
     let server = Server::start([
-        Answer::new(429, ""),
-        Answer::new(200, "[]"),
-        Answer::new(200, "[]"),
+        Response::new(429, ""),
+        Response::new(200, "[]"),
+        Response::new(200, "[]"),
     ]);
     let client = Client::new(SourceSettings {
         retry: RetryPolicy {
@@ -261,13 +263,13 @@ async fn a_rate_limit_met_by_one_closes_the_gate_for_all() {
         while client.counts().rate_limited == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let began = Instant::now();
+        let started = Instant::now();
         client.projects(&OrgId::new("default")).await.unwrap();
-        began.elapsed()
+        started.elapsed()
     };
     let (orgs, waited) = tokio::join!(client.orgs(), other);
     assert_eq!(orgs.unwrap(), []);
-    assert!(Duration::from_millis(80) < waited, "{waited:?}");
+    assert!(waited > Duration::from_millis(80), "{waited:?}");
     let counts = client.counts();
     assert_eq!(
         (counts.total, counts.retried, counts.rate_limited),
@@ -286,15 +288,15 @@ fn orgs(ids: impl IntoIterator<Item = u32>) -> String {
 }
 
 #[tokio::test]
-async fn a_list_is_read_to_its_end() {
-    for (what, answers, expected) in [
+async fn list_is_read_to_its_end() {
+    for (what, responses, expected) in [
         ("a short page", vec![orgs(0..100), orgs(100..130)], 130),
         ("an empty page", vec![orgs(0..100), orgs(0..0)], 100),
         ("a page that repeats", vec![orgs(0..100), orgs(0..100)], 100),
         ("a row on two pages", vec![orgs(0..100), orgs(99..120)], 120),
     ] {
-        let requests = answers.len();
-        let server = Server::start(answers.into_iter().map(|body| Answer::new(200, body)));
+        let requests = responses.len();
+        let server = Server::start(responses.into_iter().map(|body| Response::new(200, body)));
         let found = client(&server).orgs().await.unwrap();
         assert_eq!(found.len(), expected, "{what}");
         assert_eq!(server.requests().len(), requests, "{what}");
@@ -304,31 +306,36 @@ async fn a_list_is_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_list_shorter_than_announced_is_read_again() {
-    let total = |ids| Answer::new(200, orgs(ids)).header("x-total-elements", "101");
-    // One org slips from the second page to the first while the first is left behind.
+async fn list_shorter_than_announced_is_read_again() {
+    let total = |ids| Response::new(200, orgs(ids)).header("x-total-elements", "101");
+    // One org moves from the second page to the first after the first was read.
     let server = Server::start([
         total(0..100),
         total(99..100),
         total(0..100),
         total(100..101),
     ]);
-    let whole = client(&server);
-    assert_eq!(whole.orgs().await.unwrap().len(), 101);
+    let complete = client(&server);
+    assert_eq!(complete.orgs().await.unwrap().len(), 101);
     assert_eq!(server.requests().len(), 4);
-    assert!(whole.lists_are_whole());
-    // The same page for ever: what came is read, and told to be less than there is.
+    assert!(complete.lists_are_complete());
+    // A server repeats one page forever: the list is read, and reported as incomplete.
     let server = Server::start([total(0..100), total(0..100), total(0..100), total(0..100)]);
     let short = client(&server);
     assert_eq!(short.orgs().await.unwrap().len(), 100);
-    assert!(!short.lists_are_whole());
-    let told = &short.drift().odd_values["X-Total-Elements"];
-    assert!(told.example.contains("101 of `GET /v1/orgs`"), "{told:?}");
+    assert!(!short.lists_are_complete());
+    let drift = &short.drift().odd_values["X-Total-Elements"];
+    assert!(
+        drift
+            .example
+            .contains("101 orgs (GET /v1/orgs), received 100"),
+        "{drift:?}"
+    );
 }
 
 #[tokio::test]
-async fn elements_without_an_identifier_are_counted() {
-    let server = Server::start([Answer::new(
+async fn elements_without_identifier_are_counted() {
+    let server = Server::start([Response::new(
         200,
         r#"[{"project":{"name":"x"}},{"project":{"identifier":"web"}}]"#,
     )]);
@@ -340,56 +347,56 @@ async fn elements_without_an_identifier_are_counted() {
 }
 
 #[tokio::test]
-async fn the_retention_is_told_or_it_is_not() {
-    let not_found = Answer::new(404, HTML);
-    for (answers, expected) in [
+async fn retention_is_read_or_unknown() {
+    let not_found = Response::new(404, HTML);
+    for (responses, expected) in [
         (
-            vec![Answer::new(200, r#"{"metaData":null,"resource":6}"#)],
+            vec![Response::new(200, r#"{"metaData":null,"resource":6}"#)],
             Some(6),
         ),
-        (vec![Answer::new(200, r#"{"resource":"12"}"#)], Some(12)),
-        (vec![Answer::new(200, r#"{"resource":0}"#)], None),
-        (vec![Answer::new(200, r#"{"resource":null}"#)], None),
-        (vec![Answer::new(403, DENIED)], None),
+        (vec![Response::new(200, r#"{"resource":"12"}"#)], Some(12)),
+        (vec![Response::new(200, r#"{"resource":0}"#)], None),
+        (vec![Response::new(200, r#"{"resource":null}"#)], None),
+        (vec![Response::new(403, DENIED)], None),
         (vec![not_found.clone(), not_found], None),
     ] {
-        let server = Server::start(answers);
+        let server = Server::start(responses);
         let client = client(&server);
         assert_eq!(client.retention_months().await.unwrap(), expected);
         assert_eq!(client.counts().total, server.requests().len() as u64);
     }
-    let server = Server::start(vec![Answer::new(401, BAD_TOKEN); 2]);
+    let server = Server::start(vec![Response::new(401, BAD_TOKEN); 2]);
     let refused = client(&server).retention_months().await;
     assert!(refused.unwrap_err().is_unauthorized());
 }
 
 #[tokio::test]
-async fn no_error_tells_the_key_or_the_account() {
+async fn errors_contain_neither_key_nor_account() {
     let echo = format!("<html>x-api-key: {KEY} of /pipeline?accountIdentifier={ACCOUNT}</html>");
     let json = format!(r#"{{"code":"{KEY}","message":"{ACCOUNT} {KEY}"}}"#);
     let mut errors = Vec::new();
-    for answer in [
-        Answer::new(502, echo),
-        Answer::new(404, json),
-        Answer::new(200, &PAGE[..30]).cut(9),
+    for response in [
+        Response::new(502, echo),
+        Response::new(404, json),
+        Response::new(200, &PAGE[..30]).cut(9),
     ] {
-        errors.push(outcome(vec![answer; 6]).await.0.unwrap_err());
+        errors.push(outcome(vec![response; 6]).await.0.unwrap_err());
     }
     let server = Server::start([]);
-    let nobody = Client::new(SourceSettings {
+    let unreachable = Client::new(SourceSettings {
         base_url: "http://127.0.0.1:1/".parse().unwrap(),
         ..settings(&server)
     });
-    errors.push(page(&nobody.unwrap(), 100).await.unwrap_err());
+    errors.push(page(&unreachable.unwrap(), 100).await.unwrap_err());
     for error in errors {
-        let told = format!("{error:?} {}", chain(&error));
+        let text = format!("{error:?} {}", chain(&error));
         assert!(
-            !told.contains("secret") && !told.contains(ACCOUNT),
-            "{told}"
+            !text.contains("secret") && !text.contains(ACCOUNT),
+            "{text}"
         );
         assert!(
-            told.contains("/execution/summary` of default/web$1"),
-            "{told}"
+            text.contains("executions of default/web$1 (POST /pipeline"),
+            "{text}"
         );
     }
 }
@@ -397,25 +404,25 @@ async fn no_error_tells_the_key_or_the_account() {
 const BROKEN: &[u8] = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
 
 #[test]
-fn a_request_may_move_between_threads() {
-    fn movable<T: Send>(future: T) -> T {
+fn request_futures_are_send() {
+    fn assert_send<T: Send>(future: T) -> T {
         future
     }
     let server = Server::start([]);
     let client = client(&server);
     let org = OrgId::new("default");
     drop((
-        movable(page(&client, 1)),
-        movable(client.orgs()),
-        movable(client.projects(&org)),
-        movable(client.retention_months()),
+        assert_send(page(&client, 1)),
+        assert_send(client.orgs()),
+        assert_send(client.projects(&org)),
+        assert_send(client.retention_months()),
     ));
 }
 
 #[test]
-fn settings_that_cannot_be_sent_are_refused() {
+fn invalid_settings_are_rejected() {
     let server = Server::start([]);
-    let refused = |change: fn(&mut SourceSettings)| {
+    let rejected = |change: fn(&mut SourceSettings)| {
         let mut settings = settings(&server);
         change(&mut settings);
         Client::new(settings)
@@ -423,20 +430,20 @@ fn settings_that_cannot_be_sent_are_refused() {
             .map(|error| format!("{error:?}"))
     };
     assert_eq!(
-        refused(|s| s.api_key = "a\nb".into()).unwrap(),
+        rejected(|s| s.api_key = "a\nb".into()).unwrap(),
         "InvalidKey"
     );
-    assert_eq!(refused(|s| s.api_key = "".into()).unwrap(), "InvalidKey");
+    assert_eq!(rejected(|s| s.api_key = "".into()).unwrap(), "InvalidKey");
     assert_eq!(
-        refused(|s| s.account = AccountId::new("")).unwrap(),
+        rejected(|s| s.account = AccountId::new("")).unwrap(),
         "InvalidAccount"
     );
     assert_eq!(
-        refused(|s| s.base_url = "file:///x".parse().unwrap()).unwrap(),
+        rejected(|s| s.base_url = "file:///x".parse().unwrap()).unwrap(),
         "InvalidBaseUrl"
     );
     assert!(
-        refused(|s| s.ca_certificate = Some(BROKEN.to_vec()))
+        rejected(|s| s.ca_certificate = Some(BROKEN.to_vec()))
             .unwrap()
             .starts_with("Setup")
     );

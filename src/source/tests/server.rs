@@ -1,4 +1,4 @@
-//! A server that gives prepared answers, one a request, and remembers what it was asked.
+//! A server that sends prepared responses, one per request, and records the requests.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use url::Url;
 
-/// A prepared answer.
+/// A prepared response.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
@@ -19,7 +19,7 @@ pub(super) struct Answer {
     after: Duration,
 }
 
-impl Answer {
+impl Response {
     pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,
@@ -65,13 +65,13 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Answers in this order; what comes after the last answer gets a 599.
-    pub(super) fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
+    /// Sends the responses in this order; each further request receives a 599.
+    pub(super) fn start(responses: impl IntoIterator<Item = Response>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let requests = Arc::<Mutex<Vec<String>>>::default();
         let seen = Arc::clone(&requests);
-        let mut answers: VecDeque<Answer> = answers.into_iter().collect();
+        let mut responses: VecDeque<Response> = responses.into_iter().collect();
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
@@ -79,10 +79,10 @@ impl Server {
                     continue;
                 };
                 seen.lock().unwrap().push(request);
-                let answer = answers.pop_front();
-                let answer = answer.unwrap_or_else(|| Answer::new(599, "unexpected"));
-                // A client that gave up does not wait for it.
-                thread::spawn(move || answer.write(stream).ok());
+                let response = responses.pop_front();
+                let response = response.unwrap_or_else(|| Response::new(599, "unexpected"));
+                // On another thread, since a client may close the connection early.
+                thread::spawn(move || response.write(stream).ok());
             }
         });
         Self {
@@ -95,7 +95,7 @@ impl Server {
         self.url.clone()
     }
 
-    /// Requests so far: head and body, as they came.
+    /// Returns the requests so far: head and body.
     pub(super) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }

@@ -87,10 +87,14 @@ fn lasting() -> Vec<Row> {
         ..in_tens(harmless("a page that repeats for ever", RepeatPage))
     };
     vec![
-        stays("truncated gzip for ever", TruncatedGzip, "no whole answer"),
+        stays(
+            "truncated gzip for ever",
+            TruncatedGzip,
+            "incomplete response",
+        ),
         stays("HTML with 200 for ever", Html200, "is the base URL right?"),
         stays("504 for ever", Status(504), "504"),
-        stays("resets for ever", ResetMidBody, "no whole answer"),
+        stays("resets for ever", ResetMidBody, "incomplete response"),
         in_tens(harmless("pages that shift for ever", ShiftedPage)),
         in_tens(harmless("ids doubled across pages", DuplicateLastRow)),
         harmless("pages smaller than asked for", CappedPage(10)),
