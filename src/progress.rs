@@ -1,10 +1,12 @@
 //! The progress of a run: a bar on a terminal, log lines elsewhere.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::mutex::lock;
 
 /// The progress of a run.
 #[derive(Debug)]
@@ -86,8 +88,4 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -137,6 +137,17 @@ pub struct ScopeUpdate {
     pub row_bytes: Option<u32>,
     /// The largest page that succeeds, if larger ones have failed.
     pub page_limit: Option<u32>,
+    /// The newest known row, if it is now in another scope.
+    pub moved_row: Option<MovedRow>,
+}
+
+/// The start of an execution that is now in another scope, and that of the newest remaining one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MovedRow {
+    /// `start_ts` of the moved execution.
+    pub start: Timestamp,
+    /// `start_ts` of the newest execution that the scope still has.
+    pub remaining: Option<Timestamp>,
 }
 
 /// A change of an open execution.
@@ -245,6 +256,13 @@ impl State {
         Some((ends().min()?, ends().max()?))
     }
 
+    /// Returns the time of the newest observation that the checkpoint knows.
+    pub fn newest_observation(&self) -> Option<Timestamp> {
+        let successes = self.scopes.values().filter_map(|scope| scope.last_success);
+        let open = self.open.values().map(|open| open.observed);
+        successes.chain(open).max()
+    }
+
     /// Returns the number of open executions per scope.
     pub fn open_counts(&self) -> BTreeMap<&Scope, usize> {
         let mut counts = BTreeMap::new();
@@ -301,6 +319,11 @@ impl ScopeState {
     }
 
     fn apply(&mut self, update: &ScopeUpdate) {
+        if let Some(moved) = update.moved_row
+            && self.last_row_start == Some(moved.start)
+        {
+            self.last_row_start = moved.remaining;
+        }
         self.last_row_start = self.last_row_start.max(update.last_row_start);
         self.last_success = self.last_success.max(update.success);
         if let Some(error) = &update.error
@@ -328,6 +351,7 @@ impl ScopeUpdate {
         self.error = later.error.or(self.error.take());
         self.row_bytes = later.row_bytes.or(self.row_bytes);
         self.page_limit = later.page_limit.or(self.page_limit);
+        self.moved_row = later.moved_row.or(self.moved_row);
     }
 }
 

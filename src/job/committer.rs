@@ -53,6 +53,8 @@ pub(super) struct Committer<'a> {
     pub(super) accept_gaps: bool,
     /// The incomplete windows of scopes that are being read.
     incomplete: BTreeMap<Scope, IncompleteWindows>,
+    /// Projects without a visible execution, and the start of their newest known one.
+    suspicious: BTreeMap<Scope, Timestamp>,
     /// Whether a signal interrupted a merge. The rest of that spool is lost to this run, so the
     /// windows in `delta` must not be committed as covered.
     merge_was_interrupted: bool,
@@ -80,6 +82,7 @@ impl<'a> Committer<'a> {
             latest: now,
             accept_gaps: false,
             incomplete: BTreeMap::new(),
+            suspicious: BTreeMap::new(),
             merge_was_interrupted: false,
         }
     }
@@ -170,16 +173,55 @@ impl<'a> Committer<'a> {
             error,
             row_bytes: done.pages.row_bytes,
             page_limit: done.pages.page_limit,
+            moved_row: None,
         };
         self.part.scopes.add(&done, failure);
         if let Some(last_row_start) = done.missing_row {
-            self.add_suspiciously_empty(&done.scope, last_row_start);
+            self.suspicious.insert(done.scope.clone(), last_row_start);
         }
         self.delta
             .scope_updates
             .entry(done.scope)
             .or_default()
             .add(news);
+    }
+
+    /// Reports the projects that are suspiciously empty, unless the lake has their newest row in another
+    /// project. Then commits their newest remaining row, and the next run trusts them again.
+    pub(super) async fn finish_suspicious(&mut self) -> Result<(), Error> {
+        let suspicious = std::mem::take(&mut self.suspicious);
+        let moved = if *self.limits.stop().borrow() {
+            BTreeMap::new()
+        } else {
+            self.lake.moved_rows(suspicious.clone()).await?
+        };
+        for (scope, last_row_start) in &suspicious {
+            if moved.contains_key(scope) {
+                let (org, project) = (scope.org.as_str(), scope.project.as_str());
+                tracing::info!(
+                    org.id = org,
+                    project.id = project,
+                    "the newest known execution, started {last_row_start}, moved to another project"
+                );
+            } else {
+                self.add_suspiciously_empty(scope, *last_row_start);
+            }
+        }
+        if moved.is_empty() {
+            return Ok(());
+        }
+        for (scope, moved_row) in moved {
+            let update = ScopeUpdate {
+                moved_row: Some(moved_row),
+                ..ScopeUpdate::default()
+            };
+            self.delta
+                .scope_updates
+                .entry(scope)
+                .or_default()
+                .add(update);
+        }
+        self.flush().await.map(drop)
     }
 
     fn add_suspiciously_empty(&mut self, scope: &Scope, last_row_start: Timestamp) {
@@ -340,9 +382,10 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::ids::AccountId;
+    use crate::ids::{AccountId, PlanExecutionId};
     use crate::lake::OpenOptions;
     use crate::lake::store::Store;
+    use crate::observation::Version;
     use crate::pii::PiiRequest;
     use crate::source::SourceError;
     use crate::window::{Window, from_ms};
@@ -382,6 +425,46 @@ mod tests {
         committer.merge_was_interrupted = false;
         committer.flush().await.unwrap();
         assert_eq!(Record::newest(lake.store()).await.unwrap().number, 1);
+    }
+
+    #[tokio::test]
+    async fn project_whose_rows_moved_is_not_suspicious() {
+        let lake = lake_in_memory().await;
+        let mut part = CommitPart::default();
+        let (_signal, stop) = watch::channel(false);
+        let limits = Limits::new(stop, None);
+        let mut committer = Committer::new(&lake, "run", limits, from_ms(10), &mut part);
+        let (old, new) = (Scope::new("org", "old"), Scope::new("org", "new"));
+        let observation = Observation {
+            id: PlanExecutionId::new("moved"),
+            scope: new.clone(),
+            start: from_ms(5),
+            version: Version {
+                observed: from_ms(20),
+                content_hash: 1,
+                is_terminal: true,
+            },
+            first_observed: from_ms(20),
+            summary: "{}".into(),
+        };
+        committer.spool(observation).unwrap();
+        for scope in [&old, &new] {
+            let update = committer
+                .delta
+                .scope_updates
+                .entry(scope.clone())
+                .or_default();
+            update.last_row_start = Some(from_ms(5));
+            committer.suspicious.insert(scope.clone(), from_ms(5));
+        }
+        committer.flush().await.unwrap();
+        committer.finish_suspicious().await.unwrap();
+        let record = Record::newest(lake.store()).await.unwrap();
+        let newest = |scope| record.state.scopes[scope].last_row_start;
+        assert_eq!([&old, &new].map(newest), [None, Some(from_ms(5))]);
+        let suspicious = part.scopes.suspiciously_empty;
+        let projects: Vec<_> = suspicious.iter().map(|one| one.project.as_str()).collect();
+        assert_eq!(projects, ["new"], "the lake has its row");
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@
 //! ones win, unchanged content writes nothing, and the checkpoint is committed last. The next copy
 //! resumes an interrupted one, and the target may be in use.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -14,6 +16,7 @@ use super::committer::Committer;
 use crate::checkpoint::{Delta, OpenUpdate, ScopeState, ScopeUpdate, State};
 use crate::error::Error;
 use crate::extract::{Event, Rows};
+use crate::ids::Scope;
 use crate::lake::log::Record;
 use crate::lake::replay::{Dates, RawPartition};
 use crate::lake::rows::{RawObject, each_batch};
@@ -46,6 +49,7 @@ pub(super) async fn copy(
         Ok::<_, LakeError>((source_record, target_record, partitions))
     };
     let (source_record, target_record, partitions) = limits.run(read).await?;
+    let mut newest_rows: BTreeMap<Scope, Timestamp> = BTreeMap::new();
     for RawPartition { partition, .. } in partitions {
         let path = partition.raw();
         let Some((bytes, _)) = limits.run(source.store().get(&path)).await? else {
@@ -58,6 +62,10 @@ pub(super) async fn copy(
         });
         let mut next = async || Ok::<_, Error>(batches.recv().await);
         while let Some(batch) = limits.run(next()).await? {
+            for row in &batch {
+                let newest = newest_rows.entry(row.scope.clone()).or_insert(row.start);
+                *newest = row.start.max(*newest);
+            }
             let rows = Event::Rows(Rows::of(batch));
             target.add(rows, progress).await?;
         }
@@ -66,6 +74,10 @@ pub(super) async fn copy(
     if let Some(window) = window_of(dates) {
         target.delta = coverage_delta(&source_record.state, window);
         add_skipped(&target_record.state, &mut target.delta);
+        for (scope, start) in newest_rows {
+            let update = target.delta.scope_updates.entry(scope).or_default();
+            update.last_row_start = update.last_row_start.max(Some(start));
+        }
     }
     target.flush().await?;
     Ok(())
@@ -103,6 +115,7 @@ fn coverage_delta(state: &State, window: Window) -> Delta {
             error: known.last_error.clone(),
             row_bytes: known.row_bytes,
             page_limit: known.page_limit,
+            moved_row: None,
         };
         delta.scope_updates.insert(scope.clone(), news);
     }

@@ -23,7 +23,7 @@ use crate::lake::{LOCK_TIMEOUT, Lake, OpenOptions};
 use crate::pii::Redactor;
 use crate::progress::Progress;
 use crate::report::Failure;
-use crate::source::Client;
+use crate::source::{Client, MAX_AHEAD};
 use crate::tables::{OrgRow, ProjectRow};
 
 /// Capacity of the channel from the fan-out to the committer. The fan-out bounds the bytes in it.
@@ -128,6 +128,7 @@ impl<'a> Session<'a> {
             Err(error) => return Err(error),
         };
         committer.flush().await?;
+        committer.finish_suspicious().await?;
         // After a signal there is no time to prune. A deadline may end every run of a schedule.
         if !matches!(read, Err(Error::Interrupted)) {
             self.prune().await;
@@ -192,6 +193,9 @@ async fn open(
     recovered.add_merge(result);
     part.recovered = recovered;
     let record = Record::newest(lake.store()).await?;
+    let newest_observation = record.state.newest_observation();
+    client.set_newest_observation(newest_observation);
+    warn_of_future(newest_observation, now);
     let listing = complete_listing(config, client, &found, now);
     if let Some(listing) = &listing {
         part.vanished = vanished(&record.state, listing);
@@ -205,6 +209,16 @@ async fn open(
         pending_lists: lists,
     };
     Ok((opened, scopes, record, treatment))
+}
+
+/// Warns if the lake has observations from a clock that was ahead: newer ones do not replace them yet.
+fn warn_of_future(newest: Option<Timestamp>, now: Timestamp) {
+    if let Some(newest) = newest.filter(|at| at.duration_since(now) > MAX_AHEAD) {
+        tracing::warn!(
+            "the lake has observations dated {newest}, ahead of the time of the API ({now}); changes \
+             of these executions are ignored until then"
+        );
+    }
 }
 
 async fn recover(lake: &Lake, now: Timestamp, limits: &Limits) -> Result<Recovery, Error> {

@@ -7,6 +7,7 @@
 //! - Every put that another run could also make is conditional ([`store`]).
 
 pub mod commit;
+pub mod create;
 pub mod derive;
 mod diff;
 pub mod dimensions;
@@ -17,6 +18,7 @@ pub mod inventory;
 pub mod layout;
 pub mod log;
 pub mod metadata;
+mod moved;
 pub mod parquet;
 pub mod raw;
 pub mod recover;
@@ -38,8 +40,9 @@ use tokio::sync::Semaphore;
 use crate::ids::AccountId;
 use crate::pii::PiiRequest;
 use crate::worker;
+use create::check_can_create;
 pub use error::LakeError;
-use identity::{Identity, check_can_create};
+use identity::Identity;
 use store::{LockGuard, Store};
 
 /// Maximum time that a run waits for the lock of a local lake before it ends with a conflict.

@@ -1,6 +1,6 @@
 //! Rows of a raw object: written through the builders of a batch, read by column or one by one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow_array::builder::{
@@ -295,6 +295,28 @@ pub fn open_rows(
         }
     }
     Ok(open)
+}
+
+/// Returns the `start_ts` of the executions of a raw object, by scope.
+///
+/// # Errors
+///
+/// [`FileError`] if the object is damaged.
+pub(super) fn starts_by_scope(
+    path: &str,
+    raw: &RawObject,
+) -> Result<BTreeMap<Scope, Vec<Timestamp>>, FileError> {
+    let mut starts: BTreeMap<Scope, Vec<Timestamp>> = BTreeMap::new();
+    for batch in read_raw(path, raw.bytes.clone(), &KEY_COLUMNS)? {
+        let batch = batch?;
+        let rows = RawColumns::of(path, &batch)?;
+        for at in 0..batch.num_rows() {
+            let scope = Scope::new(rows.org.value(at), rows.project.value(at));
+            let start = micros(rows.start.value(at));
+            starts.entry(scope).or_default().push(start);
+        }
+    }
+    Ok(starts)
 }
 
 pub(super) fn micros(at: i64) -> Timestamp {

@@ -68,6 +68,13 @@ const PARTITIONS: &str = "\
 -- and commits.
 ";
 
+/// Reads `start_date` from the last folder of a path. `DuckDB` skips files by it, as it does by Hive keys.
+///
+/// A lake below a folder such as `org_id=acme` needs it: with `hive_partitioning`, `DuckDB` would return
+/// `acme` for every row of the column `org_id`.
+const DATE_OF_PATH: &str =
+    r"CAST(regexp_extract(filename, '[/\\]start_date=([^/\\]*)[/\\][^/\\]*$', 1) AS DATE)";
+
 fn duckdb(definition: &Definition, folder: &str, rows: Rows) -> String {
     let name = &definition.table;
     let files = if definition.partitioned {
@@ -75,13 +82,14 @@ fn duckdb(definition: &Definition, folder: &str, rows: Rows) -> String {
     } else {
         "*.parquet"
     };
-    let hive = definition.partitioned;
-    let select = match rows {
-        Rows::None if definition.partitioned => duckdb_empty(definition),
-        _ => format!(
-            "SELECT * FROM read_parquet({}, hive_partitioning = {hive})",
-            quoted(&format!("{}/{files}", literal_in_glob(folder))),
+    let glob = quoted(&format!("{}/{files}", literal_in_glob(folder)));
+    let select = match (rows, definition.partitioned) {
+        (Rows::None, true) => duckdb_empty(definition),
+        (_, true) if folder.contains('=') => format!(
+            "SELECT * EXCLUDE (filename), {DATE_OF_PATH} AS start_date \
+             FROM read_parquet({glob}, hive_partitioning = false, filename = true)"
         ),
+        (_, hive) => format!("SELECT * FROM read_parquet({glob}, hive_partitioning = {hive})"),
     };
     let mut text = format!(
         "CREATE OR REPLACE VIEW {name} AS {select};\n\
@@ -244,6 +252,16 @@ mod tests {
             text.contains("'/lakes/a[[]1][*][?]{b}/executions/v1/**/*.parquet'"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn duckdb_ignores_hive_keys_above_the_lake() {
+        let text = ddl(Engine::DuckDb, "/data/org_id=acme/lake");
+        assert!(!text.contains("hive_partitioning = true"), "{text}");
+        assert_eq!(text.matches("filename = true").count(), 4, "{text}");
+        let text = ddl(Engine::DuckDb, "/data/lake");
+        assert_eq!(text.matches("hive_partitioning = true").count(), 4);
+        assert!(!text.contains("filename"), "{text}");
     }
 
     #[test]

@@ -128,6 +128,11 @@ impl Client {
         })
     }
 
+    /// Sets the time of the newest observation in the lake, which bounds the times of later ones.
+    pub fn set_newest_observation(&self, newest: Option<Timestamp>) {
+        self.http.server_clock.set_newest_observation(newest);
+    }
+
     /// Sets the redaction of personal data in executions, which happens before any other code sees them.
     #[must_use]
     pub fn with_redactor(self, redactor: Redactor) -> Self {

@@ -190,7 +190,10 @@ impl Http {
         let date = header(response.headers(), &DATE).and_then(http_date);
         let observed = date.map_or(local, |date| self.server_clock.observe(date, local));
         let total = header(response.headers(), &TOTAL).and_then(|text| text.trim().parse().ok());
-        let retry_after = retry_after(header(response.headers(), &RETRY_AFTER), observed);
+        let retry_after = retry_after(
+            header(response.headers(), &RETRY_AFTER),
+            date.unwrap_or(local),
+        );
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > BODY_LIMIT {

@@ -21,6 +21,7 @@ mod wire;
 
 pub use canonical::content_hash;
 pub use client::{Client, LIST_LIMIT, SourceSettings};
+pub use clock::MAX_AHEAD;
 pub use counts::{EndpointCounts, RequestCounts};
 pub use error::{Cause, Endpoint, Resource, SourceError};
 pub use listing::{OrgEntry, ProjectEntry};

@@ -23,6 +23,8 @@ mod copies;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod edges;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod faulty_store;
