@@ -6,7 +6,7 @@ use harness_sim::AccountSpec;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::lab::assert_same_rows;
+use crate::support::lab::assert_same_rows;
 use crate::support::{Lake, Run, Sim, bare_command, now, rows};
 
 /// What is written without a key, as the copy of a lake is.

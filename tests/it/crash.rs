@@ -14,7 +14,7 @@ use harness_lake::lake::store::Store;
 use jiff::SignedDuration;
 use tempfile::TempDir;
 
-use crate::lab::{Source, decoded, files, observed, text};
+use crate::support::lab::{Source, decoded, files, observed, text};
 
 /// Steps of a run, and how often at the least a run comes by.
 const STEPS: [(&str, u32); 14] = [

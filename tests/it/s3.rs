@@ -29,7 +29,7 @@ use object_store::{
 };
 use tempfile::TempDir;
 
-use crate::lab::{Source, decode, decoded, ended, observed, text};
+use crate::support::lab::{Source, decode, decoded, ended, observed, text};
 
 const BUCKET: &str = "bucket";
 /// The lake of all tests here.

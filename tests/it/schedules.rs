@@ -33,8 +33,8 @@ use jiff::{SignedDuration, Timestamp};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use crate::faulty_store::{FaultyStore, Gate, RUNS, Verdict};
-use crate::lab::decode;
+use crate::support::faulty_store::{FaultyStore, Gate, RUNS, Verdict};
+use crate::support::lab::decode;
 
 /// Executions of the history, on two dates in turn.
 const EXECUTIONS: usize = 5;
@@ -294,7 +294,8 @@ impl Schedule {
             harmed[run] |= verdict != Verdict::Done;
             let (what, path) = self.gate.open(run, verdict);
             if self.is_told {
-                writeln!(std::io::stderr(), "run {run}: {what} {path}: {verdict:?}").unwrap();
+                let mut stderr = std::io::stderr().lock();
+                writeln!(stderr, "run {run}: {what} {path}: {verdict:?}").unwrap();
             }
             let gate = Arc::clone(&self.gate);
             if verdict == Verdict::Dies {

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::lab::assert_same_rows;
 use crate::s3::{self, S3};
+use crate::support::lab::assert_same_rows;
 use crate::support::{Lake, Run, Sim, bare_command, interpreter};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/analytics/spark/replay.py");
@@ -133,7 +133,7 @@ fn units_of_a_replay_in_a_bucket_make_the_lake_of_one_process() {
     let after = s3.files();
     for (path, bytes) in before.iter().filter(|(path, _)| is_table(path)) {
         let [one, other] =
-            [bytes, &after[path]].map(|bytes| crate::lab::decode(bytes.clone().into()));
+            [bytes, &after[path]].map(|bytes| crate::support::lab::decode(bytes.clone().into()));
         assert!(one == other, "{path}");
     }
     run(&["verify"], 0);

@@ -1,6 +1,8 @@
-//! What the tests share: a simulated server, the real binary, and a lake read back by DuckDB.
+//! Shared helpers: a simulated server, the binary under test, and lakes read by DuckDB.
 
 mod duckdb;
+pub(crate) mod faulty_store;
+pub(crate) mod lab;
 mod lake;
 mod sim;
 
