@@ -36,7 +36,7 @@ fn account(vintage: Vintage) -> (Sim, Lake) {
 }
 
 #[test]
-fn every_view_answers_what_the_account_knows_in_duckdb_and_in_spark() {
+fn every_view_matches_the_account_in_duckdb_and_spark() {
     let lakes = [("saas", Vintage::Saas), ("older", Vintage::Older)].map(|(name, vintage)| {
         let (sim, lake) = account(vintage);
         let answers = sim.truth().expected_views();
@@ -95,7 +95,7 @@ CREATE TABLE deployments AS SELECT * EXCLUDE (matrix, iteration) FROM stages;
 ";
 
 #[test]
-fn a_deployment_is_counted_once_in_chains_of_retries_that_hardly_ever_happen() {
+fn deployment_is_counted_once_in_rare_retry_chains() {
     let once = "SELECT plan_execution_id, stage_node_id, strategy_instance FROM deployments_once
                 ORDER BY length(stage_node_id), stage_node_id";
     let last = "SELECT plan_execution_id FROM executions_latest WHERE is_latest_attempt ORDER BY 1";
@@ -126,7 +126,7 @@ FROM (VALUES
 ";
 
 #[test]
-fn an_outage_lasts_until_the_same_instance_goes_well_again() {
+fn outage_lasts_until_the_same_instance_succeeds() {
     let asked = "SELECT outages, restored_outages, median_restore_ms, longest_restore_ms
                  FROM time_to_restore";
     let views = statements(&["time_to_restore"]);
@@ -141,7 +141,7 @@ fn statements(names: &[&str]) -> String {
 }
 
 #[test]
-fn a_condition_on_start_date_reads_no_other_date_of_what_is_asked_for() {
+fn start_date_filter_prunes_other_dates() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -166,7 +166,7 @@ fn a_condition_on_start_date_reads_no_other_date_of_what_is_asked_for() {
 }
 
 #[test]
-fn a_local_lake_holds_the_statements_that_open_it_written_only_where_they_change() {
+fn local_lake_stores_its_ddl_and_rewrites_only_changes() {
     let sim = Sim::small();
     let lake = Lake::new();
     let path = format!("{}/_views/duckdb.sql", lake.path());

@@ -38,7 +38,7 @@ fn sum(audit: &Value, key: &str) -> u64 {
 }
 
 #[test]
-fn a_lake_that_holds_what_the_source_shows_is_sound() {
+fn verify_passes_if_lake_and_source_match() {
     for vintage in [Vintage::Saas, Vintage::Older] {
         let sim = Sim::start(&AccountSpec::small(now()), |options| {
             options.vintage = vintage;
@@ -66,7 +66,7 @@ fn a_lake_that_holds_what_the_source_shows_is_sound() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_told_and_is_no_success() {
+fn projects_that_cannot_be_compared_fail_verify() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -86,9 +86,9 @@ fn what_cannot_be_asked_is_told_and_is_no_success() {
     sim.faults()
         .always(Match::executions().of(bad.clone()), FaultKind::Forbidden);
     let run = verify(&sim, &lake, &[]).expect(3);
-    let told = run.json()["source"]["not_compared"].take();
-    assert_eq!(told[0]["project"], json!(bad.project.as_str()));
-    assert_eq!(told[0]["code"], "invalid_permissions");
+    let not_compared = run.json()["source"]["not_compared"].take();
+    assert_eq!(not_compared[0]["project"], json!(bad.project.as_str()));
+    assert_eq!(not_compared[0]["code"], "invalid_permissions");
 
     let mut command = command(&sim, &lake, &[]);
     command.env("HARNESS_API_KEY", sim.key_of("wrong"));
@@ -99,7 +99,7 @@ fn what_cannot_be_asked_is_told_and_is_no_success() {
 }
 
 #[test]
-fn a_day_that_is_lost_is_found_and_the_command_told_brings_it_back() {
+fn verify_finds_a_lost_day_and_its_command_restores_it() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -155,7 +155,7 @@ fn a_day_that_is_lost_is_found_and_the_command_told_brings_it_back() {
 }
 
 #[test]
-fn executions_that_moved_or_are_newer_than_the_watermark_are_not_missing() {
+fn moved_or_newer_executions_are_not_missing() {
     let spec = AccountSpec {
         future_hours: 100,
         ..AccountSpec::small(now())
@@ -172,15 +172,15 @@ fn executions_that_moved_or_are_newer_than_the_watermark_are_not_missing() {
     let audit = run.json();
     assert_eq!(sum(&audit, "missing"), 0, "{audit}");
     // It was covered under its old name, which the key does not see any more.
-    let told = &audit["source"]["not_compared"][0];
+    let not_compared = &audit["source"]["not_compared"][0];
     assert_eq!(
-        (&told["org"], &told["project"]),
+        (&not_compared["org"], &not_compared["project"]),
         (&json!(from.org.as_str()), &json!(from.project.as_str()))
     );
-    let told = audit["findings"].to_string();
+    let findings = audit["findings"].to_string();
     assert!(
-        told.contains(&to.to_string()) && !told.contains("damage"),
-        "{told}"
+        findings.contains(&to.to_string()) && !findings.contains("damage"),
+        "{findings}"
     );
 
     // Read under its new name too, it claims what stands under the old one.
@@ -192,7 +192,7 @@ fn executions_that_moved_or_are_newer_than_the_watermark_are_not_missing() {
 }
 
 #[test]
-fn a_total_that_lies_makes_nothing_missing() {
+fn wrong_total_reports_nothing_missing() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -209,7 +209,7 @@ fn a_total_that_lies_makes_nothing_missing() {
 }
 
 #[test]
-fn flags_for_the_source_go_with_it_only() {
+fn source_flags_require_the_source_check() {
     let lake = Lake::new();
     let sim = Sim::small();
     for flags in [["--from", "2026-11-01"], ["--org", "x"], ["--exclude", "x"]] {

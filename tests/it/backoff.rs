@@ -1,4 +1,4 @@
-//! A source that never answers well, as a whole or for one project: retries end, and tell why.
+//! A source that fails every request, for all projects or for one: retries end with the cause.
 //!
 //! The waits between retries are real, so all cases wait at the same time.
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::{Lake, Run, Sim, compare, now, rows};
 
 #[test]
-fn what_never_answers_is_given_up_after_retries() {
+fn unanswered_requests_are_abandoned_after_retries() {
     thread::scope(|cases| {
         cases.spawn(nothing_listens);
         for kind in [
@@ -85,7 +85,7 @@ fn one_project_never_answers(kind: &FaultKind) {
 }
 
 #[test]
-fn an_organization_that_cannot_be_listed_holds_up_no_other() {
+fn unlistable_organization_does_not_block_others() {
     let sim = Sim::small();
     let lake = Lake::new();
     let lists = Match::endpoint(Endpoint::Projects);
@@ -117,7 +117,7 @@ fn an_organization_that_cannot_be_listed_holds_up_no_other() {
 }
 
 #[test]
-fn what_may_not_be_read_is_no_reason_for_what_cannot_be_read() {
+fn forbidden_projects_do_not_hide_failing_ones() {
     let sim = Sim::small();
     let lake = Lake::new();
     let forbidden = sim.account().forbidden_scope().unwrap();
@@ -137,7 +137,7 @@ fn what_may_not_be_read_is_no_reason_for_what_cannot_be_read() {
 }
 
 #[test]
-fn a_page_that_came_is_not_waited_for() {
+fn received_page_is_not_waited_for() {
     let sim = Sim::start(
         &AccountSpec {
             orgs: 1,

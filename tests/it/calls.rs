@@ -25,7 +25,7 @@ fn account(orgs: usize, projects: usize, executions: usize) -> Sim {
     Sim::start(&spec, |_| {})
 }
 
-/// The calls that a plan of the same instant tells, by the same settings.
+/// Returns the requests that `plan` predicts at the same instant with the same settings.
 fn planned(sim: &Sim, lake: &Lake, more: &[&str]) -> u64 {
     let plan = ["plan", "sync", "--output", "json", "--lake", lake.path()];
     let plan = sim.run(&[&plan[..], more].concat()).expect(0).json();
@@ -45,7 +45,7 @@ fn least(sim: &Sim, page: usize) -> u64 {
 }
 
 #[test]
-fn a_large_account_takes_hardly_more_calls_than_the_least_possible() {
+fn large_account_needs_few_requests_above_the_minimum() {
     let sim = account(4, 40, 12_000);
     let lake = Lake::new();
     let arguments = ["--page-size", "50", "--lookback", "37d"];
@@ -60,7 +60,7 @@ fn a_large_account_takes_hardly_more_calls_than_the_least_possible() {
 }
 
 #[test]
-fn a_run_makes_the_calls_that_were_planned() {
+fn run_makes_the_planned_requests() {
     let sim = account(2, 3, 3_000);
     let lake = Lake::new();
     let first = ["--page-size", "100"];
@@ -83,7 +83,7 @@ fn a_run_makes_the_calls_that_were_planned() {
 }
 
 #[test]
-fn five_thousand_idle_projects_cost_one_call_each() {
+fn five_thousand_idle_projects_cost_one_request_each() {
     let sim = account(10, 500, 40);
     let lake = Lake::new();
     let report = sim.sync(&lake, &[]).expect(0).json();
@@ -96,7 +96,7 @@ fn five_thousand_idle_projects_cost_one_call_each() {
 }
 
 #[test]
-fn pages_smaller_than_asked_for_cost_no_call_that_is_not_needed() {
+fn pages_smaller_than_requested_cost_no_extra_request() {
     let spec = AccountSpec {
         orgs: 1,
         projects_per_org: 1,
@@ -121,7 +121,7 @@ fn pages_smaller_than_asked_for_cost_no_call_that_is_not_needed() {
 }
 
 #[test]
-fn a_deadline_ends_a_run_and_the_next_goes_on() {
+fn deadline_ends_a_run_and_the_next_continues() {
     let sim = account(1, 1, 400);
     let lake = Lake::new();
     let never = FaultKind::SlowBody(std::time::Duration::from_secs(3_600));

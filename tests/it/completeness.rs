@@ -40,7 +40,7 @@ fn one_run_is_right(sim: &Sim, kind: &FaultKind, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn answers_that_fail_once_are_asked_for_again() {
+fn responses_that_fail_once_are_retried() {
     let kinds = [
         FaultKind::Html200,
         FaultKind::TruncatedBody,
@@ -86,7 +86,7 @@ fn answers_that_fail_once_are_asked_for_again() {
 }
 
 #[test]
-fn pages_that_do_not_fit_together_are_read_again() {
+fn inconsistent_pages_are_read_again() {
     let page = Match::executions().page(1);
     let cases = [
         (2, Match::executions(), FaultKind::WrongTotal(2)),
@@ -105,7 +105,7 @@ fn pages_that_do_not_fit_together_are_read_again() {
 }
 
 #[test]
-fn pages_that_never_fit_together_leave_nothing_out() {
+fn persistently_inconsistent_pages_lose_nothing() {
     for kind in [FaultKind::DuplicateLastRow, FaultKind::ShiftedPage] {
         let sim = Sim::small();
         sim.faults().always(Match::executions(), kind.clone());
@@ -114,7 +114,7 @@ fn pages_that_never_fit_together_leave_nothing_out() {
 }
 
 #[test]
-fn a_total_that_is_never_met_leaves_a_gap_that_the_next_run_fills() {
+fn unmet_total_leaves_a_gap_that_the_next_run_fills() {
     for wrong in [3, -1] {
         let sim = Sim::small();
         let lake = Lake::new();
@@ -147,7 +147,7 @@ fn a_total_that_is_never_met_leaves_a_gap_that_the_next_run_fills() {
 }
 
 #[test]
-fn pages_are_asked_for_to_the_last_where_no_total_is_told() {
+fn all_pages_are_read_if_the_server_sends_no_total() {
     for rows in [7, 1_000] {
         let sim = Sim::small();
         let lake = Lake::new();
@@ -164,7 +164,7 @@ fn pages_are_asked_for_to_the_last_where_no_total_is_told() {
 }
 
 #[test]
-fn a_large_total_that_ignores_the_window_does_not_cost_for_ever() {
+fn total_that_ignores_the_window_costs_bounded_requests() {
     let sim = Sim::small();
     let lake = Lake::new();
     let bad = sim.busy()[0].clone();
@@ -183,7 +183,7 @@ fn a_large_total_that_ignores_the_window_does_not_cost_for_ever() {
 }
 
 #[test]
-fn a_start_that_no_row_tells_any_more_fails_the_project_alone_and_fills_no_checkpoint() {
+fn missing_start_times_fail_only_their_project() {
     let spec = AccountSpec {
         orgs: 1,
         projects_per_org: 2,
@@ -225,7 +225,7 @@ fn failure_of<'a>(report: &'a Value, project: &str) -> &'a Value {
 }
 
 #[test]
-fn a_server_that_repeats_its_first_page_for_ever_does_not_hold_up_the_run() {
+fn endlessly_repeated_first_page_does_not_block_a_run() {
     let sim = Sim::small();
     let lake = Lake::new();
     let bad = sim.busy()[0].clone();
@@ -261,7 +261,7 @@ fn executions(lake: &Lake, condition: &str) -> u64 {
 }
 
 #[test]
-fn a_status_that_nobody_knows_is_kept_and_counted() {
+fn unknown_status_is_kept_and_counted() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.faults()
@@ -290,7 +290,7 @@ fn heals(sim: &Sim, lake: &Lake) {
 }
 
 #[test]
-fn fields_that_nobody_knows_are_kept_and_counted() {
+fn unknown_fields_are_kept_and_counted() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.faults()
@@ -329,7 +329,7 @@ fn fields_that_nobody_knows_are_kept_and_counted() {
 }
 
 #[test]
-fn nulls_wherever_there_may_be_some_are_read() {
+fn nulls_are_read_in_every_nullable_field() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.faults()
@@ -347,7 +347,7 @@ fn nulls_wherever_there_may_be_some_are_read() {
 }
 
 #[test]
-fn replicas_that_lag_lose_nothing_and_reopen_nothing() {
+fn lagging_replicas_lose_nothing_and_reopen_nothing() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -375,7 +375,7 @@ fn replicas_that_lag_lose_nothing_and_reopen_nothing() {
 }
 
 #[test]
-fn a_key_that_is_revoked_during_a_run_ends_it() {
+fn key_revoked_during_a_run_ends_it() {
     let sim = Sim::small();
     let lake = Lake::new();
     let bad = sim.busy()[0].clone();
@@ -399,7 +399,7 @@ fn a_key_that_is_revoked_during_a_run_ends_it() {
 }
 
 #[test]
-fn a_project_is_read_from_its_start_once_it_may_be_read() {
+fn newly_permitted_project_is_read_from_its_start() {
     let sim = Sim::small();
     let lake = Lake::new();
     let forbidden = sim.account().forbidden_scope().unwrap();
@@ -428,7 +428,7 @@ fn a_project_is_read_from_its_start_once_it_may_be_read() {
 }
 
 #[test]
-fn a_project_with_more_rows_than_can_be_paged_through_is_read_in_parts() {
+fn project_beyond_the_page_cap_is_read_in_parts() {
     let spec = AccountSpec {
         orgs: 1,
         projects_per_org: 1,
@@ -439,7 +439,7 @@ fn a_project_with_more_rows_than_can_be_paged_through_is_read_in_parts() {
     let sim = Sim::start(&spec, |_| {});
     let lake = Lake::new();
     let report = sim.sync(&lake, &[]).expect(0).json();
-    // A window without a gap is one whose rows are as many as the server told.
+    // A window has no gap only if its row count equals the server's total.
     assert_eq!(report["gaps"], 0);
     let all = report["executions"]["inserted"].as_u64().unwrap();
     assert!(10_000 < all);

@@ -54,7 +54,7 @@ fn observed(report: &Value) -> u64 {
 }
 
 #[test]
-fn a_copy_has_every_row_and_goes_on_where_the_other_stopped() {
+fn copy_has_every_row_and_resumes_where_the_source_stopped() {
     let (sim, lake) = later();
     let before = lake.data_objects();
     let new = Lake::new();
@@ -92,7 +92,7 @@ fn a_copy_has_every_row_and_goes_on_where_the_other_stopped() {
 }
 
 #[test]
-fn a_copy_never_takes_a_newer_row_back() {
+fn copy_never_replaces_a_newer_row() {
     let (sim, lake) = later();
     let new = Lake::new();
     copy(&lake, new.path(), &[]).expect(0);
@@ -107,7 +107,7 @@ fn a_copy_never_takes_a_newer_row_back() {
 }
 
 #[test]
-fn a_copy_and_a_run_work_on_one_lake_at_once() {
+fn copy_and_run_share_a_lake_concurrently() {
     let (sim, lake) = later();
     let new = Lake::new();
     sim.sync(&new, &["--start-date", "2026-11-20"]).expect(3);
@@ -128,7 +128,7 @@ fn a_copy_and_a_run_work_on_one_lake_at_once() {
 }
 
 #[test]
-fn a_copy_can_have_other_buckets() {
+fn copy_can_have_another_bucket_count() {
     let (sim, lake) = later();
     let new = Lake::new();
     copy(&lake, new.path(), &["--buckets", "3"]).expect(0);
@@ -151,7 +151,7 @@ fn a_copy_can_have_other_buckets() {
 }
 
 #[test]
-fn a_copy_of_some_dates_claims_no_more_and_the_rest_is_read() {
+fn copy_of_some_dates_covers_only_them() {
     let (sim, lake) = later();
     let days_ago = |days: i64| {
         (sim.now() - SignedDuration::from_hours(24 * days))
@@ -167,9 +167,9 @@ fn a_copy_of_some_dates_claims_no_more_and_the_rest_is_read() {
         .json();
     for scope in status["scopes"].as_array().unwrap() {
         for (key, at) in [("covered_from", &from), ("watermark", &to)] {
-            let told = scope[key].as_str();
+            let bound = scope[key].as_str();
             assert!(
-                told.is_none_or(|told| told.starts_with(at.as_str())),
+                bound.is_none_or(|bound| bound.starts_with(at.as_str())),
                 "{scope}"
             );
         }
@@ -191,7 +191,7 @@ fn a_copy_of_some_dates_claims_no_more_and_the_rest_is_read() {
 }
 
 #[test]
-fn lakes_that_do_not_go_together_are_refused() {
+fn incompatible_lakes_are_refused() {
     let (sim, lake) = later();
     let other = Sim::start(
         &AccountSpec {
@@ -231,7 +231,7 @@ fn lakes_that_do_not_go_together_are_refused() {
 /// Killed at steps of the protocol, then simply started again.
 #[cfg(feature = "failpoints")]
 #[test]
-fn a_copy_that_is_killed_claims_nothing_and_the_next_one_ends_it() {
+fn killed_copy_covers_nothing_and_the_next_completes_it() {
     let (_sim, lake) = later();
     for point in [
         "after-pending",

@@ -115,19 +115,19 @@ fn later() -> (Source, TempDir) {
 }
 
 #[test]
-fn a_later_run_killed_at_any_step_is_made_good_by_the_next() {
+fn next_run_repairs_a_later_run_killed_at_any_step() {
     let (source, base) = later();
     kill_everywhere(&source, base.path(), every_step(0));
 }
 
 #[test]
-fn a_later_run_killed_at_any_other_step_is_made_good_by_the_next() {
+fn next_run_repairs_a_later_run_killed_at_other_steps() {
     let (source, base) = later();
     kill_everywhere(&source, base.path(), every_step(1));
 }
 
 #[test]
-fn a_first_run_killed_at_any_step_is_made_good_by_the_next() {
+fn next_run_repairs_a_first_run_killed_at_any_step() {
     let source = Source::start();
     let base = TempDir::new().unwrap();
     let steps = ["after-stage", "after-rename"]
@@ -139,7 +139,7 @@ fn a_first_run_killed_at_any_step_is_made_good_by_the_next() {
 }
 
 #[test]
-fn a_run_that_comes_by_no_such_step_lives() {
+fn run_without_the_kill_step_succeeds() {
     let (source, base) = later();
     let never = [("before-record:2".to_owned(), false)];
     kill_everywhere(&source, base.path(), never.into_iter());

@@ -27,12 +27,12 @@ fn sim_of(vintage: Vintage) -> Sim {
 }
 
 #[test]
-fn no_fault_of_todays_server_loses_or_doubles_a_row() {
+fn faults_of_the_current_server_lose_or_duplicate_no_row() {
     every_row(Vintage::Saas);
 }
 
 #[test]
-fn no_fault_of_an_older_server_loses_or_doubles_a_row() {
+fn faults_of_an_older_server_lose_or_duplicate_no_row() {
     every_row(Vintage::Older);
 }
 
@@ -103,7 +103,7 @@ fn meet(row: &Row, vintage: Vintage) {
     assert_eq!(difference, None, "{name}: after the fault");
 }
 
-/// The bad project failed, told as such, and no other; what it cost is bounded.
+/// Fails unless only the bad project is reported as failed, at a bounded cost.
 #[track_caller]
 fn failed_alone(run: &Run, bad: &Scope, code: &str, words: &str, name: &str) {
     assert_eq!(run.code, Some(3), "{name}: {}", run.stderr);
@@ -186,7 +186,7 @@ fn an_hour_of_clock_skew_either_way_costs_no_row() {
 }
 
 #[test]
-fn a_project_that_moves_to_another_organization_during_a_run_is_found_again() {
+fn project_moved_to_another_org_during_a_run_is_found() {
     for vintage in [Vintage::Saas, Vintage::Older] {
         let (sim, lake) = (sim_of(vintage), Lake::new());
         let (from, to, moved) = sim.account().moving_scope().unwrap();
@@ -216,7 +216,7 @@ fn a_project_that_moves_to_another_organization_during_a_run_is_found_again() {
 }
 
 #[test]
-fn rows_that_vanish_by_retention_during_a_backfill_are_no_gap() {
+fn rows_expired_during_a_backfill_are_no_gap() {
     for vintage in [Vintage::Saas, Vintage::Older] {
         let spec = AccountSpec {
             orgs: 1,
@@ -265,7 +265,7 @@ fn rows_that_vanish_by_retention_during_a_backfill_are_no_gap() {
 }
 
 #[test]
-fn rights_that_are_lost_for_a_week_cost_no_row() {
+fn permissions_lost_for_a_week_lose_no_row() {
     for (vintage, kind) in [
         (Vintage::Saas, FaultKind::Forbidden),
         (Vintage::Older, FaultKind::NoRows),
@@ -303,7 +303,7 @@ fn rights_that_are_lost_for_a_week_cost_no_row() {
 }
 
 #[test]
-fn rights_that_are_lost_close_no_gap_and_give_no_execution_up() {
+fn lost_permissions_keep_gaps_and_open_executions() {
     let spec = AccountSpec {
         forbidden_project: false,
         future_hours: 240,
@@ -332,7 +332,7 @@ fn rights_that_are_lost_close_no_gap_and_give_no_execution_up() {
     sim.assert_truth(&lake);
 }
 
-/// Both `sync` and `check` tell of the project, and of no other.
+/// Fails unless both `sync` and `check` report the project, and no other.
 fn is_suspicious(sim: &Sim, lake: &Lake, run: &Run, lost: &Scope) {
     let report = run.json();
     let [suspicious] = &report["suspiciously_empty"].as_array().unwrap()[..] else {
@@ -369,7 +369,7 @@ fn unreachable(url: &str, words: &[&str]) {
 }
 
 #[test]
-fn a_host_that_is_not_found_and_one_without_tls_are_told_as_such() {
+fn unknown_host_and_missing_tls_are_reported() {
     let plain = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = plain.local_addr().unwrap().port();
     thread::spawn(move || {

@@ -22,14 +22,14 @@ fn first_sync(vintage: Vintage) -> (Sim, Lake) {
 }
 
 #[test]
-fn a_lake_of_todays_server_holds_the_truth() {
+fn lake_of_the_current_server_has_the_expected_rows() {
     let (sim, lake) = first_sync(Vintage::Saas);
     sim.assert_truth(&lake);
 }
 
 /// A comparison that never fails would prove nothing.
 #[test]
-fn the_comparison_sees_one_wrong_value_and_one_lost_row() {
+fn comparison_finds_one_wrong_value_and_one_lost_row() {
     let (sim, lake) = first_sync(Vintage::Saas);
     let differs = |change: &dyn Fn(&mut Truth)| {
         let mut truth = sim.truth();
@@ -63,13 +63,13 @@ fn the_comparison_sees_one_wrong_value_and_one_lost_row() {
 }
 
 #[test]
-fn a_lake_of_an_older_server_holds_the_truth() {
+fn lake_of_an_older_server_has_the_expected_rows() {
     let (sim, lake) = first_sync(Vintage::Older);
     sim.assert_truth(&lake);
 }
 
 #[test]
-fn pages_of_any_size_and_buckets_make_the_same_rows() {
+fn page_sizes_and_buckets_do_not_change_rows() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &["--page-size", "7", "--buckets", "3"])
@@ -86,7 +86,7 @@ fn pages_of_any_size_and_buckets_make_the_same_rows() {
 }
 
 #[test]
-fn types_are_those_of_the_schema_and_the_date_stands_in_the_path() {
+fn types_match_the_schema_and_the_path_has_the_date() {
     let (_sim, lake) = first_sync(Vintage::Saas);
     for table in PARTITIONED.into_iter().chain(DIMENSIONS) {
         let mut expected = schema(table);
@@ -150,7 +150,7 @@ fn every_date_has_an_object_of_every_table_and_nothing_else() {
 }
 
 #[test]
-fn the_dimensions_tell_what_is_there_and_how_far_it_is_read() {
+fn dimensions_list_projects_and_their_coverage() {
     let (sim, lake) = first_sync(Vintage::Saas);
     let orgs = format!("SELECT org_id FROM {} ORDER BY 1", lake.table("orgs"));
     let projects = format!(

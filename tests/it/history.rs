@@ -58,7 +58,7 @@ fn backfill(sim: &Sim, lake: &Lake, more: &[&str]) -> Run {
 }
 
 #[test]
-fn a_backfill_reads_what_no_run_has_read_and_nothing_twice() {
+fn backfill_reads_only_what_is_not_covered() {
     let sim = Sim::small();
     let lake = Lake::new();
     let start = days_ago(&sim, 3);
@@ -91,7 +91,7 @@ fn a_backfill_reads_what_no_run_has_read_and_nothing_twice() {
 }
 
 #[test]
-fn a_backfill_that_finds_nothing_was_a_success_all_the_same() {
+fn backfill_without_new_rows_succeeds() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -127,7 +127,7 @@ fn living() -> Sim {
 }
 
 #[test]
-fn what_a_backfill_beyond_the_watermark_passes_over_is_read_by_the_next_sync() {
+fn sync_reads_what_a_backfill_past_the_watermark_skipped() {
     let sim = living();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -145,7 +145,7 @@ fn what_a_backfill_beyond_the_watermark_passes_over_is_read_by_the_next_sync() {
 }
 
 #[test]
-fn a_backfill_of_a_new_lake_fills_the_dimensions_and_hides_nothing_from_the_next_sync() {
+fn first_backfill_fills_dimensions_and_hides_nothing_from_sync() {
     let sim = living();
     let lake = Lake::new();
     let (from, to) = (days_ago(&sim, 4), days_ago(&sim, 3));
@@ -164,7 +164,7 @@ fn a_backfill_of_a_new_lake_fills_the_dimensions_and_hides_nothing_from_the_next
 }
 
 #[test]
-fn a_lake_that_lost_its_identity_is_no_new_one() {
+fn lake_without_metadata_is_not_created_anew() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -181,7 +181,7 @@ fn a_lake_that_lost_its_identity_is_no_new_one() {
 }
 
 #[test]
-fn a_project_that_shows_nothing_any_more_is_not_taken_for_empty() {
+fn suddenly_empty_project_is_not_trusted() {
     let sim = living();
     let lake = Lake::new();
     sim.sync(&lake, &["--start-date", &days_ago(&sim, 3)])
@@ -190,9 +190,9 @@ fn a_project_that_shows_nothing_any_more_is_not_taken_for_empty() {
     let any = Match::executions().of(silent.clone());
     sim.faults().always(any, FaultKind::NoRows);
     let report = backfill(&sim, &lake, &[]).expect(3).json();
-    let told = &report["suspiciously_empty"];
-    assert_eq!(told.as_array().unwrap().len(), 1, "{report}");
-    assert_eq!(told[0]["project"], json!(silent.project));
+    let suspicious = &report["suspiciously_empty"];
+    assert_eq!(suspicious.as_array().unwrap().len(), 1, "{report}");
+    assert_eq!(suspicious[0]["project"], json!(silent.project));
     assert_eq!(report["gaps"], 2, "and the forbidden project's");
     // A gap that is as empty as all else of the project stays.
     let report = sim.sync(&lake, &[]).expect(3).json();
@@ -204,7 +204,7 @@ fn a_project_that_shows_nothing_any_more_is_not_taken_for_empty() {
 }
 
 #[test]
-fn what_was_counted_and_then_is_not_shown_is_a_gap() {
+fn counted_rows_that_are_not_received_are_a_gap() {
     let sim = living();
     let lake = Lake::new();
     let lost = sim.busy()[0].clone();
@@ -225,7 +225,7 @@ fn what_was_counted_and_then_is_not_shown_is_a_gap() {
 }
 
 #[test]
-fn a_project_that_fails_while_it_is_counted_is_read_by_the_next_sync() {
+fn sync_reads_a_project_whose_count_failed() {
     let sim = living();
     let lake = Lake::new();
     sim.sync(&lake, &["--start-date", &days_ago(&sim, 3)])
@@ -239,7 +239,7 @@ fn a_project_that_fails_while_it_is_counted_is_read_by_the_next_sync() {
 }
 
 #[test]
-fn a_range_that_holds_nothing_yet_covers_nothing() {
+fn range_without_elapsed_time_covers_nothing() {
     let sim = Sim::small();
     let lake = Lake::new();
     let range = [
@@ -262,7 +262,7 @@ fn a_range_that_holds_nothing_yet_covers_nothing() {
 }
 
 #[test]
-fn a_replay_takes_whole_dates_and_tells_what_is_committed() {
+fn replay_takes_complete_dates_and_reports_commits() {
     let sim = Sim::small();
     let lake = Lake::new();
     let synced = sim.sync(&lake, &[]).expect(3).json();
@@ -280,7 +280,7 @@ fn a_replay_takes_whole_dates_and_tells_what_is_committed() {
 }
 
 #[test]
-fn a_plan_tells_what_a_run_reads_and_changes_nothing() {
+fn plan_reports_what_a_run_reads_and_changes_nothing() {
     let sim = Sim::small();
     let lake = Lake::new();
     let place = lake.beside("planned");
@@ -311,7 +311,7 @@ fn a_plan_tells_what_a_run_reads_and_changes_nothing() {
 }
 
 #[test]
-fn an_audit_tells_work_in_progress_foreign_files_and_damage_apart() {
+fn verify_separates_pending_work_foreign_files_and_damage() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -368,7 +368,7 @@ fn an_audit_tells_work_in_progress_foreign_files_and_damage_apart() {
 }
 
 #[test]
-fn an_audit_tells_of_each_raw_object_that_cannot_be_read_and_goes_on() {
+fn verify_reports_each_unreadable_raw_object_and_continues() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -379,7 +379,7 @@ fn an_audit_tells_of_each_raw_object_that_cannot_be_read_and_goes_on() {
         )
     };
     let place = |days| format!("{}/{}", lake.path(), raw(days));
-    // One is lost, one is cut, and in one a page is damaged, which its footer does not tell.
+    // One is lost, one is cut, and in one a page is damaged, which the footer does not show.
     fs::remove_file(place(3)).unwrap();
     fs::write(place(4), "PAR1").unwrap();
     let mut bytes = fs::read(place(5)).unwrap();
@@ -392,8 +392,8 @@ fn an_audit_tells_of_each_raw_object_that_cannot_be_read_and_goes_on() {
         .into();
     expected.extend([raw(4), raw(5)]);
     expected.sort();
-    let told: Vec<_> = kinds(&audit).into_iter().map(|(_, path)| path).collect();
-    assert_eq!(told, expected, "{audit}");
+    let reported: Vec<_> = kinds(&audit).into_iter().map(|(_, path)| path).collect();
+    assert_eq!(reported, expected, "{audit}");
     for finding in audit["findings"].as_array().unwrap() {
         assert_eq!(finding["kind"], "damage");
         let repair = finding["repair"].as_str().unwrap();
@@ -405,7 +405,7 @@ fn an_audit_tells_of_each_raw_object_that_cannot_be_read_and_goes_on() {
 }
 
 #[test]
-fn an_audit_looks_at_the_dimensions() {
+fn verify_checks_the_dimensions() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -426,7 +426,7 @@ fn an_audit_looks_at_the_dimensions() {
 }
 
 #[test]
-fn an_audit_beside_runs_finds_no_damage() {
+fn verify_during_runs_finds_no_damage() {
     let sim = living();
     let lake = Lake::new();
     sim.sync(&lake, &["--start-date", &days_ago(&sim, 0)])
@@ -454,7 +454,7 @@ fn an_audit_beside_runs_finds_no_damage() {
 }
 
 #[test]
-fn a_table_of_other_rows_is_found_and_made_again() {
+fn table_with_wrong_rows_is_found_and_rebuilt() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);

@@ -11,7 +11,7 @@ use crate::support::{Run, Sim, interpreter};
 /// A server and its one user; it is killed when dropped.
 struct Guarded {
     child: Child,
-    told: Value,
+    settings: Value,
 }
 
 impl Drop for Guarded {
@@ -34,18 +34,18 @@ impl Guarded {
         let mut line = String::new();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         output.read_line(&mut line).unwrap();
-        let told = serde_json::from_str(&line).expect("the server has started");
-        Self { child, told }
+        let settings = serde_json::from_str(&line).expect("the server has started");
+        Self { child, settings }
     }
 
     fn run(&self, sim: &Sim, command: &str) -> Run {
         let mut run = sim.command(&[command, "--lake", "s3://bucket/prefix/lake"]);
-        let told = |key: &str| self.told[key].as_str().unwrap().to_owned();
-        run.env("AWS_ENDPOINT_URL", told("endpoint"))
+        let setting = |key: &str| self.settings[key].as_str().unwrap().to_owned();
+        run.env("AWS_ENDPOINT_URL", setting("endpoint"))
             .env("AWS_ALLOW_HTTP", "true")
             .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", told("id"))
-            .env("AWS_SECRET_ACCESS_KEY", told("secret"))
+            .env("AWS_ACCESS_KEY_ID", setting("id"))
+            .env("AWS_SECRET_ACCESS_KEY", setting("secret"))
             .env("HARNESS_LAKE_PARTIAL_EXIT_CODE", "0");
         Run::of(run.output().unwrap())
     }
@@ -66,7 +66,7 @@ fn as_moto_reads_it(policy: &str) -> String {
 }
 
 #[test]
-fn the_policy_of_a_writer_is_enough_and_not_too_much() {
+fn writer_policy_grants_exactly_what_is_needed() {
     let sim = Sim::small();
     let whole = as_moto_reads_it(&shipped("policy.json"));
     let server = Guarded::with(&whole);

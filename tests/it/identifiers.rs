@@ -257,7 +257,7 @@ fn sync(url: &str, lake: &Lake) {
 }
 
 #[test]
-fn identifiers_are_the_same_text_in_every_engine() {
+fn identifiers_are_equal_in_every_engine() {
     let url = serve();
     let lake = Lake::new();
     sync(&url, &lake);

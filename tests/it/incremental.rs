@@ -24,7 +24,7 @@ fn count(report: &Value, key: &str) -> u64 {
 }
 
 #[test]
-fn a_second_run_at_the_same_instant_touches_no_data() {
+fn second_run_at_the_same_instant_changes_no_data() {
     let sim = Sim::small();
     let lake = Lake::new();
     let first = sim.sync(&lake, &[]).expect(3).json();
@@ -63,7 +63,7 @@ fn a_second_run_at_the_same_instant_touches_no_data() {
 }
 
 #[test]
-fn the_report_has_every_key_of_the_contract_and_the_same_stands_in_the_lake() {
+fn report_has_every_documented_key_and_is_stored() {
     let sim = Sim::small();
     let lake = Lake::new();
     let file = lake.beside("report.json");
@@ -149,17 +149,17 @@ fn the_report_has_every_key_of_the_contract_and_the_same_stands_in_the_lake() {
     for (file, counted) in written.iter().zip(rows(&counts)) {
         assert_eq!(file["rows"], counted[0][0], "{file}");
     }
-    let told: u64 = sim.server().requests().by_endpoint.values().sum();
-    assert_eq!(report["requests"]["total"].as_u64(), Some(told));
+    let received: u64 = sim.server().requests().by_endpoint.values().sum();
+    assert_eq!(report["requests"]["total"].as_u64(), Some(received));
 }
 
 #[test]
-fn ten_days_of_runs_hold_the_truth_on_todays_server() {
+fn ten_days_of_runs_match_the_current_server() {
     ten_days(Vintage::Saas);
 }
 
 #[test]
-fn ten_days_of_runs_hold_the_truth_on_an_older_server() {
+fn ten_days_of_runs_match_an_older_server() {
     ten_days(Vintage::Older);
 }
 
@@ -205,7 +205,7 @@ fn ten_days(vintage: Vintage) {
 }
 
 #[test]
-fn observed_times_tell_when_content_was_first_seen() {
+fn observed_times_record_when_content_was_first_seen() {
     // Many, so that some run at the first instant and have ended at the second.
     let spec = AccountSpec {
         executions: 2_000,
@@ -291,7 +291,7 @@ fn micros(sim: &Sim) -> i64 {
 }
 
 #[test]
-fn a_change_of_one_date_leaves_the_objects_of_all_others() {
+fn change_to_one_date_leaves_other_objects_unchanged() {
     let sim = sim_with_a_future(Vintage::Saas);
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -327,7 +327,7 @@ fn a_change_of_one_date_leaves_the_objects_of_all_others() {
 }
 
 #[test]
-fn another_number_of_buckets_holds_from_the_day_after_tomorrow_on() {
+fn new_bucket_count_applies_from_the_day_after_tomorrow() {
     let sim = sim_with_a_future(Vintage::Saas);
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);

@@ -74,7 +74,7 @@ fn every_manifest_is_valid_and_a_typo_is_not() {
 }
 
 #[test]
-fn jobs_fail_or_try_again_as_the_exit_codes_say() {
+fn jobs_retry_or_fail_by_exit_code() {
     for name in ["example", "replay"] {
         let manifests = shipped(name);
         for job in jobs(&manifests) {
@@ -107,7 +107,7 @@ fn jobs_fail_or_try_again_as_the_exit_codes_say() {
 }
 
 #[test]
-fn no_container_has_more_rights_than_it_needs() {
+fn containers_have_least_privileges() {
     for name in ["example", "replay"] {
         let manifests = shipped(name);
         for job in jobs(&manifests) {
@@ -164,7 +164,7 @@ fn the_commands_of_the_cron_jobs_sync_a_lake() {
 }
 
 #[test]
-fn the_indexes_of_a_replay_make_the_whole() {
+fn replay_indexes_cover_the_complete_lake() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -224,7 +224,7 @@ fn the_indexes_of_a_replay_make_the_whole() {
             .args([&command[1], &script])
             .env("HARNESS_LAKE", lake.path());
         shell.env("JOB_COMPLETION_INDEX", index.to_string());
-        // The last line has no end: `read` tells so, and has read it all the same.
+        // The last line has no newline: `read` fails but still sets its variable.
         Run::of(shell.output().unwrap()).expect(0);
     }
     sim.assert_truth(&lake);

@@ -127,7 +127,7 @@ fn gap_that_remains_is_accepted() {
 }
 
 #[test]
-fn tables_come_back_from_raw() {
+fn tables_are_rebuilt_from_raw() {
     let place = Place::new();
     let day = format!("start_date={}", place.day());
     fs::remove_dir_all(format!("{}/stages/v1/{day}", place.lake.path())).unwrap();
@@ -141,7 +141,7 @@ fn tables_come_back_from_raw() {
 }
 
 #[test]
-fn a_raw_object_comes_back_from_the_source() {
+fn raw_object_is_restored_from_the_source() {
     // A quiet day, and one that was merged before.
     for days in [7, 0] {
         let place = Place {
@@ -160,7 +160,7 @@ fn a_raw_object_comes_back_from_the_source() {
 }
 
 #[test]
-fn a_sync_leaves_the_tables_whose_raw_object_is_lost() {
+fn sync_keeps_tables_whose_raw_object_is_lost() {
     let place = Place {
         days: 0,
         ..Place::new()
@@ -185,7 +185,7 @@ fn a_sync_leaves_the_tables_whose_raw_object_is_lost() {
 }
 
 #[test]
-fn tables_follow_a_raw_object_that_was_put_back() {
+fn tables_follow_a_restored_raw_object() {
     let place = Place {
         days: 0,
         ..Place::new()
@@ -200,7 +200,7 @@ fn tables_follow_a_raw_object_that_was_put_back() {
     fs::write(&object, old).unwrap();
     let audit = place.follow("harness-lake verify").expect(7);
     assert!(audit.stdout.contains("1 finding\n"), "{audit:?}");
-    // Rows are missing in it, so no run takes them from the tables unless it is told to.
+    // Rows are missing in it, so no run removes them from the tables without an explicit option.
     let before = count(place.lake.path());
     let warned = place.follow("harness-lake replay").expect(0);
     assert!(
@@ -218,7 +218,7 @@ fn tables_follow_a_raw_object_that_was_put_back() {
 }
 
 #[test]
-fn the_record_before_a_damaged_one_serves() {
+fn previous_record_replaces_a_damaged_one() {
     let place = Place::new();
     let records = format!("{}/_state/checkpoints", place.lake.path());
     let names = fs::read_dir(&records).unwrap();
@@ -232,7 +232,7 @@ fn the_record_before_a_damaged_one_serves() {
 }
 
 #[test]
-fn a_lost_identity_is_that_of_a_lake_born_alike() {
+fn lost_metadata_is_replaced_by_that_of_an_identical_lake() {
     let place = Place::new();
     let identity = format!("{}/_state/lake.json", place.lake.path());
     let before = fs::read_to_string(&identity).unwrap();
@@ -253,7 +253,7 @@ fn a_lost_identity_is_that_of_a_lake_born_alike() {
 }
 
 #[test]
-fn a_lost_checkpoint_costs_requests_only() {
+fn lost_checkpoint_costs_only_requests() {
     let place = Place::new();
     let objects = |lake: &Lake| {
         let mut objects = lake.data_objects();
@@ -271,7 +271,7 @@ fn a_lost_checkpoint_costs_requests_only() {
 }
 
 #[test]
-fn the_wrong_key_changes_nothing_and_the_right_one_goes_on() {
+fn wrong_key_changes_nothing_and_the_right_one_continues() {
     let place = Place::new();
     let before = place.lake.data_objects();
     let spec = AccountSpec {
@@ -292,7 +292,7 @@ fn the_wrong_key_changes_nothing_and_the_right_one_goes_on() {
 }
 
 #[test]
-fn a_backup_that_was_made_beside_a_run_is_whole_after_the_next_one() {
+fn backup_taken_during_a_run_is_complete_after_the_next_run() {
     let place = Place::new();
     let blocks = procedure("Backup and restore");
     let [backup, restore] = <[_; 2]>::try_from(blocks).unwrap();
@@ -313,7 +313,7 @@ fn a_backup_that_was_made_beside_a_run_is_whole_after_the_next_one() {
 }
 
 #[test]
-fn another_number_of_buckets_fills_a_new_lake() {
+fn replay_into_a_new_lake_changes_the_bucket_count() {
     let place = Place::new();
     let before = count(place.lake.path());
     place.mend("Change the number of buckets");
@@ -324,7 +324,7 @@ fn another_number_of_buckets_fills_a_new_lake() {
 }
 
 #[test]
-fn a_lake_that_was_moved_goes_on() {
+fn moved_lake_continues() {
     for way in 0..2 {
         let place = Place::new();
         place.sim.advance(SignedDuration::from_hours(3));

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::{Lake, Run, Sim, now, rows};
 
 #[test]
-fn runs_at_once_leave_a_lake_as_if_they_had_run_one_after_the_other() {
+fn concurrent_runs_equal_sequential_runs() {
     let sim = Sim::small();
     let lake = Lake::new();
     for hours in [0, 9] {
@@ -40,7 +40,7 @@ fn runs_at_once_leave_a_lake_as_if_they_had_run_one_after_the_other() {
 }
 
 #[test]
-fn what_was_observed_later_stays_whoever_writes_last() {
+fn later_observation_wins_regardless_of_write_order() {
     let lake = Lake::new();
     let spec = AccountSpec::small(now());
     let (yesterday, today) = (Sim::start(&spec, |_| {}), Sim::start(&spec, |_| {}));

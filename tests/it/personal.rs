@@ -1,4 +1,4 @@
-//! Personal data: kept, hashed or dropped, as the lake was born; what is not kept is nowhere.
+//! Personal data: kept, hashed or dropped, as chosen when the lake was created.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -87,7 +87,7 @@ fn hash(text: &str) -> String {
     text
 }
 
-/// The truth as a lake tells it that does not keep persons.
+/// Returns the expected rows of a lake that does not keep personal data.
 fn treated(mut truth: Truth, treat: fn(&str) -> Value) -> Truth {
     for (table, columns) in COLUMNS {
         let rows = match table {
@@ -115,7 +115,7 @@ fn sync(sim: &Sim, lake: &Lake, more: &[&str], key: Option<&str>) -> Run {
     }
     let run = Run::of(command.output().unwrap());
     for text in [&run.stdout, &run.stderr] {
-        assert!(!text.contains(KEY), "the key for personal data is told");
+        assert!(!text.contains(KEY), "the key for personal data is printed");
     }
     run
 }
@@ -155,14 +155,14 @@ fn run_without_persons(vintage: Vintage, mode: &str, key: Option<&str>, treat: f
 }
 
 #[test]
-fn hashed_persons_are_nowhere_and_equal_ones_stay_equal() {
+fn hashed_personal_data_is_absent_and_stays_comparable() {
     for vintage in [Vintage::Saas, Vintage::Older] {
         run_without_persons(vintage, "hash", Some(KEY), |person| json!(hash(person)));
     }
 }
 
 #[test]
-fn dropped_persons_are_nowhere() {
+fn dropped_personal_data_is_absent() {
     for vintage in [Vintage::Saas, Vintage::Older] {
         run_without_persons(vintage, "drop", None, |_| Value::Null);
     }
@@ -170,7 +170,7 @@ fn dropped_persons_are_nowhere() {
 
 /// The search finds what is there, else it proves nothing.
 #[test]
-fn a_lake_keeps_persons_unless_it_is_told_not_to() {
+fn personal_data_is_kept_by_default() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -187,7 +187,7 @@ fn a_lake_keeps_persons_unless_it_is_told_not_to() {
 }
 
 #[test]
-fn persons_who_are_hashed_can_be_joined_and_counted() {
+fn hashed_persons_can_be_joined_and_counted() {
     let sim = Sim::small();
     let (plain, hashed) = (Lake::new(), Lake::new());
     sim.sync(&plain, &[]).expect(3);
@@ -209,7 +209,7 @@ fn persons_who_are_hashed_can_be_joined_and_counted() {
 }
 
 #[test]
-fn another_setting_or_key_than_the_lakes_is_refused() {
+fn different_pii_setting_or_key_is_refused() {
     let sim = Sim::small();
     let lake = Lake::new();
     sync(&sim, &lake, &["--pii", "hash"], Some(KEY)).expect(3);
@@ -249,7 +249,7 @@ fn another_setting_or_key_than_the_lakes_is_refused() {
 }
 
 #[test]
-fn a_key_that_is_missing_or_short_is_wrong_usage() {
+fn missing_or_short_pii_key_is_a_usage_error() {
     let sim = Sim::small();
     let lake = Lake::new();
     for (more, key) in [
@@ -261,13 +261,13 @@ fn a_key_that_is_missing_or_short_is_wrong_usage() {
     ] {
         sync(&sim, &lake, more, key).expect(2);
     }
-    assert!(!fs::exists(lake.path()).unwrap(), "nothing is born");
+    assert!(!fs::exists(lake.path()).unwrap(), "no lake is created");
 }
 
 /// What a run leaves that was killed between the list of what it merges and the merge.
 #[cfg(feature = "failpoints")]
 #[test]
-fn a_run_that_is_killed_leaves_nobody_behind() {
+fn killed_run_leaves_no_personal_data() {
     let sim = Sim::small();
     for point in ["after-pending", "after-raw", "before-record"] {
         let lake = Lake::new();

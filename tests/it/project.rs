@@ -13,7 +13,7 @@ fn read(path: &str) -> String {
 
 /// Two versions of one of these would not share types, and double the binary.
 #[test]
-fn the_lock_file_holds_one_version_of_arrow_parquet_and_object_store() {
+fn lock_file_has_one_version_of_arrow_and_object_store() {
     let lock = read("Cargo.lock");
     let mut seen = BTreeSet::new();
     for name in lock.lines().filter_map(|line| line.strip_prefix("name = ")) {

@@ -983,37 +983,37 @@ fn breaks(setups: impl IntoIterator<Item = Setup>, what: &str) {
 }
 
 #[test]
-fn two_runs_in_any_order_keep_every_promise() {
+fn two_runs_in_any_order_keep_all_invariants() {
     let setups = setups(&all(), Protocol::AsWritten, Third::Nothing, 0);
     holds(setups, 80_000);
 }
 
 #[test]
-fn a_put_that_is_lost_late_or_fails_breaks_no_promise() {
+fn one_faulty_put_keeps_all_invariants() {
     let setups = setups(&TELLING, Protocol::AsWritten, Third::Nothing, 1);
     holds(setups, 150_000);
 }
 
 #[test]
-fn two_puts_that_are_lost_late_or_fail_break_no_promise() {
+fn two_faulty_puts_keep_all_invariants() {
     let setups = setups(&TELLING[7..8], Protocol::AsWritten, Third::Nothing, 2);
     holds(setups, 20_000);
 }
 
 #[test]
-fn a_run_that_replays_breaks_no_promise() {
+fn concurrent_replay_keeps_all_invariants() {
     let setups = setups(&TELLING[7..8], Protocol::AsWritten, Third::Replays, 0);
     holds(setups, 50_000);
 }
 
 #[test]
-fn a_run_that_recovers_breaks_no_promise() {
+fn concurrent_recovery_keeps_all_invariants() {
     let setups = setups(&TELLING[7..8], Protocol::AsWritten, Third::Recovers, 0);
     holds(setups, 50_000);
 }
 
 #[test]
-fn two_dates_break_no_promise() {
+fn two_dates_keep_all_invariants() {
     let two = [[[1, 0], [0, 3]], [[3, 1], [4, 3]]].map(|sees| Setup {
         protocol: Protocol::AsWritten,
         dates: 2,
@@ -1026,31 +1026,31 @@ fn two_dates_break_no_promise() {
 }
 
 #[test]
-fn a_checkpoint_of_what_the_run_itself_saw_loses_an_open_execution() {
+fn checkpoint_of_own_observations_loses_an_open_execution() {
     let setups = setups(&all(), Protocol::AsThisRunSaw, Third::Nothing, 0);
     breaks(setups, "lost an open execution");
 }
 
 #[test]
-fn a_checkpoint_before_the_tables_claims_what_they_lack() {
+fn checkpoint_before_tables_covers_missing_rows() {
     let setups = setups(&TELLING, Protocol::CheckpointFirst, Third::Nothing, 0);
     breaks(setups, "claims what no table holds");
 }
 
 #[test]
-fn executions_before_the_other_tables_leaves_one_behind() {
+fn executions_before_other_tables_leaves_one_stale() {
     let setups = setups(&TELLING, Protocol::ExecutionsFirst, Third::Nothing, 0);
     breaks(setups, "after a clean run a table is not what raw says");
 }
 
 #[test]
-fn a_living_run_whose_list_is_removed_may_leave_a_table_behind() {
+fn removing_the_list_of_a_live_run_leaves_a_stale_table() {
     let setups = setups(&TELLING, Protocol::ForgetsTheLiving, Third::Recovers, 0);
     breaks(setups, "a table is behind and nobody knows");
 }
 
 #[test]
-fn a_list_removed_before_the_checkpoint_loses_an_open_execution() {
+fn list_removed_before_checkpoint_loses_an_open_execution() {
     let setups = setups(&TELLING, Protocol::ForgetsEarly, Third::Nothing, 0);
     breaks(setups, "an open execution is in no list");
 }

@@ -65,17 +65,17 @@ impl Place {
 }
 
 #[test]
-fn duckdb_reads_nothing_wrong_while_objects_are_replaced() {
+fn duckdb_reads_correctly_during_writes() {
     read_while_written("duckdb", &Place::Folder(Lake::new()), 6, 60);
 }
 
 #[test]
-fn duckdb_reads_nothing_wrong_in_a_bucket_while_objects_are_replaced() {
+fn duckdb_reads_a_bucket_correctly_during_writes() {
     read_while_written("duckdb", &Place::Bucket(S3::seaweed()), 4, 12);
 }
 
 #[test]
-fn spark_reads_nothing_wrong_while_objects_are_replaced() {
+fn spark_reads_correctly_during_writes() {
     read_while_written("spark", &Place::Folder(Lake::new()), 4, 8);
 }
 
@@ -144,7 +144,7 @@ fn read_while_written(engine: &str, place: &Place, rounds: usize, reads: usize) 
     );
 }
 
-/// What a reader tells of one read.
+/// The report of one read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Seen {
@@ -157,7 +157,7 @@ struct Seen {
 struct Reader {
     child: Child,
     stdin: Option<ChildStdin>,
-    told: Receiver<Seen>,
+    reads: Receiver<Seen>,
     stderr: Option<JoinHandle<String>>,
     seen: Vec<Seen>,
     _scratch: TempDir,
@@ -174,14 +174,14 @@ impl Reader {
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut errors = child.stderr.take().unwrap();
-        let (tell, told) = channel();
+        let (sender, reads) = channel();
         thread::spawn(move || {
             for line in stdout.lines() {
                 let line = line.unwrap();
                 let seen = serde_json::from_str(&line).unwrap_or_else(|error| {
                     panic!("{error}: {line}");
                 });
-                if tell.send(seen).is_err() {
+                if sender.send(seen).is_err() {
                     break;
                 }
             }
@@ -194,7 +194,7 @@ impl Reader {
         Self {
             child,
             stdin,
-            told,
+            reads,
             stderr: Some(stderr),
             seen: Vec::new(),
             _scratch: scratch,
@@ -202,14 +202,14 @@ impl Reader {
     }
 
     fn await_read(&mut self) {
-        match self.told.recv_timeout(PATIENCE) {
+        match self.reads.recv_timeout(PATIENCE) {
             Ok(seen) => self.seen.push(seen),
             Err(error) => self.fail(&error.to_string()),
         }
     }
 
     fn catch_up(&mut self) {
-        self.seen.extend(self.told.try_iter());
+        self.seen.extend(self.reads.try_iter());
         if let Some(status) = self.child.try_wait().unwrap() {
             self.fail(&status.to_string());
         }
@@ -219,7 +219,7 @@ impl Reader {
     fn finish(mut self) -> Vec<Seen> {
         self.stdin.take();
         loop {
-            match self.told.recv_timeout(PATIENCE) {
+            match self.reads.recv_timeout(PATIENCE) {
                 Ok(seen) => self.seen.push(seen),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => self.fail("it does not end"),

@@ -104,7 +104,7 @@ fn attributes<'a>(document: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn the_page_of_a_lake_is_shown_whole_and_can_be_used_by_everyone() {
+fn report_page_renders_completely_and_is_accessible() {
     let (_sim, lake) = account();
     let page = page(lake.path(), &[]);
     assert!(page.len() < 1_000_000, "{} bytes", page.len());
@@ -161,7 +161,7 @@ fn the_page_of_a_lake_is_shown_whole_and_can_be_used_by_everyone() {
 }
 
 #[test]
-fn the_numbers_of_the_page_are_those_of_the_lake() {
+fn page_numbers_match_the_lake() {
     let (_sim, lake) = account();
     let opened = fs::read_to_string(format!("{}/_views/duckdb.sql", lake.path())).unwrap();
     let page = page(lake.path(), &["--org", "north*", "--from", "2026-11-16"]);
@@ -195,7 +195,7 @@ fn the_numbers_of_the_page_are_those_of_the_lake() {
 }
 
 #[test]
-fn names_are_shown_as_text_whatever_they_are() {
+fn names_are_always_rendered_as_text() {
     let (_sim, lake) = account();
     let opened = fs::read_to_string(format!("{}/_views/duckdb.sql", lake.path())).unwrap();
     let folder = TempDir::new().unwrap();
@@ -215,7 +215,7 @@ fn names_are_shown_as_text_whatever_they_are() {
 }
 
 #[test]
-fn a_lake_that_is_empty_or_missing_is_told_as_such() {
+fn report_names_an_empty_or_missing_lake() {
     let spec = AccountSpec {
         executions: 0,
         future_hours: 0,
@@ -275,14 +275,14 @@ fn report_is_the_same_on_the_oldest_declared_duckdb() {
 }
 
 #[test]
-fn the_demo_tells_how_to_make_the_page() {
+fn demo_prints_the_report_command() {
     let lake = Lake::new();
     let demo = bare_command(&["demo", "--lake", lake.path()]).output();
-    let told = Run::of(demo.unwrap()).expect(0).stdout;
-    let command = told
+    let output = Run::of(demo.unwrap()).expect(0).stdout;
+    let command = output
         .lines()
         .find(|line| line.contains("analytics/report.py"));
-    let command = command.unwrap_or_else(|| panic!("{told}"));
+    let command = command.unwrap_or_else(|| panic!("{output}"));
     assert!(command.contains(lake.path()) && Path::new(SCRIPT).exists());
 }
 

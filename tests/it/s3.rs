@@ -294,7 +294,7 @@ fn keeps_a_lake(s3: &S3) {
 }
 
 #[test]
-fn moto_keeps_a_lake() {
+fn lake_works_on_moto() {
     keeps_a_lake(&S3::moto());
 }
 
@@ -317,7 +317,7 @@ fn a_lake_moves_from_a_folder_to_a_bucket() {
 }
 
 #[test]
-fn seaweedfs_keeps_a_lake() {
+fn lake_works_on_seaweedfs() {
     keeps_a_lake(&S3::seaweed());
 }
 
@@ -387,7 +387,7 @@ impl ObjectStore for Careless {
 }
 
 #[tokio::test]
-async fn a_store_that_ignores_conditions_is_refused() {
+async fn store_that_ignores_conditions_is_refused() {
     for (creates, updates) in [(true, false), (false, true), (true, true)] {
         let objects = InMemory::new();
         let careless = Careless {

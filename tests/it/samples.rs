@@ -64,7 +64,7 @@ fn page_of(body: String) -> Page {
 }
 
 #[test]
-fn real_pages_become_one_row_for_each_execution() {
+fn real_pages_become_one_row_per_execution() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/samples");
     if !folder.exists() {
         let mut out = std::io::stdout().lock();

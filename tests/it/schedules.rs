@@ -1,7 +1,7 @@
 //! Random schedules of runs at once on one lake, over a store that fails, loses answers, and whose
 //! clients die: hundreds of seeds, each the same whenever it is tried.
 //!
-//! `HARNESS_LAKE_SEED=n` tries one seed and tells every step of it.
+//! `HARNESS_LAKE_SEED=n` runs one seed and prints each of its steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -186,12 +186,12 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
             spool.push(partition, observation).unwrap();
         }
         let run_id = format!("run{run}");
-        let mut landed = lake
+        let mut merged = lake
             .merge_spool(&run_id, part, &mut spool, || true)
             .await?
             .unwrap();
         let mut known = std::mem::take(&mut recovered);
-        known.append(&mut landed.open_updates);
+        known.append(&mut merged.open_updates);
         let mut delta = Delta {
             open_updates: known,
             ..Delta::default()
@@ -230,7 +230,7 @@ struct Schedule {
     dice: Dice,
     objects: Arc<InMemory>,
     gate: Arc<Gate>,
-    is_told: bool,
+    is_verbose: bool,
     /// When each execution in the table was observed, by path.
     rows: BTreeMap<String, BTreeMap<String, i64>>,
     newest: Option<State>,
@@ -293,7 +293,7 @@ impl Schedule {
             let verdict = self.verdict(faults);
             harmed[run] |= verdict != Verdict::Done;
             let (what, path) = self.gate.open(run, verdict);
-            if self.is_told {
+            if self.is_verbose {
                 let mut stderr = std::io::stderr().lock();
                 writeln!(stderr, "run {run}: {what} {path}: {verdict:?}").unwrap();
             }
@@ -425,7 +425,7 @@ fn rows_of(batch: &RecordBatch) -> BTreeMap<String, i64> {
     rows
 }
 
-async fn try_seed(seed: u64, is_told: bool) {
+async fn try_seed(seed: u64, is_verbose: bool) {
     let mut dice = Dice(seed);
     let history = History::new(&mut dice);
     let objects = Arc::new(InMemory::new());
@@ -457,7 +457,7 @@ async fn try_seed(seed: u64, is_told: bool) {
         dice,
         objects: Arc::clone(&objects),
         gate: Arc::default(),
-        is_told,
+        is_verbose,
         rows: BTreeMap::new(),
         newest: None,
         jobs: Vec::new(),
@@ -637,7 +637,7 @@ async fn check_end(
 fn try_seeds(parity: u64) {
     #[expect(clippy::disallowed_methods, reason = "no setting of the program")]
     let only = std::env::var("HARNESS_LAKE_SEED").ok();
-    let (seeds, is_told) = match only {
+    let (seeds, is_verbose) = match only {
         Some(seed) => (vec![seed.parse().unwrap()], true),
         None => (
             (0..SEEDS).filter(|seed| seed % 2 == parity).collect(),
@@ -650,7 +650,7 @@ fn try_seeds(parity: u64) {
             .start_paused(true)
             .build()
             .unwrap();
-        runtime.block_on(try_seed(seed, is_told));
+        runtime.block_on(try_seed(seed, is_verbose));
     }
 }
 
@@ -658,11 +658,11 @@ fn try_seeds(parity: u64) {
 const SEEDS: u64 = 500;
 
 #[test]
-fn any_schedule_of_runs_keeps_every_promise() {
+fn schedules_of_runs_keep_all_invariants() {
     try_seeds(0);
 }
 
 #[test]
-fn any_other_schedule_of_runs_keeps_every_promise() {
+fn further_schedules_of_runs_keep_all_invariants() {
     try_seeds(1);
 }

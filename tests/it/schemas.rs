@@ -21,7 +21,7 @@ fn says(arguments: &[&str]) -> Run {
 }
 
 #[test]
-fn the_data_dictionary_is_that_of_the_schemas() {
+fn data_dictionary_matches_the_schemas() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/schema.md");
     let kept = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
@@ -31,7 +31,7 @@ fn the_data_dictionary_is_that_of_the_schemas() {
 }
 
 #[test]
-fn the_statements_for_duckdb_open_every_table_by_its_name() {
+fn duckdb_statements_open_every_table() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -144,7 +144,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn a_next_version_is_filled_from_the_raw_partitions_beside_the_first() {
+fn next_table_version_is_derived_beside_the_first() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -166,16 +166,16 @@ fn a_next_version_is_filled_from_the_raw_partitions_beside_the_first() {
     let differ = format!(
         "SELECT count(*) FROM (SELECT * EXCLUDE (yaml_version) FROM {next} EXCEPT ALL SELECT * FROM {first})"
     );
-    let told = format!(
+    let filled = format!(
         "SELECT count(*) FROM {first} JOIN {next} n USING (plan_execution_id)
          WHERE n.yaml_version IS NOT NULL AND n.yaml_version = {first_extra}",
         first = first.clone() + " f",
         first_extra = "json_extract_string(f.extra, '$.yamlVersion')"
     );
-    let answers = rows(&[&of_first, &differ, &told]);
+    let answers = rows(&[&of_first, &differ, &filled]);
     assert_eq!(answers[0][0][0], json!(sim.truth().executions.len()));
     assert_eq!(answers[1][0][0], json!(0));
-    assert_ne!(answers[2][0][0], json!(0), "the new column tells something");
+    assert_ne!(answers[2][0][0], json!(0), "the new column has values");
 
     // Readers of version 1, and its writers, do not notice.
     sim.advance(SignedDuration::from_hours(2));

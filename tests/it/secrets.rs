@@ -9,7 +9,7 @@ use harness_sim::{FaultKind, Match};
 
 use crate::support::{Lake, Run, SECRET, Sim, rows};
 
-/// All that a run may tell, with the loudest log.
+/// Runs a command with the most verbose log level.
 fn loud(sim: &Sim, key: &str, arguments: &[&str]) -> Run {
     let mut command = sim.command(arguments);
     command.env("RUST_LOG", "trace").env("HARNESS_API_KEY", key);
@@ -17,7 +17,7 @@ fn loud(sim: &Sim, key: &str, arguments: &[&str]) -> Run {
 }
 
 #[test]
-fn a_lake_and_the_loudest_log_hold_no_secret() {
+fn lake_and_verbose_log_contain_no_secret() {
     let sim = Sim::small();
     let lake = Lake::new();
     let report = lake.beside("report.json");
@@ -66,7 +66,7 @@ fn a_lake_and_the_loudest_log_hold_no_secret() {
 }
 
 #[test]
-fn a_key_that_is_refused_is_not_repeated() {
+fn refused_key_is_not_printed() {
     let sim = Sim::small();
     let lake = Lake::new();
     let account = sim.account().id();
@@ -76,7 +76,7 @@ fn a_key_that_is_refused_is_not_repeated() {
         (format!("pat.another.tests.{SECRET}"), 4),
         (format!("{SECRET}-of-an-old-kind"), 2),
     ];
-    // A key is believed to be wrong the second time only, some seconds later.
+    // A key counts as invalid only after a second refusal, some seconds later.
     thread::scope(|scope| {
         for (key, exit) in &cases {
             for output in ["text", "json"] {
@@ -89,7 +89,7 @@ fn a_key_that_is_refused_is_not_repeated() {
 }
 
 #[test]
-fn a_key_typed_as_an_argument_is_refused_and_not_repeated() {
+fn key_as_an_argument_is_refused_and_not_printed() {
     let sim = Sim::small();
     let key = sim.server().api_key();
     for flag in ["--api-key", "--key", "--token"] {

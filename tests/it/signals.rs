@@ -31,7 +31,7 @@ fn begun(sim: &Sim, lake: &Lake) -> Child {
 }
 
 #[test]
-fn a_signal_ends_a_run_soon_and_the_next_one_completes_it() {
+fn signal_ends_a_run_soon_and_the_next_completes_it() {
     for name in ["TERM", "INT"] {
         let sim = slow_sim();
         let lake = Lake::new();
@@ -50,7 +50,7 @@ fn a_signal_ends_a_run_soon_and_the_next_one_completes_it() {
 }
 
 #[test]
-fn a_signal_to_a_run_over_a_whole_lake_keeps_what_was_whole() {
+fn signal_keeps_a_complete_lake_complete() {
     let sim = slow_sim();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -66,7 +66,7 @@ fn a_signal_to_a_run_over_a_whole_lake_keeps_what_was_whole() {
 }
 
 #[test]
-fn a_run_that_is_killed_leaves_nothing_in_the_way() {
+fn killed_run_does_not_block_the_next() {
     let sim = slow_sim();
     let lake = Lake::new();
     let child = begun(&sim, &lake);
@@ -78,7 +78,7 @@ fn a_run_that_is_killed_leaves_nothing_in_the_way() {
 
 /// The moments are spread over reading, merging, deriving and committing.
 #[test]
-fn a_run_that_is_killed_at_any_moment_leaves_each_execution_once() {
+fn run_killed_at_any_moment_duplicates_nothing() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -106,7 +106,7 @@ fn a_run_that_is_killed_at_any_moment_leaves_each_execution_once() {
 
 /// Another run may hold the lock of a local lake for minutes.
 #[test]
-fn a_signal_ends_a_run_that_waits_for_another() {
+fn signal_ends_a_run_that_waits_for_another() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -121,7 +121,7 @@ fn a_signal_ends_a_run_that_waits_for_another() {
 }
 
 #[test]
-fn a_signal_ends_whatever_waits_for_an_answer() {
+fn signal_ends_any_wait_for_a_response() {
     let minute = Duration::from_secs(60);
     for (command, endpoint) in [
         ("sync", Endpoint::Orgs),

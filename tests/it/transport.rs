@@ -97,7 +97,7 @@ impl Front {
 }
 
 #[test]
-fn a_certificate_of_ones_own_is_trusted_where_it_is_named_only() {
+fn private_certificate_is_trusted_only_with_ca_file() {
     let sim = Sim::small();
     let (front, pem) = Front::tls(&sim);
     let base_url = format!("https://{}", front.address);
@@ -115,11 +115,15 @@ fn a_certificate_of_ones_own_is_trusted_where_it_is_named_only() {
     let refused = run(&[]);
     assert_ne!(refused.code, Some(0), "{refused:?}");
     assert!(refused.stderr.contains("certificate"), "{}", refused.stderr);
-    assert_eq!(sim.server().requests().log.len(), asked, "nothing was told");
+    assert_eq!(
+        sim.server().requests().log.len(),
+        asked,
+        "no request was sent"
+    );
 }
 
 #[test]
-fn a_file_without_a_certificate_is_wrong_usage() {
+fn ca_file_without_a_certificate_is_a_usage_error() {
     let sim = Sim::small();
     let files = Lake::new();
     let file = files.beside("ca.pem");
@@ -155,7 +159,7 @@ fn no_redirect_carries_the_key_to_another_host() {
 }
 
 #[test]
-fn a_key_file_that_everyone_can_read_is_warned_of() {
+fn world_readable_key_file_causes_a_warning() {
     let sim = Sim::small();
     let files = Lake::new();
     let file = files.beside("key");

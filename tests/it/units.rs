@@ -65,7 +65,7 @@ fn lose_tables(lake: &Lake) {
 }
 
 #[test]
-fn units_of_a_replay_at_once_make_the_lake_of_one_process() {
+fn concurrent_replay_units_equal_one_process() {
     let sim = Sim::small();
     let (lake, whole) = (Lake::new(), Lake::new());
     sim.sync(&lake, &[]).expect(3);
@@ -80,7 +80,7 @@ fn units_of_a_replay_at_once_make_the_lake_of_one_process() {
 }
 
 #[test]
-fn units_of_a_backfill_at_once_make_the_lake_of_one_process() {
+fn concurrent_backfill_units_equal_one_process() {
     let sim = Sim::small();
     let (lake, whole) = (Lake::new(), Lake::new());
     let days_ago = |days: i64| {
@@ -107,7 +107,7 @@ fn units_of_a_backfill_at_once_make_the_lake_of_one_process() {
 }
 
 #[test]
-fn units_of_a_replay_in_a_bucket_make_the_lake_of_one_process() {
+fn concurrent_replay_units_in_a_bucket_equal_one_process() {
     let sim = Sim::small();
     let s3 = S3::seaweed();
     let lake = ["--lake", s3::LAKE];
@@ -159,7 +159,7 @@ fn spark(lake: &Lake, binary: &str) -> std::process::Output {
 }
 
 #[test]
-fn spark_replays_a_lake_on_its_workers_and_tells_how_units_end() {
+fn spark_replays_a_lake_on_workers_and_reports_each_unit() {
     let sim = Sim::small();
     let lake = Lake::new();
     sim.sync(&lake, &[]).expect(3);
@@ -167,37 +167,37 @@ fn spark_replays_a_lake_on_its_workers_and_tells_how_units_end() {
     let own = bare_command(&[]);
     let binary = own.get_program().to_str().unwrap();
     let run = spark(&lake, binary);
-    let told = String::from_utf8_lossy(&run.stdout).into_owned();
+    let stdout = String::from_utf8_lossy(&run.stdout).into_owned();
     assert_eq!(
         run.status.code(),
         Some(0),
-        "{told}{}",
+        "{stdout}{}",
         String::from_utf8_lossy(&run.stderr)
     );
     assert_eq!(
-        told.matches("exit code 0 after 1 attempts").count(),
+        stdout.matches("exit code 0 after 1 attempts").count(),
         4,
-        "{told}"
+        "{stdout}"
     );
     sim.assert_truth(&lake);
 
     // One unit meets a conflict once, another has no rights at all.
     let units = units_of_a_replay(&lake);
-    let odd = lake.beside("odd");
+    let wrapper = lake.beside("wrapper");
     let (conflict, refused) = (&units[0][0], &units[2][0]);
     let script = format!(
         "#!/bin/sh\ncase \"$*\" in\n\
-         replay*'--from {conflict}'*) if [ ! -e {odd}.seen ]; then touch {odd}.seen; exit 8; fi;;\n\
+         replay*'--from {conflict}'*) if [ ! -e {wrapper}.seen ]; then touch {wrapper}.seen; exit 8; fi;;\n\
          replay*'--from {refused}'*) echo '{{\"error\": {{\"message\": \"no rights\"}}}}'; exit 7;;\nesac\nexec {binary} \"$@\"\n"
     );
-    fs::write(&odd, script).unwrap();
-    fs::set_permissions(&odd, fs::Permissions::from_mode(0o755)).unwrap();
-    let run = spark(&lake, &odd);
-    let told = String::from_utf8_lossy(&run.stdout);
-    assert_eq!(run.status.code(), Some(7), "{told}");
-    assert!(told.contains("exit code 0 after 2 attempts"), "{told}");
+    fs::write(&wrapper, script).unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    let run = spark(&lake, &wrapper);
+    let stdout = String::from_utf8_lossy(&run.stdout);
+    assert_eq!(run.status.code(), Some(7), "{stdout}");
+    assert!(stdout.contains("exit code 0 after 2 attempts"), "{stdout}");
     assert!(
-        told.contains("exit code 7 after 1 attempts") && told.contains("no rights"),
-        "{told}"
+        stdout.contains("exit code 7 after 1 attempts") && stdout.contains("no rights"),
+        "{stdout}"
     );
 }

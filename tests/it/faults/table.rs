@@ -26,7 +26,7 @@ pub(super) enum Place {
 pub(super) enum Ends {
     /// As if nothing had been: the truth, exit 0.
     Right,
-    /// One project is not read whole, for this reason, told in these words; the others are right.
+    /// One project is incomplete, with this code and message; the others are right.
     Partial(&'static str, &'static str),
     /// The same, though every row came.
     PartialButAllRows(&'static str, &'static str),

@@ -68,20 +68,20 @@ def key(row):
 def difference(view, expected, columns, rows, keeps_a_table):
     if not expected:
         return f"{view}: nothing is expected"
-    told = sorted(expected[0])
-    if missing := set(told) - set(columns):
+    names = sorted(expected[0])
+    if missing := set(names) - set(columns):
         return f"{view} lacks {sorted(missing)}"
-    if not keeps_a_table and (more := set(columns) - set(told)):
+    if not keeps_a_table and (more := set(columns) - set(names)):
         return f"{view} has {sorted(more)}, of which nothing is known"
-    places = [columns.index(column) for column in told]
+    places = [columns.index(column) for column in names]
     found = sorted(([normal(row[place]) for place in places] for row in rows), key=key)
-    wanted = sorted(([row[column] for column in told] for row in expected), key=key)
+    wanted = sorted(([row[column] for column in names] for row in expected), key=key)
     pairs = list(zip(found, wanted))
     wrong = [pair for pair in pairs if not all(map(alike, *pair))]
     if len(found) == len(wanted) and not wrong:
         return None
     shown = "\n".join(f"  found    {one}\n  expected {other}" for one, other in wrong[:SHOWN])
-    return f"{view}: {len(found)} rows, {len(wanted)} expected, {len(wrong)} differ\n  {told}\n{shown}"
+    return f"{view}: {len(found)} rows, {len(wanted)} expected, {len(wrong)} differ\n  {names}\n{shown}"
 
 
 def main(scratch):

@@ -28,7 +28,7 @@ pub(crate) fn described(from: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Compares every column that the truth knows; tells the first rows that differ.
+/// Compares every column of the expected rows and prints the first rows that differ.
 #[track_caller]
 pub(crate) fn compare(lake: &str, truth: &Truth, but: &HashSet<String>) -> Option<String> {
     let folder = TempDir::new().unwrap();

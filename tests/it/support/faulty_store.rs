@@ -1,8 +1,8 @@
-//! An object store in memory whose every operation waits to be told how it goes.
+//! An in-memory object store whose every operation waits for a verdict.
 //!
-//! Each run sees the store through a [`FaultyStore`] of its own; whoever drives the runs decides, one
-//! operation at a time, which run goes on and what befalls it. So a schedule is a list of choices,
-//! and the same choices give the same schedule.
+//! Each run sees the store through a [`FaultyStore`] of its own; the driver decides, one
+//! operation at a time, which run continues and how its operation ends. A schedule is thus a list of
+//! choices, and the same choices give the same schedule.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,30 +18,30 @@ use object_store::{
 };
 use tokio::sync::oneshot;
 
-/// How an operation goes.
+/// The outcome of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is done.
+    /// The operation takes effect.
     Done,
-    /// Nothing is done, and the run is told so.
+    /// The operation has no effect, and the run receives an error.
     Fails,
-    /// It is done, and the run is told that it failed.
+    /// The operation takes effect, but the run receives an error.
     AnswerIsLost,
-    /// It is done, and the run never hears of it: its process is dead by then.
+    /// The operation takes effect, but the process ends before the response.
     Dies,
 }
 
-/// The operations that wait, one for each run at the most.
+/// The waiting operations, at most one per run.
 #[derive(Debug, Default)]
 pub(crate) struct Gate(Mutex<[Option<Waiting>; RUNS]>);
 
-/// Runs at once at the most.
+/// Maximum number of concurrent runs.
 pub(crate) const RUNS: usize = 4;
 
 /// An operation that waits.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    /// What it is, such as `put`.
+    /// The name of the operation, such as `put`.
     pub(crate) what: &'static str,
     pub(crate) path: String,
     go: oneshot::Sender<Verdict>,
@@ -52,7 +52,7 @@ impl Gate {
         self.waiting()[run].is_some()
     }
 
-    /// Lets the operation of a run go on, and tells which it was.
+    /// Lets the operation of a run continue and returns its name and path.
     pub(crate) fn open(&self, run: usize, verdict: Verdict) -> (&'static str, String) {
         let waiting = self.waiting()[run].take().unwrap();
         waiting.go.send(verdict).unwrap();
@@ -60,11 +60,11 @@ impl Gate {
     }
 
     async fn pass(&self, run: usize, what: &'static str, path: &Path) -> Verdict {
-        let (go, told) = oneshot::channel();
+        let (go, verdict) = oneshot::channel();
         let path = path.to_string();
         let before = self.waiting()[run].replace(Waiting { what, path, go });
         assert!(before.is_none(), "a run does one thing at a time");
-        told.await.unwrap()
+        verdict.await.unwrap()
     }
 
     fn waiting(&self) -> MutexGuard<'_, [Option<Waiting>; RUNS]> {

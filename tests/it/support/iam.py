@@ -33,7 +33,7 @@ iam = boto3.client("iam", **connection)
 iam.create_user(UserName="lake")
 iam.put_user_policy(UserName="lake", PolicyName="lake", PolicyDocument=sys.argv[1])
 key = iam.create_access_key(UserName="lake")["AccessKey"]
-told = {"endpoint": endpoint, "id": key["AccessKeyId"], "secret": key["SecretAccessKey"]}
-print(json.dumps(told), flush=True)
+settings = {"endpoint": endpoint, "id": key["AccessKeyId"], "secret": key["SecretAccessKey"]}
+print(json.dumps(settings), flush=True)
 sys.stdin.read()
 server.stop()

@@ -1,5 +1,5 @@
-//! What the tests of the protocol share: a small simulated account behind a socket whose clock
-//! stands still, the real binary, and a folder's Parquet decoded.
+//! Helpers of the protocol tests: a small simulated account with a fixed clock, the binary under
+//! test, and decoded Parquet files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -50,7 +50,7 @@ impl Source {
         }
     }
 
-    /// The binary with nothing in its environment but the connection.
+    /// Returns the binary's command with only the connection in its environment.
     pub(crate) fn command(&self, command: &str, lake: &str) -> Command {
         let mut binary = Command::new(assert_cmd::cargo::cargo_bin("harness-lake"));
         binary
@@ -62,7 +62,7 @@ impl Source {
         binary
     }
 
-    /// A `sync` that must end well; gives its report.
+    /// Runs a `sync` that must succeed and returns its report.
     #[track_caller]
     pub(crate) fn sync(&self, lake: &Path) -> serde_json::Value {
         let output = self.command("sync", text(lake)).output().unwrap();
@@ -70,7 +70,7 @@ impl Source {
     }
 }
 
-/// Standard output, which is one JSON document, of a run that must end with `code`.
+/// Parses the JSON standard output of a run that must exit with `code`.
 #[track_caller]
 pub(crate) fn ended(output: &Output, code: i32) -> serde_json::Value {
     let said = String::from_utf8_lossy(&output.stderr);
@@ -82,7 +82,7 @@ pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Every Parquet file below `folder`, decoded, by its path within.
+/// Decodes every Parquet file below `folder`, keyed by relative path.
 pub(crate) fn decoded(folder: &Path) -> BTreeMap<String, RecordBatch> {
     files(folder)
         .into_iter()
@@ -94,8 +94,8 @@ pub(crate) fn decoded(folder: &Path) -> BTreeMap<String, RecordBatch> {
         .collect()
 }
 
-/// Fails unless two lakes hold the same rows in the same columns of the same Parquet files, but for
-/// those whose path begins like one of `but`.
+/// Fails unless two lakes hold the same Parquet files with the same columns and rows, except for
+/// paths that start with one of `but`.
 #[track_caller]
 pub(crate) fn assert_same_rows(one: &str, other: &str, but: &[&str]) {
     let [one, other] = [one, other].map(|lake| decoded(Path::new(lake)));
@@ -114,8 +114,8 @@ pub(crate) fn assert_same_rows(one: &str, other: &str, but: &[&str]) {
     }
 }
 
-/// A whole Parquet file as one batch, with its metadata but for what tells one put from another:
-/// the write id, and of dimensions the number of the checkpoint record.
+/// Decodes a Parquet file into one batch. Removes the metadata that differs between equal writes:
+/// the write id and, for dimensions, the number of the checkpoint record.
 pub(crate) fn decode(file: Bytes) -> RecordBatch {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
     let schema = reader.schema().clone();
@@ -129,7 +129,7 @@ pub(crate) fn decode(file: Bytes) -> RecordBatch {
     batch
 }
 
-/// When each execution of the table was observed; fails where one stands twice.
+/// Returns when each execution of the table was observed; fails on a duplicate.
 #[track_caller]
 pub(crate) fn observed<'a>(
     objects: impl IntoIterator<Item = (&'a String, &'a RecordBatch)>,
@@ -143,13 +143,13 @@ pub(crate) fn observed<'a>(
         let times = batch["observed_ts"].as_primitive::<TimestampMicrosecondType>();
         for (id, at) in ids.iter().zip(times.values()) {
             let id = id.unwrap().to_owned();
-            assert_eq!(observed.insert(id.clone(), *at), None, "{id} stands twice");
+            assert_eq!(observed.insert(id.clone(), *at), None, "{id} is duplicated");
         }
     }
     observed
 }
 
-/// Every file below `folder`.
+/// Returns every file below `folder`.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();

@@ -81,17 +81,17 @@ def compare_table(con, table, lake, truth, but):
     twice = [key for key, count in Counter(map(key_of, rows)).items() if count > 1]
     if twice:
         return f"{table}: {len(twice)} keys come twice, such as {twice[:SHOWN]}"
-    found, told = {key_of(row): row for row in rows}, {key_of(row): row for row in expected}
+    found, wanted_rows = {key_of(row): row for row in rows}, {key_of(row): row for row in expected}
     keep = lambda rows: {key for key in rows if table == "executions" or key[0] not in but}
-    lost, extra = sorted(keep(told) - keep(found), key=str), sorted(keep(found) - keep(told), key=str)
+    lost, extra = sorted(keep(wanted_rows) - keep(found), key=str), sorted(keep(found) - keep(wanted_rows), key=str)
     if lost or extra:
         return (
-            f"{table}: {len(found)} rows, {len(told)} expected; {len(lost)} lost, such as "
+            f"{table}: {len(found)} rows, {len(wanted_rows)} expected; {len(lost)} lost, such as "
             f"{lost[:SHOWN]}; {len(extra)} too many, such as {extra[:SHOWN]}"
         )
     differences = [
         f"{table}.{column} of {key}: {found[key][column]!r}, expected {row[column]!r}"
-        for key, row in told.items()
+        for key, row in wanted_rows.items()
         if key[0] not in but
         for column in row
         if normal(found[key][column]) != normal(row[column])

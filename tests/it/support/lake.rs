@@ -13,7 +13,7 @@ pub(crate) struct Lake {
     path: String,
 }
 
-/// What tells one version of an object from another.
+/// The properties that identify a version of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     inode: u64,
@@ -54,7 +54,7 @@ impl Lake {
         files
     }
 
-    /// The objects of all tables and raw partitions, without `scopes`, which tells of runs.
+    /// Returns the objects of all tables and raw partitions except `scopes`, which changes every run.
     pub(crate) fn data_objects(&self) -> BTreeMap<String, Stamp> {
         let mut objects = BTreeMap::new();
         each_file(Path::new(&self.path), &mut |path| {

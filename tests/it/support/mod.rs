@@ -14,7 +14,7 @@ use std::process::{Child, Command};
 
 use serde_json::Value;
 
-/// Sends a signal, named as `kill` names it, to a process of ours.
+/// Sends a signal, by its `kill` name, to a child process.
 #[track_caller]
 pub(crate) fn signal(child: &Child, name: &str) {
     let mut kill = Command::new("kill");
@@ -22,10 +22,10 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(kill.status().unwrap().success());
 }
 
-/// A run of the binary that ended.
+/// A finished run of the binary.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// The exit status; none where a signal killed it.
+    /// The exit code; unset if a signal killed the run.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -38,14 +38,17 @@ impl Run {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         };
-        // No run of any test may tell the key, whatever happens to it.
+        // No run of any test may print the key.
         for text in [&run.stdout, &run.stderr] {
-            assert!(!text.contains(SECRET), "the key's secret is told: {run:?}");
+            assert!(
+                !text.contains(SECRET),
+                "the secret of the key is printed: {run:?}"
+            );
         }
         run
     }
 
-    /// Fails the test, showing all that was said, unless it ended with this exit status.
+    /// Fails the test and prints all output unless the run exited with `code`.
     #[track_caller]
     pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(
@@ -58,14 +61,14 @@ impl Run {
         self
     }
 
-    /// Standard output, which must be one JSON document.
+    /// Parses standard output, which must be one JSON document.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("no JSON document: {error}\n{self:?}"))
     }
 
-    /// `error.code` of the JSON that a failure prints; message and hint must say something.
+    /// Returns `error.code` of the JSON of a failure; its message and hint must not be empty.
     #[track_caller]
     pub(crate) fn error_code(&self) -> String {
         let error = self.json()["error"].take();

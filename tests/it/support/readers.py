@@ -109,7 +109,7 @@ READERS = {"duckdb": duckdb_reader, "spark": spark_reader}
 
 
 class Judge:
-    """Knows what was read so far; tells what is wrong with what is read now."""
+    """Compares each read with all previous reads and returns what is wrong."""
 
     def __init__(self):
         self.count = 0
@@ -192,7 +192,7 @@ def sums(columns, is_partitioned, spark):
 
 def tables(lake, scratch, schemas):
     spark, con = spark_session(scratch), duckdb_connection()
-    told = {}
+    found = {}
     for schema in schemas:
         table, is_partitioned = schema["table"], schema["partitioned"]
         columns = [(column["name"], column["type"]) for column in schema["columns"]]
@@ -208,8 +208,8 @@ def tables(lake, scratch, schemas):
                 row = con.execute(select + glob).fetchone()
             return dict(zip(wanted, row))
 
-        told[table] = {"types": frame.dtypes, "spark": summed(True), "duckdb": summed(False)}
-    return told
+        found[table] = {"types": frame.dtypes, "spark": summed(True), "duckdb": summed(False)}
+    return found
 
 
 if __name__ == "__main__":
