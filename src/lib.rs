@@ -9,7 +9,7 @@
 //! 1. **Discover** ([`extract::discover`]): list the organizations and projects that the API key can view.
 //! 2. **Plan** ([`extract::plan_sync`]): compute the windows and open executions to read from the
 //!    [`checkpoint`].
-//! 3. **Read** ([`extract::fanout`]): request pages of executions from the [`source`], several projects
+//! 3. **Read** ([`extract::fan_out`]): request pages of executions from the [`source`], several projects
 //!    at a time.
 //! 4. **Merge** ([`lake::commit`]): spool the observations and merge them into the raw partitions of
 //!    the [`lake`]; later observations win.

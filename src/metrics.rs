@@ -34,7 +34,7 @@ pub struct FinishedRun<'a> {
 ///
 /// # Errors
 ///
-/// As [`output_file::write`].
+/// As `output_file::write`.
 pub fn write(path: &Path, run: &FinishedRun<'_>) -> io::Result<()> {
     let previous = output_file::previous(path);
     output_file::write(path, render(run, &previous).as_bytes())

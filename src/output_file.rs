@@ -47,7 +47,7 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns the text of a regular file, for [`write`] to carry over; empty if there is none.
+/// Returns the text of a regular file, for [`write()`] to carry over; empty if there is none.
 pub(crate) fn previous(path: &Path) -> String {
     match fs::metadata(path) {
         Ok(meta) if meta.is_file() => fs::read_to_string(path).unwrap_or_default(),

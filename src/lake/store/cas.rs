@@ -40,7 +40,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] for permanent errors, and after [`ATTEMPTS`] transient ones. The put may have
+    /// [`StoreError`] for permanent errors, and after `ATTEMPTS` transient ones. The put may have
     /// taken effect, or may still do so; the next read of the object shows it.
     pub async fn put(
         &self,
