@@ -7,12 +7,12 @@ COPY analytics/sql analytics/sql
 COPY schemas schemas
 COPY sim sim
 COPY src src
-RUN cargo build --release --locked --no-default-features --bin harness-lake
+RUN cargo build --profile dist --locked --no-default-features --bin harness-lake
 
 FROM gcr.io/distroless/cc-debian13:debug-nonroot AS shell
-COPY --from=build /src/target/release/harness-lake /usr/local/bin/harness-lake
+COPY --from=build /src/target/dist/harness-lake /usr/local/bin/harness-lake
 ENTRYPOINT ["/usr/local/bin/harness-lake"]
 
 FROM gcr.io/distroless/cc-debian13:nonroot
-COPY --from=build /src/target/release/harness-lake /usr/local/bin/harness-lake
+COPY --from=build /src/target/dist/harness-lake /usr/local/bin/harness-lake
 ENTRYPOINT ["/usr/local/bin/harness-lake"]

@@ -19,7 +19,7 @@ airflow-test:
     ./scripts/airflow-test
 
 # Build the wheel and test it in an empty virtual environment.
-wheel PROFILE="release":
+wheel PROFILE="dist":
     ./scripts/wheel {{PROFILE}}
 
 # Write wheel, binary, SBOM and checksums to target/release-files.
@@ -35,7 +35,7 @@ fuzz SECONDS="300":
 
 # Benchmark the parts of `replay` on one core: parser, tables, Parquet.
 bench *ARGS:
-    cargo bench --bench parts -- {{ARGS}}
+    cargo bench --profile dist --bench parts -- {{ARGS}}
 
 # Count the instructions of the derive path with callgrind; part of the gate.
 bench-instructions *ARGS:

@@ -3,7 +3,7 @@
 
 The cost of each function of `instructions.rs` is a ratio to the parser, counted in the same run, so it does
 not depend on the machine. The gate counts the `dev` profile, which the tests have already built and which
-shows an additional copy or pass, too. `--profile release` counts what users run. `--update` writes the
+shows an additional copy or pass, too. `--profile dist` counts what users run. `--update` writes the
 ratios to `instructions.json`.
 """
 
@@ -31,7 +31,7 @@ def build(profile):
         stdout=subprocess.PIPE,
         text=True,
         # Callgrind needs function names.
-        env=os.environ | {"CARGO_PROFILE_RELEASE_STRIP": "false"},
+        env=os.environ | {"CARGO_PROFILE_DIST_STRIP": "false"},
     )
     artifacts = (json.loads(line) for line in output.stdout.splitlines())
     built = [it["executable"] for it in artifacts if it.get("target", {}).get("name") == "instructions"]
@@ -56,7 +56,7 @@ def count(binary):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--profile", choices=["dev", "release"], default="dev")
+    parser.add_argument("--profile", choices=["dev", "dist"], default="dev")
     parser.add_argument("--update", action="store_true")
     asked = parser.parse_args()
     counted = count(build(asked.profile))

@@ -230,7 +230,7 @@ def options(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--binary",
         type=Path,
-        default=Path(os.environ.get("HARNESS_LAKE_BINARY", ROOT / "target/release/harness-lake")),
+        default=Path(os.environ.get("HARNESS_LAKE_BINARY", ROOT / "target/dist/harness-lake")),
         help="the harness-lake binary to measure; it also simulates the account",
     )
     parser.add_argument(
