@@ -26,6 +26,12 @@ pub enum ConfigError {
     /// No API key is set.
     #[error("no API key: set HARNESS_API_KEY, or --api-key-file to a file that contains it")]
     NoKey,
+    /// The key is enclosed in quotes, or is the value of a header.
+    #[error("the API key {problem}: set the key itself, such as `pat.ACCOUNT.ID.SECRET`")]
+    WrappedKey {
+        /// The problem, without the key.
+        problem: &'static str,
+    },
     /// The file of a key cannot be read.
     #[error("failed to read the key from `{path}`")]
     KeyFile {
@@ -166,7 +172,7 @@ impl SourceConfig {
 ///
 /// # Errors
 ///
-/// [`ConfigError::NoKey`], [`ConfigError::KeyFile`].
+/// [`ConfigError::NoKey`], [`ConfigError::WrappedKey`], [`ConfigError::KeyFile`].
 pub fn api_key(variable: Option<String>, file: Option<&Path>) -> Result<SecretString, ConfigError> {
     let text = match (variable.filter(|key| !key.trim().is_empty()), file) {
         (Some(key), _) => key,
@@ -176,6 +182,12 @@ pub fn api_key(variable: Option<String>, file: Option<&Path>) -> Result<SecretSt
     // Some editors write a byte order mark.
     match text.trim_start_matches('\u{feff}').trim() {
         "" => Err(ConfigError::NoKey),
+        key if key.starts_with(['"', '\'', '`']) => Err(ConfigError::WrappedKey {
+            problem: "is enclosed in quotes",
+        }),
+        key if key.contains(char::is_whitespace) => Err(ConfigError::WrappedKey {
+            problem: "contains a blank, like the value of an `Authorization: Bearer` header",
+        }),
         key => Ok(SecretString::from(key.to_owned())),
     }
 }
@@ -378,6 +390,16 @@ mod tests {
             "other"
         );
         assert!(account(None, &key("old-style-key")).is_err());
+    }
+
+    #[test]
+    fn key_in_quotes_or_with_a_scheme_is_rejected() {
+        for text in ["\"pat.a.b.c\"", "'pat.a.b.c'", "Bearer pat.a.b.c"] {
+            let error = api_key(Some(text.to_owned()), None).unwrap_err();
+            assert!(matches!(error, ConfigError::WrappedKey { .. }), "{text}");
+            assert!(!error.to_string().contains("pat.a"), "{error}");
+        }
+        assert!(api_key(Some(" pat.a.b.c\n".to_owned()), None).is_ok());
     }
 
     #[test]

@@ -153,9 +153,11 @@ pub(super) fn retry_after(header: Option<&str>, now: Timestamp) -> Duration {
     let Some(text) = header.map(str::trim) else {
         return Duration::ZERO;
     };
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => http_date(text)
+    // RFC 9110 knows whole seconds only; some gateways send decimals.
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds >= 0.0);
+    let wait = match seconds {
+        Some(seconds) => Duration::try_from_secs_f64(seconds).unwrap_or(MAX_RETRY_AFTER),
+        None => http_date(text)
             .and_then(|until| Duration::try_from(until.duration_since(now)).ok())
             .unwrap_or_default(),
     };
@@ -361,6 +363,9 @@ mod tests {
             (None, 0),
             (Some("7"), 7),
             (Some("99999"), 120),
+            (Some("3.0"), 3),
+            (Some("inf"), 120),
+            (Some("NaN"), 0),
             (Some("-1"), 0),
             (Some("soon"), 0),
             (Some("Tue, 24 Nov 2026 10:00:09 GMT"), 9),
