@@ -1,4 +1,4 @@
-//! The views of `analytics/sql/`: what they answer in two engines, against what the account knows of itself.
+//! The views of `analytics/sql/` in two engines, compared with the simulated account.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::support::{Lake, Run, Sim, bare_command, interpreter, now, rows};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/analytics.py");
 
-/// Views with all columns of a table besides their own.
+/// Views that have all columns of a table besides their own.
 const KEEP_A_TABLE: [&str; 3] = [
     "executions_latest",
     "deployment_attempts",
@@ -58,7 +58,7 @@ fn every_view_matches_the_account_in_duckdb_and_spark() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
-/// Chains of retries that hardly ever happen. Times are seconds after midnight.
+/// Rare retry chains. Times are seconds after midnight.
 const RETRIES: &str = "
 CREATE MACRO seconds(n) AS TIMESTAMPTZ '2026-11-24 00:00:00+00' + to_seconds(n);
 CREATE TABLE executions AS
@@ -113,7 +113,7 @@ fn deployment_is_counted_once_in_rare_retry_chains() {
     assert_eq!(json!(answers[3]), json!([["3b"], ["undo"]]));
 }
 
-/// Two instances of a matrix, of which one fails twice in a row.
+/// Two instances of a matrix; one of them fails twice in a row.
 const OUTAGES: &str = "
 CREATE TABLE deployments_once AS
 SELECT DATE '2026-11-24' AS start_date, 'o' AS org_id, 'p' AS project_id, 's' AS service_id, 'e' AS environment_id,
@@ -134,7 +134,7 @@ fn outage_lasts_until_the_same_instance_succeeds() {
     assert_eq!(json!(answers[2]), json!([[3, 2, 3_000.0, 4_000]]));
 }
 
-/// The statements of some views.
+/// Returns the statements of some views.
 fn statements(names: &[&str]) -> String {
     let asked = VIEWS.iter().filter(|view| names.contains(&view.name));
     asked.map(|view| view.statement(Engine::DuckDb)).collect()
@@ -259,7 +259,7 @@ fn ask(task: &Value) -> Vec<String> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// An account in which nothing of the kind happens would prove little.
+/// Fails unless the account contains the cases that the views are about.
 fn assert_something_to_see(answers: &ExpectedViews) {
     let sum = |view: &str, column: &str| -> i64 {
         let values = answers[view].iter().map(|row| row[column].as_i64());

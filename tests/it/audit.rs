@@ -1,4 +1,4 @@
-//! `verify --source`: what the source counts against what the lake claims to hold.
+//! `verify --source`: counts at the source against the coverage of the lake.
 
 use std::fs;
 use std::process::Command;
@@ -25,7 +25,7 @@ fn verify(sim: &Sim, lake: &Lake, more: &[&str]) -> Run {
     Run::of(command(sim, lake, more).output().unwrap())
 }
 
-/// Every project but the one that is forbidden to all keys.
+/// Returns every project except the one that is forbidden to all keys.
 fn but_forbidden(sim: &Sim) -> [String; 2] {
     let forbidden = sim.account().forbidden_scope().unwrap();
     ["--exclude".to_owned(), forbidden.to_string()]
@@ -57,7 +57,7 @@ fn verify_passes_if_lake_and_source_match() {
             (&rows, &rows)
         );
         assert_eq!(compared["scopes"], json!(sim.readable().len()));
-        assert!(30 < compared["days"].as_u64().unwrap());
+        assert!(compared["days"].as_u64().unwrap() > 30);
         assert_eq!(
             (&compared["differences"], &compared["not_compared"]),
             (&json!([]), &json!([]))
@@ -116,7 +116,7 @@ fn verify_finds_a_lost_day_and_its_command_restores_it() {
     let lost = starts
         .filter(|us| date(*us) == date(week_ago.as_microsecond()))
         .count();
-    assert!(3 < lost);
+    assert!(lost > 3);
     for table in ["_raw", "executions", "stages", "deployments", "commits"] {
         fs::remove_dir_all(format!("{}/{table}/v1/start_date={day}", lake.path())).unwrap();
     }
@@ -171,7 +171,7 @@ fn moved_or_newer_executions_are_not_missing() {
     let run = verify(&sim, &lake, &exclude.each_ref().map(String::as_str)).expect(3);
     let audit = run.json();
     assert_eq!(sum(&audit, "missing"), 0, "{audit}");
-    // It was covered under its old name, which the key does not see any more.
+    // It was covered under its old name, which the key can no longer see.
     let not_compared = &audit["source"]["not_compared"][0];
     assert_eq!(
         (&not_compared["org"], &not_compared["project"]),
@@ -183,7 +183,7 @@ fn moved_or_newer_executions_are_not_missing() {
         "{findings}"
     );
 
-    // Read under its new name too, it claims what stands under the old one.
+    // After it is read under its new name, its coverage includes rows under the old one.
     sim.sync(&lake, &[]).expect(3);
     let audit = verify(&sim, &lake, &exclude.each_ref().map(String::as_str))
         .expect(3)

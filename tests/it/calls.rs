@@ -1,4 +1,4 @@
-//! How many requests a run takes: hardly more than the least possible, and as many as was planned.
+//! The number of requests of a run: close to the minimum, and equal to the plan.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ fn planned(sim: &Sim, lake: &Lake, more: &[&str]) -> u64 {
     plan["calls"].as_u64().unwrap()
 }
 
-/// The fewest calls that read every project from its beginning with pages of `page` rows.
+/// Returns the fewest requests that read every project from its start with pages of `page` rows.
 fn least(sim: &Sim, page: usize) -> u64 {
     let mut rows: HashMap<String, usize> = HashMap::new();
     for row in sim.truth().executions {
@@ -88,9 +88,9 @@ fn five_thousand_idle_projects_cost_one_request_each() {
     let lake = Lake::new();
     let report = sim.sync(&lake, &[]).expect(0).json();
     let projects = sim.readable().len() as u64;
-    assert!(4_990 < projects, "{projects}");
+    assert!(projects > 4_990, "{projects}");
     assert_eq!(of_executions(&report), projects);
-    // Organizations, the projects of each by hundreds (one organization has none), the retention.
+    // Organizations, their projects in pages of 100 (one organization is empty), the retention.
     assert_eq!(report["requests"]["total"], projects + 1 + 10 * 5 + 1 + 1);
     assert_eq!(planned(&sim, &lake, &[]), projects + 53);
 }
@@ -113,7 +113,7 @@ fn pages_smaller_than_requested_cost_no_extra_request() {
         let report = sim.sync(&lake, &arguments).expect(0).json();
         assert_eq!(report["gaps"], 0);
         let wasted = of_executions(&report) - least;
-        // A first run may ask once for more than it gets, before it knows.
+        // The first run may waste one request before it learns the server's page limit.
         assert!(wasted <= u64::from(run == "first"), "{run}: {wasted}");
         sim.assert_truth(&lake);
         assert_eq!(planned(&sim, &lake, &arguments), least + 4, "{run}");

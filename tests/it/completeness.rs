@@ -1,4 +1,4 @@
-//! A source that answers badly for a while: nothing is lost, nothing doubled, and runs end.
+//! A source that fails for a while: no row is lost or duplicated, and runs end.
 
 use std::collections::HashSet;
 use std::thread;
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use crate::support::{Lake, Sim, compare, now, rows};
 
-/// Looks back further than the account's history.
+/// A lookback longer than the account's history.
 const ALL: [&str; 2] = ["--lookback", "37d"];
 
 const SMALL_PAGES: [&str; 2] = ["--page-size", "10"];
 
-/// Cases whose waits are real wait together; each with a server and a lake of its own.
+/// Runs cases with real waits concurrently, each with its own server and lake.
 fn at_once<T: Sync>(cases: &[T], case: impl Fn(&T) + Sync) {
     let case = &case;
     for some in cases.chunks(10) {
@@ -27,7 +27,7 @@ fn at_once<T: Sync>(cases: &[T], case: impl Fn(&T) + Sync) {
     }
 }
 
-/// One run, in spite of whatever was ordered: the truth, and the forbidden project's failure alone.
+/// Runs once and expects every row, and a failure of the forbidden project only.
 fn one_run_is_right(sim: &Sim, kind: &FaultKind, arguments: &[&str]) -> Value {
     let lake = Lake::new();
     let run = sim.sync(&lake, arguments).expect(3);
@@ -57,7 +57,7 @@ fn responses_that_fail_once_are_retried() {
     ];
     at_once(&kinds, |kind| {
         let sim = Sim::small();
-        // A refusal is not spoiled, so the forbidden project must not use the fault up.
+        // Faults do not change refusals, so the forbidden project must not consume the fault.
         let readable = Match::executions().of(sim.readable()[0].clone());
         let lists = [Endpoint::Orgs, Endpoint::Projects].map(Match::endpoint);
         for when in lists.into_iter().chain([readable]) {
@@ -75,7 +75,7 @@ fn responses_that_fail_once_are_retried() {
             Some(if is_throttled { 3 } else { 0 }),
             "{kind:?}"
         );
-        // Where the connection breaks before an answer has begun, the HTTP library may ask again.
+        // If the connection breaks before a response has begun, the HTTP library may retry.
         let least = match kind {
             FaultKind::TruncatedBody | FaultKind::ResetMidBody => 1,
             _ => 3,
@@ -251,7 +251,7 @@ fn endlessly_repeated_first_page_does_not_block_a_run() {
     sim.assert_truth(&lake);
 }
 
-/// Rows of `executions` for which a condition holds.
+/// Returns the number of `executions` rows that match a condition.
 fn executions(lake: &Lake, condition: &str) -> u64 {
     let query = format!(
         "SELECT count(*) FROM {} WHERE {condition}",
@@ -268,7 +268,7 @@ fn unknown_status_is_kept_and_counted() {
         .always(Match::executions(), FaultKind::UnknownStatus);
     let report = sim.sync(&lake, &SMALL_PAGES).expect(3).json();
     let unknown = executions(&lake, "status = 'Frobnicating'");
-    assert!(10 < unknown);
+    assert!(unknown > 10);
     let as_promised = "status = 'Frobnicating' AND status_category = 'unknown'
                        AND is_terminal = (end_ts IS NOT NULL)";
     assert_eq!(executions(&lake, as_promised), unknown);
@@ -281,7 +281,7 @@ fn unknown_status_is_kept_and_counted() {
     heals(&sim, &lake);
 }
 
-/// The source recovers; once all is looked at again the lake holds the truth.
+/// Heals the source and expects every row after all windows are read again.
 fn heals(sim: &Sim, lake: &Lake) {
     sim.faults().clear();
     sim.advance(SignedDuration::from_mins(15));
@@ -307,7 +307,7 @@ fn unknown_fields_are_kept_and_counted() {
         lake.table("_raw")
     );
     let triggered = rows(&[&triggered])[0][0][0].as_u64().unwrap();
-    assert!(0 < triggered);
+    assert!(triggered > 0);
     assert_eq!(executions(&lake, &holds(of_trigger)), triggered);
     let of_module = format!("json_extract(module_info, '$.brandNewModule')::VARCHAR = '{field}'");
     assert!(0 < executions(&lake, &of_module));
@@ -355,7 +355,7 @@ fn lagging_replicas_lose_nothing_and_reopen_nothing() {
     sim.sync(&lake, &[]).expect(3);
     let ended = executions(&lake, "is_terminal");
 
-    // Now every answer is older than what was seen before, though its date says otherwise.
+    // Every response is now older than those before, although its date is newer.
     sim.advance(SignedDuration::from_mins(2));
     let lag = Duration::from_secs(280);
     sim.faults()
@@ -442,7 +442,7 @@ fn project_beyond_the_page_cap_is_read_in_parts() {
     // A window has no gap only if its row count equals the server's total.
     assert_eq!(report["gaps"], 0);
     let all = report["executions"]["inserted"].as_u64().unwrap();
-    assert!(10_000 < all);
+    assert!(all > 10_000);
     let counts = "SELECT count(*), count(DISTINCT plan_execution_id) FROM";
     let counts = format!("{counts} {}", lake.table("executions"));
     assert_eq!(rows(&[&counts])[0], [[json!(all), json!(all)]]);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::lab::assert_same_rows;
 use crate::support::{Lake, Run, Sim, bare_command, now, rows};
 
-/// What is written without a key, as the copy of a lake is.
+/// Copies a lake into another, without an API key.
 fn copy(from: &Lake, into: &str, more: &[&str]) -> Run {
     let fixed = [
         "replay",
@@ -39,7 +39,7 @@ fn future() -> Sim {
     Sim::start(&spec, |_| {})
 }
 
-/// A lake with two runs behind it.
+/// Returns a lake after two runs.
 fn later() -> (Sim, Lake) {
     let sim = future();
     let lake = Lake::new();
@@ -101,7 +101,7 @@ fn copy_never_replaces_a_newer_row() {
     let newer = new.data_objects();
     copy(&lake, new.path(), &[]).expect(0);
     assert_eq!(new.data_objects(), newer);
-    // The other way, the older lake is brought up to date.
+    // In the other direction, the older lake is updated.
     copy(&new, lake.path(), &[]).expect(0);
     assert_same_rows(lake.path(), new.path(), &[]);
 }
@@ -219,7 +219,7 @@ fn incompatible_lakes_are_refused() {
         "lake"
     );
 
-    // What was dropped or hashed stays so, without the key.
+    // Dropped or hashed values stay so without the key.
     let again = Lake::new();
     copy(&dropped, again.path(), &[]).expect(0);
     let identity =
@@ -228,7 +228,7 @@ fn incompatible_lakes_are_refused() {
     assert_same_rows(dropped.path(), again.path(), &[]);
 }
 
-/// Killed at steps of the protocol, then simply started again.
+/// Kills a copy at steps of the protocol, then starts it again.
 #[cfg(feature = "failpoints")]
 #[test]
 fn killed_copy_covers_nothing_and_the_next_completes_it() {

@@ -1,7 +1,7 @@
-//! The real binary, killed at every step of the protocol, on a disk.
+//! The binary, killed at every step of the protocol, on a local disk.
 //!
-//! At any moment afterwards each execution stands at most once, and no row is older than before;
-//! a run that is simply started again leaves the lake that an undisturbed run would have left.
+//! After each kill, no execution is duplicated and no row is older than before. The next run
+//! produces the same lake as an uninterrupted run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::support::lab::{Source, decoded, files, observed, text};
 
-/// Steps of a run, and how often at the least a run comes by.
+/// Steps of a run, and how often a run reaches each of them at least.
 const STEPS: [(&str, u32); 14] = [
     ("before-pending", 1),
     ("after-pending", 1),
@@ -45,7 +45,7 @@ fn rows(lake: &Path) -> Rows {
         .build()
         .unwrap();
     let mut state = runtime.block_on(Record::newest(&store)).unwrap().state;
-    // How large rows are on average depends on what a run happens to read.
+    // The average row size depends on the rows that a run happens to read.
     for scope in state.scopes.values_mut() {
         scope.row_bytes = None;
     }
@@ -53,7 +53,7 @@ fn rows(lake: &Path) -> Rows {
     Rows { tables, state }
 }
 
-/// Runs that begin from `base`: one undisturbed, and one killed at each step and started again.
+/// Runs from `base`: one uninterrupted run, and one killed at each step and started again.
 fn kill_everywhere(source: &Source, base: &Path, steps: impl Iterator<Item = (String, bool)>) {
     let folder = TempDir::new().unwrap();
     let undisturbed = folder.path().join("undisturbed");
@@ -105,7 +105,7 @@ fn every_step(share: u32) -> impl Iterator<Item = (String, bool)> {
         .map(|(_, step)| step)
 }
 
-/// A lake that was read once, and a source that went on since.
+/// Returns a lake after one run, and a source that has changed since.
 fn later() -> (Source, TempDir) {
     let source = Source::start();
     let base = TempDir::new().unwrap();
@@ -145,7 +145,7 @@ fn run_without_the_kill_step_succeeds() {
     kill_everywhere(&source, base.path(), never.into_iter());
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder recursively.
 fn copy(from: &Path, to: &Path) {
     for path in files(from) {
         let target = to.join(path.strip_prefix(from).unwrap());

@@ -1,7 +1,7 @@
-//! Everything that a source and a network do wrong, one row a fault, on both vintages: nothing is
-//! lost, nothing doubled, each run ends, and says what a person understands.
+//! Faults of the source and the network, for both server versions: no row is lost or duplicated,
+//! each run ends, and its message is clear.
 //!
-//! The waits between retries are real, so many rows wait at the same time.
+//! The waits between retries are real, so many cases wait at the same time.
 
 mod table;
 
@@ -120,7 +120,7 @@ fn failed_alone(run: &Run, bad: &Scope, code: &str, words: &str, name: &str) {
     assert!(retried < 6, "{name}: {retried}");
 }
 
-/// Ids of the executions in the lake, as JSON spells them.
+/// Returns the ids of the executions in the lake as JSON strings.
 fn held(lake: &Lake) -> HashSet<String> {
     let query = format!("SELECT plan_execution_id FROM {}", lake.table("executions"));
     rows(&[&query])[0]
@@ -129,7 +129,7 @@ fn held(lake: &Lake) -> HashSet<String> {
         .collect()
 }
 
-/// No execution stands twice. A lake without any object is one of none.
+/// Fails if an execution is duplicated. A lake without objects has no executions.
 fn is_once(lake: &Lake, name: &str) {
     if lake
         .data_objects()
@@ -227,7 +227,7 @@ fn rows_expired_during_a_backfill_are_no_gap() {
         let lake = Lake::new();
         let from = (sim.now() - SignedDuration::from_hours(24 * 40)).to_string();
         let to = (sim.now() + SignedDuration::from_hours(24)).to_string();
-        // So much later the older half of the history is past the retention.
+        // By then, the older half of the history is past the retention.
         let months = FaultKind::TimePasses(Duration::from_secs(86_400 * 176));
         sim.faults().times(1, Match::executions().page(1), months);
         let backfill = |more: &[&str]| {
@@ -260,7 +260,7 @@ fn rows_expired_during_a_backfill_are_no_gap() {
             .map(|row| row["plan_execution_id"].to_string());
         let lost: Vec<_> = ids.filter(|id| !held.contains(id)).collect();
         assert_eq!(lost, Vec::<String>::new(), "{vintage:?}");
-        assert!(20 < left.executions.len(), "something is kept still");
+        assert!(left.executions.len() > 20, "something is kept still");
     }
 }
 
@@ -317,7 +317,7 @@ fn lost_permissions_keep_gaps_and_open_executions() {
     let of_it = || Match::executions().of(lost.clone());
     sim.faults().always(of_it(), FaultKind::WrongTotal(3));
     let gaps = sim.sync(&lake, &[]).expect(3).json()["gaps"].take();
-    assert!(0 < gaps.as_u64().unwrap());
+    assert!(gaps.as_u64().unwrap() > 0);
     sim.faults().clear();
     sim.faults().always(of_it(), FaultKind::NoRows);
     for _ in 0..4 {
@@ -347,7 +347,7 @@ fn is_suspicious(sim: &Sim, lake: &Lake, run: &Run, lost: &Scope) {
     }
 }
 
-/// Nothing that answers: the run ends with 9, says what it tried, and makes no lake.
+/// Expects exit code 9, a list of attempts and no lake if no server responds.
 fn unreachable(url: &str, words: &[&str]) {
     let lake = Lake::new();
     let mut command = bare_command(&["sync", "--output", "json", "--lake", lake.path()]);

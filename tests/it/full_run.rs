@@ -11,7 +11,7 @@ use crate::support::{Lake, Sim, compare, described, now, rows};
 const PARTITIONED: [&str; 4] = ["executions", "stages", "deployments", "commits"];
 const DIMENSIONS: [&str; 3] = ["orgs", "projects", "scopes"];
 
-/// One readable project is not; the rest must be right all the same.
+/// Runs the first `sync` of an account with one unreadable project.
 fn first_sync(vintage: Vintage) -> (Sim, Lake) {
     let sim = Sim::start(&AccountSpec::small(now()), |options| {
         options.vintage = vintage;
@@ -27,7 +27,7 @@ fn lake_of_the_current_server_has_the_expected_rows() {
     sim.assert_truth(&lake);
 }
 
-/// A comparison that never fails would prove nothing.
+/// Proves that the comparison can fail.
 #[test]
 fn comparison_finds_one_wrong_value_and_one_lost_row() {
     let (sim, lake) = first_sync(Vintage::Saas);
@@ -102,7 +102,7 @@ fn types_match_the_schema_and_the_path_has_the_date() {
     );
 }
 
-/// Columns of a table in order, typed as DuckDB names types.
+/// Returns the columns of a table in order, with DuckDB types.
 fn schema(table: &str) -> Vec<(String, String)> {
     let path = format!("{}/schemas/v1/{table}.json", env!("CARGO_MANIFEST_DIR"));
     let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
@@ -140,7 +140,7 @@ fn every_date_has_an_object_of_every_table_and_nothing_else() {
             .collect()
     };
     let dates = of("executions");
-    assert!(10 < dates.len());
+    assert!(dates.len() > 10);
     for table in PARTITIONED.into_iter().chain(["_raw"]) {
         assert_eq!(of(table), dates, "{table}");
     }
@@ -195,6 +195,6 @@ fn dimensions_list_projects_and_their_coverage() {
         assert_eq!(row[2..], expected, "{row:?}");
     }
     assert_eq!(found[2].len(), all.len());
-    // Of the forbidden one all is a gap.
+    // The complete range of the forbidden project is a gap.
     assert_eq!(found[3], [[json!(all.len())]]);
 }

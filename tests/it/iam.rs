@@ -1,4 +1,4 @@
-//! The policies of `deploy/aws`, on a server that checks them: enough for a run, and not too much.
+//! The policies of `deploy/aws` on a server that enforces them: sufficient and minimal.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -51,14 +51,14 @@ impl Guarded {
     }
 }
 
-/// A file of `deploy/aws` for the tests' bucket.
+/// Returns a file of `deploy/aws`, adapted to the test bucket.
 fn shipped(name: &str) -> String {
     let path = format!("{}/deploy/aws/{name}", env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(path).unwrap();
     text.replace("BUCKET", "bucket").replace("PREFIX", "prefix")
 }
 
-/// moto asks for the right to delete several objects on the bucket, where AWS asks on each object.
+/// moto checks the permission to delete several objects on the bucket; AWS checks each object.
 fn as_moto_reads_it(policy: &str) -> String {
     let objects = "\"arn:aws:s3:::bucket/prefix/*\"";
     let both = format!("[{objects}, \"arn:aws:s3:::bucket\"]");

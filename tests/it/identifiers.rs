@@ -1,5 +1,5 @@
-//! Identifiers that look like something else survive from the API to the engines that read a lake:
-//! they are text, always.
+//! Identifiers that look like numbers or dates stay text, from the API to every engine that reads
+//! the lake.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,10 +18,10 @@ const SCRIPT: &str = concat!(
     "/tests/it/support/identifiers.py"
 );
 
-/// What the server takes for now.
+/// The server's current time.
 const DATE: &str = "Tue, 24 Nov 2026 15:00:00 GMT";
 
-/// When the first execution starts: two UTC dates are met.
+/// The start of the first execution; executions start on two UTC dates.
 const START_MS: i64 = 1_795_478_399_000;
 
 fn odd() -> Vec<String> {
@@ -47,7 +47,7 @@ fn odd() -> Vec<String> {
     odd.map(str::to_owned).into_iter().chain(long).collect()
 }
 
-/// The one execution of a project: whatever in it is an identifier or a name is the same.
+/// Returns the only execution of a project; all its identifiers and names are equal.
 fn execution(org: &str) -> Value {
     let place = odd().iter().position(|id| id == org).unwrap();
     let start = START_MS + i64::try_from(place).unwrap() * 100;
@@ -75,8 +75,8 @@ fn execution(org: &str) -> Value {
     })
 }
 
-/// A server with one project in each organization and one execution in each project, every
-/// identifier in them being the same.
+/// Returns a server with one project in each organization and one execution in each project. All
+/// their identifiers are equal.
 fn serve() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -152,7 +152,7 @@ fn body(target: &str) -> Value {
     }
 }
 
-/// Columns that hold the identifier, by table: as text, alone in a list, or as key and value.
+/// Columns that contain the identifier, by table: as text, alone in a list, or as key and value.
 const COLUMNS: [(&str, &[&str]); 6] = [
     (
         "executions",
@@ -218,7 +218,7 @@ const COLUMNS: [(&str, &[&str]); 6] = [
     ("orgs", &["org_id", "name"]),
 ];
 
-/// What an engine says of one table.
+/// The result of an engine for one table.
 #[derive(Debug, serde::Deserialize)]
 struct Said {
     rows: Vec<Vec<Value>>,

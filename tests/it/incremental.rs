@@ -1,4 +1,4 @@
-//! Runs after the first: what is the same stays untouched, what changed is right.
+//! Runs after the first: unchanged objects stay as they are, and changes are correct.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -127,7 +127,7 @@ fn report_has_every_documented_key_and_is_stored() {
     assert_eq!(report["failures"][0]["code"], "invalid_permissions");
     assert_eq!(report["open_executions"], sim.open_now().len());
 
-    // What is claimed of objects and requests is so.
+    // The reported objects and requests are correct.
     let files = lake.files();
     let written = report["files"].as_array().unwrap();
     let counts: Vec<String> = written
@@ -163,7 +163,7 @@ fn ten_days_of_runs_match_an_older_server() {
     ten_days(Vintage::Older);
 }
 
-/// Runs at uneven times; in between approvals end, failures are ignored, and a project moves.
+/// Runs at irregular times. In between, approvals end, failures are ignored and a project moves.
 fn ten_days(vintage: Vintage) {
     let sim = sim_with_a_future(vintage);
     let lake = Lake::new();
@@ -182,7 +182,7 @@ fn ten_days(vintage: Vintage) {
         finished_late += was_open.difference(&open).count();
         was_open = open;
     }
-    assert!(0 < finished_late, "some open executions ended between runs");
+    assert!(finished_late > 0, "some open executions ended between runs");
     assert!(moved < sim.now());
     let scopes = format!(
         "SELECT org_id, count(*) FROM {} WHERE project_id = '{}' GROUP BY ALL",
@@ -199,14 +199,14 @@ fn ten_days(vintage: Vintage) {
         "all of the project has moved"
     );
 
-    // A long look back finds the edits of what had ended long before.
+    // A long lookback finds the edits of executions that ended long before.
     sim.sync(&lake, &["--lookback", WHOLE_HISTORY]).expect(3);
     sim.assert_truth(&lake);
 }
 
 #[test]
 fn observed_times_record_when_content_was_first_seen() {
-    // Many, so that some run at the first instant and have ended at the second.
+    // Many executions, so that some are running at the first instant and have ended at the second.
     let spec = AccountSpec {
         executions: 2_000,
         ..AccountSpec::small(now())

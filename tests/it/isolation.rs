@@ -1,4 +1,4 @@
-//! One execution that the source can never return: it costs its own minute and nothing else.
+//! An execution that the source can never return costs its own minute and nothing else.
 
 use std::collections::HashSet;
 
@@ -214,7 +214,7 @@ fn source_that_is_down_for_all_projects_costs_few_requests() {
         .always(Match::executions(), FaultKind::Status(503));
     sim.sync(&lake, &[]).expect(9);
     let requests: u64 = sim.server().requests().by_endpoint.values().sum();
-    // Two rounds of the 16 scopes that are read at once, six attempts and a probe each; then single attempts.
+    // Two rounds of the 16 concurrent scopes, with six attempts and a probe each; then single ones.
     assert!(requests < 2 * 16 * 7 + 80, "{requests} requests");
     sim.faults().clear();
     sim.sync(&lake, &[]).expect(0);

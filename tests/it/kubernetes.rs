@@ -1,5 +1,5 @@
-//! The manifests in `deploy/kubernetes`: valid by Kubernetes' own schemas, in step with the exit
-//! codes, and their commands do what they are for.
+//! The manifests in `deploy/kubernetes`: valid by the Kubernetes schemas, consistent with the exit
+//! codes, and with working commands.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::support::{Lake, Run, Sim, interpreter};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What a kustomization gives, or what is wrong with it.
+/// Returns the output of a kustomization, or its error.
 fn built(folder: &str) -> Result<Vec<Value>, String> {
     let output = Command::new(interpreter())
         .args([&format!("{ROOT}/tests/it/support/manifests.py"), folder])
@@ -31,7 +31,7 @@ fn shipped(name: &str) -> Vec<Value> {
     built(&format!("{ROOT}/deploy/kubernetes/{name}")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The specification of every Job, those that a `CronJob` makes included.
+/// Returns the specification of every Job, including those of a `CronJob`.
 fn jobs(manifests: &[Value]) -> Vec<&Value> {
     let job = |manifest: &'_ Value| match manifest["kind"].as_str() {
         Some("CronJob") => Some("/spec/jobTemplate/spec"),
@@ -91,7 +91,7 @@ fn jobs_retry_or_fail_by_exit_code() {
             }
             for code in Code::ALL {
                 let expected = match code {
-                    // Counted as whatever no rule names; never seen, since the settings make it 0.
+                    // Not named by any rule; never occurs, since the settings make it 0.
                     Code::Failure | Code::Partial => None,
                     Code::Conflict | Code::SourceUnavailable | Code::Interrupted => Some("Count"),
                     _ => Some("FailJob"),

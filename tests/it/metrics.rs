@@ -16,7 +16,7 @@ use crate::support::{Lake, Run, SECRET, Sim, interpreter};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/metrics.py");
 
-/// The families of a metrics file.
+/// Returns the metric families of a file.
 struct Metrics(Value);
 
 impl Metrics {
@@ -38,7 +38,7 @@ impl Metrics {
         !self.0[name].is_null()
     }
 
-    /// The value of the sample that has all these labels.
+    /// Returns the value of the sample that has all these labels.
     #[track_caller]
     fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let samples = self.0[name]["samples"].as_array();

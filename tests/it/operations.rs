@@ -1,4 +1,4 @@
-//! The procedures of `docs/operations.md`: each is taken from that page and run.
+//! The procedures of `docs/operations.md`, taken from that page and run.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::{Lake, Run, Sim, now, rows};
 
 const PAGE: &str = include_str!("../../docs/operations.md");
 
-/// The shell blocks under a heading.
+/// Returns the shell blocks under a heading.
 fn procedure(heading: &str) -> Vec<String> {
     let head = format!("\n## {heading}\n");
     let (_, rest) = PAGE.split_once(&head).expect("the page has this heading");
@@ -21,11 +21,11 @@ fn procedure(heading: &str) -> Vec<String> {
     blocks.map(block).collect()
 }
 
-/// An account with a future, its server, and a lake with two runs behind it.
+/// An account with future executions, its server, and a lake after two runs.
 struct Place {
     sim: Sim,
     lake: Lake,
-    /// How long ago the day is that procedures mend. It has executions.
+    /// The age in days of the date that procedures repair. It has executions.
     days: i64,
 }
 
@@ -64,7 +64,7 @@ impl Place {
             )
             .env("PATH", format!("{}:/usr/bin:/bin", binary.display()))
             .env("HARNESS_LAKE", self.lake.path())
-            // One project is forbidden, which is no concern here.
+            // One project is forbidden, which does not matter here.
             .env("HARNESS_LAKE_PARTIAL_EXIT_CODE", "0")
             .env("LAKE", self.lake.path())
             .env("NEW", self.lake.beside("new"))
@@ -75,7 +75,7 @@ impl Place {
         Run::of(shell.output().unwrap())
     }
 
-    /// Follows the one block of a procedure to its end.
+    /// Runs the only block of a procedure to its end.
     #[track_caller]
     fn mend(&self, heading: &str) {
         let [block] = <[_; 1]>::try_from(procedure(heading)).unwrap();
@@ -93,7 +93,7 @@ fn a_lake_is_compared_with_the_source() {
     let place = Place::new();
     let [block] = <[_; 1]>::try_from(procedure("Compare the lake with Harness")).unwrap();
     let compared = place.follow(&block);
-    // The project that moved meanwhile is not seen under its old name.
+    // The project that moved meanwhile is not visible under its old name.
     assert!(
         compared.stdout.contains("0 missing in the lake"),
         "{compared:?}"
@@ -169,7 +169,7 @@ fn sync_keeps_tables_whose_raw_object_is_lost() {
     let before = count(place.lake.path());
     fs::remove_dir_all(&folder).unwrap();
     place.sim.advance(SignedDuration::from_hours(3));
-    // Only what is open is asked for again of that day, and what is new.
+    // Only open and new executions of that day are read.
     let few = ["--lookback", "1h"];
     place.sim.sync(&place.lake, &few).expect(3);
     let lost = place.sim.sync(&place.lake, &few).expect(3);
@@ -257,7 +257,7 @@ fn lost_checkpoint_costs_only_requests() {
     let place = Place::new();
     let objects = |lake: &Lake| {
         let mut objects = lake.data_objects();
-        // They follow from the checkpoint.
+        // They are derived from the checkpoint.
         objects.retain(|name, _| !name.starts_with("orgs/") && !name.starts_with("projects/"));
         objects
     };

@@ -1,4 +1,4 @@
-//! Runs that work on one lake at once, or know less than those before them.
+//! Runs that share a lake concurrently, or that observed less than earlier runs.
 
 use std::process::Stdio;
 
@@ -28,7 +28,7 @@ fn concurrent_runs_equal_sequential_runs() {
             let of = |report: &serde_json::Value| report["executions"][key].as_u64().unwrap();
             reports.iter().map(of).sum()
         };
-        // Each execution is inserted by one of them.
+        // Each execution is inserted by exactly one of them.
         assert_eq!(sum("observed"), 3 * sim.truth().executions.len() as u64);
         let known = format!("SELECT count(*) FROM {}", lake.table("executions"));
         if hours == 0 {

@@ -14,7 +14,7 @@ use crate::support::{Lake, Run, Sim, compare, now, rows};
 
 const KEY: &str = "the tests' key for personal data";
 
-/// Columns that hold persons, by table.
+/// Columns that contain personal data, by table.
 const COLUMNS: [(&str, &[&str]); 2] = [
     (
         "executions",
@@ -23,13 +23,13 @@ const COLUMNS: [(&str, &[&str]); 2] = [
     ("commits", &["author_name", "author_email"]),
 ];
 
-/// Everyone whom the simulator knows, in lower case, by name and by address.
+/// Returns the names and addresses of all users of the simulator, in lower case.
 fn everyone() -> impl Iterator<Item = String> {
     let names = PEOPLE.iter().flat_map(|(name, email)| [*name, *email]);
     names.chain(["octo-cat"]).map(str::to_lowercase)
 }
 
-/// What is quoted in JSON, or in JSON in JSON, is found, too.
+/// Fails if a text names a person, also in nested JSON strings.
 #[track_caller]
 fn assert_nobody_in(text: &str, place: &str) {
     let text = text.to_lowercase().replace('\\', "");
@@ -38,7 +38,7 @@ fn assert_nobody_in(text: &str, place: &str) {
     }
 }
 
-/// Searches every byte of a lake, and what is compressed in it.
+/// Searches every byte of a lake, including compressed data.
 #[track_caller]
 fn assert_nobody_in_lake(lake: &Lake) {
     let mut parquet = Vec::new();
@@ -55,11 +55,11 @@ fn assert_nobody_in_lake(lake: &Lake) {
         };
         assert_nobody_in(&String::from_utf8_lossy(&bytes), &path);
     }
-    assert!(40 < parquet.len(), "a whole lake");
+    assert!(parquet.len() > 40, "a complete lake");
     let tables: HashSet<&str> = (parquet.iter())
         .filter_map(|path| path.strip_prefix(lake.path())?.split('/').nth(1))
         .collect();
-    // The text of all columns of a row, whatever their types.
+    // The text of all columns of a row, regardless of type.
     let texts: Vec<String> = tables
         .iter()
         .map(|table| {
@@ -120,7 +120,7 @@ fn sync(sim: &Sim, lake: &Lake, more: &[&str], key: Option<&str>) -> Run {
     run
 }
 
-/// Whether a `sync` with these settings would be refused, before any is scheduled.
+/// Runs `check`, which refuses the same settings as `sync`.
 fn check(sim: &Sim, lake: &Lake, more: &[&str], key: Option<&str>) -> Run {
     let check = ["check", "--output", "json", "--lake", lake.path()];
     let mut command = sim.command(&[&check, more].concat());
@@ -128,8 +128,8 @@ fn check(sim: &Sim, lake: &Lake, more: &[&str], key: Option<&str>) -> Run {
     Run::of(command.output().unwrap())
 }
 
-/// A run, a later one, and a replay without any key; in the end the lake holds the truth but for
-/// the persons, and none of them is anywhere.
+/// Runs twice and replays without a key. Expects every row without personal data, and no personal
+/// data anywhere in the lake.
 fn run_without_persons(vintage: Vintage, mode: &str, key: Option<&str>, treat: fn(&str) -> Value) {
     let spec = AccountSpec::small(now());
     let sim = Sim::start(&spec, |options| options.vintage = vintage);
@@ -168,7 +168,7 @@ fn dropped_personal_data_is_absent() {
     }
 }
 
-/// The search finds what is there, else it proves nothing.
+/// Proves that the search can find personal data.
 #[test]
 fn personal_data_is_kept_by_default() {
     let sim = Sim::small();
@@ -205,7 +205,7 @@ fn hashed_persons_can_be_joined_and_counted() {
         rows(&[&busiest, &join])
     });
     assert_eq!(answers[0], answers[1]);
-    assert!(5 < answers[0][0].len() && answers[0][1][0][0] != 0);
+    assert!(answers[0][0].len() > 5 && answers[0][1][0][0] != 0);
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn missing_or_short_pii_key_is_a_usage_error() {
     assert!(!fs::exists(lake.path()).unwrap(), "no lake is created");
 }
 
-/// What a run leaves that was killed between the list of what it merges and the merge.
+/// Checks the files of a run that was killed between writing its list of dates and merging.
 #[cfg(feature = "failpoints")]
 #[test]
 fn killed_run_leaves_no_personal_data() {

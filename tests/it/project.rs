@@ -1,4 +1,4 @@
-//! What the project's own files promise.
+//! Consistency of the project's own files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-/// Two versions of one of these would not share types, and double the binary.
+/// Two versions of one of these would have incompatible types and double the binary.
 #[test]
 fn lock_file_has_one_version_of_arrow_and_object_store() {
     let lock = read("Cargo.lock");

@@ -1,4 +1,4 @@
-//! Other programs read a lake: while it is written, and every column of it.
+//! Other programs read a lake: during writes, and every column.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,14 +19,14 @@ use crate::support::{Lake, Run, Sim, interpreter, now};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/readers.py");
 
-/// How long the start of a Java machine, or a read, may take on a machine that has much to do.
+/// Timeout for the start of a JVM, or for a read, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Reads in a row of which one is good. `DuckDB` opens an object more than once, and fails when it
-/// was replaced in between; the next read may meet another replacement.
-const TRIES: usize = 3;
+/// Consecutive reads of which one must succeed. `DuckDB` opens an object more than once and fails
+/// if it was replaced in between; the next read can meet another replacement.
+const ATTEMPTS: usize = 3;
 
-/// Where a lake is that is read.
+/// The location of the lake.
 enum Place {
     Folder(Lake),
     Bucket(S3),
@@ -53,7 +53,7 @@ impl Place {
         Run::of(synced).expect(3);
     }
 
-    /// The objects of the table that is read.
+    /// Returns the objects of the table that is read.
     fn executions(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = match self {
             Self::Folder(lake) => lake.files(),
@@ -79,7 +79,7 @@ fn spark_reads_correctly_during_writes() {
     read_while_written("spark", &Place::Folder(Lake::new()), 4, 8);
 }
 
-/// Writes to a lake this many times at least, and until it was read this many times meanwhile.
+/// Writes to a lake at least `rounds` times, and until it was read `reads` times meanwhile.
 #[expect(
     clippy::print_stdout,
     reason = "how much was read shows with --nocapture"
@@ -109,8 +109,8 @@ fn read_while_written(engine: &str, place: &Place, rounds: usize, reads: usize) 
         let new = place.executions();
         for (path, body) in old {
             replaced += usize::from(new[&path] != body);
-            // Spark reads no further into an object than it was long when it listed it: what
-            // begins beyond that is left out, and nothing said.
+            // Spark reads an object only up to the length in its listing. It silently
+            // ignores row groups that begin beyond that.
             assert!(new[&path].len() < 2 * body.len(), "{path} grew by too much");
         }
         reader.catch_up();
@@ -127,13 +127,13 @@ fn read_while_written(engine: &str, place: &Place, rounds: usize, reads: usize) 
         .filter_map(|seen| seen.error.as_deref())
         .collect();
     let in_vain = seen
-        .windows(TRIES)
+        .windows(ATTEMPTS)
         .find(|seen| seen.iter().all(|seen| seen.error.is_some()));
     assert_eq!(in_vain, None, "{engine}");
     let counts: BTreeSet<usize> = seen.iter().filter_map(|seen| seen.count).collect();
     let truth = sim.truth().executions.len();
     assert_eq!(seen.last().unwrap().count, Some(truth));
-    assert!(1 < counts.len(), "{engine} saw nothing but {counts:?}");
+    assert!(counts.len() > 1, "{engine} saw nothing but {counts:?}");
     println!(
         "{engine} of {}: {round} rounds replaced {replaced} objects of executions; of {} reads, \
          {meanwhile} meanwhile, {} failed {failed:?} and none was wrong; {} counts were seen",
@@ -153,7 +153,7 @@ struct Seen {
     count: Option<usize>,
 }
 
-/// A program that reads the executions of a lake again and again.
+/// A program that reads the executions of a lake in a loop.
 struct Reader {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -215,7 +215,7 @@ impl Reader {
         }
     }
 
-    /// Lets it read what is there at the end, too.
+    /// Waits for one more read after the last write.
     fn finish(mut self) -> Vec<Seen> {
         self.stdin.take();
         loop {
@@ -317,7 +317,7 @@ fn schemas() -> Vec<Value> {
         .collect()
 }
 
-/// The columns that Spark should find, the partition at the end.
+/// Returns the columns that Spark should find, with the partition column last.
 fn spark_types(schema: &Value) -> Vec<(String, String)> {
     let columns = schema["columns"].as_array().unwrap().iter().map(|column| {
         let kind = match column["type"].as_str().unwrap() {

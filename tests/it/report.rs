@@ -1,4 +1,4 @@
-//! `analytics/report.py`: the page of a lake, as a browser shows it.
+//! `analytics/report.py`: the report page, rendered by a browser.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +11,10 @@ use crate::support::{Lake, Run, Sim, bare_command, interpreter, now, rows};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/analytics/report.py");
 
-/// The time that the pages show.
+/// The time shown on the pages.
 const NOW: &str = "2026-11-24T15:10:00+00:00";
 
-/// Sections of a page of a lake with rows.
+/// Sections of the page of a lake with rows.
 const SECTIONS: [&str; 10] = [
     "Executions",
     "Deployment frequency",
@@ -45,7 +45,7 @@ fn script(arguments: &[&str]) -> Run {
     Run::of(python.output().unwrap())
 }
 
-/// The page of a lake.
+/// Returns the page of a lake.
 fn page(lake: &str, more: &[&str]) -> String {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("page.html");
@@ -54,7 +54,7 @@ fn page(lake: &str, more: &[&str]) -> String {
     fs::read_to_string(file).unwrap()
 }
 
-/// What a browser makes of a page: its document, and a picture as it is shown.
+/// Returns the rendered document of a page, and a screenshot.
 struct Shown {
     document: String,
     picture: Vec<u8>,
@@ -96,7 +96,7 @@ fn show(page: &str, flags: &[&str]) -> Shown {
     Shown { document, picture }
 }
 
-/// The values of an attribute.
+/// Returns the values of an attribute.
 fn attributes<'a>(document: &'a str, name: &str) -> Vec<&'a str> {
     let begin = format!(" {name}=\"");
     let parts = document.split(begin.as_str()).skip(1);
@@ -151,7 +151,7 @@ fn report_page_renders_completely_and_is_accessible() {
     let tables = document.matches("<table").count();
     assert_eq!(document.matches("<caption>").count(), tables);
 
-    // Nothing is loaded, and nothing runs.
+    // The page loads no resources and runs no scripts.
     for outside in [
         "http://", "https://", "<script", "<link", "<img", "src=", "@import",
     ] {
@@ -286,7 +286,7 @@ fn demo_prints_the_report_command() {
     assert!(command.contains(lake.path()) && Path::new(SCRIPT).exists());
 }
 
-/// The contrast of two colours, `#rrggbb` or `#rgb`, by WCAG.
+/// Returns the WCAG contrast of two colours, `#rrggbb` or `#rgb`.
 fn contrast(one: &str, other: &str) -> f64 {
     let light = |colour: &str| {
         let hex = colour.trim_start_matches('#');

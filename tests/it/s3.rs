@@ -1,4 +1,4 @@
-//! Whole runs into real S3 servers, and stores that a lake must not be kept in.
+//! Runs against real S3 servers, and stores that must be refused.
 //!
 //! The servers come with `scripts/requirements.txt`; `scripts/test` installs them and names their
 //! Python in `HARNESS_LAKE_TEST_PYTHON`.
@@ -32,16 +32,16 @@ use tempfile::TempDir;
 use crate::support::lab::{Source, decode, decoded, ended, observed, text};
 
 const BUCKET: &str = "bucket";
-/// The lake of all tests here.
+/// The lake of all tests in this file.
 pub(crate) const LAKE: &str = "s3://bucket/some/lake";
 
 const KEY: &str = "testing";
 const SECRET: &str = "testing-secret";
 
-/// How long a server may take until it answers.
+/// Timeout for the start of a server.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A server of ours; it is killed when dropped.
+/// A server process; it is killed when dropped.
 pub(crate) struct S3 {
     child: Child,
     endpoint: String,
@@ -112,7 +112,7 @@ impl S3 {
         server
     }
 
-    /// Waits until the bucket is there and can be read.
+    /// Waits until the bucket exists and can be read.
     fn wait(&mut self, program: &str, log: &FsPath) {
         let began = Instant::now();
         while !runtime().block_on(self.make_bucket()) {
@@ -128,7 +128,7 @@ impl S3 {
     }
 
     async fn make_bucket(&self) -> bool {
-        // A bucket is made by a put of the empty path, signed as every request.
+        // A put of the empty path creates the bucket, signed like every request.
         let bucket = self.builder().with_bucket_name(BUCKET).build().unwrap();
         let (nowhere, valid) = (Path::default(), Duration::from_secs(60));
         let signed = bucket.signed_url(reqwest::Method::PUT, &nowhere, valid);
@@ -159,7 +159,7 @@ impl S3 {
         self.at(source.command(command, LAKE))
     }
 
-    /// The command with what it needs to reach the server.
+    /// Adds the settings that a command needs to reach the server.
     pub(crate) fn at(&self, mut binary: Command) -> Command {
         binary
             .env("AWS_ENDPOINT_URL", &self.endpoint)
@@ -170,7 +170,7 @@ impl S3 {
         binary
     }
 
-    /// Deletes objects of the lake, by their paths within.
+    /// Deletes objects of the lake by relative path.
     pub(crate) fn delete<'a>(&self, paths: impl Iterator<Item = &'a String>) {
         let objects = self.objects();
         for path in paths {
@@ -179,7 +179,7 @@ impl S3 {
         }
     }
 
-    /// Every object of the lake: its path within, its version, its bytes.
+    /// Returns the version and bytes of every object of the lake, by relative path.
     fn read(&self) -> Vec<(String, String, Bytes)> {
         let objects = self.objects();
         let read = async {
@@ -197,13 +197,13 @@ impl S3 {
         runtime().block_on(read)
     }
 
-    /// Every object of the lake by its path within.
+    /// Returns every object of the lake by relative path.
     pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let read = self.read().into_iter();
         read.map(|(path, _, bytes)| (path, bytes.into())).collect()
     }
 
-    /// Every Parquet object of the lake: its version and its rows.
+    /// Returns the version and rows of every Parquet object of the lake.
     fn lake(&self) -> BTreeMap<String, (String, RecordBatch)> {
         let read = self.read().into_iter().inspect(|(path, ..)| {
             assert!(
@@ -224,7 +224,7 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-/// A program of the tests' virtual environment.
+/// Returns the path of a program in the tests' virtual environment.
 fn tool(program: &str) -> PathBuf {
     #[expect(clippy::disallowed_methods, reason = "no setting of the program")]
     let python = std::env::var("HARNESS_LAKE_TEST_PYTHON")
@@ -239,7 +239,7 @@ fn tool(program: &str) -> PathBuf {
 }
 
 fn free_ports<const N: usize>() -> [String; N] {
-    // All are held at once, so that none is given twice.
+    // All ports are bound at the same time, so that none is returned twice.
     let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     held.map(|listener| listener.local_addr().unwrap().port().to_string())
 }
@@ -253,7 +253,7 @@ fn assert_same(s3: &S3, folder: &FsPath) {
     }
 }
 
-/// The story of a lake in a server: made, read again, read by two at once.
+/// Creates a lake on a server, syncs it again, and syncs it with two concurrent runs.
 fn keeps_a_lake(s3: &S3) {
     let probed =
         runtime().block_on(Store::from_object_store(s3.objects(), "probe".into(), "s3").probe());
@@ -321,7 +321,7 @@ fn lake_works_on_seaweedfs() {
     keeps_a_lake(&S3::seaweed());
 }
 
-/// A store that takes every put of a kind, whatever its condition says.
+/// A store that accepts every put of a kind, regardless of its condition.
 #[derive(Debug)]
 struct Careless {
     objects: InMemory,

@@ -1,4 +1,4 @@
-//! Real shapes of answers, where they are at hand, through the client and the tables.
+//! Recorded responses of real servers, where available, through the client and the tables.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use harness_lake::source::{Client, ExecutionsQuery, Page, RetryPolicy, SourceSet
 use harness_lake::tables::{ExecutionTables, RawRow};
 use harness_lake::window::{Window, from_ms};
 
-/// Answers every request on one connection after the other with `body`.
+/// Answers every request with `body`, one connection at a time.
 fn serve(body: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -111,5 +111,5 @@ fn real_pages_become_one_row_per_execution() {
         }
         pages += 1;
     }
-    assert!(0 < pages, "the samples hold lists");
+    assert!(pages > 0, "the samples hold lists");
 }

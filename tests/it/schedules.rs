@@ -1,5 +1,5 @@
-//! Random schedules of runs at once on one lake, over a store that fails, loses answers, and whose
-//! clients die: hundreds of seeds, each the same whenever it is tried.
+//! Random schedules of concurrent runs on one lake. The store fails and loses responses, and runs
+//! are killed. Each of the hundreds of seeds gives the same schedule every time.
 //!
 //! `HARNESS_LAKE_SEED=n` runs one seed and prints each of its steps.
 
@@ -36,21 +36,21 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use crate::support::faulty_store::{FaultyStore, Gate, RUNS, Verdict};
 use crate::support::lab::decode;
 
-/// Executions of the history, on two dates in turn.
+/// Number of executions in the history, alternating between two dates.
 const EXECUTIONS: usize = 5;
 
 const MINUTE: i64 = 60_000;
 
-/// 2026-11-23T23:00:00Z: an hour before the second date begins.
+/// 2026-11-23T23:00:00Z, an hour before the second date.
 const BEGIN: i64 = 1_795_474_800_000;
 
-/// The number of the run before all others.
+/// The number of the initial run.
 const EARLY: usize = RUNS;
 
-/// When the clean run at the end looks.
+/// The time of the final clean run.
 const LAST_MINUTE: i64 = 200;
 
-/// splitmix64: all that is left to chance.
+/// splitmix64, the only source of randomness.
 struct Dice(u64);
 
 impl Dice {
@@ -71,14 +71,14 @@ impl Dice {
     }
 }
 
-/// What an execution is like from a minute on.
+/// The content of an execution from a minute on.
 #[derive(Clone, Copy, Debug)]
 struct Phase {
     from: i64,
     status: &'static str,
 }
 
-/// The truth of all executions: each runs, ends, and may be opened again or edited.
+/// The true history of all executions: each runs, ends, and may be reopened or edited.
 struct History(Vec<Vec<Phase>>);
 
 impl History {
@@ -102,7 +102,7 @@ impl History {
         Self((0..EXECUTIONS).map(execution).collect())
     }
 
-    /// What an answer made at `minute` says of an execution, from a replica that lags by `lag`.
+    /// Returns an execution in a response at `minute` from a replica that lags by `lag`.
     fn observe(&self, execution: usize, minute: i64, lag: i64) -> Observation {
         let phases = &self.0[execution];
         let known = |phase: &&Phase| phase.from <= (minute - lag).max(0);
@@ -140,10 +140,10 @@ fn start_of(execution: usize) -> Timestamp {
     from_ms(BEGIN + hours * 60 * MINUTE + i64::try_from(execution).unwrap())
 }
 
-/// What a run does.
+/// The task of a run.
 #[derive(Clone, Debug)]
 enum Job {
-    /// Recovers, then lands and commits each spool.
+    /// Recovers, then merges and commits each spool.
     Sync(Vec<Vec<Observation>>),
     Replay,
 }
@@ -224,14 +224,14 @@ fn partition_of(path: &str) -> Partition {
     Partition::parse(below).unwrap()
 }
 
-/// A schedule: a lake, its runs, and what a reader has seen so far.
+/// A schedule: a lake, its runs, and the rows that a reader has seen.
 struct Schedule {
     seed: u64,
     dice: Dice,
     objects: Arc<InMemory>,
     gate: Arc<Gate>,
     is_verbose: bool,
-    /// When each execution in the table was observed, by path.
+    /// The time at which each execution in the table was observed, by path.
     rows: BTreeMap<String, BTreeMap<String, i64>>,
     newest: Option<State>,
     jobs: Vec<Job>,
@@ -248,7 +248,7 @@ impl Schedule {
         )
     }
 
-    /// Runs `jobs` at once; gives whether all of them ended well.
+    /// Runs `jobs` concurrently and returns whether all of them succeeded.
     async fn run(&mut self, clock: Timestamp, faults: bool, first: usize) -> bool {
         let jobs = self.jobs.clone();
         let mut runs: Vec<Running> = Vec::new();
@@ -263,7 +263,7 @@ impl Schedule {
         }
         let mut harmed = [false; RUNS];
         let mut all_well = true;
-        // Some schedules take turns step by step, in others a run gets far while another stands.
+        // Some schedules alternate step by step; in others, one run advances while another waits.
         let stays = [0, 60, 90, 96][usize::try_from(self.dice.below(4)).unwrap()];
         let mut last = 0;
         loop {
@@ -300,7 +300,7 @@ impl Schedule {
             let gate = Arc::clone(&self.gate);
             if verdict == Verdict::Dies {
                 all_well = false;
-                // Let the store do it, then drop the run where it stands.
+                // Let the store apply it, then drop the run.
                 let _ = futures::poll!(runs[run].as_mut().unwrap());
                 runs[run] = None;
             } else {
@@ -328,7 +328,7 @@ impl Schedule {
         }
     }
 
-    /// What a reader of the lake sees after each step.
+    /// Checks the rows that a reader of the lake sees after each step.
     async fn read(&mut self, what: &str, path: &str) {
         let seed = self.seed;
         if what == "put" && path.starts_with("executions/") {
@@ -463,7 +463,7 @@ async fn try_seed(seed: u64, is_verbose: bool) {
         jobs: Vec::new(),
     };
     if seed % 4 < 2 {
-        // A lake that another run has made before.
+        // A lake that another run has created before.
         let early = (0..EXECUTIONS).map(|execution| history.observe(execution, 5, 0));
         schedule.jobs = vec![Job::Sync(vec![early.collect()])];
         assert!(schedule.run(later(1), false, EARLY).await);
@@ -473,7 +473,7 @@ async fn try_seed(seed: u64, is_verbose: bool) {
         _ => Vec::new(),
     };
     schedule.jobs = jobs;
-    // The store's clock is the local one, so "an hour later" makes every list of dates an old one.
+    // The store's clock is the local one, so "an hour later" makes every list of dates orphaned.
     let all_well = schedule.run(later(1), true, 0).await;
     if all_well {
         let raw = raw_rows(&objects).await;
@@ -567,8 +567,8 @@ async fn below(objects: &InMemory, folder: &str) -> Vec<(String, bytes::Bytes)> 
     found
 }
 
-/// The lake is what an undisturbed run leaves: raw holds what the source says, with times at which
-/// a run saw just that; tables are what raw says, in every column; the open list is right.
+/// Fails unless the lake equals that of an uninterrupted run: raw matches the source, tables match
+/// raw in every column, and the list of open executions is correct.
 async fn check_end(
     seed: u64,
     objects: &InMemory,
@@ -633,7 +633,7 @@ async fn check_end(
     assert_eq!(open, expected, "seed {seed}: the open list");
 }
 
-/// Attempts every second seed, so that two cores share the work.
+/// Runs every second seed, so that two cores share the work.
 fn try_seeds(parity: u64) {
     #[expect(clippy::disallowed_methods, reason = "no setting of the program")]
     let only = std::env::var("HARNESS_LAKE_SEED").ok();
@@ -654,7 +654,7 @@ fn try_seeds(parity: u64) {
     }
 }
 
-/// Schedules that are tried.
+/// The number of seeds.
 const SEEDS: u64 = 500;
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the program says of its tables and of itself.
+//! The commands that describe the tables and the program itself.
 
 use std::sync::Arc;
 
@@ -93,13 +93,13 @@ fn completions_and_the_manual_name_the_commands() {
 /// A version of `executions` that a later program might have: all columns of version 1, and one more.
 const TOY: &str = "executions/v2";
 
-/// What the toy adds, from a field that version 1 keeps in `extra`.
+/// The column that the example version adds, from a field that version 1 keeps in `extra`.
 fn yaml_version(summary: &str) -> Option<String> {
     let summary: Value = serde_json::from_str(summary).unwrap();
     Some(summary["yamlVersion"].as_str()?.to_owned())
 }
 
-/// Fills the toy from the raw partitions, as `replay` of that later program would.
+/// Fills the example version from the raw partitions, as `replay` of a later program would.
 fn fill_next_version(lake: &Lake) {
     let store = Store::open(lake.path()).unwrap();
     let lake = block_on(LakeRoot::open_existing(store, &std::env::temp_dir())).unwrap();
@@ -177,7 +177,7 @@ fn next_table_version_is_derived_beside_the_first() {
     assert_eq!(answers[1][0][0], json!(0));
     assert_ne!(answers[2][0][0], json!(0), "the new column has values");
 
-    // Readers of version 1, and its writers, do not notice.
+    // Readers and writers of version 1 are not affected.
     sim.advance(SignedDuration::from_hours(2));
     sim.sync(&lake, &[]).expect(3);
     sim.run(&["replay", "--lake", lake.path()]).expect(0);

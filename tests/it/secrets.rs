@@ -1,7 +1,7 @@
-//! The key's secret is nowhere: no output, no log, no report, no file of a lake.
+//! The key's secret appears in no output, log, report or file of a lake.
 //!
-//! Every run of every test is searched for it by the support code; here the log is at its loudest
-//! and the files are searched too, decompressed.
+//! The support code searches the output of every test run. Here the log is at its most verbose, and
+//! the decompressed files are searched too.
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! Whom the program trusts, and to whom it gives the key: TLS, redirects, the file of the key.
+//! TLS, redirects and the key file: the servers that the program trusts with the key.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -46,8 +46,8 @@ impl Front {
         }
     }
 
-    /// TLS with a certificate that it signed itself, before the simulated server. Gives the
-    /// certificate in PEM, too.
+    /// Starts a TLS proxy with a self-signed certificate in front of the simulated server. Returns
+    /// the certificate in PEM, too.
     fn tls(sim: &Sim) -> (Self, String) {
         let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
@@ -65,7 +65,7 @@ impl Front {
         let front = Self::start(move |socket| {
             let acceptor = acceptor.clone();
             async move {
-                // Whoever does not trust it hangs up.
+                // A client that does not trust the certificate closes the connection.
                 let Ok(mut client) = acceptor.accept(socket).await else {
                     return;
                 };
@@ -76,7 +76,7 @@ impl Front {
         (front, own.cert.pem())
     }
 
-    /// Sends everyone elsewhere.
+    /// Starts a server that redirects every request.
     fn redirecting(status: u16, to: &str) -> Self {
         let answer = format!(
             "HTTP/1.1 {status} Elsewhere\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -111,7 +111,7 @@ fn private_certificate_is_trusted_only_with_ca_file() {
     };
     run(&["--ca-file", &file]).expect(0);
     let asked = sim.server().requests().log.len();
-    assert!(0 < asked, "it came through TLS");
+    assert!(asked > 0, "it came through TLS");
     let refused = run(&[]);
     assert_ne!(refused.code, Some(0), "{refused:?}");
     assert!(refused.stderr.contains("certificate"), "{}", refused.stderr);
@@ -141,7 +141,7 @@ fn no_redirect_carries_the_key_to_another_host() {
     let sim = Sim::small();
     let elsewhere = StdListener::bind("127.0.0.1:0").unwrap();
     elsewhere.set_nonblocking(true).unwrap();
-    // Another name is another host, even where the address is the same.
+    // Another name is another host, even with the same address.
     let to = format!(
         "http://localhost:{}/v1/orgs",
         elsewhere.local_addr().unwrap().port()

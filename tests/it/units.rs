@@ -1,4 +1,4 @@
-//! One command cut into units that work at once, as on many machines: the lake is that of one process.
+//! One command split into concurrent units, as on many machines, gives the lake of one process.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,7 +19,7 @@ fn units_of_a_replay(lake: &Lake) -> Vec<[String; 2]> {
     units(Run::of(bare_command(&plan).output().unwrap()))
 }
 
-/// The ranges of dates that `plan` cuts.
+/// Returns the date ranges of the units that `plan` prints.
 fn units(plan: Run) -> Vec<[String; 2]> {
     let plan = plan.expect(0).json();
     let units = plan["units"].as_array().unwrap().iter();
@@ -27,7 +27,7 @@ fn units(plan: Run) -> Vec<[String; 2]> {
     units.map(ends).collect()
 }
 
-/// Runs a command for each unit at once; of the second, the process is killed half-way and begun again.
+/// Runs a command for each unit concurrently. The second unit is killed half-way and started again.
 fn run_at_once(units: &[[String; 2]], command: impl Fn(&[&str]) -> Command, code: i32) {
     assert_eq!(units.len(), 4);
     let start = |at: usize, failpoint: Option<&str>| {
@@ -57,7 +57,7 @@ fn run_at_once(units: &[[String; 2]], command: impl Fn(&[&str]) -> Command, code
     }
 }
 
-/// Takes the tables of every date away, so that a replay which does nothing is seen.
+/// Removes the tables of every date, so that a replay without effect is detected.
 fn lose_tables(lake: &Lake) {
     for table in ["executions", "stages", "deployments", "commits"] {
         fs::remove_dir_all(format!("{}/{table}", lake.path())).unwrap();
@@ -139,7 +139,7 @@ fn concurrent_replay_units_in_a_bucket_equal_one_process() {
     run(&["verify"], 0);
 }
 
-/// The Spark driver in local mode, with several workers.
+/// Runs the Spark driver in local mode with several workers.
 fn spark(lake: &Lake, binary: &str) -> std::process::Output {
     let mut python = Command::new(interpreter());
     python.env("SPARK_LOCAL_IP", "127.0.0.1");
@@ -181,7 +181,7 @@ fn spark_replays_a_lake_on_workers_and_reports_each_unit() {
     );
     sim.assert_truth(&lake);
 
-    // One unit meets a conflict once, another has no rights at all.
+    // One unit meets a conflict once; another has no permissions.
     let units = units_of_a_replay(&lake);
     let wrapper = lake.beside("wrapper");
     let (conflict, refused) = (&units[0][0], &units[2][0]);

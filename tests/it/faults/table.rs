@@ -1,15 +1,15 @@
-//! The faults, one row each.
+//! The table of faults.
 
 use std::time::Duration;
 
 use harness_sim::FaultKind::{self, *};
 
-/// One fault: what goes wrong, where, how often, and how the run ends.
+/// A fault: its kind, place and number of repetitions, and the expected end of the run.
 pub(super) struct Row {
     pub(super) name: &'static str,
     pub(super) kind: Option<FaultKind>,
     pub(super) place: Place,
-    /// How often; none for ever.
+    /// Number of repetitions; unlimited if unset.
     pub(super) times: Option<u32>,
     pub(super) arguments: &'static [&'static str],
     pub(super) ends: Ends,
@@ -22,27 +22,27 @@ pub(super) enum Place {
     OneProject,
 }
 
-/// How the run ends that meets the fault.
+/// The expected end of a run that meets the fault.
 pub(super) enum Ends {
-    /// As if nothing had been: the truth, exit 0.
+    /// The run succeeds with every row.
     Right,
     /// One project is incomplete, with this code and message; the others are right.
     Partial(&'static str, &'static str),
-    /// The same, though every row came.
+    /// The same, although every row was received.
     PartialButAllRows(&'static str, &'static str),
-    /// The run ends with this exit status and code.
+    /// The run ends with this exit code and error code.
     Fails(i32, &'static str),
 }
 
 pub(super) const TENS: &[&str] = &["--page-size", "10"];
 const ONES: &[&str] = &["--page-size", "1"];
-const NOT_WHOLE: &str = "incomplete";
+const INCOMPLETE: &str = "incomplete";
 
 pub(super) fn rows() -> Vec<Row> {
     [passing(), lasting()].into_iter().flatten().collect()
 }
 
-/// What passes leaves no trace.
+/// Temporary faults, which have no effect.
 fn passing() -> Vec<Row> {
     let throttled = TooManyRequests { retry_after: None };
     vec![
@@ -63,7 +63,7 @@ fn passing() -> Vec<Row> {
     ]
 }
 
-/// What stays costs one project at most.
+/// Permanent faults, which fail one project at most.
 fn lasting() -> Vec<Row> {
     let equal_starts = Row {
         kind: None,
@@ -71,8 +71,8 @@ fn lasting() -> Vec<Row> {
         ..harmless("equal starts across a page border", EmptyBody)
     };
     let lies = Row {
-        ends: Ends::PartialButAllRows("partial", NOT_WHOLE),
-        ..stays("totals that lie for ever", WrongTotal(3), NOT_WHOLE)
+        ends: Ends::PartialButAllRows("partial", INCOMPLETE),
+        ..stays("totals that lie for ever", WrongTotal(3), INCOMPLETE)
     };
     let deleted = Row {
         ends: Ends::Partial("failure", "404"),
@@ -106,7 +106,7 @@ fn lasting() -> Vec<Row> {
     ]
 }
 
-/// Some answers about executions are bad, then all are good.
+/// Some responses about executions are bad, then all are good.
 fn passes(name: &'static str, kind: FaultKind, times: u32) -> Row {
     Row {
         times: Some(times),
@@ -114,7 +114,7 @@ fn passes(name: &'static str, kind: FaultKind, times: u32) -> Row {
     }
 }
 
-/// Some second pages do not fit their first.
+/// Some second pages are inconsistent with their first.
 fn between_pages(name: &'static str, kind: FaultKind, times: u32) -> Row {
     Row {
         place: Place::SecondPages,
@@ -122,7 +122,7 @@ fn between_pages(name: &'static str, kind: FaultKind, times: u32) -> Row {
     }
 }
 
-/// Every answer is odd, and yet the run is right.
+/// Every response is unusual, but the run succeeds.
 fn harmless(name: &'static str, kind: FaultKind) -> Row {
     Row {
         name,
@@ -134,7 +134,7 @@ fn harmless(name: &'static str, kind: FaultKind) -> Row {
     }
 }
 
-/// Every answer about one project is bad: it is unavailable.
+/// Every response about one project is bad: the project is unavailable.
 fn stays(name: &'static str, kind: FaultKind, words: &'static str) -> Row {
     Row {
         place: Place::OneProject,

@@ -1,4 +1,4 @@
-//! DuckDB, as users have it: a lake is read back by another program than wrote it.
+//! Reads a lake with DuckDB, independently of the code that wrote it.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -10,14 +10,14 @@ use tempfile::TempDir;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/lake.py");
 
-/// Runs statements in one connection; gives the rows of each, a row being a list.
+/// Runs statements in one connection and returns the rows of each; a row is a list.
 #[track_caller]
 pub(crate) fn rows(statements: &[&str]) -> Vec<Vec<Vec<Value>>> {
     let answer = python("query", &json!(statements)).unwrap_or_else(|error| panic!("{error}"));
     serde_json::from_value(answer).unwrap()
 }
 
-/// Names and types of the columns of a query.
+/// Returns the names and types of the columns of a query.
 #[track_caller]
 pub(crate) fn described(from: &str) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -38,7 +38,7 @@ pub(crate) fn compare(lake: &str, truth: &Truth, but: &HashSet<String>) -> Optio
     difference.as_str().map(str::to_owned)
 }
 
-/// The Python that has the engines.
+/// Returns the Python interpreter that has the engines installed.
 #[track_caller]
 pub(crate) fn interpreter() -> String {
     #[expect(

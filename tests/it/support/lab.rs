@@ -19,12 +19,12 @@ use tokio::runtime::{Builder, Runtime};
 /// A server with its own runtime, so that tests are plain functions.
 pub(crate) struct Source {
     pub(crate) server: Server,
-    // Dropped last: the server lives on it.
+    // Dropped last: the server runs on it.
     _runtime: Runtime,
 }
 
 impl Source {
-    /// Four projects with some sixty executions in three days.
+    /// Starts a server with four projects and about sixty executions in three days.
     pub(crate) fn start() -> Self {
         let account = Account::generate(&AccountSpec {
             projects_per_org: 2,

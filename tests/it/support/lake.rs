@@ -1,4 +1,4 @@
-//! A lake in a temporary folder, and what its objects are like from outside.
+//! A lake in a temporary folder, and the properties of its objects.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,12 +32,12 @@ impl Lake {
         &self.path
     }
 
-    /// A path beside the lake.
+    /// Returns a path beside the lake.
     pub(crate) fn beside(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// A glob over the objects of a table.
+    /// Returns a glob over the objects of a table.
     pub(crate) fn table(&self, name: &str) -> String {
         format!(
             "read_parquet('{}/{name}/v1/**/*.parquet', hive_partitioning = true)",
@@ -45,7 +45,7 @@ impl Lake {
         )
     }
 
-    /// Every file of the lake by its path within.
+    /// Returns every file of the lake by relative path.
     pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::new();
         each_file(Path::new(&self.path), &mut |path| {
@@ -69,7 +69,7 @@ impl Lake {
         objects
     }
 
-    /// The numbered records of the checkpoint.
+    /// Returns the numbered records of the checkpoint.
     pub(crate) fn checkpoints(&self) -> usize {
         fs::read_dir(Path::new(&self.path).join("_state/checkpoints"))
             .unwrap()

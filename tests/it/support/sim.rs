@@ -1,4 +1,4 @@
-//! A simulated account behind a socket, and the binary pointed at it.
+//! A simulated account behind a socket, and the binary connected to it.
 
 use std::collections::HashSet;
 use std::process::Command;
@@ -13,16 +13,16 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{Lake, Run};
 
-/// The simulated now at the start of every test.
+/// The simulated time at the start of every test.
 pub(crate) const NOW: &str = "2026-11-24T15:00:00Z";
 
-/// The last part of the key: it must never be seen anywhere.
+/// The last part of the key; no output may contain it.
 pub(crate) const SECRET: &str = "Zq7wV3nK9xT2mB5r";
 
-/// What `sync` leaves to replicas.
+/// The age from which `sync` reads executions, because replicas lag.
 const WINDOW_LAG: SignedDuration = SignedDuration::from_mins(5);
 
-/// How far `sync` looks back by itself.
+/// The default lookback of `sync`.
 const LOOKBACK: SignedDuration = SignedDuration::from_hours(24);
 
 pub(crate) fn now() -> Timestamp {
@@ -33,12 +33,12 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) struct Sim {
     server: Server,
     vintage: Vintage,
-    // Dropped last: the server lives on it.
+    // Dropped last: the server runs on it.
     runtime: Runtime,
 }
 
 impl Sim {
-    /// The small account on today's server.
+    /// Starts the small account on the current server version.
     pub(crate) fn small() -> Self {
         Self::start(&AccountSpec::small(now()), |_| {})
     }
@@ -85,7 +85,7 @@ impl Sim {
         self.server.clock().advance(by);
     }
 
-    /// Projects that everyone with the key may read, as of now.
+    /// Returns the projects that the key may currently read.
     pub(crate) fn readable(&self) -> Vec<Scope> {
         let forbidden = self.account().forbidden_scope();
         let scopes = self.account().scopes_at(self.now());
@@ -95,25 +95,25 @@ impl Sim {
             .collect()
     }
 
-    /// Ends the server, so that nothing listens on its port any more.
+    /// Stops the server, so that nothing listens on its port.
     pub(crate) fn stop(self) -> String {
         let url = self.server.base_url().to_owned();
         self.runtime.block_on(self.server.shutdown());
         url
     }
 
-    /// The key of another role: `norights` or `forbidden`.
+    /// Returns the key of another role: `norights` or `forbidden`.
     pub(crate) fn key_of(&self, role: &str) -> String {
         self.server.api_key().replace(SECRET, role)
     }
 
-    /// The binary with nothing in its environment but the connection.
+    /// Returns the binary's command with only the connection in its environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = bare_command(arguments);
         command
             .env("HARNESS_API_KEY", self.server.api_key())
             .env("HARNESS_BASE_URL", self.server.base_url())
-            // The simulated server has no limit of its own; the pace is tested in `source`.
+            // The simulated server has no limit of its own; rate limiting is tested in `source`.
             .env("HARNESS_LAKE_REQUESTS_PER_MINUTE", "60000");
         command
     }
@@ -122,30 +122,30 @@ impl Sim {
         Run::of(self.command(arguments).output().unwrap())
     }
 
-    /// `sync --output json` into a lake.
+    /// Runs `sync --output json` into a lake.
     pub(crate) fn sync(&self, lake: &Lake, more: &[&str]) -> Run {
         let sync = ["sync", "--output", "json", "--lake", lake.path()];
         self.run(&[&sync, more].concat())
     }
 
-    /// Whether a `sync` of just now looked at an execution, if it may be read.
+    /// Returns whether a current `sync` would read an execution, if its project is readable.
     fn is_in_window(&self, execution: &Execution) -> bool {
         execution.start_ms() < (self.now() - WINDOW_LAG).as_millisecond()
     }
 
-    /// Whether a lake that was synced just now holds an execution.
+    /// Returns whether a lake that was just synced contains an execution.
     fn is_read(&self, execution: &Execution) -> bool {
         let scope = self.account().scope_of(execution, self.now());
         self.is_in_window(execution) && Some(scope) != self.account().forbidden_scope()
     }
 
-    /// Fails unless the lake holds, in every table and column, what the account knows as of now.
+    /// Fails unless every table and column of the lake matches the account's current state.
     #[track_caller]
     pub(crate) fn assert_truth(&self, lake: &Lake) {
         self.assert_truth_but(lake, &HashSet::new());
     }
 
-    /// The same, leaving out the rows of some executions; they must be there once all the same.
+    /// Does the same without comparing the rows of some executions; each must exist once.
     #[track_caller]
     pub(crate) fn assert_truth_but(&self, lake: &Lake, but: &HashSet<String>) {
         if let Some(difference) = super::compare(lake.path(), &self.truth(), but) {
@@ -154,12 +154,12 @@ impl Sim {
         }
     }
 
-    /// What a lake holds that was synced just now.
+    /// Returns the expected rows of a lake that was just synced.
     pub(crate) fn truth(&self) -> Truth {
         self.truth_without(&[])
     }
 
-    /// The same without some executions.
+    /// Returns the same without some executions.
     pub(crate) fn truth_except(&self, ids: &HashSet<String>) -> Truth {
         let is_read =
             |execution: &Execution| self.is_read(execution) && !ids.contains(&execution.id());
@@ -167,25 +167,25 @@ impl Sim {
             .truth_where(self.now(), self.vintage, is_read)
     }
 
-    /// The same where the forbidden project is readable after all.
+    /// Returns the same with the forbidden project readable.
     pub(crate) fn truth_of_all(&self) -> Truth {
         let is_read = |execution: &Execution| self.is_in_window(execution);
         self.account()
             .truth_where(self.now(), self.vintage, is_read)
     }
 
-    /// The same where some projects could not be read.
+    /// Returns the same with some projects unreadable.
     pub(crate) fn truth_without(&self, unread: &[Scope]) -> Truth {
         let (account, at) = (self.account(), self.now());
         let is_read = |execution: &Execution| {
             self.is_read(execution) && !unread.contains(&account.scope_of(execution, at))
         };
         let truth = account.truth_where(at, self.vintage, is_read);
-        assert!(100 < truth.executions.len(), "the truth holds something");
+        assert!(truth.executions.len() > 100, "the truth holds something");
         truth
     }
 
-    /// Readable projects that have executions.
+    /// Returns the readable projects that have executions.
     pub(crate) fn busy(&self) -> Vec<Scope> {
         let (account, at) = (self.account(), self.now());
         let runs = |scope: &Scope| {
@@ -195,8 +195,8 @@ impl Sim {
         self.readable().into_iter().filter(runs).collect()
     }
 
-    /// Executions whose last edit no run could see: they had ended when a run at `before` saw
-    /// them, changed after it, and started too long before its watermark to be looked back on.
+    /// Returns the executions whose last edit no run could observe: they had ended when a run at
+    /// `before` read them, changed afterwards, and started before the lookback of its watermark.
     pub(crate) fn edited_unseen(&self, before: Timestamp) -> HashSet<String> {
         let looked_back = (before - WINDOW_LAG - LOOKBACK).as_millisecond();
         let had_ended = |execution: &Execution| self.account().is_terminal_at(execution, before);
@@ -209,7 +209,7 @@ impl Sim {
             .collect()
     }
 
-    /// Executions whose status is not terminal as of now, among those that are read.
+    /// Returns the readable executions whose status is not terminal now.
     pub(crate) fn open_now(&self) -> HashSet<String> {
         let now = self.now();
         let is_open = |execution: &&Execution| !self.account().is_terminal_at(execution, now);
@@ -222,7 +222,7 @@ impl Sim {
     }
 }
 
-/// The binary without any environment of ours: what the caller's holds must not matter.
+/// Returns the binary's command with an empty environment.
 pub(crate) fn bare_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_harness-lake"));
     command
