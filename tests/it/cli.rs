@@ -113,8 +113,8 @@ fn invalid_settings_are_usage_errors() {
     let mut command = bare_command(&["check", "--output", "json"]);
     let run = Run::of(command.output().unwrap()).expect(2);
     assert!(run.stdout.contains("HARNESS_API_KEY"), "{}", run.stdout);
-    let odd = command.env("HARNESS_API_KEY", "no-account-within").output();
-    let run = Run::of(odd.unwrap()).expect(2);
+    let invalid = command.env("HARNESS_API_KEY", "no-account-within").output();
+    let run = Run::of(invalid.unwrap()).expect(2);
     assert!(run.stdout.contains("--account-id"), "{}", run.stdout);
     assert_eq!(sim.server().requests().log.len(), 0, "no request was sent");
 }

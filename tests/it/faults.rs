@@ -79,9 +79,10 @@ fn meet(row: &Row, vintage: Vintage) {
                 .executions
                 .iter()
                 .map(|row| &row["plan_execution_id"]);
-            let held = held(&lake);
+            let stored_ids = stored_ids(&lake);
             assert!(
-                ids.into_iter().all(|id| held.contains(&id.to_string())),
+                ids.into_iter()
+                    .all(|id| stored_ids.contains(&id.to_string())),
                 "{name}"
             );
         }
@@ -121,7 +122,7 @@ fn failed_alone(run: &Run, bad: &Scope, code: &str, words: &str, name: &str) {
 }
 
 /// Returns the ids of the executions in the lake as JSON strings.
-fn held(lake: &Lake) -> HashSet<String> {
+fn stored_ids(lake: &Lake) -> HashSet<String> {
     let query = format!("SELECT plan_execution_id FROM {}", lake.table("executions"));
     rows(&[&query])[0]
         .iter()
@@ -250,7 +251,7 @@ fn rows_expired_during_a_backfill_are_no_gap() {
         assert_eq!(sim.faults().injected(), 1);
         assert_eq!(report["gaps"], 0, "{report}");
         is_once(&lake, "retention");
-        let held = held(&lake);
+        let stored_ids = stored_ids(&lake);
         let end = (now() - SignedDuration::from_mins(5)).as_millisecond();
         let is_read = |execution: &Execution| execution.start_ms() < end;
         let left = sim.account().truth_where(sim.now(), vintage, is_read);
@@ -258,7 +259,7 @@ fn rows_expired_during_a_backfill_are_no_gap() {
             .executions
             .iter()
             .map(|row| row["plan_execution_id"].to_string());
-        let lost: Vec<_> = ids.filter(|id| !held.contains(id)).collect();
+        let lost: Vec<_> = ids.filter(|id| !stored_ids.contains(id)).collect();
         assert_eq!(lost, Vec::<String>::new(), "{vintage:?}");
         assert!(left.executions.len() > 20, "something is kept still");
     }

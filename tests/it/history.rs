@@ -66,10 +66,10 @@ fn backfill_reads_only_what_is_not_covered() {
     let first = backfill(&sim, &lake, &[]).expect(3).json();
     sim.assert_truth(&lake);
     let observed = |report: &Value| report["executions"]["observed"].as_u64().unwrap();
-    let whole = sim.truth().executions.len() as u64;
+    let total = sim.truth().executions.len() as u64;
     assert_eq!(
         observed(&recent) + observed(&first),
-        whole,
+        total,
         "nothing is read twice"
     );
     assert!(
@@ -81,7 +81,7 @@ fn backfill_reads_only_what_is_not_covered() {
     let second = backfill(&sim, &lake, &[]).expect(3).json();
     assert_eq!(observed(&second), 0, "all of the range is covered");
     let again = backfill(&sim, &lake, &["--refetch"]).expect(3).json();
-    assert_eq!(observed(&again), whole);
+    assert_eq!(observed(&again), total);
     assert_eq!(
         lake.data_objects(),
         before,

@@ -68,8 +68,8 @@ fn as_moto_reads_it(policy: &str) -> String {
 #[test]
 fn writer_policy_grants_exactly_what_is_needed() {
     let sim = Sim::small();
-    let whole = as_moto_reads_it(&shipped("policy.json"));
-    let server = Guarded::with(&whole);
+    let complete = as_moto_reads_it(&shipped("policy.json"));
+    let server = Guarded::with(&complete);
     for command in ["check", "sync", "sync", "replay", "status", "verify"] {
         server.run(&sim, command).expect(0);
     }
@@ -79,8 +79,8 @@ fn writer_policy_grants_exactly_what_is_needed() {
         "s3:DeleteObject",
         "s3:ListBucket",
     ] {
-        let less = whole.replace(action, "s3:GetBucketLocation");
-        assert_ne!(less, whole);
+        let less = complete.replace(action, "s3:GetBucketLocation");
+        assert_ne!(less, complete);
         let run = Guarded::with(&less).run(&sim, "sync");
         assert_eq!(run.code, Some(7), "{action} is not needed: {run:?}");
     }

@@ -24,8 +24,8 @@ const DATE: &str = "Tue, 24 Nov 2026 15:00:00 GMT";
 /// The start of the first execution; executions start on two UTC dates.
 const START_MS: i64 = 1_795_478_399_000;
 
-fn odd() -> Vec<String> {
-    let odd = [
+fn lookalikes() -> Vec<String> {
+    let lookalikes = [
         "0123",
         "null",
         "NULL",
@@ -44,12 +44,16 @@ fn odd() -> Vec<String> {
         "é",
     ];
     let long = ["i".repeat(128), "日".repeat(128)];
-    odd.map(str::to_owned).into_iter().chain(long).collect()
+    lookalikes
+        .map(str::to_owned)
+        .into_iter()
+        .chain(long)
+        .collect()
 }
 
 /// Returns the only execution of a project; all its identifiers and names are equal.
 fn execution(org: &str) -> Value {
-    let place = odd().iter().position(|id| id == org).unwrap();
+    let place = lookalikes().iter().position(|id| id == org).unwrap();
     let start = START_MS + i64::try_from(place).unwrap() * 100;
     json!({
         "planExecutionId": org, "pipelineIdentifier": org, "name": org, "status": "Success",
@@ -132,7 +136,7 @@ fn body(target: &str) -> Value {
         .collect();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match path[..] {
-        ["v1", "orgs"] if is_first => odd()
+        ["v1", "orgs"] if is_first => lookalikes()
             .iter()
             .map(|org| json!({"org": {"identifier": org, "name": org}}))
             .collect(),
@@ -265,8 +269,8 @@ fn identifiers_are_equal_in_every_engine() {
     sync(&url, &lake);
     assert_eq!(lake.data_objects(), before, "the same again");
 
-    let expected: BTreeSet<String> = odd().into_iter().collect();
-    assert_eq!(expected.len(), odd().len());
+    let expected: BTreeSet<String> = lookalikes().into_iter().collect();
+    assert_eq!(expected.len(), lookalikes().len());
     for (engine, tables) in ask_engines(&lake) {
         let names = match engine.as_str() {
             "duckdb" => ["VARCHAR", "VARCHAR[]", "MAP(VARCHAR, VARCHAR)", "DATE"],

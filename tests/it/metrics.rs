@@ -1,7 +1,7 @@
 //! `--metrics-file`, parsed by the Prometheus client library.
 #![expect(
     clippy::float_cmp,
-    reason = "counts are whole, and a carried time is the same text"
+    reason = "counts are integers, and a carried time is the same text"
 )]
 
 use std::fs;

@@ -200,10 +200,10 @@ fn names_are_always_rendered_as_text() {
     let opened = fs::read_to_string(format!("{}/_views/duckdb.sql", lake.path())).unwrap();
     let folder = TempDir::new().unwrap();
     let views = folder.path().join("views.sql");
-    let odd = "<script>document.title=1</script>\" onload=\"x";
+    let markup = "<script>document.title=1</script>\" onload=\"x";
     let renamed = format!(
-        "{opened}; CREATE TABLE odd AS SELECT * REPLACE ('{odd}' AS pipeline_id, '{odd}' AS project_id) FROM executions;
-         DROP VIEW executions; ALTER TABLE odd RENAME TO executions;"
+        "{opened}; CREATE TABLE markup AS SELECT * REPLACE ('{markup}' AS pipeline_id, '{markup}' AS project_id) FROM executions;
+         DROP VIEW executions; ALTER TABLE markup RENAME TO executions;"
     );
     fs::write(&views, renamed).unwrap();
     let page = page(lake.path(), &["--views", views.to_str().unwrap()]);

@@ -240,8 +240,9 @@ fn tool(program: &str) -> PathBuf {
 
 fn free_ports<const N: usize>() -> [String; N] {
     // All ports are bound at the same time, so that none is returned twice.
-    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port().to_string())
+    let listeners: [TcpListener; N] =
+        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port().to_string())
 }
 
 #[track_caller]

@@ -67,22 +67,22 @@ fn lose_tables(lake: &Lake) {
 #[test]
 fn concurrent_replay_units_equal_one_process() {
     let sim = Sim::small();
-    let (lake, whole) = (Lake::new(), Lake::new());
+    let (lake, single) = (Lake::new(), Lake::new());
     sim.sync(&lake, &[]).expect(3);
-    let copy = ["replay", "--lake", lake.path(), "--into", whole.path()];
+    let copy = ["replay", "--lake", lake.path(), "--into", single.path()];
     Run::of(bare_command(&copy).output().unwrap()).expect(0);
     lose_tables(&lake);
     let units = units_of_a_replay(&lake);
     let replay = ["replay", "--lake", lake.path()];
     run_at_once(&units, |range| bare_command(&[&replay, range].concat()), 0);
-    assert_same_rows(lake.path(), whole.path(), &["scopes/"]);
+    assert_same_rows(lake.path(), single.path(), &["scopes/"]);
     sim.assert_truth(&lake);
 }
 
 #[test]
 fn concurrent_backfill_units_equal_one_process() {
     let sim = Sim::small();
-    let (lake, whole) = (Lake::new(), Lake::new());
+    let (lake, single) = (Lake::new(), Lake::new());
     let days_ago = |days: i64| {
         let at = sim.now() - jiff::SignedDuration::from_hours(24 * days);
         at.strftime("%Y-%m-%d").to_string()
@@ -100,9 +100,9 @@ fn concurrent_backfill_units_equal_one_process() {
     let backfill =
         |lake: &Lake, range: &[&str]| sim.command(&[&fixed[..], &[lake.path()], range].concat());
     run_at_once(&units, |range| backfill(&lake, range), 3);
-    let one = backfill(&whole, &range);
+    let one = backfill(&single, &range);
     Run::of({ one }.output().unwrap()).expect(3);
-    assert_same_rows(lake.path(), whole.path(), &["scopes/"]);
+    assert_same_rows(lake.path(), single.path(), &["scopes/"]);
     sim.assert_truth(&lake);
 }
 
