@@ -55,6 +55,12 @@ pub struct ScopeState {
     /// The failures of windows in `gaps` and `rereads` that failed though the source was up, by window.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gap_failures: Vec<GapFailure>,
+    /// Covered windows that are to be read again, for late edits: a run ended before it did so.
+    #[serde(default, skip_serializing_if = "Coverage::is_empty")]
+    pub lookback: Coverage,
+    /// Start of the last run that moved the watermark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_read: Option<Timestamp>,
     /// `start_ts` of the newest row ever received.
     #[serde(default)]
     pub last_row_start: Option<Timestamp>,
@@ -70,6 +76,9 @@ pub struct ScopeState {
     /// The largest page that succeeds, if larger ones have failed.
     #[serde(default)]
     pub page_limit: Option<u32>,
+    /// Rows and hours of the last long window: a lookback with many rows is read apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_rows: Option<(u32, u32)>,
 }
 
 /// An error that ended the reading of a scope.
@@ -116,6 +125,8 @@ pub struct Delta {
     pub accepted: BTreeMap<Scope, Coverage>,
     /// Windows that were not requested, older than a covered one.
     pub skipped: BTreeMap<Scope, Coverage>,
+    /// Covered windows that are to be read again, for late edits.
+    pub lookback: BTreeMap<Scope, Coverage>,
     /// Other changes of scopes.
     pub scope_updates: BTreeMap<Scope, ScopeUpdate>,
     /// Changes of open executions, from the merged raw partitions and from polls.
@@ -129,6 +140,8 @@ pub struct Delta {
 pub struct ScopeUpdate {
     /// `start_ts` of the newest row received.
     pub last_row_start: Option<Timestamp>,
+    /// Start of the run, if it read a window completely.
+    pub last_read: Option<Timestamp>,
     /// Time at which the scope was read completely.
     pub success: Option<Timestamp>,
     /// The error, if it was not.
@@ -139,6 +152,8 @@ pub struct ScopeUpdate {
     pub page_limit: Option<u32>,
     /// The newest known row, if it is now in another scope.
     pub moved_row: Option<MovedRow>,
+    /// Rows and hours of the last long window.
+    pub window_rows: Option<(u32, u32)>,
 }
 
 /// The start of an execution that is now in another scope, and that of the newest remaining one.
@@ -170,8 +185,17 @@ pub enum OpenUpdate {
 impl State {
     /// Applies the changes of a run.
     pub fn apply(&mut self, delta: &Delta) {
+        for (scope, lookback) in &delta.lookback {
+            self.scope(scope).lookback.union(lookback);
+        }
         for (scope, covered) in &delta.covered {
+            let update = delta.scope_updates.get(scope);
             let scope = self.scope(scope);
+            if covered.end() > scope.coverage.end() {
+                let last_read = update.and_then(|update| update.last_read);
+                scope.last_read = scope.last_read.max(last_read);
+            }
+            scope.lookback = scope.lookback.minus(covered);
             scope.coverage.union(covered);
             scope.rereads = scope.rereads.minus(covered);
             scope.accepted = scope.accepted.minus(covered);
@@ -340,6 +364,7 @@ impl ScopeState {
         }
         self.row_bytes = update.row_bytes.or(self.row_bytes);
         self.page_limit = update.page_limit.or(self.page_limit);
+        self.window_rows = update.window_rows.or(self.window_rows);
     }
 }
 
@@ -347,11 +372,13 @@ impl ScopeUpdate {
     /// Adds a later update.
     pub fn add(&mut self, later: Self) {
         self.last_row_start = self.last_row_start.max(later.last_row_start);
+        self.last_read = later.last_read.max(self.last_read);
         self.success = later.success.max(self.success);
         self.error = later.error.or(self.error.take());
         self.row_bytes = later.row_bytes.or(self.row_bytes);
         self.page_limit = later.page_limit.or(self.page_limit);
         self.moved_row = later.moved_row.or(self.moved_row);
+        self.window_rows = later.window_rows.or(self.window_rows);
     }
 }
 
@@ -423,6 +450,22 @@ mod tests {
             state.apply(delta);
         }
         state
+    }
+
+    #[test]
+    fn lookback_is_due_until_it_is_read() {
+        let scope = Scope::new("org", "a");
+        let window = |from, to| Coverage::from_iter(Window::new(from_ms(from), from_ms(to)));
+        let read = |windows| Delta {
+            covered: [(scope.clone(), windows)].into(),
+            ..Delta::default()
+        };
+        let due = Delta {
+            lookback: [(scope.clone(), window(5, 10))].into(),
+            ..read(window(10, 20))
+        };
+        let state = applied(&[&read(window(0, 10)), &due, &read(window(5, 7))]);
+        assert_eq!(state.scopes[&scope].lookback, window(7, 10));
     }
 
     #[test]

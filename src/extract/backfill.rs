@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::count::{CountedWindow, WindowCounts, count_windows};
 use super::plan::unread_from;
-use super::{Event, Incomplete, ScopeDone, SyncRules};
+use super::{Complete, Event, Incomplete, ScopeDone, SyncRules};
 use crate::checkpoint::{ScopeState, State};
 use crate::ids::Scope;
 use crate::source::{Client, SourceError};
@@ -139,7 +139,7 @@ fn conclude(counts: WindowCounts, mut distrusted: BTreeMap<Scope, ScopeDone>) ->
             done.gaps += 1;
             events.push(incomplete(scope, window));
         } else {
-            events.push(Event::WindowComplete(scope, window));
+            events.push(Event::WindowComplete(Complete::counted(scope, window)));
         }
     }
     for (window, done) in counts.failed {

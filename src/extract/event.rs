@@ -17,13 +17,40 @@ pub enum Event {
     /// The rows of one page, emitted before it is known if their window is complete.
     Rows(Rows),
     /// All rows of the window were received and emitted.
-    WindowComplete(Scope, Window),
+    WindowComplete(Complete),
+    /// The window was read before; reading it again is due until it is complete.
+    LookbackDue(Scope, Window),
     /// The window could not be read completely: it becomes a gap.
     WindowIncomplete(Incomplete),
     /// A complete poll at this time did not return this open execution.
     PollMissed(PlanExecutionId, Timestamp),
     /// The last event of a scope, or of one slice of it.
     Done(Box<ScopeDone>),
+}
+
+/// A window that was read completely, and what was learned from it.
+#[derive(Debug)]
+pub struct Complete {
+    /// The scope.
+    pub scope: Scope,
+    /// The window.
+    pub window: Window,
+    /// `start_ts` of the newest row received so far.
+    pub last_row_start: Option<Timestamp>,
+    /// Page hints for later runs.
+    pub pages: PageHints,
+}
+
+impl Complete {
+    /// Returns a window that a count found empty.
+    pub fn counted(scope: Scope, window: Window) -> Self {
+        Self {
+            scope,
+            window,
+            last_row_start: None,
+            pages: PageHints::default(),
+        }
+    }
 }
 
 /// A window that could not be read completely.

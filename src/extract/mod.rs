@@ -9,7 +9,7 @@
 //! | `discover` | organizations and projects that the key can see |
 //! | `plan` | the plan of a `sync` |
 //! | `count`, `backfill`, `slices` | the plans of a backfill: uncovered windows, counted, then cut into slices |
-//! | `fanout`, `shared` | all scopes at once, and what they share |
+//! | `fanout`, `turns`, `shared` | all scopes at once, their turns, and what they share |
 //! | `reader` | one scope: requests pages, emits rows |
 //! | `windows`, `tally`, `split` | one window: its pages, whether it is complete, how it is split |
 //! | `paging` | page sizes, and servers that return smaller pages than requested |
@@ -31,6 +31,7 @@ mod shared;
 mod slices;
 mod split;
 mod tally;
+mod turns;
 mod windows;
 
 use jiff::Timestamp;
@@ -40,7 +41,7 @@ use crate::ids::{PlanExecutionId, Scope};
 use crate::window::Window;
 use paging::Paging;
 
-pub use event::{Event, Incomplete, Rows, ScopeDone};
+pub use event::{Complete, Event, Incomplete, Rows, ScopeDone};
 pub use fanout::fan_out;
 pub use plan::{SyncRules, plan_sync};
 pub use slices::slices;
@@ -50,6 +51,8 @@ pub use slices::slices;
 pub struct ReadPlan {
     /// New windows of `start_ts`, in the order of reading.
     pub windows: Vec<Window>,
+    /// Windows to read again, for late edits: after the new windows of all scopes.
+    pub lookback: Vec<Window>,
     /// Gaps that are due and skipped windows: read after all else.
     pub pending: Vec<Window>,
     /// Open executions outside the windows, with their `start_ts`: polled by id.
@@ -78,6 +81,8 @@ pub struct PageHints {
     pub row_bytes: Option<u32>,
     /// The largest page that succeeds, if larger ones have failed.
     pub page_limit: Option<u32>,
+    /// Rows and hours of the last long window.
+    pub window_rows: Option<(u32, u32)>,
 }
 
 impl PageHints {
@@ -89,7 +94,20 @@ impl PageHints {
             .map_or_else(Self::default, |known| Self {
                 row_bytes: known.row_bytes,
                 page_limit: known.page_limit,
+                window_rows: known.window_rows,
             })
+    }
+
+    /// Returns whether a window probably has more rows than one slice.
+    pub fn exceeds_slice(self, window: Window, largest_page: u32) -> bool {
+        let Some((rows, hours)) = self.window_rows else {
+            return false;
+        };
+        // One busy day says little of a month.
+        let wanted = (window.millis() / paging::HOUR_MS).min(2 * i64::from(hours));
+        let rows = i64::from(rows) * wanted / i64::from(hours.max(1));
+        let page = Paging::new(self, largest_page).size();
+        rows > i64::from(page) * i64::from(windows::SLICE_PAGES)
     }
 
     /// Estimates the requests that read a window of `rows` rows. `row_bytes` applies if no run has seen a row of

@@ -8,6 +8,12 @@ use super::PageHints;
 use crate::ids::Scope;
 use crate::window::Window;
 
+/// Milliseconds of an hour.
+pub(super) const HOUR_MS: i64 = 3_600_000;
+
+/// The shortest window, in hours, from which the rows of others are estimated.
+const MIN_HOURS: i64 = 12;
+
 /// Target size of a page, in bytes.
 const PAGE_BYTES: u32 = 4 << 20;
 
@@ -55,6 +61,16 @@ impl Paging {
     /// Returns the hints for later runs.
     pub(super) fn hints(&self) -> PageHints {
         self.hints
+    }
+
+    /// Records the rows of a window.
+    pub(super) fn note_rows(&mut self, window: Window, rows: u64) {
+        let hours = window.millis() / HOUR_MS;
+        if hours >= MIN_HOURS {
+            let limit = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
+            let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+            self.hints.window_rows = Some((rows, limit(hours)));
+        }
     }
 
     /// Estimates the bytes of a page of `size` rows.
@@ -209,6 +225,7 @@ mod tests {
     use crate::window::from_ms;
 
     const SMALL_ROWS: PageHints = PageHints {
+        window_rows: None,
         row_bytes: Some(4_000),
         page_limit: None,
     };

@@ -30,6 +30,8 @@ pub struct SyncRules {
     pub retained_from: Timestamp,
     /// The source has everything from this on, however long its months are.
     pub surely_retained_from: Timestamp,
+    /// The maximum page size.
+    pub largest_page: u32,
 }
 
 impl SyncRules {
@@ -44,13 +46,16 @@ impl SyncRules {
     }
 }
 
-/// Plans a `sync` of each scope. Returns the plans, and the open executions to abandon.
+/// Plans a `sync` of each scope. Returns the plans in the order of reading, and the open executions to abandon.
+///
+/// Scopes that were never read go first, then those that were not read for longest. So runs that are cut short
+/// reach every scope.
 pub fn plan_sync(
     state: &State,
     scopes: &[Scope],
     rules: &SyncRules,
 ) -> (
-    BTreeMap<Scope, ReadPlan>,
+    Vec<(Scope, ReadPlan)>,
     BTreeMap<PlanExecutionId, OpenUpdate>,
 ) {
     let mut plans: BTreeMap<Scope, ReadPlan> = scopes
@@ -66,49 +71,71 @@ pub fn plan_sync(
             };
             abandoned.insert(id.clone(), update);
         } else if let (Some(plan), Some(start)) = (plans.get_mut(&open.scope), open.start) {
-            if plan.windows.iter().any(|window| window.contains(start)) {
+            let mut windows = plan.windows.iter().chain(&plan.lookback);
+            if windows.any(|window| window.contains(start)) {
                 plan.expected.push((id.clone(), start));
             } else if is_due(open, start, rules.now) {
                 plan.open.push((id.clone(), start));
             }
         }
     }
+    let watermark = |scope: &Scope| state.scopes.get(scope)?.coverage.end();
+    let mut plans: Vec<_> = plans.into_iter().collect();
+    plans.sort_by_key(|(scope, _)| watermark(scope));
     (plans, abandoned)
 }
 
 fn plan_windows(state: &State, scope: &Scope, rules: &SyncRules) -> ReadPlan {
     let new = ScopeState::default();
     let known = state.scopes.get(scope).unwrap_or(&new);
-    let (windows, pending) = windows_to_read(known, rules);
+    let hints = PageHints::of(state, scope);
+    let Windows {
+        new: windows,
+        lookback,
+        pending,
+    } = windows_to_read(known, hints, rules);
     let retained_from = rules.surely_retained_from;
     let expected_row_start = windows
         .iter()
+        .chain(&lookback)
         .chain(&pending)
         .find_map(|window| known.expected_row_start(*window, retained_from));
     ReadPlan {
         windows,
+        lookback,
         pending,
-        pages: PageHints::of(state, scope),
+        pages: hints,
         expected_row_start,
         history: expected_row_start.and_then(|_| rules.retained()),
         ..ReadPlan::default()
     }
 }
 
-/// Returns the new windows of a scope, and its pending windows.
+/// The windows of one scope.
+struct Windows {
+    new: Vec<Window>,
+    lookback: Vec<Window>,
+    pending: Vec<Window>,
+}
+
+/// Returns the windows to read of a scope.
 ///
 /// The new ones are one window that ends now, without the parts that failed before: these are retried ever more
-/// rarely. It begins at the watermark less the lookback, or at the newest known row if that is
+/// rarely. If it probably has more rows than one slice, or if the last run ended within it, new data and lookback
+/// are read apart. Otherwise one window needs fewer requests.
+///
+/// It begins at the watermark less the lookback, or at the newest known row if that is
 /// earlier. So if a key loses its rights and the project looks empty, it is read again from its newest
 /// row on as soon as rows return. Without any row it begins where the coverage begins.
-fn windows_to_read(known: &ScopeState, rules: &SyncRules) -> (Vec<Window>, Vec<Window>) {
+fn windows_to_read(known: &ScopeState, hints: PageHints, rules: &SyncRules) -> Windows {
     let to = rules.end();
     let last_row = known.last_row_start.or(known.coverage.start());
     // Coverage after now stems from a clock that was ahead: it does not cover the time until then.
     let watermark = known.coverage.end().map(|end| end.min(to));
     let is_ahead = known.coverage.start().is_some_and(|start| start >= to);
     let unread_from = unread_from(known, rules);
-    let from = match watermark.filter(|_| !is_ahead) {
+    let watermark = watermark.filter(|_| !is_ahead);
+    let from = match watermark {
         None if is_ahead => rules.start_date.max(rules.retained_from),
         None => unread_from,
         Some(watermark) => {
@@ -119,18 +146,40 @@ fn windows_to_read(known: &ScopeState, rules: &SyncRules) -> (Vec<Window>, Vec<W
             from.max(rules.retained_from.min(unread_from))
         }
     };
-    let newest = Window::new(from, to).ok();
-    let newest = Coverage::from_iter(newest);
+    let joined = Window::new(from, to).ok();
+    let was_cut = was_cut(known);
+    let is_long = joined.is_some_and(|window| hints.exceeds_slice(window, rules.largest_page));
+    let apart = watermark.filter(|_| was_cut || is_long);
+    let newest = Coverage::from_iter(Window::new(apart.unwrap_or(from), to));
+    let mature = known.last_read.filter(|_| was_cut);
+    let mature = mature.and_then(|read| (read - rules.window_lag).checked_sub(rules.lookback).ok());
+    let young_from = mature.map_or(from, |at| from.max(at));
+    let lookback = apart.and_then(|watermark| Window::new(young_from, watermark).ok());
+    let mut lookback = Coverage::from_iter(lookback);
+    lookback.union(&known.lookback);
     let failures = || known.gap_failures.iter();
     let failed: Coverage = failures().map(|failure| failure.window).collect();
     let due = failures().filter(|failure| failure.is_due(rules.now));
     let new = newest.minus(&failed).minus(&known.accepted);
+    let lookback = lookback.minus(&newest).minus(&failed);
+    let lookback = lookback.minus(&known.accepted);
     // Includes windows past the retention: an empty response closes them.
-    let pending = known.pending_windows().minus(&failed);
+    let pending = known.pending_windows().minus(&failed).minus(&lookback);
     let pending = pending.windows().iter().copied();
     let pending = pending.filter(|window| !new.covers(*window));
     let pending = pending.chain(due.map(|failure| failure.window)).collect();
-    (new.windows().to_vec(), pending)
+    Windows {
+        new: new.windows().to_vec(),
+        lookback: lookback.windows().to_vec(),
+        pending,
+    }
+}
+
+/// Returns whether the last run ended within the newest window: it received rows after the watermark.
+fn was_cut(known: &ScopeState) -> bool {
+    let last_row = known.last_row_start;
+    last_row.is_some_and(|last_row| Some(last_row) >= known.coverage.end())
+        && !known.coverage.is_empty()
 }
 
 /// Returns the start of what no run has requested of a scope.
@@ -186,6 +235,7 @@ mod tests {
             start_date: at("01T00:00"),
             retained_from: at("01T00:00") - SignedDuration::from_hours(24 * 90),
             surely_retained_from: at("01T00:00") - SignedDuration::from_hours(24 * 80),
+            largest_page: 1_000,
         }
     }
 
@@ -195,8 +245,9 @@ mod tests {
 
     /// Returns the new windows, then the pending ones.
     fn windows(known: &ScopeState) -> Vec<Window> {
-        let (new, pending) = windows_to_read(known, &rules());
-        new.into_iter().chain(pending).collect()
+        let windows = windows_to_read(known, PageHints::default(), &rules());
+        let rest = windows.lookback.into_iter().chain(windows.pending);
+        windows.new.into_iter().chain(rest).collect()
     }
 
     #[test]
@@ -233,6 +284,47 @@ mod tests {
             ..ScopeState::default()
         };
         assert_eq!(windows(&known), [window("23T11:00", "24T11:55")]);
+    }
+
+    #[test]
+    fn window_that_was_cut_continues_before_its_lookback() {
+        let coverage = Coverage::from_iter([window("01T00:00", "24T06:00")]);
+        let known = |last_read| ScopeState {
+            coverage: coverage.clone(),
+            last_row_start: Some(at("24T06:00")),
+            last_read: Some(last_read),
+            ..ScopeState::default()
+        };
+        let new = window("24T06:00", "24T11:55");
+        // Rows that were a day old when they were read need no lookback.
+        let expected = [new, window("23T11:05", "24T06:00")];
+        assert_eq!(windows(&known(at("24T11:10"))), expected);
+        let mature = at("24T06:05") + SignedDuration::from_hours(24);
+        assert_eq!(windows(&known(mature)), [new]);
+    }
+
+    #[test]
+    fn scopes_are_planned_by_watermark() {
+        let known = |to| ScopeState {
+            coverage: Coverage::from_iter([window("01T00:00", to)]),
+            ..ScopeState::default()
+        };
+        let scope = |project| Scope::new("o", project);
+        let state = State {
+            scopes: [
+                (scope("a"), known("24T00:00")),
+                (scope("b"), known("20T00:00")),
+            ]
+            .into(),
+            ..State::default()
+        };
+        let scopes = ["a", "b", "new"].map(scope);
+        let (plans, _) = plan_sync(&state, &scopes, &rules());
+        let order: Vec<_> = plans
+            .iter()
+            .map(|(scope, _)| scope.project.as_str())
+            .collect();
+        assert_eq!(order, ["new", "b", "a"]);
     }
 
     #[test]
@@ -420,8 +512,8 @@ mod tests {
                 .map(|(id, _)| id.to_string())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(ids(&plans[&scope].expected), ["in"]);
-        assert_eq!(ids(&plans[&scope].open), ["before"]);
+        assert_eq!(ids(&plans[0].1.expected), ["in"]);
+        assert_eq!(ids(&plans[0].1.open), ["before"]);
         assert_eq!(
             abandoned
                 .keys()

@@ -10,13 +10,16 @@ use super::isolate::Isolation;
 use super::paging::Paging;
 use super::shared::{MAX_UNDATED, Shared};
 use super::split::SuspicionBudget;
-use super::{Event, Incomplete, ReadPlan, Rows, ScopeDone};
+use super::{Complete, Event, Incomplete, ReadPlan, Rows, ScopeDone};
 use crate::causes::chain;
 use crate::checkpoint::OpenExecution;
 use crate::ids::{PlanExecutionId, Scope};
 use crate::observation::{Observation, Version};
 use crate::source::{Endpoint, ExecutionsQuery, Page, PageRow, Resource, RetryState, SourceError};
 use crate::window::Window;
+
+/// Pages of a turn, after which a scope waits for the others.
+const TURN_PAGES: u32 = 16;
 
 /// Attempts at a pending window.
 const PENDING_ATTEMPTS: u32 = 3;
@@ -26,8 +29,8 @@ const PENDING_ATTEMPTS: u32 = 3;
 pub(super) enum ReadEnd {
     /// The source failed, retries included.
     Source(SourceError),
-    /// The receiver of the events was dropped: the run is ending.
-    ReceiverDropped,
+    /// The run is ending: it asked to stop, or dropped the receiver of the events.
+    Stopped,
 }
 
 /// The reader of one scope.
@@ -50,6 +53,12 @@ pub(super) struct ScopeReader<'a> {
     seen: HashSet<PlanExecutionId>,
     /// Memory reserved for the page that is requested, or was received last.
     memory: Option<OwnedSemaphorePermit>,
+    /// The current turn.
+    turn: Option<OwnedSemaphorePermit>,
+    /// Pages received in it.
+    turn_pages: u32,
+    /// Whether long windows may be cut after some pages.
+    may_cut: bool,
 }
 
 impl<'a> ScopeReader<'a> {
@@ -73,6 +82,9 @@ impl<'a> ScopeReader<'a> {
             watched: HashSet::new(),
             seen: HashSet::new(),
             memory: None,
+            turn: None,
+            turn_pages: 0,
+            may_cut: true,
         }
     }
 
@@ -86,6 +98,55 @@ impl<'a> ScopeReader<'a> {
         tracing::debug!(rows = done.rows, gaps = done.gaps, "read a project");
         // A dropped receiver means that the run is ending.
         drop(self.events.send(Event::Done(Box::new(done))).await);
+    }
+}
+
+/// Turns.
+impl ScopeReader<'_> {
+    /// Waits for the next turn, after all scopes that wait already.
+    pub(super) async fn next_turn(&mut self) -> Result<(), ReadEnd> {
+        self.memory = None;
+        self.turn = None;
+        self.turn_pages = 0;
+        self.turn = self.shared.turns().next().await;
+        self.stop_if_ending()
+    }
+
+    /// Returns whether other scopes wait while this one has read many pages.
+    pub(super) fn is_turn_over(&self) -> bool {
+        self.turn_pages >= TURN_PAGES && self.shared.turns().are_awaited()
+    }
+
+    /// Waits until the new data of all scopes is read.
+    pub(super) async fn wait_for_new_data(&mut self) -> Result<(), ReadEnd> {
+        self.memory = None;
+        self.turn = None;
+        self.shared.turns().all_read().await;
+        self.next_turn().await
+    }
+
+    /// Returns whether the run is ending.
+    pub(super) fn is_ending(&self) -> bool {
+        self.shared.is_ending()
+    }
+
+    /// Ends the reading if the run is ending.
+    pub(super) fn stop_if_ending(&self) -> Result<(), ReadEnd> {
+        if self.is_ending() {
+            Err(ReadEnd::Stopped)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Returns whether long windows may be cut after some pages.
+    pub(super) fn may_cut(&self) -> bool {
+        self.may_cut
+    }
+
+    /// Stops cutting windows: the totals of the server do not add up.
+    pub(super) fn stop_cutting(&mut self) {
+        self.may_cut = false;
     }
 }
 
@@ -116,6 +177,7 @@ impl ScopeReader<'_> {
                 self.retries = **retry_state;
             }
         })?;
+        self.turn_pages += 1;
         self.retries.clear_wait();
         self.isolation.answered();
         self.shared.note_answer();
@@ -131,6 +193,19 @@ impl ScopeReader<'_> {
     pub(super) async fn has_rows(&self, window: Window) -> Result<bool, SourceError> {
         let page = self.shared.client().count(&self.scope, window).await?;
         Ok(page.has_executions())
+    }
+
+    /// Returns the rows that the source counts in a window, if it reports them.
+    pub(super) async fn count_rows(&self, window: Window) -> Result<Option<u64>, SourceError> {
+        let page = self.shared.client().count(&self.scope, window).await?;
+        Ok(page.total)
+    }
+
+    /// Remembers how many rows a day has.
+    pub(super) fn note_rows(&mut self, window: Window, rows: u64) {
+        if !self.reads_pending {
+            self.paging.note_rows(window, rows);
+        }
     }
 
     /// Returns the size of the first page of a window.
@@ -302,8 +377,22 @@ impl ScopeReader<'_> {
 
     /// Emits that a window is complete.
     pub(super) async fn emit_complete(&mut self, window: Window) -> Result<(), ReadEnd> {
-        self.emit(Event::WindowComplete(self.scope.clone(), window))
-            .await
+        self.emit(Event::WindowComplete(Complete {
+            scope: self.scope.clone(),
+            window,
+            last_row_start: self.done.last_row_start,
+            pages: self.paging.hints(),
+        }))
+        .await
+    }
+
+    /// Emits that the lookback follows when the new data of all scopes is read.
+    pub(super) async fn emit_lookback(&mut self, windows: &[Window]) -> Result<(), ReadEnd> {
+        for window in windows {
+            self.emit(Event::LookbackDue(self.scope.clone(), *window))
+                .await?;
+        }
+        Ok(())
     }
 
     /// Emits that reading ended before a window was complete: the next run reads it.
@@ -383,9 +472,6 @@ impl ScopeReader<'_> {
     }
 
     async fn emit(&mut self, event: Event) -> Result<(), ReadEnd> {
-        self.events
-            .send(event)
-            .await
-            .map_err(|_| ReadEnd::ReceiverDropped)
+        self.events.send(event).await.map_err(|_| ReadEnd::Stopped)
     }
 }

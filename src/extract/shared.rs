@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::paging::PageCap;
+use super::turns::Turns;
 use crate::ids::{PlanExecutionId, Scope};
 use crate::source::{Client, Page};
 use crate::window::Window;
@@ -37,10 +38,19 @@ pub(super) struct Shared<'a> {
     failed_in_a_row: AtomicU32,
     /// Scopes that are read at once. As many failures in a row may mean that the source is down for all.
     slots: u32,
+    turns: Turns,
+    /// Turns true when the run is ending.
+    stop: watch::Receiver<bool>,
 }
 
 impl<'a> Shared<'a> {
-    pub(super) fn new(client: &'a Client, largest_page: u32, slots: usize) -> Self {
+    pub(super) fn new(
+        client: &'a Client,
+        largest_page: u32,
+        slots: usize,
+        scopes: usize,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             client,
             largest_page,
@@ -51,11 +61,23 @@ impl<'a> Shared<'a> {
             undated: Mutex::default(),
             failed_in_a_row: AtomicU32::new(0),
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
+            turns: Turns::new(slots, scopes),
+            stop,
         }
     }
 
     pub(super) fn client(&self) -> &'a Client {
         self.client
+    }
+
+    /// Returns the turns of all scopes.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// Returns whether the run is ending: no reader starts a further slice.
+    pub(super) fn is_ending(&self) -> bool {
+        *self.stop.borrow()
     }
 
     /// Returns the maximum page size that the user allows.

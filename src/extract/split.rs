@@ -38,6 +38,26 @@ pub(super) struct PendingRead {
     parent_total: Option<u64>,
     /// Whether the older half of that window reported as many rows as the parent.
     sibling_repeats_total: bool,
+    /// The older part of the window from which this one was cut, if it is not confirmed yet.
+    pub(super) older: Option<Part>,
+}
+
+/// The older part of a window that was cut: complete if the newer part has all other rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    /// The window.
+    pub(super) window: Window,
+    /// Rows received of it.
+    pub(super) rows: u64,
+    /// Total of both parts.
+    pub(super) total: u64,
+}
+
+impl Part {
+    /// Returns whether the part is complete, if the newer part has `newer` rows.
+    pub(super) fn is_complete(self, newer: Option<u64>) -> bool {
+        newer.is_some_and(|newer| newer.checked_add(self.rows) == Some(self.total))
+    }
 }
 
 impl PendingRead {
@@ -47,6 +67,7 @@ impl PendingRead {
             is_second: false,
             parent_total,
             sibling_repeats_total: false,
+            older: None,
         }
     }
 }
@@ -74,6 +95,22 @@ impl PendingReads {
     /// Adds a part again, as it was.
     pub(super) fn push(&mut self, read: PendingRead) {
         self.stack.push(read);
+    }
+
+    /// Adds the newer part of a window that was cut. `older` is not confirmed yet.
+    pub(super) fn push_newer(&mut self, window: Window, older: Option<Part>) {
+        self.stack.push(PendingRead {
+            older,
+            ..PendingRead::new(window, None)
+        });
+    }
+
+    /// Adds the older part of a window that was cut, since the totals do not confirm that it is complete.
+    pub(super) fn push_unconfirmed(&mut self, window: Window) {
+        self.stack.push(PendingRead {
+            is_second: true,
+            ..PendingRead::new(window, None)
+        });
     }
 
     /// Returns the windows of the parts that are left.

@@ -1,6 +1,8 @@
 //! Counts the rows of one window and compares them with the totals that the server reports. Pure.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
 
 use crate::ids::PlanExecutionId;
 use crate::source::Page;
@@ -8,7 +10,8 @@ use crate::source::Page;
 /// The rows and totals of the pages of one window so far.
 #[derive(Default)]
 pub(super) struct Tally {
-    ids: HashSet<PlanExecutionId>,
+    /// Distinct executions, with their starts.
+    starts: HashMap<PlanExecutionId, Option<Timestamp>>,
     /// Rows without an id, by the offset of their page.
     unidentified: BTreeMap<u32, u64>,
     has_pages: bool,
@@ -28,14 +31,15 @@ impl Tally {
         // A page that is requested again is not counted again.
         self.unidentified.retain(|at, _| *at < offset);
         self.unidentified.insert(offset, page.unidentified);
-        let before = self.ids.len();
-        self.ids.extend(page.rows.iter().map(|row| row.id.clone()));
-        self.ids.len() > before
+        let before = self.starts.len();
+        let starts = page.rows.iter().map(|row| (row.id.clone(), row.start));
+        self.starts.extend(starts);
+        self.starts.len() > before
     }
 
     /// Returns the distinct rows received.
     pub(super) fn distinct(&self) -> u64 {
-        self.ids.len() as u64 + self.unidentified.values().sum::<u64>()
+        self.starts.len() as u64 + self.unidentified.values().sum::<u64>()
     }
 
     /// Returns the total that the first page reported.
@@ -58,6 +62,20 @@ impl Tally {
         self.total.map_or(u64::from(u32::MAX), |total| {
             total.saturating_sub(self.distinct())
         })
+    }
+
+    /// Returns the newest start, before which all rows were probably received: pages are sorted by start.
+    /// `None` if a row has no start or no id.
+    pub(super) fn newest_start(&self) -> Option<Timestamp> {
+        let identified = self.unidentified.values().all(|rows| *rows == 0);
+        let starts: Option<Vec<_>> = self.starts.values().copied().collect();
+        starts.filter(|_| identified)?.into_iter().max()
+    }
+
+    /// Returns the distinct rows that start before an instant.
+    pub(super) fn rows_before(&self, at: Timestamp) -> u64 {
+        let starts = self.starts.values().flatten();
+        starts.filter(|start| **start < at).count() as u64
     }
 
     /// Returns whether the window is complete, after its last page: the total did not change, and exactly as

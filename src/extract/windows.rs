@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::reader::{ReadEnd, ScopeReader};
-use super::split::{MIN_WINDOW_MS, PendingReads};
+use super::split::{MIN_WINDOW_MS, Part, PendingReads};
 use super::tally::Tally;
 use crate::ids::PlanExecutionId;
 use crate::source::SourceError;
@@ -11,6 +11,9 @@ use crate::window::{Window, from_ms};
 
 /// Maximum rows of a window that every server pages through.
 const MAX_ROWS: u64 = 10_000;
+
+/// Pages after which a window is cut: the older part is then complete, and is never read again by a later run.
+pub(super) const SLICE_PAGES: u32 = 4;
 
 /// Maximum pages of a window: never reached with the largest pages and totals.
 const MAX_PAGES: u32 = 20_000;
@@ -23,6 +26,8 @@ enum Reading {
     Incomplete,
     /// The window has more rows than can be paged through; how many, if reported.
     TooMany(Option<u64>),
+    /// The window goes on after the newest start received; it is cut there.
+    Cut(Part),
     /// A page of this size cannot be fetched.
     PageTooLarge,
 }
@@ -37,10 +42,21 @@ impl ScopeReader<'_> {
         let mut pending = PendingReads::new(window);
         self.isolation().end();
         self.reset_retries();
-        while let Some(read) = pending.pop() {
-            let gap = match self.read_pages(read.window).await {
+        while let Some(mut read) = pending.pop() {
+            let reading = self.read_pages(read.window, &mut read.older).await;
+            if let Some(older) = read.older
+                && !matches!(reading, Ok(Reading::PageTooLarge) | Err(ReadEnd::Stopped))
+            {
+                self.stop_cutting();
+                pending.push_unconfirmed(older.window);
+            }
+            let gap = match reading {
                 Ok(Reading::Complete) => {
                     self.complete_window(read.window).await?;
+                    None
+                }
+                Ok(Reading::Cut(older)) => {
+                    self.cut(read.window, older, &mut pending).await?;
                     None
                 }
                 Ok(Reading::PageTooLarge) => {
@@ -74,9 +90,47 @@ impl ScopeReader<'_> {
         Ok(())
     }
 
+    /// Goes on with the newer part of a window that was cut.
+    ///
+    /// The first page of the newer part confirms the older part. If the run is ending, or other scopes wait for
+    /// their turn, a count confirms it instead.
+    async fn cut(
+        &mut self,
+        window: Window,
+        older: Part,
+        pending: &mut PendingReads,
+    ) -> Result<(), ReadEnd> {
+        let Ok(newer) = Window::new(older.window.to(), window.to()) else {
+            return Ok(());
+        };
+        self.reset_retries();
+        if !self.is_ending() && !self.is_turn_over() {
+            pending.push_newer(newer, Some(older));
+            return Ok(());
+        }
+        match self.count_rows(newer).await {
+            Ok(rows) if older.is_complete(rows) => {
+                self.emit_complete(older.window).await?;
+                pending.push_newer(newer, None);
+            }
+            Ok(_) => {
+                self.stop_cutting();
+                pending.push_newer(newer, None);
+                pending.push_unconfirmed(older.window);
+            }
+            // The next page confirms it, or fails as well.
+            Err(_) => pending.push_newer(newer, Some(older)),
+        }
+        self.next_turn().await
+    }
+
     /// Reads the pages of a window once. Emits rows as they are received, even if the window turns out to be
-    /// incomplete.
-    async fn read_pages(&mut self, window: Window) -> Result<Reading, ReadEnd> {
+    /// incomplete. Emits `older` as complete if the first page confirms it.
+    async fn read_pages(
+        &mut self,
+        window: Window,
+        older: &mut Option<Part>,
+    ) -> Result<Reading, ReadEnd> {
         let mut tally = Tally::default();
         let (mut offset, mut size) = (0_u32, self.page_size());
         // Rows of a short page that others followed.
@@ -93,6 +147,14 @@ impl ScopeReader<'_> {
             };
             let rows = page.rows.len() as u64 + page.unidentified;
             let has_new = tally.add(offset, &page);
+            if offset == 0
+                && let Some(total) = page.total
+            {
+                self.note_rows(window, total);
+            }
+            if let Some(part) = older.take_if(|part| part.is_complete(page.total)) {
+                self.emit_complete(part.window).await?;
+            }
             self.emit_rows(page, window).await?;
             if let Some(total) = tally.first_total().filter(|total| *total > MAX_ROWS) {
                 return Ok(Reading::TooMany(Some(total)));
@@ -120,6 +182,9 @@ impl ScopeReader<'_> {
                 return Ok(Reading::Incomplete);
             }
             offset += size;
+            if let Some(part) = self.part_to_cut(window, &tally, size, short_size.is_some())? {
+                return Ok(Reading::Cut(part));
+            }
             if short_size == Some(size) {
                 self.observe_page_cap(size, window);
             } else {
@@ -127,6 +192,45 @@ impl ScopeReader<'_> {
             }
         }
         Ok(Reading::TooMany(None))
+    }
+
+    /// Returns the older part of a window that is to be cut after its last page.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadEnd::Stopped`] if the run is ending and there is nothing to cut.
+    fn part_to_cut(
+        &self,
+        window: Window,
+        tally: &Tally,
+        size: u32,
+        is_capped: bool,
+    ) -> Result<Option<Part>, ReadEnd> {
+        let (page, rest) = (u64::from(size), tally.rest());
+        // One more page completes the window.
+        let is_ending = self.is_ending() && rest > page;
+        let (pages, pages_left) = if is_ending { (2, 1) } else { (SLICE_PAGES, 2) };
+        let is_slice = tally.distinct() >= page * u64::from(pages);
+        let is_slice = is_slice && rest > page * pages_left && !is_capped;
+        let part = || {
+            let total = tally
+                .total()
+                .filter(|_| tally.first_total() == tally.total())?;
+            let newest = tally
+                .newest_start()
+                .filter(|start| window.contains(*start))?;
+            let window = Window::new(window.from(), newest).ok()?;
+            let rows = tally.rows_before(newest);
+            Some(Part {
+                window,
+                rows,
+                total,
+            })
+        };
+        match (is_slice && self.may_cut()).then(part).flatten() {
+            None if is_ending => Err(ReadEnd::Stopped),
+            part => Ok(part),
+        }
     }
 
     /// Polls executions by narrow windows around their starts, if the server ignores lists of ids. Emits a missed
@@ -149,7 +253,8 @@ impl ScopeReader<'_> {
             halves.filter(has_start).collect::<Vec<_>>()
         };
         while let Some(window) = rest.pop() {
-            let reading = match self.read_pages(window).await {
+            self.stop_if_ending()?;
+            let reading = match self.read_pages(window, &mut None).await {
                 Ok(reading) => reading,
                 Err(ReadEnd::Source(error)) => {
                     if !self.may_isolate(&error).await? {
@@ -172,6 +277,8 @@ impl ScopeReader<'_> {
                     self.emit_missing(inside.map(|(id, _)| id)).await?;
                 }
                 Reading::PageTooLarge => rest.push(window),
+                // What follows is another window.
+                Reading::Cut(part) => rest.extend(Window::new(part.window.to(), window.to())),
                 Reading::Incomplete | Reading::TooMany(_) if self.suspicions().is_spent() => {}
                 Reading::Incomplete | Reading::TooMany(_) => {
                     self.suspicions().spend();

@@ -12,7 +12,7 @@ use super::{Limits, StopSignal};
 use crate::causes::chain;
 use crate::checkpoint::{Delta, GapFailure, OpenUpdate, ScopeError, ScopeUpdate};
 use crate::error::{Code, Error, code_of_source};
-use crate::extract::{Event, Incomplete, ScopeDone};
+use crate::extract::{Complete, Event, Incomplete, ScopeDone};
 use crate::ids::Scope;
 use crate::lake::log::Record;
 use crate::lake::spool::Spool;
@@ -32,8 +32,20 @@ const SPOOL_ROWS: usize = 600_000;
 /// Age at which a spool is committed.
 const SPOOL_TIME: Duration = Duration::from_secs(300);
 
-/// Time for merging after a signal. Schedulers kill a process after ten seconds at the soonest.
-const GRACE_PERIOD: Duration = Duration::from_secs(6);
+/// Pages since the last commit, and their share of all pages of the run, after which a spool is committed: a
+/// crash then loses at most these and the slices in flight.
+const MIN_PAGES: u32 = 5;
+const PAGES_SHARE: u32 = 5;
+
+/// Time between commits, in multiples of the last one. Reading goes on meanwhile.
+const COMMIT_TIME_SHARE: u32 = 2;
+
+/// The shortest duration that a commit is assumed to take.
+const MIN_COMMIT_TIME: Duration = Duration::from_millis(250);
+
+/// Time for merging after a signal. Schedulers kill a process after ten seconds at the soonest, and requests in
+/// flight took a second.
+const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// Collects the events of a run and commits them in batches.
 pub(super) struct Committer<'a> {
@@ -44,6 +56,11 @@ pub(super) struct Committer<'a> {
     spooled_since: Instant,
     run_id: &'a str,
     commits: u32,
+    /// Pages received since the last commit, and of the run.
+    pages: u32,
+    all_pages: u32,
+    /// Duration of the last commit.
+    commit_time: Duration,
     lake: &'a Lake,
     limits: Limits,
     now: Timestamp,
@@ -76,6 +93,9 @@ impl<'a> Committer<'a> {
             spooled_since: Instant::now(),
             run_id,
             commits: 0,
+            pages: 0,
+            all_pages: 0,
+            commit_time: MIN_COMMIT_TIME,
             lake,
             limits,
             now,
@@ -92,10 +112,31 @@ impl<'a> Committer<'a> {
         self.lake
     }
 
-    /// Adds an event; commits when the spool is full or old.
+    /// Adds an event; commits when the spool is full or old, or enough was read since the last commit.
     pub(super) async fn add(&mut self, event: Event, progress: &Progress) -> Result<(), Error> {
+        self.record(event, progress)?;
+        let is_full = self.spool.on_disk() >= SPOOL_BYTES || self.spool.rows() >= SPOOL_ROWS;
+        let is_old = self.spooled_since.elapsed() >= SPOOL_TIME;
+        if is_full || is_old || self.is_commit_due() {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether so much was read since the last commit that a crash must not lose it.
+    fn is_commit_due(&self) -> bool {
+        self.pages >= MIN_PAGES
+            && self.pages >= self.all_pages / PAGES_SHARE
+            && self.spooled_since.elapsed() >= self.commit_time * COMMIT_TIME_SHARE
+            && !self.delta.covered.is_empty()
+    }
+
+    /// Adds an event without committing.
+    pub(super) fn record(&mut self, event: Event, progress: &Progress) -> Result<(), Error> {
         match event {
             Event::Rows(rows) => {
+                self.pages += 1;
+                self.all_pages += 1;
                 progress.add_executions(rows.observations.len());
                 self.part.changes.drift.add(rows.drift);
                 for (id, open) in rows.undated {
@@ -107,8 +148,9 @@ impl<'a> Committer<'a> {
                     self.spool(observation)?;
                 }
             }
-            Event::WindowComplete(scope, window) => {
-                self.delta.covered.entry(scope).or_default().add(window);
+            Event::WindowComplete(complete) => self.add_complete(complete),
+            Event::LookbackDue(scope, window) => {
+                self.delta.lookback.entry(scope).or_default().add(window);
             }
             Event::WindowIncomplete(incomplete) => self.add_incomplete(incomplete),
             Event::PollMissed(id, at) => {
@@ -119,11 +161,27 @@ impl<'a> Committer<'a> {
                 self.add_scope(*done);
             }
         }
-        let is_full = self.spool.on_disk() >= SPOOL_BYTES || self.spool.rows() >= SPOOL_ROWS;
-        if is_full || self.spooled_since.elapsed() >= SPOOL_TIME {
-            self.flush().await?;
-        }
         Ok(())
+    }
+
+    fn add_complete(&mut self, complete: Complete) {
+        let Complete {
+            scope,
+            window,
+            last_row_start,
+            pages,
+        } = complete;
+        let update = ScopeUpdate {
+            last_row_start,
+            last_read: Some(self.now),
+            row_bytes: pages.row_bytes,
+            page_limit: pages.page_limit,
+            window_rows: pages.window_rows,
+            ..ScopeUpdate::default()
+        };
+        let updates = self.delta.scope_updates.entry(scope.clone());
+        updates.or_default().add(update);
+        self.delta.covered.entry(scope).or_default().add(window);
     }
 
     fn add_incomplete(&mut self, incomplete: Incomplete) {
@@ -169,11 +227,13 @@ impl<'a> Committer<'a> {
         let is_success = is_complete && !self.part.scopes.failed.contains(&done.scope);
         let news = ScopeUpdate {
             last_row_start: done.last_row_start,
+            last_read: None,
             success: done.observed.filter(|_| is_success),
             error,
             row_bytes: done.pages.row_bytes,
             page_limit: done.pages.page_limit,
             moved_row: None,
+            window_rows: done.pages.window_rows,
         };
         self.part.scopes.add(&done, failure);
         if let Some(last_row_start) = done.missing_row {
@@ -249,6 +309,7 @@ impl<'a> Committer<'a> {
         if self.merge_was_interrupted {
             return Err(Error::Interrupted);
         }
+        let begun = Instant::now();
         let _lock = self.lock().await?;
         let may_go_on = grace_period(self.limits.stop().clone());
         let merged = self
@@ -266,6 +327,8 @@ impl<'a> Committer<'a> {
         self.part.lake = Some(LakeSummary::of(&record.state));
         self.delta = Delta::default();
         self.spooled_since = Instant::now();
+        self.commit_time = begun.elapsed().max(MIN_COMMIT_TIME);
+        self.pages = 0;
         self.commits += 1;
         Ok(record)
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::rules::{START_DAYS, retained_from};
 use super::session::EVENTS;
@@ -246,7 +246,15 @@ impl Comparer<'_> {
         }
         let plans = plans.into_iter().collect();
         let (sender, mut events) = mpsc::channel(EVENTS);
-        let reading = fan_out(self.client, plans, self.concurrency, self.page_size, sender);
+        let (_stop, never) = watch::channel(false);
+        let reading = fan_out(
+            self.client,
+            plans,
+            self.concurrency,
+            self.page_size,
+            sender,
+            never,
+        );
         let receiving = async {
             let (mut rows_at_source, mut failed) = (RowsAtSource::new(), Vec::new());
             while let Some(event) = events.recv().await {
@@ -262,6 +270,7 @@ impl Comparer<'_> {
                         failed.extend((!is_complete).then_some(*done));
                     }
                     Event::WindowComplete(..)
+                    | Event::LookbackDue(..)
                     | Event::WindowIncomplete(..)
                     | Event::PollMissed(..) => {}
                 }

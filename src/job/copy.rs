@@ -110,6 +110,8 @@ fn coverage_delta(state: &State, window: Window) -> Delta {
             }
         }
         let news = ScopeUpdate {
+            last_read: known.last_read,
+            window_rows: known.window_rows,
             last_row_start: known.last_row_start.filter(|at| window.contains(*at)),
             success: known.last_success,
             error: known.last_error.clone(),

@@ -13,8 +13,6 @@ mod rules;
 mod run;
 mod session;
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 
 use crate::config::SyncConfig;
@@ -56,7 +54,6 @@ pub async fn sync(
             let mut committer = session.committer(run_id, &mut parts.committed);
             committer.delta.open_updates.extend(abandoned);
             progress.start(plans.len(), "projects");
-            let plans = plans.into_iter().collect();
             session.read(plans, committer, progress).await
         },
     )
@@ -90,10 +87,7 @@ async fn run_in_session(
 }
 
 /// Returns the parts of the planned windows that have expired at the source.
-fn expired_unread(
-    plans: &BTreeMap<Scope, ReadPlan>,
-    retained_from: Timestamp,
-) -> Vec<ExpiredUnread> {
+fn expired_unread(plans: &[(Scope, ReadPlan)], retained_from: Timestamp) -> Vec<ExpiredUnread> {
     let mut expired = Vec::new();
     for (scope, plan) in plans {
         for window in plan.windows.iter().chain(&plan.pending) {

@@ -11,7 +11,7 @@ use crate::error::{Error, code_of_source};
 use crate::extract::backfill::uncovered;
 use crate::extract::count::{CountedWindow, WindowCounts, count_windows};
 use crate::extract::discover::{Discovery, Unlisted, discover};
-use crate::extract::{PageHints, ReadPlan, SyncRules, plan_sync, slices};
+use crate::extract::{PageHints, SyncRules, plan_sync, slices};
 use crate::ids::Scope;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
@@ -46,10 +46,11 @@ pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Resu
         rules,
     } = Inputs::read(config, clock).await?;
     let (plans, _) = plan_sync(&state, &scopes, &rules);
-    let polls: usize = plans.values().map(ReadPlan::polls).sum();
-    let open_executions = plans.values().map(|plan| plan.open.len()).sum();
+    let polls: usize = plans.iter().map(|(_, plan)| plan.polls()).sum();
+    let open_executions = plans.iter().map(|(_, plan)| plan.open.len()).sum();
     let windows = plans.into_iter().flat_map(|(scope, plan)| {
-        let windows = plan.windows.into_iter().chain(plan.pending);
+        let windows = plan.windows.into_iter().chain(plan.lookback);
+        let windows = windows.chain(plan.pending);
         windows.map(move |window| (scope.clone(), window))
     });
     let measured = count_windows(&client, windows.collect(), config.concurrency()).await?;

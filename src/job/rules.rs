@@ -36,6 +36,7 @@ pub(super) async fn sync_rules(
         start_date: config.start_date.unwrap_or(default_start),
         retained_from: retained_from(months, now),
         surely_retained_from: fully_retained_from(months, now),
+        largest_page: config.source.page_size,
     })
 }
 

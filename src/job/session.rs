@@ -1,9 +1,11 @@
 //! A session: a client, the discovered projects, an open lake, and reading from one into the other.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::Limits;
 use super::committer::Committer;
@@ -15,7 +17,7 @@ use crate::config::SyncConfig;
 use crate::error::Error;
 use crate::extract::discover::{Discovery, discover};
 use crate::extract::fan_out;
-use crate::extract::{ReadPlan, SyncRules};
+use crate::extract::{Event, ReadPlan, SyncRules};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::log::Record;
 use crate::lake::recover::Recovery;
@@ -28,6 +30,10 @@ use crate::tables::{OrgRow, ProjectRow};
 
 /// Capacity of the channel from the fan-out to the committer. The fan-out bounds the bytes in it.
 pub(super) const EVENTS: usize = 64;
+
+/// Time for readers to finish their slices after the deadline, and for requests in flight after a signal.
+const DEADLINE_DRAIN: Duration = Duration::from_secs(5);
+const SIGNAL_DRAIN: Duration = Duration::from_secs(1);
 
 /// A connected run.
 pub(super) struct Session<'a> {
@@ -113,12 +119,21 @@ impl<'a> Session<'a> {
     ) -> Result<(), Error> {
         let (sender, mut events) = mpsc::channel(EVENTS);
         let (concurrency, size) = (self.config.concurrency(), self.config.source.page_size);
-        let reading = fan_out(&self.client, plans, concurrency, size, sender);
+        let (stopping, stop) = watch::channel(false);
+        let reading = fan_out(&self.client, plans, concurrency, size, sender, stop);
         let receiving = async {
-            while let Some(event) = self.limits.run(next(&mut events)).await? {
-                committer.add(event, progress).await?;
+            loop {
+                match self.limits.run(next(&mut events)).await {
+                    Ok(Some(event)) => committer.add(event, progress).await?,
+                    Ok(None) => return Ok(()),
+                    Err(end) => {
+                        stopping.send_replace(true);
+                        return Err(self
+                            .drain(end, &mut events, &mut committer, progress)
+                            .await?);
+                    }
+                }
             }
-            Ok::<_, Error>(())
         };
         // An error of the committer drops the fan-out with all its requests.
         let read = match tokio::try_join!(receiving, async { Ok(reading.await) }) {
@@ -136,6 +151,38 @@ impl<'a> Session<'a> {
         read?;
         let (scopes, unlisted) = (self.scopes.len(), self.opened.unlisted);
         committer.result(scopes, unlisted, self.config.partial_exit_code)
+    }
+
+    /// Receives what the readers still finish after a signal or the deadline. Returns the reason of the end.
+    async fn drain(
+        &self,
+        end: Error,
+        events: &mut mpsc::Receiver<Event>,
+        committer: &mut Committer<'_>,
+        progress: &Progress,
+    ) -> Result<Error, Error> {
+        let limits = self.limits.without_deadline();
+        let is_signalled = matches!(end, Error::Interrupted);
+        let time = if is_signalled {
+            SIGNAL_DRAIN
+        } else {
+            DEADLINE_DRAIN
+        };
+        let until = Instant::now() + time;
+        loop {
+            let event = tokio::time::timeout_at(until, async {
+                if is_signalled {
+                    next(events).await
+                } else {
+                    limits.run(next(events)).await
+                }
+            });
+            match event.await {
+                Ok(Ok(Some(event))) => committer.record(event, progress)?,
+                Ok(Err(signal)) => return Ok(signal),
+                Ok(Ok(None)) | Err(_) => return Ok(end),
+            }
+        }
     }
 
     /// Deletes old checkpoints and reports. A failure only costs space.

@@ -37,7 +37,7 @@ fn second_run_at_the_same_instant_changes_no_data() {
         .json();
 
     assert_eq!(lake.data_objects(), before);
-    assert_eq!(lake.checkpoints(), records + 1);
+    assert!(lake.checkpoints() > records);
     assert_ne!(lake.files()["scopes/v1/part-0-of-1.parquet"], scopes);
     let runs: BTreeSet<String> = [&first, &second]
         .map(|report| format!("_runs/{}.json", report["run_id"].as_str().unwrap()))

@@ -24,6 +24,7 @@ mod history;
 mod iam;
 mod identifiers;
 mod incremental;
+mod interrupted;
 mod isolation;
 mod kubernetes;
 mod metrics;
