@@ -54,14 +54,6 @@ fn run_until_complete(sim: &Sim, lake: &Lake, command: &[&str], end: impl Fn(&Si
         let child = child.spawn().unwrap();
         end(sim, &child);
         let ended = Run::of(child.wait_with_output().unwrap());
-        let executions = format!("SELECT count(*) FROM {}", lake.table("executions"));
-        let has_rows = !lake.data_objects().is_empty();
-        let found = has_rows.then(|| rows(&[&executions])[0][0][0].clone());
-        println!(
-            "{command:?} {run}: {:?}, {} calls, rows {found:?}",
-            ended.code,
-            calls(sim)
-        );
         match ended.code {
             Some(0) => return run,
             Some(10) | None => {}
@@ -92,7 +84,6 @@ fn compare(command: &[&str], limit: &[&str], end: impl Fn(&Sim, &Child)) {
     let lake = Lake::new();
     let runs = run_until_complete(&sim, &lake, &[command, limit].concat(), end);
     let together = calls(&sim);
-    println!("{command:?}: {runs} runs, {together} calls instead of {once}");
     assert!(runs > 2, "{runs} runs");
     assert!(
         together * 10 <= once * 13 + runs * 50,
