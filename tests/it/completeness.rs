@@ -200,7 +200,7 @@ fn missing_start_times_fail_only_their_project() {
     sim.faults().always(of_bad, FaultKind::NoStart);
     let report = sim.sync(&lake, &[]).expect(3).json();
     let message = report["failures"][0]["message"].as_str().unwrap();
-    assert!(message.contains("without `startTs`"), "{message}");
+    assert!(message.contains("have no `startTs`"), "{message}");
     let others = sim.truth_without(std::slice::from_ref(bad));
     let is_others = format!("project_id = '{}'", good.project);
     assert_eq!(
