@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 
+use super::demo_table::totals_by_project;
 use super::output;
 use super::sync::summary;
 use super::{Context, Format};
@@ -90,7 +91,11 @@ pub(super) async fn run(args: &DemoArgs, context: &Context) -> Result<(), Error>
     ))?;
     server.shutdown().await;
     match context.output {
-        Format::Text => output::print(&queries(lake)),
+        Format::Text => {
+            let totals = indent(&totals_by_project(&config.store).await?);
+            output::print(&format!("Read back from the Parquet files:\n{totals}\n"))?;
+            output::print(&queries(lake))
+        }
         Format::Json => output::print_result(Format::Json, &[first, second], String::new),
     }
 }

@@ -5,6 +5,8 @@ mod backfill;
 mod check;
 #[cfg(feature = "sim")]
 mod demo;
+#[cfg(feature = "sim")]
+mod demo_table;
 mod examples;
 mod man;
 mod output;

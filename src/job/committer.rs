@@ -40,8 +40,8 @@ const PAGES_SHARE: u32 = 5;
 /// Time between commits, in multiples of the last one. Reading goes on meanwhile.
 const COMMIT_TIME_SHARE: u32 = 2;
 
-/// The shortest duration that a commit is assumed to take.
-const MIN_COMMIT_TIME: Duration = Duration::from_millis(250);
+/// The shortest duration that a commit is assumed to take: short runs commit once, at their end.
+const MIN_COMMIT_TIME: Duration = Duration::from_millis(2_500);
 
 /// Time for merging after a signal. Schedulers kill a process after ten seconds at the soonest, and requests in
 /// flight took a second.

@@ -122,7 +122,7 @@ pub enum FileError {
 
 impl FileError {
     /// Returns a constructor of Parquet errors for the object `path`.
-    pub(super) fn parquet<E: Into<ParquetError>>(path: &str) -> impl Fn(E) -> Self {
+    pub(crate) fn parquet<E: Into<ParquetError>>(path: &str) -> impl Fn(E) -> Self {
         move |error| Self::Parquet {
             path: path.to_owned(),
             source: error.into(),

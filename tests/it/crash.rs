@@ -48,6 +48,7 @@ fn rows(lake: &Path) -> Rows {
     // The average row size depends on the rows that a run happens to read.
     for scope in state.scopes.values_mut() {
         scope.row_bytes = None;
+        scope.window_rows = None;
     }
     let tables = decoded(lake);
     Rows { tables, state }
