@@ -92,7 +92,7 @@ fn lasting() -> Vec<Row> {
             TruncatedGzip,
             "incomplete response",
         ),
-        stays("HTML with 200 for ever", Html200, "is the base URL right?"),
+        stays("HTML with 200 for ever", Html200, "is not JSON"),
         stays("504 for ever", Status(504), "504"),
         stays("resets for ever", ResetMidBody, "incomplete response"),
         in_tens(harmless("pages that shift for ever", ShiftedPage)),
