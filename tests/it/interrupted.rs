@@ -12,8 +12,8 @@ use crate::support::{Lake, Run, Sim, now, rows, signal};
 /// Runs after which a test fails.
 const MAX_RUNS: u64 = 60;
 
-/// An account of 24 projects on a server that takes its time.
-fn slow_sim() -> Sim {
+/// An account of 24 projects on a server with this latency.
+fn slow_sim(latency: Duration) -> Sim {
     let spec = AccountSpec {
         orgs: 1,
         projects_per_org: 24,
@@ -22,7 +22,7 @@ fn slow_sim() -> Sim {
         ..AccountSpec::small(now())
     };
     Sim::start(&spec, |options| {
-        options.latency = Duration::from_millis(100);
+        options.latency = latency;
     })
 }
 
@@ -67,7 +67,7 @@ fn run_until_complete(sim: &Sim, lake: &Lake, command: &[&str], end: impl Fn(&Si
 fn signal_after(name: &'static str, more: u64) -> impl Fn(&Sim, &Child) {
     move |sim, child| {
         let (before, begun) = (calls(sim), Instant::now());
-        while calls(sim) < before + more && begun.elapsed() < Duration::from_secs(10) {
+        while calls(sim) < before + more && begun.elapsed() < Duration::from_secs(20) {
             thread::sleep(Duration::from_millis(2));
         }
         signal(child, name);
@@ -76,7 +76,7 @@ fn signal_after(name: &'static str, more: u64) -> impl Fn(&Sim, &Child) {
 
 /// Compares runs that are cut short with one that is not.
 fn compare(command: &[&str], limit: &[&str], end: impl Fn(&Sim, &Child)) {
-    let sim = slow_sim();
+    let sim = slow_sim(Duration::from_millis(100));
     let undisturbed = Lake::new();
     sim.run(&arguments(command, &undisturbed)).expect(0);
     let once = calls(&sim);
@@ -111,14 +111,17 @@ fn sync_builds_on_runs_that_were_terminated() {
 
 #[test]
 fn sync_completes_what_killed_runs_left() {
-    let sim = slow_sim();
+    // Commits while reading are at least five seconds apart.
+    let sim = slow_sim(Duration::from_millis(250));
     let lake = Lake::new();
-    for _ in 0..3 {
+    for run in 0..3 {
         let mut child = sim.command(&arguments(&["sync"], &lake));
         child.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = child.spawn().unwrap();
-        signal_after("KILL", 50)(&sim, &child);
-        assert_eq!(Run::of(child.wait_with_output().unwrap()).code, None);
+        signal_after("KILL", 80)(&sim, &child);
+        let code = Run::of(child.wait_with_output().unwrap()).code;
+        // A later run has less to read, and may end first.
+        assert!(code.is_none() || (run > 0 && code == Some(0)), "{code:?}");
     }
     // A run of that length commits while it reads.
     assert!(!lake.data_objects().is_empty());
