@@ -42,7 +42,8 @@ pub(super) async fn run(args: &DemoArgs, context: &Context) -> Result<(), Error>
         Format::Json => Ok(()),
     };
     delete_earlier_demo(&args.lake)?;
-    let now = (context.clock)();
+    // The second sync takes place now: responses from the future would be distrusted.
+    let now = (context.clock)() - SignedDuration::from_hours(HOURS_LATER);
     let account = Account::generate(&AccountSpec::demo(now));
     let mut options = ServerOptions::new(&account);
     options.clock = Clock::fixed(now);
