@@ -44,7 +44,7 @@ fn page_of(body: String) -> Page {
         retry: RetryPolicy::default(),
         request_timeout: Duration::from_secs(10),
         ca_certificate: None,
-        clock: || from_ms(0),
+        clock: || from_ms(1_795_514_400_000), // the `date` of the responses
     })
     .unwrap();
     let scope = Scope::new("default", "web");
