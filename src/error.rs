@@ -25,7 +25,7 @@ pub enum Error {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// Every project failed.
-    #[error("failed to read any of {scopes} projects ({code}), for example {example}")]
+    #[error("failed to read any of {scopes} projects from the API ({code}), for example {example}")]
     AllFailed {
         /// Projects tried.
         scopes: usize,
@@ -162,8 +162,8 @@ pub enum Code {
     Lake = 7,
     /// Other runs kept changing the same objects.
     Conflict = 8,
-    /// The API is unavailable after retries.
-    SourceUnavailable = 9,
+    /// The API or the store is unavailable after retries; the message says which.
+    Unavailable = 9,
     /// A signal or the deadline ended the run.
     Interrupted = 10,
 }
@@ -179,7 +179,7 @@ impl Code {
         Self::NoResources,
         Self::Lake,
         Self::Conflict,
-        Self::SourceUnavailable,
+        Self::Unavailable,
         Self::Interrupted,
     ];
 
@@ -200,7 +200,7 @@ impl Code {
         }
         Some(match others.all(|code| code == first) {
             true => first,
-            false if codes.contains(&Self::SourceUnavailable) => Self::SourceUnavailable,
+            false if codes.contains(&Self::Unavailable) => Self::Unavailable,
             false => Self::Failure,
         })
     }
@@ -216,7 +216,7 @@ impl Code {
             Self::NoResources => "no_resources",
             Self::Lake => "lake",
             Self::Conflict => "conflict",
-            Self::SourceUnavailable => "source_unavailable",
+            Self::Unavailable => "unavailable",
             Self::Interrupted => "interrupted",
         }
     }
@@ -242,7 +242,7 @@ impl Code {
             Self::Conflict => {
                 "run again when the other runs have finished; nothing of theirs was lost"
             }
-            Self::SourceUnavailable => "run again later; nothing was lost",
+            Self::Unavailable => "run again later; nothing was lost",
             Self::Interrupted => "run again to resume",
         }
     }
@@ -283,7 +283,7 @@ impl Error {
             Self::Lake(lake) if !lake.is_scratch() => Code::Lake,
             Self::Damaged { .. } => Code::Lake,
             Self::Partial { .. } => Code::Partial,
-            Self::Outage { .. } => Code::SourceUnavailable,
+            Self::Outage { .. } => Code::Unavailable,
             Self::Interrupted | Self::Deadline { .. } => Code::Interrupted,
             // The scratch directory, which is not the lake.
             Self::Lake(_)
@@ -384,7 +384,7 @@ pub fn code_of_source(error: &SourceError) -> Code {
         SourceError::Unavailable { .. }
         | SourceError::NotRequested { .. }
         | SourceError::PageGone { .. }
-        | SourceError::TooDeep { .. } => Code::SourceUnavailable,
+        | SourceError::TooDeep { .. } => Code::Unavailable,
         SourceError::InvalidAccount | SourceError::InvalidBaseUrl => Code::Usage,
         SourceError::Rejected { .. } | SourceError::Undated { .. } | SourceError::Setup(_) => {
             Code::Failure
@@ -398,9 +398,7 @@ mod tests {
 
     #[test]
     fn failed_projects_have_one_common_code() {
-        use Code::{
-            Failure, InvalidPermissions as Forbidden, Partial, SourceUnavailable as Unavailable,
-        };
+        use Code::{Failure, InvalidPermissions as Forbidden, Partial, Unavailable};
         for (codes, one) in [
             (&[][..], None),
             (&[Forbidden, Forbidden], Some(Forbidden)),
@@ -430,7 +428,7 @@ mod tests {
                 (6, "no_resources"),
                 (7, "lake"),
                 (8, "conflict"),
-                (9, "source_unavailable"),
+                (9, "unavailable"),
                 (10, "interrupted"),
             ]
         );

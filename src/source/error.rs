@@ -115,7 +115,7 @@ pub enum SourceError {
         message: String,
     },
     /// Failed in every attempt that the retry policy allows.
-    #[error("failed to read {resource} in {attempts} attempts")]
+    #[error("failed to read {resource} from the API in {attempts} attempts")]
     Unavailable {
         /// The requested resource.
         resource: Resource,

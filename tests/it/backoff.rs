@@ -38,7 +38,7 @@ fn nothing_listens() {
     });
     for child in children {
         let run = Run::of(child.wait_with_output().unwrap()).expect(9);
-        assert_eq!(run.error_code(), "source_unavailable");
+        assert_eq!(run.error_code(), "unavailable");
         assert!(run.stderr.contains("request failed"), "{}", run.stderr);
     }
     assert!(
@@ -62,7 +62,7 @@ fn one_project_never_answers(kind: &FaultKind) {
         .iter()
         .find(|failure| failure["project"] == json!(bad.project));
     let failure = failure.unwrap_or_else(|| panic!("{kind:?}: {report}"));
-    assert_eq!(failure["code"], "source_unavailable", "{kind:?}");
+    assert_eq!(failure["code"], "unavailable", "{kind:?}");
     assert_ne!(failure["message"], "");
     assert_eq!(
         report["scopes"]["failed"], 2,
@@ -133,7 +133,7 @@ fn forbidden_projects_do_not_hide_failing_ones() {
         sim.faults().always(when, FaultKind::Status(501));
     }
     let run = sim.sync(&lake, &["--partial-exit-code", "0"]);
-    assert_eq!(run.expect(9).error_code(), "source_unavailable");
+    assert_eq!(run.expect(9).error_code(), "unavailable");
 }
 
 #[test]

@@ -356,7 +356,7 @@ fn unreachable(url: &str, words: &[&str]) {
         .env("HARNESS_API_KEY", "pat.someAccount.id.secret")
         .env("HARNESS_BASE_URL", url);
     let run = Run::of(command.output().unwrap()).expect(9);
-    assert_eq!(run.error_code(), "source_unavailable");
+    assert_eq!(run.error_code(), "unavailable");
     let error = run.json()["error"].take();
     let message = error["message"].as_str().unwrap();
     for word in words {

@@ -93,7 +93,7 @@ fn jobs_retry_or_fail_by_exit_code() {
                 let expected = match code {
                     // Not named by any rule; never occurs, since the settings make it 0.
                     Code::Failure | Code::Partial => None,
-                    Code::Conflict | Code::SourceUnavailable | Code::Interrupted => Some("Count"),
+                    Code::Conflict | Code::Unavailable | Code::Interrupted => Some("Count"),
                     _ => Some("FailJob"),
                 };
                 assert_eq!(actions.get(&(code as u64)).copied(), expected, "{code:?}");

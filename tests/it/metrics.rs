@@ -98,7 +98,7 @@ fn metrics_match_the_report() {
     assert_eq!(outcomes, [0.0, 1.0, 0.0, 0.0], "one project is forbidden");
     let failures = |code: &str| metrics.value("harness_lake_run_failures", &[("code", code)]);
     assert_eq!(failures("invalid_permissions"), 1.0);
-    assert_eq!(failures("source_unavailable"), 0.0);
+    assert_eq!(failures("unavailable"), 0.0);
     assert!(metrics.has("harness_lake_last_completion_timestamp_seconds"));
     assert!(!metrics.has("harness_lake_last_success_timestamp_seconds"));
 

@@ -138,7 +138,7 @@ fn harmless(name: &'static str, kind: FaultKind) -> Row {
 fn stays(name: &'static str, kind: FaultKind, words: &'static str) -> Row {
     Row {
         place: Place::OneProject,
-        ends: Ends::Partial("source_unavailable", words),
+        ends: Ends::Partial("unavailable", words),
         ..harmless(name, kind)
     }
 }
