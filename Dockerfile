@@ -4,6 +4,7 @@ FROM rust:1.95-slim-trixie AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock README.md LICENSE ./
 COPY analytics/sql analytics/sql
+COPY benches benches
 COPY schemas schemas
 COPY sim sim
 COPY src src

@@ -2,9 +2,10 @@
 
 Build the wheel with `scripts/wheel` and install the file in the workers' image, for example with
 `pip install ./harness_lake-0.1.0-*.whl`. PyPI has no package of this name. Set HARNESS_LAKE,
-HARNESS_API_KEY_FILE and so on in the workers' environment. The DAGs need a pool:
+HARNESS_API_KEY_FILE and so on in the workers' environment. The DAGs need two pools:
 
-    airflow pools set harness_lake 2 "Runs that share one Harness key"
+    airflow pools set harness_lake_sync 1 "The scheduled sync of harness-lake"
+    airflow pools set harness_lake 1 "Other runs of harness-lake, which take turns"
 
 No DAG has a data interval. The lake stores which windows are missing, so skipped, late or cleared
 runs lose nothing, and there is nothing to catch up.
@@ -20,8 +21,10 @@ from airflow.sdk import Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.timetables.trigger import CronTriggerTimetable
 
-POOL = "harness_lake"
-# The pool allows two runs at once. Together they stay below the limit of a key: 400 a minute.
+# A pool of its own, because a long backfill must not delay `sync`.
+SYNC_POOL = "harness_lake_sync"
+OTHER_POOL = "harness_lake"
+# With one slot each, the pools together stay below the limit of a key: 400 a minute.
 SYNC_RATE = "240"
 OTHER_RATE = "120"
 
@@ -86,7 +89,12 @@ shared = {
     "start_date": datetime(2026, 1, 1, tzinfo=timezone.utc),
     "catchup": False,
     "tags": ["harness-lake"],
-    "default_args": {"retries": 3, "retry_delay": timedelta(minutes=5)},
+    "default_args": {
+        "retries": 3,
+        "retry_delay": timedelta(minutes=5),
+        # A task that is ended here commits what it read, and its retry continues.
+        "execution_timeout": timedelta(hours=12),
+    },
 }
 interval = {
     "from": Param(type="string", description="The first instant: YYYY-MM-DD or RFC 3339"),
@@ -99,7 +107,7 @@ units = {"units": Param(4, type="integer", minimum=1, maximum=1000, description=
 def harness_lake_sync():
     """Reads new executions, gaps and open executions."""
 
-    @task(pool=POOL)
+    @task(pool=SYNC_POOL, execution_timeout=timedelta(hours=1))
     def sync():
         return figures(run("sync", "--requests-per-minute", SYNC_RATE))
 
@@ -110,7 +118,7 @@ def harness_lake_sync():
 def harness_lake_lookback():
     """Reads the last 37 days again to find late edits of terminal executions."""
 
-    @task(pool=POOL)
+    @task(pool=OTHER_POOL)
     def lookback():
         return figures(run("sync", "--lookback", "37d", "--requests-per-minute", OTHER_RATE))
 
@@ -121,7 +129,7 @@ def harness_lake_lookback():
 def harness_lake_rerun():
     """Reads an interval again, including covered parts."""
 
-    @task(pool=POOL)
+    @task(pool=OTHER_POOL)
     def rerun():
         rate = ("--requests-per-minute", OTHER_RATE)
         return figures(run("backfill", "--refetch", *between(), *rate))
@@ -133,12 +141,12 @@ def harness_lake_rerun():
 def harness_lake_backfill():
     """Reads history, one mapped task per range, one at a time: tasks share the limit of the key."""
 
-    @task(pool=POOL)
+    @task(pool=OTHER_POOL)
     def plan():
         count = str(get_current_context()["params"]["units"])
         return run("plan", "backfill", *between(), "--units", count)["units"]
 
-    @task(pool=POOL, max_active_tis_per_dag=1)
+    @task(pool=OTHER_POOL, max_active_tis_per_dag=1)
     def backfill(unit):
         rate = ("--requests-per-minute", OTHER_RATE)
         ends = ("--from", unit["from"], "--to", unit["to"])

@@ -56,9 +56,33 @@ fn settings(manifests: &[Value]) -> BTreeMap<String, String> {
     serde_json::from_value(map["data"].clone()).unwrap()
 }
 
+fn only<'a>(manifests: &'a [Value], kind: &str) -> &'a Value {
+    let mut found = manifests.iter().filter(|manifest| manifest["kind"] == kind);
+    let first = found.next().unwrap();
+    assert_eq!(found.next(), None, "one {kind}");
+    first
+}
+
+/// Returns the requests per minute that a job may send.
+fn rate(job: &Value) -> u32 {
+    let env = container(job)["env"].as_array().unwrap();
+    let is_rate = |variable: &&Value| variable["name"] == "HARNESS_LAKE_REQUESTS_PER_MINUTE";
+    let rate = env.iter().find(is_rate).unwrap()["value"].as_str().unwrap();
+    rate.parse().unwrap()
+}
+
+/// Copies a folder of `deploy/kubernetes` to a place where an overlay refers to it.
+fn copy_beside(lake: &Lake, name: &str) {
+    fs::create_dir(lake.beside(name)).unwrap();
+    for file in ["job.yaml", "kustomization.yaml"] {
+        let from = format!("{ROOT}/deploy/kubernetes/{name}/{file}");
+        fs::copy(from, lake.beside(&format!("{name}/{file}"))).unwrap();
+    }
+}
+
 #[test]
 fn every_manifest_is_valid_and_a_typo_is_not() {
-    for name in ["base", "example", "replay"] {
+    for name in ["base", "example", "backfill", "replay"] {
         assert!(!shipped(name).is_empty());
     }
     let copy = Lake::new();
@@ -75,7 +99,7 @@ fn every_manifest_is_valid_and_a_typo_is_not() {
 
 #[test]
 fn jobs_retry_or_fail_by_exit_code() {
-    for name in ["example", "replay"] {
+    for name in ["example", "backfill", "replay"] {
         let manifests = shipped(name);
         for job in jobs(&manifests) {
             let mut actions = BTreeMap::new();
@@ -108,7 +132,7 @@ fn jobs_retry_or_fail_by_exit_code() {
 
 #[test]
 fn containers_have_least_privileges() {
-    for name in ["example", "replay"] {
+    for name in ["example", "backfill", "replay"] {
         let manifests = shipped(name);
         for job in jobs(&manifests) {
             let pod = &job["template"]["spec"];
@@ -127,6 +151,101 @@ fn containers_have_least_privileges() {
             assert_eq!(manifest["spec"]["concurrencyPolicy"], "Forbid");
         }
     }
+}
+
+#[test]
+fn a_stuck_or_missed_job_delays_others_by_an_hour_at_most() {
+    let manifests = shipped("base");
+    for manifest in manifests.iter().filter(|one| one["kind"] == "CronJob") {
+        let deadline = manifest.pointer("/spec/jobTemplate/spec/activeDeadlineSeconds");
+        let starts_within = &manifest["spec"]["startingDeadlineSeconds"];
+        if manifest["metadata"]["name"] == "harness-lake-sync" {
+            assert_eq!(deadline, Some(&json!(3600)));
+        } else {
+            assert!(deadline.is_some());
+            assert!(starts_within.is_null(), "it would skip a week");
+        }
+    }
+}
+
+#[test]
+fn schedules_and_a_backfill_share_the_limit_of_a_key() {
+    let manifests = [shipped("base"), shipped("backfill")].concat();
+    let rates: Vec<u32> = jobs(&manifests).into_iter().map(rate).collect();
+    assert_eq!(rates.len(), 3);
+    assert!(rates.iter().sum::<u32>() < 400, "{rates:?}");
+}
+
+#[test]
+fn network_policy_selects_every_pod() {
+    let base = shipped("base");
+    let policy = &only(&base, "NetworkPolicy")["spec"];
+    assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+    assert!(policy["ingress"].as_array().is_none_or(Vec::is_empty));
+    let selected = policy["podSelector"]["matchLabels"].as_object().unwrap();
+    assert!(!selected.is_empty());
+    for manifests in [&base, &shipped("backfill"), &shipped("replay")] {
+        for job in jobs(manifests) {
+            let labels = &job["template"]["metadata"]["labels"];
+            assert!(selected.iter().all(|(key, value)| labels[key] == *value));
+        }
+    }
+}
+
+#[test]
+fn example_names_its_image_by_digest() {
+    let manifests = shipped("example");
+    for job in jobs(&manifests) {
+        let image = container(job)["image"].as_str().unwrap();
+        assert!(image.contains("@sha256:"), "{image}");
+    }
+}
+
+#[test]
+fn backfill_job_reads_the_range_of_its_overlay() {
+    let sim = Sim::small();
+    let lake = Lake::new();
+    copy_beside(&lake, "backfill");
+    let overlay = lake.beside("overlay");
+    fs::create_dir(&overlay).unwrap();
+    let range = json!({
+        "name": "harness-lake-backfill",
+        "behavior": "merge",
+        "literals": ["FROM=2026-11-01", "TO=2026-11-03"],
+    });
+    let kustomization = json!({
+        "nameSuffix": "-2026-11",
+        "resources": ["../backfill"],
+        "configMapGenerator": [range],
+    });
+    fs::write(
+        format!("{overlay}/kustomization.yaml"),
+        kustomization.to_string(),
+    )
+    .unwrap();
+    let manifests = built(&overlay).unwrap();
+    let job = only(&manifests, "Job");
+    assert_eq!(job["metadata"]["name"], "harness-lake-backfill-2026-11");
+    let range = only(&manifests, "ConfigMap");
+    let sources = &container(&job["spec"])["envFrom"];
+    assert_eq!(
+        sources[1]["configMapRef"]["name"],
+        range["metadata"]["name"]
+    );
+
+    let args: Vec<String> =
+        serde_json::from_value(container(&job["spec"])["args"].clone()).unwrap();
+    let expand = |arg: &String| {
+        let name = arg.strip_prefix("$(").and_then(|arg| arg.strip_suffix(')'));
+        name.map_or(arg.clone(), |name| {
+            range["data"][name].as_str().unwrap().to_owned()
+        })
+    };
+    let args: Vec<String> = args.iter().map(expand).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let sync = sim.run(&[&args, &["--output", "json", "--lake", lake.path()][..]].concat());
+    let report = sync.expect(3).json();
+    assert_eq!(report["covered_to"], "2026-11-03T00:00:00Z");
 }
 
 #[test]
@@ -187,12 +306,16 @@ fn replay_indexes_cover_the_complete_lake() {
     input.write_all(plan.stdout.as_bytes()).unwrap();
     drop(input);
     assert!(units.wait().unwrap().success());
-    fs::create_dir(lake.beside("replay")).unwrap();
-    for file in ["job.yaml", "kustomization.yaml"] {
-        let from = format!("{ROOT}/deploy/kubernetes/replay/{file}");
-        fs::copy(from, lake.beside(&format!("replay/{file}"))).unwrap();
-    }
+    copy_beside(&lake, "replay");
     let manifests = built(&overlay).unwrap();
+    // Kubernetes refuses to change a Job that exists, and this one stays for a day.
+    let name = only(&manifests, "Job")["metadata"]["name"]
+        .as_str()
+        .unwrap();
+    assert!(
+        name.len() > "harness-lake-replay-".len(),
+        "{name} is unique"
+    );
 
     let [job] = jobs(&manifests)[..] else {
         panic!("{manifests:?}");

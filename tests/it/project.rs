@@ -2,10 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use clap::CommandFactory as _;
 use harness_lake::cli::Cli;
 use harness_lake::error::Code;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::lab::files;
 
 fn read(path: &str) -> String {
     fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -70,4 +76,69 @@ fn configuration_page_lists_every_command_and_setting() {
             "docs/configuration.md lacks the command {name}"
         );
     }
+}
+
+/// Returns the kind and name of every target that Cargo finds in a folder. It leaves out benchmarks without a file,
+/// but `cargo build` fails without them.
+fn targets(folder: &Path) -> BTreeSet<String> {
+    let metadata = [
+        "metadata",
+        "--no-deps",
+        "--offline",
+        "--format-version",
+        "1",
+    ];
+    let output = Command::new(env!("CARGO"))
+        .args(metadata)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let targets = packages.iter().flat_map(|package| {
+        let targets = package["targets"].as_array().unwrap();
+        targets
+            .iter()
+            .map(|target| format!("{} {}", target["kind"], target["name"]))
+    });
+    targets.collect()
+}
+
+#[test]
+fn dockerfile_copies_every_file_that_the_build_needs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let image = TempDir::new().unwrap();
+    let dockerfile = read("Dockerfile");
+    let stage = dockerfile.split("\nFROM").nth(1).unwrap();
+    for copy in stage.lines().filter_map(|line| line.strip_prefix("COPY ")) {
+        let mut paths: Vec<&str> = copy.split(' ').collect();
+        let target = image.path().join(paths.pop().unwrap());
+        for path in paths {
+            let is_folder = root.join(path).is_dir();
+            let parent = if is_folder {
+                target.parent().unwrap()
+            } else {
+                &target
+            };
+            fs::create_dir_all(parent).unwrap();
+            let mut copy = Command::new("cp");
+            copy.arg("-r").arg(root.join(path)).arg(&target);
+            assert!(copy.status().unwrap().success(), "{path}");
+        }
+    }
+    assert_eq!(targets(image.path()), targets(root));
+    for source in files(image.path()).iter().filter(|path| is_rust(path)) {
+        let text = fs::read_to_string(source).unwrap();
+        for included in text.split("include_str!(").skip(1) {
+            let path = included.split('"').nth(1).unwrap();
+            let path = source.parent().unwrap().join(path);
+            assert!(path.exists(), "the image lacks {}", path.display());
+        }
+    }
+}
+
+fn is_rust(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "rs")
 }

@@ -5,20 +5,23 @@
     kubectl kustomize deploy/kubernetes/my-replay
 
 The overlay refers to `../replay`, so create it next to that folder. Add namespace and image as in
-`example`, whose ConfigMap and ServiceAccount the Job uses.
+`example`, whose ConfigMap and ServiceAccount the Job uses. Each overlay names its own Job, because
+Kubernetes refuses to change one that exists.
 """
 
 import json
 import pathlib
 import sys
+import time
 
 
-def overlay(units):
+def overlay(units, suffix):
     """Returns the text of kustomization.yaml. JSON strings are valid YAML strings."""
     literals = [f"unit-{at}={unit['from']} {unit['to']}" for at, unit in enumerate(units)]
     lines = [
         "apiVersion: kustomize.config.k8s.io/v1beta1",
         "kind: Kustomization",
+        f"nameSuffix: -{suffix}",
         "resources:",
         "  - ../replay",
         "configMapGenerator:",
@@ -46,7 +49,8 @@ def main():
         sys.exit("the plan has no units: use --units N and a lake with data")
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "kustomization.yaml").write_text(overlay(units), encoding="utf-8")
+    suffix = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    (folder / "kustomization.yaml").write_text(overlay(units, suffix), encoding="utf-8")
 
 
 if __name__ == "__main__":
