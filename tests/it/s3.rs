@@ -29,6 +29,7 @@ use object_store::{
 };
 use tempfile::TempDir;
 
+use crate::support::interpreter;
 use crate::support::lab::{Source, decode, decoded, ended, observed, text};
 
 const BUCKET: &str = "bucket";
@@ -58,7 +59,12 @@ impl Drop for S3 {
 impl S3 {
     fn moto() -> Self {
         let [port] = free_ports();
-        Self::start("moto_server", &["-H", "127.0.0.1", "-p", &port], &port)
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/it/support/serial_moto.py"
+        );
+        let arguments = [script, "-H", "127.0.0.1", "-p", &port];
+        Self::start(FsPath::new(&interpreter()), &arguments, &port)
     }
 
     pub(crate) fn seaweed() -> Self {
@@ -84,14 +90,15 @@ impl S3 {
             arguments.push(format!("-{name}={port}"));
         }
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        Self::start("weed", &arguments, &ports[0])
+        let weed = PathBuf::from(interpreter()).with_file_name("weed");
+        Self::start(&weed, &arguments, &ports[0])
     }
 
-    fn start(program: &str, arguments: &[&str], port: &str) -> Self {
+    fn start(program: &FsPath, arguments: &[&str], port: &str) -> Self {
         let folder = TempDir::new().unwrap();
         fs::create_dir(folder.path().join("data")).unwrap();
         let log = folder.path().join("log");
-        let child = Command::new(tool(program))
+        let child = Command::new(program)
             .args(arguments)
             .current_dir(folder.path())
             .env_clear()
@@ -113,13 +120,14 @@ impl S3 {
     }
 
     /// Waits until the bucket exists and can be read.
-    fn wait(&mut self, program: &str, log: &FsPath) {
+    fn wait(&mut self, program: &FsPath, log: &FsPath) {
         let began = Instant::now();
         while !runtime().block_on(self.make_bucket()) {
             let ended = self.child.try_wait().unwrap();
             assert!(
                 ended.is_none() && began.elapsed() < PATIENCE,
-                "`{program}` does not serve S3 on {} ({ended:?}): {}",
+                "`{}` does not serve S3 on {} ({ended:?}): {}",
+                program.display(),
                 self.endpoint,
                 fs::read_to_string(log).unwrap_or_default()
             );
@@ -222,20 +230,6 @@ fn runtime() -> tokio::runtime::Runtime {
         .enable_all()
         .build()
         .unwrap()
-}
-
-/// Returns the path of a program in the tests' virtual environment.
-fn tool(program: &str) -> PathBuf {
-    #[expect(clippy::disallowed_methods, reason = "no setting of the program")]
-    let python = std::env::var("HARNESS_LAKE_TEST_PYTHON")
-        .expect("HARNESS_LAKE_TEST_PYTHON names no Python: run the tests by scripts/test");
-    let tool = PathBuf::from(python).with_file_name(program);
-    assert!(
-        tool.exists(),
-        "{} is missing: run the tests by scripts/test",
-        tool.display()
-    );
-    tool
 }
 
 fn free_ports<const N: usize>() -> [String; N] {

@@ -12,6 +12,7 @@ import sys
 os.environ["INITIAL_NO_AUTH_ACTION_COUNT"] = "5"
 
 import boto3
+import serial_moto  # noqa: F401
 from moto.server import ThreadedMotoServer
 
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
