@@ -12,7 +12,7 @@ use crate::mutex::lock;
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
-    /// The number of parts that the run reads, and their name: `projects` or `slices`.
+    /// The number of parts that the run reads, and their name, such as `projects`.
     parts: Mutex<(usize, &'static str)>,
     finished_parts: AtomicU64,
     executions: AtomicU64,
@@ -48,6 +48,14 @@ impl Progress {
             bar.set_prefix(name);
             bar.set_message("0");
             bar.enable_steady_tick(Duration::from_millis(100));
+        }
+    }
+
+    /// Adds parts that became known meanwhile.
+    pub fn add_parts(&self, parts: usize) {
+        lock(&self.parts).0 += parts;
+        if let Some(bar) = &self.bar {
+            bar.inc_length(parts as u64);
         }
     }
 

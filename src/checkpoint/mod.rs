@@ -3,6 +3,7 @@
 //! A run never replaces the state: it applies a [`Delta`] to the newest one. Deltas are unions, so
 //! order and repetition do not matter, and two runs may read the same windows.
 
+mod counted;
 mod gaps;
 mod listing;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::window::{Coverage, Window};
 
+pub use counted::CountedRows;
 pub use gaps::GapFailure;
 pub use listing::{Listed, Listing};
 
@@ -58,6 +60,9 @@ pub struct ScopeState {
     /// Covered windows that are to be read again, for late edits: a run ended before it did so.
     #[serde(default, skip_serializing_if = "Coverage::is_empty")]
     pub lookback: Coverage,
+    /// Windows with rows that a backfill has counted and not read completely yet, by window.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counted: Vec<CountedRows>,
     /// Start of the last run that moved the watermark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_read: Option<Timestamp>,
@@ -127,6 +132,8 @@ pub struct Delta {
     pub skipped: BTreeMap<Scope, Coverage>,
     /// Covered windows that are to be read again, for late edits.
     pub lookback: BTreeMap<Scope, Coverage>,
+    /// Windows with rows that were counted.
+    pub counted: BTreeMap<Scope, Vec<CountedRows>>,
     /// Other changes of scopes.
     pub scope_updates: BTreeMap<Scope, ScopeUpdate>,
     /// Changes of open executions, from the merged raw partitions and from polls.
@@ -217,11 +224,18 @@ impl State {
         for (scope, skipped) in &delta.skipped {
             self.scope(scope).skipped.union(skipped);
         }
+        for (scope, counts) in &delta.counted {
+            let known = &mut self.scope(scope).counted;
+            for count in counts {
+                counted::add(known, *count);
+            }
+        }
         for scope in self.scopes.values_mut() {
             scope.rereads = scope.rereads.minus(&scope.accepted);
             scope.gaps = scope.gaps.minus(&scope.coverage).minus(&scope.accepted);
             let unread = scope.unread_gaps();
             gaps::retain_unread(&mut scope.gap_failures, &unread);
+            counted::retain_useful(&mut scope.counted, &scope.coverage, &unread);
             let unread = scope.skipped.minus(&scope.coverage);
             scope.skipped = unread.minus(&scope.gaps);
         }
@@ -340,6 +354,12 @@ impl ScopeState {
     ) -> Option<Timestamp> {
         self.last_row_start
             .filter(|start| window.contains(*start) && *start >= retained_from)
+    }
+
+    /// Returns the count that includes most of `window`, if that is at least half, and the rows that `window`
+    /// probably has.
+    pub fn estimate_rows(&self, window: Window) -> Option<(CountedRows, u64)> {
+        counted::estimate(&self.counted, window)
     }
 
     fn apply(&mut self, update: &ScopeUpdate) {

@@ -1,6 +1,6 @@
 //! Counts the rows of windows, with one small request each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::ScopeDone;
 use super::slices::SLICE_ROWS;
 use crate::ids::Scope;
-use crate::source::{Client, SourceError};
+use crate::source::{Client, Page, SourceError};
 use crate::window::Window;
 
 /// A window and the rows that the source counts in it.
@@ -20,6 +20,8 @@ pub struct CountedWindow {
     pub window: Window,
     /// Rows of the window, at least 1.
     pub rows: u64,
+    /// The window in which the source has shown rows: the same, or one that was counted by an earlier run.
+    pub history: Window,
 }
 
 /// The counts of windows.
@@ -68,7 +70,8 @@ pub async fn count_windows(
                 counts.non_empty.push(CountedWindow {
                     scope,
                     window,
-                    rows: page.total.unwrap_or(SLICE_ROWS).max(1),
+                    rows: rows_of(&page),
+                    history: window,
                 });
             }
             Err(error) if error.is_unauthorized() => return Err(error),
@@ -80,54 +83,7 @@ pub async fn count_windows(
     Ok(counts)
 }
 
-impl WindowCounts {
-    /// Adds later counts.
-    pub(super) fn add(&mut self, later: Self) {
-        self.empty.extend(later.empty);
-        self.non_empty.extend(later.non_empty);
-        self.failed.extend(later.failed);
-        self.row_bytes.extend(later.row_bytes);
-        self.observed.extend(later.observed);
-    }
-
-    /// Treats windows whose count failed because of single rows as windows with rows: reading them isolates the
-    /// failure.
-    pub(super) fn read_what_was_not_counted(&mut self) {
-        let is_readable = |done: &ScopeDone| {
-            let failure = done.failure.as_ref();
-            failure.is_some_and(SourceError::may_concern_single_rows)
-        };
-        let failed = std::mem::take(&mut self.failed).into_iter();
-        let (readable, failed): (Vec<_>, Vec<_>) = failed.partition(|(_, done)| is_readable(done));
-        self.failed = failed;
-        self.non_empty
-            .extend(readable.into_iter().map(|(window, done)| CountedWindow {
-                scope: done.scope,
-                window,
-                rows: SLICE_ROWS,
-            }));
-    }
-
-    /// Returns the scopes with empty windows and without any row.
-    pub(super) fn scopes_without_rows(&self) -> BTreeSet<Scope> {
-        let with_rows: BTreeSet<_> = self
-            .non_empty
-            .iter()
-            .map(|counted| &counted.scope)
-            .collect();
-        let empty = self.empty.iter().map(|(scope, _)| scope);
-        empty
-            .filter(|scope| !with_rows.contains(scope))
-            .cloned()
-            .collect()
-    }
-
-    /// Returns the scopes of which all windows are empty.
-    pub(super) fn empty_scopes(&self) -> BTreeSet<Scope> {
-        let mut empty = self.scopes_without_rows();
-        for (_, done) in &self.failed {
-            empty.remove(&done.scope);
-        }
-        empty
-    }
+/// Returns the rows that a count reports, at least 1. Without a total, a slice is assumed.
+pub(super) fn rows_of(page: &Page) -> u64 {
+    page.total.unwrap_or(SLICE_ROWS).max(1)
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::PageHints;
-use crate::checkpoint::OpenExecution;
+use crate::checkpoint::{CountedRows, OpenExecution};
 use crate::drift::Drift;
 use crate::ids::{PlanExecutionId, Scope};
 use crate::observation::Observation;
@@ -20,6 +20,8 @@ pub enum Event {
     WindowComplete(Complete),
     /// The window was read before; reading it again is due until it is complete.
     LookbackDue(Scope, Window),
+    /// The windows of a scope of a backfill were counted.
+    Counted(Counted),
     /// The window could not be read completely: it becomes a gap.
     WindowIncomplete(Incomplete),
     /// A complete poll at this time did not return this open execution.
@@ -51,6 +53,17 @@ impl Complete {
             pages: PageHints::default(),
         }
     }
+}
+
+/// The counts of one scope of a backfill.
+#[derive(Debug)]
+pub struct Counted {
+    /// The scope.
+    pub scope: Scope,
+    /// Windows with rows: they are read later.
+    pub with_rows: Vec<CountedRows>,
+    /// The outcomes that follow: one per slice, or one of the scope if no slice is read.
+    pub outcomes: usize,
 }
 
 /// A window that could not be read completely.
@@ -132,12 +145,9 @@ impl ScopeDone {
         }
     }
 
-    /// Returns the outcome of a scope whose windows were counted and found empty.
-    pub fn counted(scope: Scope, observed: Timestamp) -> Self {
-        Self {
-            observed: Some(observed),
-            ..Self::new(scope, PageHints::default())
-        }
+    /// Returns the outcome of a scope of which no row was read, since it was counted.
+    pub(super) fn counted(scope: Scope) -> Self {
+        Self::new(scope, PageHints::default())
     }
 
     pub(super) fn new(scope: Scope, pages: PageHints) -> Self {

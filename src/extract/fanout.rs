@@ -1,39 +1,52 @@
-//! Reads all scopes concurrently, within bounds: one task per scope, one channel, one memory budget.
+//! Reads all scopes concurrently, within bounds: one task per scope or slice, one channel, one memory budget.
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 
+use super::count::CountedWindow;
+use super::counter::ScopeCounter;
+use super::queue::{BackfillQueue, Job};
 use super::reader::{ReadEnd, ScopeReader};
 use super::shared::Shared;
 use super::turns::Unread;
-use super::{Event, ReadPlan};
+use super::{Event, ReadPlan, ScopeDone};
 use crate::ids::Scope;
 use crate::source::{Client, SourceError};
 use crate::window::Window;
 
-/// Carries out every plan, `concurrency` scopes at a time, and sends what happens to `events`.
+/// The source and the settings of a reading, and the receiver of what happens.
+pub struct Reading<'a> {
+    /// The source.
+    pub client: &'a Client,
+    /// Scopes to read at once.
+    pub concurrency: usize,
+    /// The maximum page size.
+    pub largest_page: u32,
+    /// The receiver. If it is dropped, reading ends.
+    pub events: mpsc::Sender<Event>,
+    /// Once it is true, each scope ends its current slice and starts no other.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Carries out every plan, and sends what happens.
 ///
 /// Scopes are started in the order of `plans`. One that has read many pages waits until the others had their turn.
 /// Lookbacks, polls and pending windows follow when the new data of all scopes is read.
 ///
-/// Ends when all plans are carried out, when the receiver is dropped, or when the key is rejected. Once `stop` is
-/// true, each scope ends its current slice and starts no other.
+/// Ends when all plans are carried out, when the receiver is dropped, or when the key is rejected.
 ///
 /// # Errors
 ///
 /// [`SourceError::Unauthorized`]: no request can succeed. Any other failure concerns one scope and
 /// is part of its [`ScopeDone`](super::ScopeDone).
 pub async fn fan_out(
-    client: &Client,
+    reading: Reading<'_>,
     plans: Vec<(Scope, ReadPlan)>,
-    concurrency: usize,
-    largest_page: u32,
-    events: mpsc::Sender<Event>,
-    stop: watch::Receiver<bool>,
 ) -> Result<(), SourceError> {
-    let slots = concurrency.clamp(1, plans.len().max(1));
-    let shared = Shared::new(client, largest_page, slots, plans.len(), stop);
+    let slots = reading.concurrency.clamp(1, plans.len().max(1));
+    let shared = Shared::new(&reading, slots, plans.len());
+    let events = reading.events;
     let mut scopes: FuturesUnordered<_> = plans
         .into_iter()
         .map(|(scope, plan)| read_scope(&shared, scope, plan, events.clone()))
@@ -43,6 +56,65 @@ pub async fn fan_out(
         read?;
     }
     Ok(())
+}
+
+/// Counts and reads the windows of a backfill, and sends what happens.
+///
+/// The slices of a window join the queue as soon as it is counted.
+///
+/// # Errors
+///
+/// As [`fan_out`].
+pub async fn read_backfill(
+    reading: Reading<'_>,
+    mut queue: BackfillQueue<'_>,
+) -> Result<(), SourceError> {
+    let slots = reading.concurrency.max(1);
+    let shared = Shared::new(&reading, slots, 0);
+    let events = reading.events;
+    let mut jobs = FuturesUnordered::new();
+    loop {
+        while jobs.len() < slots
+            && !shared.is_ending()
+            && !events.is_closed()
+            && let Some(job) = queue.next()
+        {
+            jobs.push(run_job(&shared, job, events.clone()));
+        }
+        let Some(counted) = jobs.next().await else {
+            return Ok(());
+        };
+        for window in counted? {
+            queue.add(&window);
+        }
+    }
+}
+
+/// Runs a job of a backfill. Returns the windows to read that it has counted.
+async fn run_job(
+    shared: &Shared<'_>,
+    job: Job,
+    events: mpsc::Sender<Event>,
+) -> Result<Vec<CountedWindow>, SourceError> {
+    let plan = match job {
+        Job::Count(plan) => plan,
+        Job::Read(scope, plan) => {
+            read_scope(shared, scope, plan, events).await?;
+            return Ok(Vec::new());
+        }
+    };
+    if let Some(failures) = shared.outage() {
+        let done = ScopeDone::failed(plan.scope, SourceError::NotRequested { failures });
+        // A dropped receiver means that the run is ending.
+        drop(events.send(Event::Done(Box::new(done))).await);
+        return Ok(Vec::new());
+    }
+    let counter = ScopeCounter::new(shared, plan.scope.clone(), events);
+    match counter.run(&plan).await {
+        Ok(windows) => Ok(windows),
+        Err(ReadEnd::Stopped) => Ok(Vec::new()),
+        Err(ReadEnd::Source(error)) => Err(error),
+    }
 }
 
 #[tracing::instrument(name = "scope", skip_all, fields(org.id = %scope.org, project.id = %scope.project))]

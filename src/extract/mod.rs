@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `discover` | organizations and projects that the key can see |
 //! | `plan` | the plan of a `sync` |
-//! | `count`, `backfill`, `slices` | the plans of a backfill: uncovered windows, counted, then cut into slices |
+//! | `backfill`, `queue`, `slices` | the work of a backfill: uncovered windows, counts, slices |
+//! | `count`, `counter` | counts of windows; those of a backfill, with distrust of empty ones |
 //! | `fanout`, `turns`, `shared` | all scopes at once, their turns, and what they share |
 //! | `reader` | one scope: requests pages, emits rows |
 //! | `windows`, `tally`, `split` | one window: its pages, whether it is complete, how it is split |
@@ -18,6 +19,7 @@
 
 pub mod backfill;
 pub mod count;
+mod counter;
 pub mod discover;
 mod empty;
 mod event;
@@ -26,6 +28,7 @@ mod isolate;
 mod open;
 mod paging;
 mod plan;
+mod queue;
 mod reader;
 mod shared;
 mod slices;
@@ -41,10 +44,11 @@ use crate::ids::{PlanExecutionId, Scope};
 use crate::window::Window;
 use paging::Paging;
 
-pub use event::{Complete, Event, Incomplete, Rows, ScopeDone};
-pub use fanout::fan_out;
+pub use event::{Complete, Counted, Event, Incomplete, Rows, ScopeDone};
+pub use fanout::{Reading, fan_out, read_backfill};
 pub use plan::{SyncRules, plan_sync};
-pub use slices::slices;
+pub use queue::BackfillQueue;
+pub use slices::slice_count;
 
 /// The windows to read and the executions to poll in one scope.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::fanout::Reading;
 use super::paging::PageCap;
 use super::turns::Turns;
 use crate::ids::{PlanExecutionId, Scope};
@@ -44,16 +45,10 @@ pub(super) struct Shared<'a> {
 }
 
 impl<'a> Shared<'a> {
-    pub(super) fn new(
-        client: &'a Client,
-        largest_page: u32,
-        slots: usize,
-        scopes: usize,
-        stop: watch::Receiver<bool>,
-    ) -> Self {
+    pub(super) fn new(reading: &Reading<'a>, slots: usize, scopes: usize) -> Self {
         Self {
-            client,
-            largest_page,
+            client: reading.client,
+            largest_page: reading.largest_page,
             memory: Arc::new(Semaphore::new(MEMORY_KB as usize)),
             ignores_ids: AtomicBool::new(false),
             page_cap: Mutex::default(),
@@ -62,7 +57,7 @@ impl<'a> Shared<'a> {
             failed_in_a_row: AtomicU32::new(0),
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             turns: Turns::new(slots, scopes),
-            stop,
+            stop: reading.stop.clone(),
         }
     }
 

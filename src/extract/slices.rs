@@ -1,11 +1,10 @@
-//! Cuts the windows of a backfill into slices, newest first over all scopes. Pure.
+//! Cuts the windows of a backfill into slices. Pure.
 
 use jiff::SignedDuration;
 
 use super::count::CountedWindow;
 use super::{PageHints, ReadPlan};
 use crate::checkpoint::State;
-use crate::ids::Scope;
 use crate::window::{Window, from_ms};
 
 /// Target size of a slice in rows: one to a few pages.
@@ -14,31 +13,22 @@ pub(super) const SLICE_ROWS: u64 = 2_000;
 /// The shortest slice, and the grid that the slices of all scopes share: a merge then touches few dates.
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// Cuts windows into slices of about 2,000 rows on a grid of weeks. Orders them newest first over all
-/// scopes.
-pub fn slices(state: &State, windows: Vec<CountedWindow>) -> Vec<(Scope, ReadPlan)> {
-    let mut slices = Vec::new();
-    for CountedWindow {
-        scope,
-        window,
-        rows,
-    } in windows
-    {
-        for slice in cut(window, rows) {
-            let plan = ReadPlan {
-                windows: vec![slice],
-                pages: PageHints::of(state, &scope),
-                history: Some(window),
-                ..ReadPlan::default()
-            };
-            slices.push((slice.to(), scope.clone(), plan));
-        }
-    }
-    slices.sort_by(|(a_end, a, _), (b_end, b, _)| b_end.cmp(a_end).then_with(|| a.cmp(b)));
-    slices
-        .into_iter()
-        .map(|(_, scope, plan)| (scope, plan))
-        .collect()
+/// Returns the number of slices of a window.
+pub fn slice_count(counted: &CountedWindow) -> usize {
+    cut(counted.window, counted.rows).len()
+}
+
+/// Cuts a window into slices of about 2,000 rows on a grid of weeks.
+pub(super) fn slices(state: &State, counted: &CountedWindow) -> Vec<(Window, ReadPlan)> {
+    let pages = PageHints::of(state, &counted.scope);
+    let plan = |slice| ReadPlan {
+        windows: vec![slice],
+        pages,
+        history: Some(counted.history),
+        ..ReadPlan::default()
+    };
+    let slices = cut(counted.window, counted.rows).into_iter();
+    slices.map(|slice| (slice, plan(slice))).collect()
 }
 
 /// Cuts a window at multiples of a week, into as few slices as give about [`SLICE_ROWS`] rows each.
@@ -76,30 +66,6 @@ mod tests {
         let window = Window::new(from_ms(0), from_ms(10 * WEEK)).unwrap();
         assert_eq!(cut(window, 100), [window]);
         assert_eq!(cut(window, 1_000_000).len(), 10);
-    }
-
-    #[test]
-    fn slices_are_ordered_newest_first_over_all_scopes() {
-        let window = Window::new(from_ms(0), from_ms(3 * WEEK)).unwrap();
-        let windows = ["a", "b"].map(|project| CountedWindow {
-            scope: Scope::new("o", project),
-            window,
-            rows: 1_000_000,
-        });
-        let order: Vec<_> = slices(&State::default(), windows.into())
-            .into_iter()
-            .map(|(scope, plan)| {
-                (
-                    plan.windows[0].to().as_millisecond() / WEEK,
-                    scope.project.to_string(),
-                )
-            })
-            .collect();
-        let expected = [(3, "a"), (3, "b"), (2, "a"), (2, "b"), (1, "a"), (1, "b")];
-        assert_eq!(
-            order,
-            expected.map(|(week, project)| (week, project.to_owned()))
-        );
     }
 
     proptest! {

@@ -6,8 +6,8 @@ use super::run::{PlanPart, Run};
 use super::{StopSignal, run_in_session};
 use crate::config::SyncConfig;
 use crate::error::Error;
-use crate::extract::backfill::{count_backfill, skipped_before, uncovered};
-use crate::extract::slices;
+use crate::extract::backfill::{skipped_before, uncovered};
+use crate::extract::{BackfillQueue, read_backfill};
 use crate::progress::Progress;
 use crate::report::Report;
 
@@ -26,8 +26,8 @@ pub struct BackfillRange {
 
 /// Reads the uncovered parts of `range` in slices, newest first.
 ///
-/// Commits after every few slices, so that the next backfill resumes an interrupted one. Returns
-/// the report also after a failure.
+/// Counts and reads at the same time, and commits meanwhile, so that the next backfill resumes an interrupted one.
+/// Returns the report also after a failure.
 pub async fn backfill(
     config: &SyncConfig,
     range: BackfillRange,
@@ -56,26 +56,16 @@ pub async fn backfill(
             }
             let (state, scopes) = (&session.record.state, &session.scopes);
             let windows = uncovered(state, scopes, range.from, to, &rules, range.refetch);
-            let counting = count_backfill(
-                &session.client,
-                state,
-                windows,
-                &rules,
-                config.concurrency(),
-            );
-            let counted = session.limits.run(counting).await?;
-            let slices = slices(state, counted.non_empty);
+            let queue = BackfillQueue::new(state, windows, &rules, range.refetch);
             let mut committer = session.committer(run_id, &mut parts.committed);
             committer.accept_gaps = range.accept_gaps;
             for (scope, window) in skipped_before(state, scopes, to, &rules) {
                 let skipped = committer.delta.skipped.entry(scope);
                 skipped.or_default().add(window);
             }
-            for event in counted.events {
-                committer.add(event, progress).await?;
-            }
-            progress.start(slices.len(), "slices");
-            session.read(slices, committer, progress).await
+            progress.start(queue.len(), "counts and slices");
+            let read = async |reading| read_backfill(reading, queue).await;
+            session.read(read, committer, progress).await
         },
     )
     .await

@@ -7,6 +7,7 @@ use indicatif::HumanCount;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::cadence::Cadence;
 use super::run::{CommitPart, LakeSummary, ScopeResults};
 use super::{Limits, StopSignal};
 use crate::causes::chain;
@@ -32,17 +33,6 @@ const SPOOL_ROWS: usize = 600_000;
 /// Age at which a spool is committed.
 const SPOOL_TIME: Duration = Duration::from_secs(300);
 
-/// Pages since the last commit, and their share of all pages of the run, after which a spool is committed: a
-/// crash then loses at most these and the slices in flight.
-const MIN_PAGES: u32 = 5;
-const PAGES_SHARE: u32 = 5;
-
-/// Time between commits, in multiples of the last one. Reading goes on meanwhile.
-const COMMIT_TIME_SHARE: u32 = 2;
-
-/// The shortest duration that a commit is assumed to take: short runs commit once, at their end.
-const MIN_COMMIT_TIME: Duration = Duration::from_millis(2_500);
-
 /// Time for merging after a signal. Schedulers kill a process after ten seconds at the soonest, and requests in
 /// flight took a second.
 const GRACE_PERIOD: Duration = Duration::from_secs(5);
@@ -53,14 +43,9 @@ pub(super) struct Committer<'a> {
     pub(super) delta: Delta,
     part: &'a mut CommitPart,
     spool: Spool,
-    spooled_since: Instant,
+    cadence: Cadence,
     run_id: &'a str,
     commits: u32,
-    /// Pages received since the last commit, and of the run.
-    pages: u32,
-    all_pages: u32,
-    /// Duration of the last commit.
-    commit_time: Duration,
     lake: &'a Lake,
     limits: Limits,
     now: Timestamp,
@@ -90,12 +75,9 @@ impl<'a> Committer<'a> {
             delta: Delta::default(),
             part,
             spool: Spool::new(lake.scratch()),
-            spooled_since: Instant::now(),
+            cadence: Cadence::new(),
             run_id,
             commits: 0,
-            pages: 0,
-            all_pages: 0,
-            commit_time: MIN_COMMIT_TIME,
             lake,
             limits,
             now,
@@ -116,27 +98,19 @@ impl<'a> Committer<'a> {
     pub(super) async fn add(&mut self, event: Event, progress: &Progress) -> Result<(), Error> {
         self.record(event, progress)?;
         let is_full = self.spool.on_disk() >= SPOOL_BYTES || self.spool.rows() >= SPOOL_ROWS;
-        let is_old = self.spooled_since.elapsed() >= SPOOL_TIME;
-        if is_full || is_old || self.is_commit_due() {
+        let is_old = self.cadence.elapsed() >= SPOOL_TIME;
+        let has_news = !self.delta.covered.is_empty() || !self.delta.counted.is_empty();
+        if is_full || is_old || (has_news && self.cadence.is_due()) {
             self.flush().await?;
         }
         Ok(())
-    }
-
-    /// Returns whether so much was read since the last commit that a crash must not lose it.
-    fn is_commit_due(&self) -> bool {
-        self.pages >= MIN_PAGES
-            && self.pages >= self.all_pages / PAGES_SHARE
-            && self.spooled_since.elapsed() >= self.commit_time * COMMIT_TIME_SHARE
-            && !self.delta.covered.is_empty()
     }
 
     /// Adds an event without committing.
     pub(super) fn record(&mut self, event: Event, progress: &Progress) -> Result<(), Error> {
         match event {
             Event::Rows(rows) => {
-                self.pages += 1;
-                self.all_pages += 1;
+                self.cadence.add_call();
                 progress.add_executions(rows.observations.len());
                 self.part.changes.drift.add(rows.drift);
                 for (id, open) in rows.undated {
@@ -151,6 +125,13 @@ impl<'a> Committer<'a> {
             Event::WindowComplete(complete) => self.add_complete(complete),
             Event::LookbackDue(scope, window) => {
                 self.delta.lookback.entry(scope).or_default().add(window);
+            }
+            Event::Counted(counted) => {
+                self.cadence.add_call();
+                progress.add_parts(counted.outcomes);
+                progress.finish_part();
+                let counts = self.delta.counted.entry(counted.scope);
+                counts.or_default().extend(counted.with_rows);
             }
             Event::WindowIncomplete(incomplete) => self.add_incomplete(incomplete),
             Event::PollMissed(id, at) => {
@@ -326,9 +307,7 @@ impl<'a> Committer<'a> {
         self.part.changes.add_files(files);
         self.part.lake = Some(LakeSummary::of(&record.state));
         self.delta = Delta::default();
-        self.spooled_since = Instant::now();
-        self.commit_time = begun.elapsed().max(MIN_COMMIT_TIME);
-        self.pages = 0;
+        self.cadence.committed(begun.elapsed());
         self.commits += 1;
         Ok(record)
     }

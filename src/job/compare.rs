@@ -18,7 +18,7 @@ use crate::config::{ConfigError, SourceConfig};
 use crate::error::{Code, Error, code_of_source};
 use crate::extract::count::count_windows;
 use crate::extract::discover::{Filter, Unlisted, discover};
-use crate::extract::{Event, ScopeDone, fan_out};
+use crate::extract::{Event, Reading, ScopeDone, fan_out};
 use crate::extract::{PageHints, ReadPlan};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::Lake;
@@ -247,14 +247,14 @@ impl Comparer<'_> {
         let plans = plans.into_iter().collect();
         let (sender, mut events) = mpsc::channel(EVENTS);
         let (_stop, never) = watch::channel(false);
-        let reading = fan_out(
-            self.client,
-            plans,
-            self.concurrency,
-            self.page_size,
-            sender,
-            never,
-        );
+        let reading = Reading {
+            client: self.client,
+            concurrency: self.concurrency,
+            largest_page: self.page_size,
+            events: sender,
+            stop: never,
+        };
+        let reading = fan_out(reading, plans);
         let receiving = async {
             let (mut rows_at_source, mut failed) = (RowsAtSource::new(), Vec::new());
             while let Some(event) = events.recv().await {
@@ -271,6 +271,7 @@ impl Comparer<'_> {
                     }
                     Event::WindowComplete(..)
                     | Event::LookbackDue(..)
+                    | Event::Counted(..)
                     | Event::WindowIncomplete(..)
                     | Event::PollMissed(..) => {}
                 }

@@ -3,6 +3,7 @@
 //! A run discovers projects, plans what to read, reads it, commits it and reports what it did.
 
 pub mod backfill;
+mod cadence;
 mod committer;
 pub mod compare;
 mod copy;
@@ -17,7 +18,7 @@ use jiff::Timestamp;
 
 use crate::config::SyncConfig;
 use crate::error::Error;
-use crate::extract::{ReadPlan, plan_sync};
+use crate::extract::{ReadPlan, fan_out, plan_sync};
 use crate::ids::Scope;
 use crate::progress::Progress;
 use crate::report::{ExpiredUnread, Report};
@@ -54,7 +55,8 @@ pub async fn sync(
             let mut committer = session.committer(run_id, &mut parts.committed);
             committer.delta.open_updates.extend(abandoned);
             progress.start(plans.len(), "projects");
-            session.read(plans, committer, progress).await
+            let read = async |reading| fan_out(reading, plans).await;
+            session.read(read, committer, progress).await
         },
     )
     .await

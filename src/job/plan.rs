@@ -11,7 +11,7 @@ use crate::error::{Error, code_of_source};
 use crate::extract::backfill::uncovered;
 use crate::extract::count::{CountedWindow, WindowCounts, count_windows};
 use crate::extract::discover::{Discovery, Unlisted, discover};
-use crate::extract::{PageHints, SyncRules, plan_sync, slices};
+use crate::extract::{PageHints, SyncRules, plan_sync, slice_count};
 use crate::ids::Scope;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
@@ -90,8 +90,8 @@ pub async fn plan_of_backfill(
     let counts = windows.len() as u64;
     let measured = count_windows(&client, windows, config.concurrency()).await?;
     let pages = pages(&measured, &state, config);
-    let slices = slices(&state, measured.non_empty.clone()).len() as u64;
-    let calls = counts + pages.max(slices) + listing_calls(&found, config);
+    let slices: usize = measured.non_empty.iter().map(slice_count).sum();
+    let calls = counts + pages.max(slices as u64) + listing_calls(&found, config);
     Ok(Plan {
         scopes: scopes.len(),
         windows: counted(measured)?,

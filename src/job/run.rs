@@ -109,6 +109,8 @@ pub(super) struct Changes {
     /// By path: an object that is replaced twice counts once.
     files: BTreeMap<String, WrittenFile>,
     pub(super) drift: Drift,
+    /// Drift of derived partitions: one that is derived twice counts once.
+    derived_drift: BTreeMap<Partition, Drift>,
 }
 
 /// Totals of the committed state of a lake.
@@ -181,6 +183,9 @@ impl Run {
         changes.add(committed.changes);
         changes.add(replayed);
         changes.drift.add(requests.drift);
+        for drift in changes.derived_drift.into_values() {
+            changes.drift.add(drift);
+        }
         Report {
             run_id: self.id,
             command: self.command,
@@ -246,7 +251,7 @@ impl Changes {
         let dates = merged.changed.iter().map(|partition| partition.date);
         self.dates.extend(dates);
         self.add_files(merged.files);
-        self.drift.add(merged.drift);
+        self.derived_drift.extend(merged.drift);
     }
 
     /// Adds the tables of a replayed partition.
@@ -272,6 +277,7 @@ impl Changes {
         self.dates.extend(later.dates);
         self.files.extend(later.files);
         self.drift.add(later.drift);
+        self.derived_drift.extend(later.derived_drift);
     }
 }
 

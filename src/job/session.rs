@@ -16,8 +16,7 @@ use crate::checkpoint::{Listing, OpenUpdate, State};
 use crate::config::SyncConfig;
 use crate::error::Error;
 use crate::extract::discover::{Discovery, discover};
-use crate::extract::fan_out;
-use crate::extract::{Event, ReadPlan, SyncRules};
+use crate::extract::{Event, Reading, SyncRules};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::lake::log::Record;
 use crate::lake::recover::Recovery;
@@ -25,7 +24,7 @@ use crate::lake::{LOCK_TIMEOUT, Lake, OpenOptions};
 use crate::pii::Redactor;
 use crate::progress::Progress;
 use crate::report::Failure;
-use crate::source::{Client, MAX_AHEAD};
+use crate::source::{Client, MAX_AHEAD, SourceError};
 use crate::tables::{OrgRow, ProjectRow};
 
 /// Capacity of the channel from the fan-out to the committer. The fan-out bounds the bytes in it.
@@ -110,17 +109,22 @@ impl<'a> Session<'a> {
         committer
     }
 
-    /// Executes the plans, commits what was read, and returns how the run ended.
-    pub(super) async fn read(
-        &self,
-        plans: Vec<(Scope, ReadPlan)>,
+    /// Reads, commits what was read, and returns how the run ended.
+    pub(super) async fn read<'b>(
+        &'b self,
+        read: impl AsyncFnOnce(Reading<'b>) -> Result<(), SourceError>,
         mut committer: Committer<'_>,
         progress: &Progress,
     ) -> Result<(), Error> {
         let (sender, mut events) = mpsc::channel(EVENTS);
-        let (concurrency, size) = (self.config.concurrency(), self.config.source.page_size);
         let (stopping, stop) = watch::channel(false);
-        let reading = fan_out(&self.client, plans, concurrency, size, sender, stop);
+        let reading = read(Reading {
+            client: &self.client,
+            concurrency: self.config.concurrency(),
+            largest_page: self.config.source.page_size,
+            events: sender,
+            stop,
+        });
         let receiving = async {
             loop {
                 match self.limits.run(next(&mut events)).await {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::derive::{Refresh, Threads, WrittenFile};
+use super::derive::{Derived, Refresh, Threads, WrittenFile};
 use super::layout::{self, Partition};
 use super::log::Record;
 use super::parquet::FileError;
@@ -36,8 +36,8 @@ pub struct MergeResult {
     pub files: Vec<WrittenFile>,
     /// The partitions with a replaced raw object.
     pub changed: Vec<Partition>,
-    /// Unexpected fields and values of the derived partitions.
-    pub drift: Drift,
+    /// Unexpected fields and values of each partition that was derived. A later derivation replaces them.
+    pub drift: BTreeMap<Partition, Drift>,
 }
 
 /// `_state/pending/<run>-<n>.json`: the partitions that a run is about to merge.
@@ -45,6 +45,16 @@ pub struct MergeResult {
 pub(super) struct PendingList {
     pub(super) run_id: String,
     pub(super) partitions: Vec<Partition>,
+}
+
+impl MergeResult {
+    /// Adds the tables of a partition, if they were derived.
+    pub(super) fn add_derived(&mut self, partition: Partition, derived: Derived) {
+        if !derived.files.is_empty() {
+            self.drift.insert(partition, derived.drift);
+        }
+        self.files.extend(derived.files);
+    }
 }
 
 impl Lake {
@@ -105,8 +115,7 @@ impl Lake {
             let derived = self
                 .derive(partition, &raw, Refresh::Stale, Threads::Two)
                 .await?;
-            result.files.extend(derived.files);
-            result.drift.add(derived.drift);
+            result.add_derived(partition, derived);
         }
         if merged.has_winners {
             result.changed.push(partition);

@@ -84,8 +84,7 @@ impl Lake {
             if !derived.files.is_empty() {
                 tracing::warn!(run.id = run_id, %partition, "finished the work of an interrupted run");
             }
-            result.files.extend(derived.files);
-            result.drift.add(derived.drift);
+            result.add_derived(partition, derived);
             let open = blocking(move || Ok(open_rows(&path, &raw)?)).await?;
             let open = open.into_iter();
             result

@@ -12,6 +12,9 @@ use crate::support::{Lake, Run, Sim, now, rows, signal};
 /// Runs after which a test fails.
 const MAX_RUNS: u64 = 60;
 
+/// A backfill of most of the history of the account.
+const BACKFILL: &[&str] = &["backfill", "--from", "2026-10-20", "--to", "2026-11-24"];
+
 /// An account of 24 projects on a server with this latency.
 fn slow_sim(latency: Duration) -> Sim {
     let spec = AccountSpec {
@@ -107,6 +110,35 @@ fn sync_builds_on_runs_that_ended_by_deadline() {
 #[test]
 fn sync_builds_on_runs_that_were_terminated() {
     compare(&["sync"], &[], signal_after("TERM", 50));
+}
+
+#[test]
+fn backfill_builds_on_runs_that_ended_by_deadline() {
+    compare(BACKFILL, &["--deadline", "3s"], keep);
+}
+
+#[test]
+fn backfill_builds_on_runs_that_were_terminated() {
+    compare(BACKFILL, &[], signal_after("TERM", 50));
+}
+
+#[test]
+fn backfill_reads_while_it_counts() {
+    let sim = slow_sim(Duration::from_millis(100));
+    let lake = Lake::new();
+    let mut child = sim.command(&arguments(BACKFILL, &lake));
+    child.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = child.spawn().unwrap();
+    // Fewer calls than projects.
+    signal_after("TERM", 20)(&sim, &child);
+    let run = Run::of(child.wait_with_output().unwrap()).expect(10);
+    let report = run.json();
+    assert!(
+        report["executions"]["inserted"].as_u64() > Some(0),
+        "{report}"
+    );
+    let counted = report["requests"]["by_endpoint"]["executions"].as_u64();
+    assert_eq!(counted, Some(calls(&sim)));
 }
 
 #[test]
