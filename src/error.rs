@@ -305,6 +305,9 @@ impl Error {
     /// Returns the action to take next.
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::Lake(lake) if lake.is_newer() => {
+                "upgrade harness-lake, here and wherever else it uses this lake"
+            }
             Self::Lake(LakeError::OtherAccount { .. }) => {
                 "choose another --lake, or a key of the account of this lake"
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::UnknownFields;
 use crate::window::{Coverage, Window};
 
 /// Runs that retry a failed window without delay.
@@ -31,6 +32,9 @@ pub struct GapFailure {
     pub since: Timestamp,
     /// Starts of the runs that failed to read it, at most the last 100.
     pub attempts: BTreeSet<Timestamp>,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
 }
 
 impl GapFailure {
@@ -41,6 +45,7 @@ impl GapFailure {
             reason,
             since: at,
             attempts: [at].into(),
+            unknown: UnknownFields::new(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::UnknownFields;
 use crate::ids::Scope;
 use crate::tables::{OrgRow, ProjectRow};
 
@@ -22,6 +23,9 @@ pub struct Listing {
     /// Whether a list was shorter than its reported total: then absence means nothing either.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_short: bool,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
 }
 
 /// An organization or project, with the later listings that did not contain it.
@@ -32,6 +36,9 @@ pub struct Listed<T> {
     /// Later complete listings by the same key that did not contain it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub missed: BTreeSet<Timestamp>,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
 }
 
 /// Consecutive listings without an entry before it counts as not visible.
@@ -65,6 +72,7 @@ impl Listing {
             orgs,
             projects,
             is_short: false,
+            unknown: UnknownFields::new(),
         }
     }
 
@@ -128,6 +136,7 @@ impl<T> Listed<T> {
         Self {
             row,
             missed: BTreeSet::new(),
+            unknown: UnknownFields::new(),
         }
     }
 }
@@ -171,7 +180,14 @@ fn merge_rows<K: Ord + Clone, T: Clone>(
         }
     }
     for (key, listed) in newer {
-        known.insert(key.clone(), listed.clone());
+        let unknown = known
+            .get_mut(key)
+            .map(|known| std::mem::take(&mut known.unknown));
+        let listed = Listed {
+            unknown: unknown.unwrap_or_default(),
+            ..listed.clone()
+        };
+        known.insert(key.clone(), listed);
     }
 }
 

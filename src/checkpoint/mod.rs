@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::ids::{PlanExecutionId, Scope};
 use crate::window::{Coverage, Window};
@@ -18,6 +19,9 @@ use crate::window::{Coverage, Window};
 pub use counted::CountedRows;
 pub use gaps::GapFailure;
 pub use listing::{Listed, Listing};
+
+/// Members that a later version added to a JSON object. They survive when this version rewrites it.
+pub type UnknownFields = Map<String, Value>;
 
 /// The committed state of a lake.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,6 +33,9 @@ pub struct State {
     /// The last complete listing of organizations and projects.
     #[serde(default)]
     pub listing: Listing,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
 }
 
 /// The committed state of one scope.
@@ -84,6 +91,9 @@ pub struct ScopeState {
     /// Rows and hours of the last long window: a lookback with many rows is read apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_rows: Option<(u32, u32)>,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
 }
 
 /// An error that ended the reading of a scope.
@@ -115,6 +125,9 @@ pub struct OpenExecution {
     /// The summary, if no partition can hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
 }
 
 /// The changes of a run, to be applied to the newest state.
@@ -267,6 +280,7 @@ impl State {
                     let missed = entry.missed.iter().copied().filter(later).collect();
                     *entry = OpenExecution {
                         missed,
+                        unknown: std::mem::take(&mut entry.unknown),
                         ..OpenExecution::clone(open)
                     };
                 }
@@ -434,6 +448,7 @@ mod tests {
                     revision: 1,
                     missed: BTreeSet::new(),
                     summary: None,
+                    unknown: UnknownFields::new(),
                 })),
                 1 => OpenUpdate::Closed {
                     observed,
@@ -502,6 +517,7 @@ mod tests {
             revision: 2,
             missed: BTreeSet::new(),
             summary: None,
+            unknown: UnknownFields::new(),
         })));
         let closed = |at, revision| {
             let observed = from_ms(at);

@@ -14,6 +14,7 @@ use crate::error::{Code, Error, code_of_source};
 use crate::extract::discover::discover;
 use crate::ids::{AccountId, Scope};
 use crate::job::{START_DAYS, fully_retained_from};
+use crate::lake::check_not_newer;
 use crate::lake::create::check_can_create;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
@@ -177,6 +178,7 @@ async fn check_lake(
     pii: &PiiRequest,
 ) -> Result<(LakeCheck, State), Error> {
     let store = open_store(url)?;
+    check_not_newer(&store).await?;
     let identity = Identity::read(&store).await?;
     if identity.is_none() {
         check_can_create(&store).await?;

@@ -221,7 +221,7 @@ fn is_due(open: &OpenExecution, start: Timestamp, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::GapFailure;
+    use crate::checkpoint::{GapFailure, UnknownFields};
 
     fn at(text: &str) -> Timestamp {
         format!("2026-11-{text}:00Z").parse().unwrap()
@@ -462,6 +462,7 @@ mod tests {
             revision: 1,
             missed: [].into(),
             summary: None,
+            unknown: UnknownFields::new(),
         }
     }
 

@@ -12,7 +12,7 @@ use super::shared::{MAX_UNDATED, Shared};
 use super::split::SuspicionBudget;
 use super::{Complete, Event, Incomplete, ReadPlan, Rows, ScopeDone};
 use crate::causes::chain;
-use crate::checkpoint::OpenExecution;
+use crate::checkpoint::{OpenExecution, UnknownFields};
 use crate::ids::{PlanExecutionId, Scope};
 use crate::observation::{Observation, Version};
 use crate::source::{Endpoint, ExecutionsQuery, Page, PageRow, Resource, RetryState, SourceError};
@@ -356,6 +356,7 @@ impl ScopeReader<'_> {
             revision: 0,
             missed: [].into(),
             summary: Some(String::from_utf8_lossy(&row.summary).into_owned()),
+            unknown: UnknownFields::new(),
         };
         (row.id, open)
     }

@@ -150,7 +150,7 @@ fn add_skipped(target: &State, delta: &mut Delta) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{OpenExecution, ScopeState};
+    use crate::checkpoint::{OpenExecution, ScopeState, UnknownFields};
     use crate::ids::{PlanExecutionId, Scope};
 
     fn at(text: &str) -> Timestamp {
@@ -186,6 +186,7 @@ mod tests {
             revision: 0,
             missed: [].into(),
             summary: None,
+            unknown: UnknownFields::new(),
         };
         let mut state = State {
             scopes: [(scope.clone(), known)].into(),

@@ -150,7 +150,12 @@ impl Run {
             let read = within(until, LakeSummary::read(store, &self.account)).await;
             read.flatten()
         };
+        let is_newer = matches!(error, Some(Error::Lake(lake)) if lake.is_newer());
         let report = self.report(parts, lake.unwrap_or_default(), error, finished_at);
+        if is_newer {
+            // A lake of a newer version is left unchanged.
+            return report;
+        }
         if within(until, save(store, &report)).await.is_none() {
             tracing::warn!("failed to save the run report: the lake did not respond in time");
         }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::derive::{Derived, Refresh, Threads, WrittenFile};
+use super::features::{FORMAT, first_format};
 use super::layout::{self, Partition};
 use super::log::Record;
 use super::parquet::FileError;
@@ -18,7 +19,7 @@ use super::runs::SortedRuns;
 use super::spool::Spool;
 use super::store::{Expected, PutOutcome};
 use super::{Lake, LakeError, back_off, blocking, check_size};
-use crate::checkpoint::{Delta, OpenExecution, OpenUpdate};
+use crate::checkpoint::{Delta, OpenExecution, OpenUpdate, UnknownFields};
 use crate::drift::Drift;
 use crate::failpoint::hit;
 use crate::ids::PlanExecutionId;
@@ -43,6 +44,8 @@ pub struct MergeResult {
 /// `_state/pending/<run>-<n>.json`: the partitions that a run is about to merge.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PendingList {
+    #[serde(default = "first_format")]
+    pub(super) format: u32,
     pub(super) run_id: String,
     pub(super) partitions: Vec<Partition>,
 }
@@ -82,6 +85,7 @@ impl Lake {
             return Ok(Some(result));
         }
         let list = PendingList {
+            format: FORMAT,
             run_id: run_id.to_owned(),
             partitions: spool.partitions().collect(),
         };
@@ -94,7 +98,14 @@ impl Lake {
             let Some((partition, runs)) = next else {
                 return Ok(Some(result));
             };
-            self.merge_and_derive(partition, runs, &mut result).await?;
+            let merged = self.merge_and_derive(partition, runs, &mut result).await;
+            if let Err(error) = merged {
+                if error.is_newer() && result.changed.is_empty() {
+                    // A lake of a newer version is left unchanged.
+                    self.store.delete(&path).await?;
+                }
+                return Err(error);
+            }
             hit("after-partition");
         }
         Ok(spool.is_empty().then_some(result))
@@ -111,14 +122,14 @@ impl Lake {
             .map(|(_, observation)| (observation.id.clone(), observation.start))
             .collect();
         let (raw, merged) = self.merge_partition(partition, runs).await?;
+        if merged.has_winners {
+            result.changed.push(partition);
+        }
         if let Some(raw) = raw {
             let derived = self
                 .derive(partition, &raw, Refresh::Stale, Threads::Two)
                 .await?;
             result.add_derived(partition, derived);
-        }
-        if merged.has_winners {
-            result.changed.push(partition);
         }
         for (id, (outcome, stored)) in merged.executions {
             let start = starts.get(&id).copied().unwrap_or_default();
@@ -200,7 +211,8 @@ impl Lake {
         now: Timestamp,
         delta: &Delta,
     ) -> Result<(Record, Vec<WrittenFile>), LakeError> {
-        let record = Record::append(&self.store, run_id, now, delta).await?;
+        let record =
+            Record::append(&self.store, run_id, now, delta, &self.identity.features).await?;
         self.delete_pending(run_id).await?;
         hit("after-delete-pending");
         let files = self.derive_dimensions(&record).await?;
@@ -233,6 +245,7 @@ pub fn open_update(start: Timestamp, stored: StoredVersion) -> OpenUpdate {
         revision: stored.revision,
         missed: BTreeSet::new(),
         summary: None,
+        unknown: UnknownFields::new(),
     }))
 }
 

@@ -3,6 +3,7 @@
 //! A table object carries the raw revision that it was derived from. Only an object of a higher
 //! revision replaces it. So once all runs have ended, a table depends on its raw object alone.
 
+use std::cmp::Ordering;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -13,7 +14,7 @@ use serde::Serialize;
 use super::diff::{equal_except_write_id, equal_rows};
 use super::finding::run_backfill;
 use super::layout::Partition;
-use super::metadata::{FileMetadata, WRITER, read_metadata};
+use super::metadata::{FileMetadata, read_metadata};
 use super::parquet::{Encoded, FileError, FileKind, ObjectWriter};
 use super::raw::{BATCH_BYTES, BATCH_ROWS};
 use super::rows::{RawObject, each_row};
@@ -41,7 +42,7 @@ pub struct WrittenFile {
 pub enum Refresh {
     /// Missing tables, and tables older than the raw object.
     Stale,
-    /// Also tables that another version of this program wrote (`replay`).
+    /// Also tables that an older version of this program wrote (`replay`).
     Outdated,
     /// All tables (`replay --all`).
     All,
@@ -124,7 +125,7 @@ impl Lake {
             table.revision < raw.revision
                 || match refresh {
                     Refresh::Stale => false,
-                    Refresh::Outdated => table.writer_version != WRITER,
+                    Refresh::Outdated => table.writer_order() == Ordering::Less,
                     Refresh::All => true,
                 }
         };

@@ -1,5 +1,6 @@
 //! Errors of a lake, by the action that the operator takes.
 
+use super::features::Newer;
 use super::log::CheckpointError;
 use super::parquet::FileError;
 use super::store::{ProbeError, StoreError};
@@ -13,6 +14,9 @@ pub enum LakeError {
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A newer version of this program wrote an object.
+    #[error(transparent)]
+    Newer(#[from] Newer),
     /// A file is damaged or foreign, or cannot be encoded.
     #[error(transparent)]
     File(#[from] FileError),
@@ -36,7 +40,7 @@ pub enum LakeError {
         /// The lake that contains it.
         outer: String,
     },
-    /// `_state/lake.json` is missing, damaged, or written by a newer version of this program.
+    /// `_state/lake.json` is missing or damaged.
     #[error("failed to open the lake {store}: _state/lake.json {reason}")]
     Identity {
         /// The lake.
@@ -91,6 +95,16 @@ impl LakeError {
     /// Returns true if the scratch directory failed and not the lake.
     pub fn is_scratch(&self) -> bool {
         matches!(self, Self::File(FileError::Scratch { .. }))
+    }
+
+    /// Returns true if a newer version of this program wrote an object of the lake.
+    pub fn is_newer(&self) -> bool {
+        matches!(
+            self,
+            Self::Newer(_)
+                | Self::File(FileError::Newer(_))
+                | Self::Checkpoint(CheckpointError::Newer(_))
+        )
     }
 
     /// Returns true if other runs caused the error, so that the same run may succeed later.

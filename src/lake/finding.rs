@@ -33,7 +33,8 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
-    /// A run is active or was interrupted; the next run updates the object.
+    /// A run is active or was interrupted, or another version wrote the object; the next run or `replay` updates
+    /// it.
     Stale,
     /// The file does not belong to the lake, but queries may read it.
     Foreign,
@@ -45,6 +46,7 @@ pub enum FindingKind {
 pub const RUN_SYNC: &str = "harness-lake sync";
 pub(super) const RUN_REPLAY: &str = "harness-lake replay";
 pub(super) const REBUILD: &str = "harness-lake replay --all";
+pub(super) const UPGRADE: &str = "upgrade harness-lake";
 pub(super) const MOVE_FILE: &str = "move the file out of the lake";
 pub(super) const DELETE_THEN_SYNC: &str = "delete the file, then run: harness-lake sync";
 pub(super) const DELETE_RECORD: &str =

@@ -1,6 +1,8 @@
 //! The identity of a lake, in `_state/lake.json`. Created before any other object of the lake; every run
 //! checks its settings against it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -8,14 +10,13 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::features::{self, FORMAT, newer};
 use super::layout::{self, Partition, date_of};
 use super::store::{Expected, PutOutcome, Store, Tag};
 use super::{ATTEMPTS, LakeError, OpenOptions, back_off};
+use crate::checkpoint::UnknownFields;
 use crate::ids::{AccountId, PlanExecutionId};
 use crate::pii::{PiiRequest, Policy, Redactor};
-
-/// The version of the layout of a lake.
-pub const FORMAT: u32 = 1;
 
 /// The hash of summaries: see `source::content_hash`.
 const CONTENT_HASH: &str = "canonical-xxh3-64";
@@ -28,6 +29,9 @@ const BUCKET_HASH: &str = "xxh3-64";
 pub struct Identity {
     /// The version of the layout.
     pub format: u32,
+    /// The features that a program must know.
+    #[serde(default)]
+    pub features: BTreeSet<String>,
     /// The account of the lake.
     pub account_id: AccountId,
     /// The creation time of the lake.
@@ -44,31 +48,46 @@ pub struct Identity {
     /// The number of buckets by date, oldest rule first. The last rule that begins on or before a
     /// date applies.
     pub buckets: Vec<BucketRule>,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
 }
 
 /// The number of buckets from a date on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketRule {
     /// The first date; `None` for the rule that the lake was created with.
     pub from: Option<Date>,
     /// Buckets per date.
     pub count: u32,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
+}
+
+impl BucketRule {
+    fn new(from: Option<Date>, count: u32) -> Self {
+        Self {
+            from,
+            count,
+            unknown: UnknownFields::new(),
+        }
+    }
 }
 
 impl Identity {
     fn new(account: &AccountId, now: Timestamp, buckets: u32, pii: Policy) -> Self {
         Self {
             format: FORMAT,
+            features: BTreeSet::new(),
             account_id: account.clone(),
             created_at: now,
             write_id: Ulid::generate().to_string(),
             content_hash: CONTENT_HASH.to_owned(),
             bucket_hash: BUCKET_HASH.to_owned(),
             pii,
-            buckets: vec![BucketRule {
-                from: None,
-                count: buckets,
-            }],
+            buckets: vec![BucketRule::new(None, buckets)],
+            unknown: UnknownFields::new(),
         }
     }
 
@@ -97,7 +116,8 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// [`LakeError::Identity`] if it is damaged or was written by a newer version of this program.
+    /// [`LakeError::Newer`] if a newer version of this program wrote it, [`LakeError::Identity`] if it is
+    /// damaged.
     pub async fn read(store: &Store) -> Result<Option<(Self, Tag)>, LakeError> {
         let Some((bytes, tag)) = store.get(layout::LAKE).await? else {
             return Ok(None);
@@ -106,25 +126,15 @@ impl Identity {
             store: store.location().to_owned(),
             reason,
         };
+        features::check(layout::LAKE, &bytes).map_err(|newer| newer.at(store))?;
         let identity: Self = serde_json::from_slice(&bytes)
             .map_err(|error| unusable(format!("is damaged: {error}")))?;
-        for (key, found, supported) in [
-            ("format", identity.format.to_string(), FORMAT.to_string()),
-            (
-                "content_hash",
-                identity.content_hash.clone(),
-                CONTENT_HASH.to_owned(),
-            ),
-            (
-                "bucket_hash",
-                identity.bucket_hash.clone(),
-                BUCKET_HASH.to_owned(),
-            ),
+        for (key, found, known) in [
+            ("content_hash", &*identity.content_hash, CONTENT_HASH),
+            ("bucket_hash", &identity.bucket_hash, BUCKET_HASH),
         ] {
-            if found != supported {
-                return Err(unusable(format!(
-                    "has {key} `{found}`, but this version supports only `{supported}`"
-                )));
+            if found != known {
+                return Err(newer(layout::LAKE, key, found, known).at(store).into());
             }
         }
         Ok(Some((identity, tag)))
@@ -191,7 +201,7 @@ impl Identity {
             back_off(attempt).await;
             let Some((identity, _)) = Self::read(store).await? else {
                 let identity = Self::new(&like.account_id, now, 1, like.pii.clone());
-                let rules = buckets.map(|count| vec![BucketRule { from: None, count }]);
+                let rules = buckets.map(|count| vec![BucketRule::new(None, count)]);
                 let identity = Self {
                     buckets: rules.unwrap_or_else(|| like.buckets.clone()),
                     ..identity
@@ -256,10 +266,7 @@ impl Identity {
         changed
             .buckets
             .retain(|rule| rule.from.is_none_or(|existing| existing < from));
-        changed.buckets.push(BucketRule {
-            from: Some(from),
-            count,
-        });
+        changed.buckets.push(BucketRule::new(Some(from), count));
         Some(changed)
     }
 

@@ -27,13 +27,13 @@ impl Lake {
     ///
     /// # Errors
     ///
-    /// [`LakeError::Store`].
+    /// [`LakeError::Store`], [`LakeError::File`] for a partition of a newer version.
     pub async fn inventory(&self, dates: Dates) -> Result<Inventory, LakeError> {
         let mut inventory = Inventory::default();
         for RawPartition { partition, .. } in self.raw_partitions(dates).await? {
             let path = partition.raw();
             if let Some((bytes, _)) = self.store.get(&path).await?
-                && let Ok(raw) = RawObject::new(&path, bytes)
+                && let Some(raw) = readable(RawObject::new(&path, bytes))?
             {
                 let rows =
                     blocking(move || Ok(rows_of(partition, &raw).unwrap_or_default())).await?;
@@ -48,6 +48,14 @@ impl Lake {
             .values_mut()
             .for_each(|starts| starts.sort_unstable());
         Ok(inventory)
+    }
+}
+
+/// Returns the object unless it is damaged.
+fn readable(raw: Result<RawObject, FileError>) -> Result<Option<RawObject>, FileError> {
+    match raw {
+        Err(newer @ FileError::Newer(_)) => Err(newer),
+        other => Ok(other.ok()),
     }
 }
 

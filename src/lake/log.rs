@@ -1,14 +1,17 @@
 //! Checkpoint records: complete states with increasing numbers. A record is created once and never
 //! replaced.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+use super::features::{self, FORMAT, Newer, first_format};
 use super::store::{Expected, ObjectInfo, PutOutcome, Store, StoreError};
 use super::{back_off, layout};
-use crate::checkpoint::{Delta, State};
+use crate::checkpoint::{Delta, State, UnknownFields};
 use crate::failpoint::hit;
 use crate::schema::Table;
 
@@ -18,6 +21,12 @@ pub struct Record {
     /// Its number; 0 for a lake without records.
     #[serde(skip)]
     pub number: u64,
+    /// The version of its layout.
+    #[serde(default = "first_format")]
+    pub format: u32,
+    /// The features that a program must know: those of the lake, and of all earlier records.
+    #[serde(default)]
+    pub features: BTreeSet<String>,
     /// The run that wrote it.
     pub run_id: String,
     /// Unique to this put.
@@ -28,6 +37,9 @@ pub struct Record {
     pub listing_revision: u64,
     /// The state.
     pub state: State,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
 }
 
 /// A failure to read or write the checkpoint.
@@ -37,7 +49,10 @@ pub enum CheckpointError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A record is damaged, or was written by a newer version of this program.
+    /// A newer version of this program wrote a record.
+    #[error(transparent)]
+    Newer(#[from] Newer),
+    /// A record is damaged.
     #[error("failed to decode {path}: {reason}")]
     Damaged {
         /// The record.
@@ -76,7 +91,7 @@ impl Record {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Store`], [`CheckpointError::Damaged`].
+    /// [`CheckpointError::Store`], [`CheckpointError::Newer`], [`CheckpointError::Damaged`].
     pub async fn newest(store: &Store) -> Result<Self, CheckpointError> {
         loop {
             let Some((number, path)) = newest_of(&store.list(layout::CHECKPOINTS).await?) else {
@@ -84,12 +99,16 @@ impl Record {
             };
             // A record pruned between the listing and the read has a newer successor.
             if let Some((bytes, _)) = store.get(&path).await? {
-                return Self::decode(&bytes, number, &path);
+                return Self::decode(&bytes, number, &path).map_err(|error| match error {
+                    CheckpointError::Newer(newer) => newer.at(store).into(),
+                    other => other,
+                });
             }
         }
     }
 
-    /// Applies `delta` to the newest state and commits the result under the next number.
+    /// Applies `delta` to the newest state and commits the result under the next number. `features` are those
+    /// of the lake.
     ///
     /// # Errors
     ///
@@ -99,10 +118,12 @@ impl Record {
         run_id: &str,
         now: Timestamp,
         delta: &Delta,
+        features: &BTreeSet<String>,
     ) -> Result<Self, CheckpointError> {
         for attempt in 0..ATTEMPTS {
             back_off(attempt).await;
-            let next = Self::newest(store).await?.next(run_id, now, delta);
+            let mut next = Self::newest(store).await?.next(run_id, now, delta);
+            next.features.extend(features.iter().cloned());
             let path = layout::checkpoint(next.number);
             // Each number is taken once, so its writer has read the previous record. So a committed
             // delta stays in all later records, even if a listing lags.
@@ -138,11 +159,14 @@ impl Record {
     fn empty() -> Self {
         Self {
             number: 0,
+            format: FORMAT,
+            features: BTreeSet::new(),
             run_id: String::new(),
             write_id: String::new(),
             written_at: Timestamp::UNIX_EPOCH,
             listing_revision: 0,
             state: State::default(),
+            unknown: UnknownFields::new(),
         }
     }
 
@@ -153,6 +177,8 @@ impl Record {
         let listing_changed = !state.listing.has_same_rows(&self.state.listing);
         Self {
             number,
+            format: FORMAT,
+            features: self.features.clone(),
             run_id: run_id.to_owned(),
             write_id: Ulid::generate().to_string(),
             written_at: now.max(self.written_at),
@@ -162,6 +188,7 @@ impl Record {
                 self.listing_revision
             },
             state,
+            unknown: self.unknown.clone(),
         }
     }
 
@@ -181,6 +208,7 @@ impl Record {
             reason,
         };
         let json = zstd::decode_all(bytes).map_err(|error| damaged(error.to_string()))?;
+        features::check(path, &json)?;
         let record: Self =
             serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
         Ok(Self { number, ..record })
@@ -218,9 +246,10 @@ mod tests {
         let deltas: Vec<_> = (0..8)
             .map(|n| delta(if n % 2 == 0 { "a" } else { "b" }, n * 100))
             .collect();
+        let features = BTreeSet::new();
         let commits = deltas
             .iter()
-            .map(|delta| Record::append(&store, "run", from_ms(0), delta));
+            .map(|delta| Record::append(&store, "run", from_ms(0), delta, &features));
         for committed in futures::future::join_all(commits).await {
             committed.unwrap();
         }

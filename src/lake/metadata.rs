@@ -1,11 +1,15 @@
 //! Metadata in the footer of a file: table, schema version, writer version, revision and write id. Read
 //! without the rest of the file.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 use ulid::Ulid;
 
+use super::LakeError;
+use super::features::{FORMAT, first_format, newer};
 use super::parquet::{FileError, FileKind};
 use super::store::{ObjectInfo, Store, StoreError, Tag};
 use crate::schema::VERSION;
@@ -19,6 +23,7 @@ const FOOTER_GUESS: u64 = 64 << 10;
 pub(super) const TABLE: &str = "harness_lake.table";
 const SCHEMA_VERSION: &str = "harness_lake.schema_version";
 const WRITER_VERSION: &str = "harness_lake.writer_version";
+const FORMAT_KEY: &str = "harness_lake.format";
 const REVISION: &str = "harness_lake.revision";
 const WRITE_ID: &str = "harness_lake.write_id";
 
@@ -31,6 +36,8 @@ pub struct FileMetadata {
     pub schema_version: u32,
     /// The version of the program that wrote it.
     pub writer_version: String,
+    /// The format of the lake that this version writes.
+    pub format: u32,
     /// The version of the content.
     ///
     /// - Raw object: incremented by each replacement.
@@ -50,10 +57,25 @@ impl FileMetadata {
             table: kind.name().to_owned(),
             schema_version: VERSION,
             writer_version: WRITER.to_owned(),
+            format: FORMAT,
             revision,
             write_id: Ulid::generate().to_string(),
             rows: 0,
         }
+    }
+
+    /// Compares the version of the program that wrote the file with this version. A pre-release, or another
+    /// build of this version, counts as older.
+    pub(super) fn writer_order(&self) -> Ordering {
+        let numbers = |version: &str| -> Vec<u64> {
+            let parts = version.split(['.', '-', '+']);
+            parts.map_while(|part| part.parse().ok()).collect()
+        };
+        if self.writer_version == WRITER {
+            return Ordering::Equal;
+        }
+        let order = numbers(&self.writer_version).cmp(&numbers(WRITER));
+        order.then(Ordering::Less)
     }
 
     /// Returns the key-value pairs for the footer. Parquet itself stores the number of rows.
@@ -64,6 +86,7 @@ impl FileMetadata {
             pair(TABLE, &self.table),
             pair(SCHEMA_VERSION, &self.schema_version),
             pair(WRITER_VERSION, &self.writer_version),
+            pair(FORMAT_KEY, &self.format),
             pair(REVISION, &self.revision),
             pair(WRITE_ID, &self.write_id),
         ]
@@ -73,7 +96,7 @@ impl FileMetadata {
     ///
     /// # Errors
     ///
-    /// [`FileError::Parquet`], [`FileError::Foreign`].
+    /// [`FileError::Parquet`], [`FileError::Foreign`], [`FileError::Newer`].
     pub fn of(path: &str, bytes: &Bytes) -> Result<Self, FileError> {
         let metadata = ParquetMetaDataReader::new()
             .parse_and_finish(bytes)
@@ -83,24 +106,33 @@ impl FileMetadata {
 
     fn from_metadata(path: &str, metadata: &ParquetMetaData) -> Result<Self, FileError> {
         let file = metadata.file_metadata();
-        let text = |key: &'static str| {
-            let pairs = file.key_value_metadata().into_iter().flatten();
-            let value = pairs
-                .filter(|pair| pair.key == key)
-                .find_map(|pair| pair.value.clone());
-            value.ok_or_else(|| FileError::foreign(path, key))
+        let value = |key: &str| {
+            let mut pairs = file.key_value_metadata().into_iter().flatten();
+            pairs.find(|pair| pair.key == key)?.value.clone()
         };
-        let number = |key: &'static str| {
+        let text = |key| value(key).ok_or_else(|| FileError::foreign(path, key));
+        let version = |key, text: String| {
             let invalid = |_| FileError::foreign(path, key);
-            text(key)?.parse::<u64>().map_err(invalid)
+            text.parse::<u32>().map_err(invalid)
         };
-        let version = number(SCHEMA_VERSION)?;
-        let invalid = |_| FileError::foreign(path, SCHEMA_VERSION);
+        let format =
+            value(FORMAT_KEY).map_or(Ok(first_format()), |text| version(FORMAT_KEY, text))?;
+        let schema_version = version(SCHEMA_VERSION, text(SCHEMA_VERSION)?)?;
+        for (key, found, known) in [
+            ("format", format, FORMAT),
+            ("schema version", schema_version, VERSION),
+        ] {
+            if found > known {
+                return Err(newer(path, key, &found.to_string(), &known.to_string()).into());
+            }
+        }
+        let invalid = |_| FileError::foreign(path, REVISION);
         Ok(Self {
             table: text(TABLE)?,
-            schema_version: u32::try_from(version).map_err(invalid)?,
+            schema_version,
             writer_version: text(WRITER_VERSION)?,
-            revision: number(REVISION)?,
+            format,
+            revision: text(REVISION)?.parse().map_err(invalid)?,
             write_id: text(WRITE_ID)?,
             rows: u64::try_from(file.num_rows()).unwrap_or_default(),
         })
@@ -112,21 +144,23 @@ impl FileMetadata {
 ///
 /// # Errors
 ///
-/// [`StoreError`] after the retries of the store.
+/// [`StoreError`] after the retries of the store; [`LakeError::Newer`], so that no caller takes an object of a
+/// newer version for a damaged one.
 pub async fn read_metadata(
     store: &Store,
     path: &str,
-) -> Result<Option<(Result<FileMetadata, FileError>, Tag)>, StoreError> {
+) -> Result<Option<(Result<FileMetadata, FileError>, Tag)>, LakeError> {
     loop {
         let Some(object) = store.head(path).await? else {
             return Ok(None);
         };
         match read_footer(store, path, &object).await {
             Ok(metadata) => return Ok(Some((Ok(metadata), object.tag))),
+            Err(ReadError::File(FileError::Newer(newer))) => return Err(newer.at(store).into()),
             Err(ReadError::File(error)) => return Ok(Some((Err(error), object.tag))),
             // Replaced between the two reads: retry.
             Err(ReadError::Store(StoreError::Changed { .. })) => {}
-            Err(ReadError::Store(error)) => return Err(error),
+            Err(ReadError::Store(error)) => return Err(error.into()),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod derive;
 mod diff;
 pub mod dimensions;
 pub mod error;
+pub mod features;
 pub mod finding;
 pub mod identity;
 pub mod inventory;
@@ -39,10 +40,13 @@ use tokio::sync::Semaphore;
 
 use crate::ids::AccountId;
 use crate::pii::PiiRequest;
+use crate::schema::Table;
 use crate::worker;
 use create::check_can_create;
 pub use error::LakeError;
 use identity::Identity;
+use log::{CheckpointError, Record};
+use metadata::read_metadata;
 use store::{LockGuard, Store};
 
 /// Maximum time that a run waits for the lock of a local lake before it ends with a conflict.
@@ -101,7 +105,7 @@ impl Lake {
     ///
     /// # Errors
     ///
-    /// [`LakeError::OtherAccount`], [`LakeError::Pii`], [`LakeError::Probe`],
+    /// [`LakeError::Newer`], [`LakeError::OtherAccount`], [`LakeError::Pii`], [`LakeError::Probe`],
     /// [`LakeError::Identity`].
     pub async fn open(store: Store, options: &OpenOptions<'_>) -> Result<Self, LakeError> {
         let _lock = check_and_lock(&store).await?;
@@ -118,7 +122,7 @@ impl Lake {
     ///
     /// # Errors
     ///
-    /// [`LakeError::OtherAccount`], [`LakeError::OtherPii`], [`LakeError::Probe`].
+    /// [`LakeError::Newer`], [`LakeError::OtherAccount`], [`LakeError::OtherPii`], [`LakeError::Probe`].
     pub async fn open_like(
         &self,
         store: Store,
@@ -134,8 +138,9 @@ impl Lake {
     ///
     /// # Errors
     ///
-    /// [`LakeError::Missing`] if it does not exist.
+    /// [`LakeError::Missing`] if it does not exist, [`LakeError::Newer`].
     pub async fn open_existing(store: Store, scratch: &Path) -> Result<Self, LakeError> {
+        check_not_newer(&store).await?;
         match Identity::read(&store).await? {
             Some((identity, _)) => Ok(Self::new(store, identity, scratch)),
             None => Err(LakeError::Missing {
@@ -165,8 +170,28 @@ impl Lake {
     }
 }
 
+/// Checks that no newer version of this program wrote the lake, before anything is written there.
+///
+/// Every run that commits replaces `scopes`, so its footer shows a newer schema of the tables.
+///
+/// # Errors
+///
+/// [`LakeError::Newer`]. A damaged checkpoint is no error here: its reader reports it.
+pub async fn check_not_newer(store: &Store) -> Result<(), LakeError> {
+    if Identity::read(store).await?.is_none() {
+        return Ok(());
+    }
+    match Record::newest(store).await {
+        Ok(_) | Err(CheckpointError::Damaged { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    read_metadata(store, &layout::dimension(Table::Scopes)).await?;
+    Ok(())
+}
+
 /// Takes the lock of a lake, after checking that the lake exists or can be created.
 async fn check_and_lock(store: &Store) -> Result<LockGuard, LakeError> {
+    check_not_newer(store).await?;
     if Identity::read(store).await?.is_none() {
         check_can_create(store).await?;
         store.probe().await?;

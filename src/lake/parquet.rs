@@ -18,6 +18,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::schema::types::ColumnPath;
 use tempfile::{SpooledData, SpooledTempFile};
 
+use super::features::Newer;
 use super::metadata::{FileMetadata, WRITER};
 use crate::schema::{Table, raw_schema};
 
@@ -101,6 +102,9 @@ pub enum FileError {
         #[source]
         source: ParquetError,
     },
+    /// A newer version of this program wrote the file.
+    #[error(transparent)]
+    Newer(#[from] Newer),
     /// The metadata of the file is missing or invalid: the file is foreign or damaged.
     #[error("{path} is not a file of a lake: `{key}` is missing or invalid")]
     Foreign {

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::commit::{MergeResult, PendingList, open_update};
 use super::derive::{Refresh, Threads};
+use super::features;
 use super::layout::{self, Partition};
 use super::log::Record;
 use super::rows::{RawObject, open_rows};
@@ -39,13 +40,32 @@ impl Lake {
     ///
     /// # Errors
     ///
-    /// As [`Lake::derive`].
+    /// As [`Lake::derive`]; [`LakeError::Newer`] for a list of a newer version, before anything is derived.
     pub async fn recover(
         &self,
         now: Timestamp,
         mut may_continue: impl FnMut() -> bool,
     ) -> Result<Option<Recovery>, LakeError> {
         let mut recovery = Recovery::default();
+        for list in self.orphaned_lists(now, &mut recovery.lists).await? {
+            for partition in list.partitions {
+                if !may_continue() {
+                    return Ok(None);
+                }
+                self.recover_partition(partition, &list.run_id, &mut recovery.result)
+                    .await?;
+            }
+        }
+        Ok(Some(recovery))
+    }
+
+    /// Reads the lists of killed runs, and adds their paths to `paths`.
+    async fn orphaned_lists(
+        &self,
+        now: Timestamp,
+        paths: &mut Vec<String>,
+    ) -> Result<Vec<PendingList>, LakeError> {
+        let mut lists = Vec::new();
         for object in self.store.list(layout::PENDING).await? {
             let age = now.as_millisecond() - object.modified.as_millisecond();
             if age < PENDING_AGE_MS {
@@ -54,19 +74,12 @@ impl Lake {
             let Some((bytes, _)) = self.store.get(&object.path).await? else {
                 continue;
             };
+            features::check(&object.path, &bytes).map_err(|newer| newer.at(&self.store))?;
             // An unreadable list was not written completely, so its run had merged nothing yet.
-            if let Ok(list) = serde_json::from_slice::<PendingList>(&bytes) {
-                for partition in list.partitions {
-                    if !may_continue() {
-                        return Ok(None);
-                    }
-                    self.recover_partition(partition, &list.run_id, &mut recovery.result)
-                        .await?;
-                }
-            }
-            recovery.lists.push(object.path);
+            lists.extend(serde_json::from_slice::<PendingList>(&bytes));
+            paths.push(object.path);
         }
-        Ok(Some(recovery))
+        Ok(lists)
     }
 
     async fn recover_partition(

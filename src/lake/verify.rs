@@ -13,7 +13,7 @@ use super::derive::{Expectation, expectation};
 use super::diff::difference;
 use super::finding::{
     Audit, DELETE_RECORD, DELETE_THEN_SYNC, FindingKind, MOVE_FILE, REBUILD, RUN_REPLAY, RUN_SYNC,
-    run_backfill,
+    UPGRADE, run_backfill,
 };
 use super::inventory::hash;
 use super::layout::{self, Partition, date_of};
@@ -111,7 +111,7 @@ impl Lake {
             let Some((metadata, _)) = read_metadata(&self.store, &path).await? else {
                 continue;
             };
-            if let Some(what) = mismatch(kind, &metadata) {
+            if let Some(what) = mismatch(kind, metadata)? {
                 match kind {
                     FileKind::Raw => damaged_raw(partition, what, audit),
                     FileKind::Table(_) => audit.add(FindingKind::Damage, &path, what, REBUILD),
@@ -137,7 +137,7 @@ impl Lake {
         let raw = match RawObject::new(&path, bytes) {
             Ok(raw) => raw,
             Err(error) => {
-                damaged_raw(partition, chain(&error), audit);
+                damaged_raw(partition, damage(error)?, audit);
                 return Ok(());
             }
         };
@@ -214,13 +214,14 @@ impl Lake {
                 missing.push(path);
                 continue;
             };
-            let derived = match FileMetadata::of(&path, &bytes) {
-                Ok(metadata) => metadata.revision,
+            let metadata = match FileMetadata::of(&path, &bytes) {
+                Ok(metadata) => metadata,
                 Err(error) => {
-                    audit.add(FindingKind::Damage, &path, chain(&error), REBUILD);
+                    audit.add(FindingKind::Damage, &path, damage(error)?, REBUILD);
                     continue;
                 }
             };
+            let derived = metadata.revision;
             is_current = table == Table::Executions && derived == revision;
             if derived < revision {
                 let what = format!(
@@ -235,7 +236,12 @@ impl Lake {
                     audit.add(FindingKind::Damage, &path, what, REBUILD);
                 }
             } else if let Some(what) = difference(&path, bytes, body).await? {
-                audit.add(FindingKind::Damage, &path, what, REBUILD);
+                let by_other = format!("derived by version {}: {what}", metadata.writer_version);
+                match metadata.writer_order() {
+                    Ordering::Less => audit.add(FindingKind::Stale, &path, by_other, RUN_REPLAY),
+                    Ordering::Equal => audit.add(FindingKind::Damage, &path, what, REBUILD),
+                    Ordering::Greater => audit.add(FindingKind::Stale, &path, by_other, UPGRADE),
+                }
             }
         }
         for path in missing {
@@ -284,10 +290,11 @@ impl Lake {
                 continue;
             };
             let metadata = FileMetadata::of(&path, &bytes);
-            if let Some(what) = mismatch(FileKind::Table(table), &metadata) {
+            let revision = metadata.as_ref().map(|metadata| metadata.revision).ok();
+            if let Some(what) = mismatch(FileKind::Table(table), metadata)? {
                 audit.add(FindingKind::Damage, &path, what, DELETE_THEN_SYNC);
-            } else if let Ok(metadata) = metadata {
-                self.verify_dimension(table, record, (metadata.revision, bytes), audit)
+            } else if let Some(revision) = revision {
+                self.verify_dimension(table, record, (revision, bytes), audit)
                     .await?;
             }
         }
@@ -358,16 +365,32 @@ impl Lake {
 }
 
 /// Returns a description of how the metadata of a file does not match its path.
-fn mismatch(kind: FileKind, metadata: &Result<FileMetadata, FileError>) -> Option<String> {
-    match metadata {
-        Err(error) => Some(chain(error)),
-        Ok(metadata) if metadata.table != kind.name() || metadata.schema_version != VERSION => {
-            Some(format!(
-                "its metadata names another table: {} v{}",
-                metadata.table, metadata.schema_version
-            ))
-        }
-        Ok(_) => None,
+///
+/// # Errors
+///
+/// [`LakeError::File`] for a file of a newer version.
+fn mismatch(
+    kind: FileKind,
+    metadata: Result<FileMetadata, FileError>,
+) -> Result<Option<String>, LakeError> {
+    let metadata = match metadata {
+        Ok(metadata) => metadata,
+        Err(error) => return Ok(Some(damage(error)?)),
+    };
+    let matches = metadata.table == kind.name() && metadata.schema_version == VERSION;
+    Ok((!matches).then(|| {
+        format!(
+            "its metadata names another table: {} v{}",
+            metadata.table, metadata.schema_version
+        )
+    }))
+}
+
+/// Returns a description of a damaged file. A file of a newer version is an error: it is not damaged.
+fn damage(error: FileError) -> Result<String, LakeError> {
+    match error {
+        FileError::Newer(_) => Err(error.into()),
+        _ => Ok(chain(&error)),
     }
 }
 

@@ -45,3 +45,4 @@ mod signals;
 mod support;
 mod transport;
 mod units;
+mod versions;
