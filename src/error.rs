@@ -1,7 +1,6 @@
 //! The errors of commands: each has a code, an exit status and a hint.
 
 use std::fmt;
-use std::process::ExitCode;
 
 use serde::{Serialize, Serializer};
 
@@ -295,10 +294,10 @@ impl Error {
     }
 
     /// Returns the exit status of the process.
-    pub fn exit(&self) -> ExitCode {
+    pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Partial { exit, .. } => ExitCode::from(*exit),
-            other => ExitCode::from(other.code() as u8),
+            Self::Partial { exit, .. } => *exit,
+            other => other.code() as u8,
         }
     }
 

@@ -31,7 +31,8 @@ fn run_program() -> ExitCode {
         .log_internal_errors(false)
         .with_writer(|| Log);
     if cli.log_is_json() {
-        log.json().init();
+        // A line lists all spans once, the run first.
+        log.json().with_current_span(false).init();
     } else {
         log.with_target(false)
             .with_ansi(io::stderr().is_terminal())

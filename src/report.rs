@@ -1,6 +1,6 @@
 //! The run report: the results of a run as JSON.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -51,6 +51,9 @@ pub struct Report {
     pub abandoned: usize,
     /// Gaps in the lake, of all runs so far.
     pub gaps: usize,
+    /// The same by reason; [`UNREAD`] if the API was unavailable. For metrics only.
+    #[serde(skip)]
+    pub gaps_by_reason: BTreeMap<String, usize>,
     /// Skipped ranges in the lake, which the next `sync` reads before new data.
     pub pending_windows: usize,
     /// Oldest and newest watermark of all projects.
@@ -68,6 +71,9 @@ pub struct Report {
     /// Unknown fields, statuses and values in the responses.
     pub drift: Drift,
 }
+
+/// The reason of gaps that failed because the API was unavailable.
+pub const UNREAD: &str = "unavailable";
 
 /// The way a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -211,6 +217,24 @@ pub fn all_failed(failures: &[Failure]) -> Option<Error> {
 }
 
 impl Outcome {
+    /// All outcomes.
+    pub const ALL: [Self; 4] = [
+        Self::Success,
+        Self::Partial,
+        Self::Failed,
+        Self::Interrupted,
+    ];
+
+    /// Returns the name in reports and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
     /// Returns the outcome of a run that ended with this error, or without one.
     pub fn of(error: Option<&Error>) -> Self {
         match error {

@@ -2,12 +2,15 @@
 
 use std::panic::resume_unwind;
 
+use tracing::Span;
+
 /// Runs `work` on a blocking thread, at once. The returned future waits for its result, and continues a panic of
 /// the work.
 pub(crate) fn spawn<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> impl Future<Output = T> {
-    let running = tokio::task::spawn_blocking(work);
+    let span = Span::current();
+    let running = tokio::task::spawn_blocking(move || span.in_scope(work));
     async {
         match running.await {
             Ok(result) => result,

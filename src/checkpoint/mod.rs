@@ -298,11 +298,23 @@ impl State {
         }
     }
 
-    /// Returns the oldest and the newest watermark of all scopes.
+    /// Returns since when a scope is not listed any more; `None` for a visible one.
+    pub fn not_visible_since(&self, scope: &Scope) -> Option<Timestamp> {
+        let listed = self.listing.projects.get(scope)?;
+        listed.row.not_visible_since_ts
+    }
+
+    /// Returns the states of all visible scopes. Runs cannot read the others.
+    pub fn visible_scopes(&self) -> impl Iterator<Item = &ScopeState> {
+        let scopes = self.scopes.iter();
+        let visible = scopes.filter(|(scope, _)| self.not_visible_since(scope).is_none());
+        visible.map(|(_, state)| state)
+    }
+
+    /// Returns the oldest and the newest watermark of all visible scopes.
     pub fn watermarks(&self) -> Option<(Timestamp, Timestamp)> {
         let ends = || {
-            self.scopes
-                .values()
+            self.visible_scopes()
                 .filter_map(|scope| scope.coverage.end())
         };
         Some((ends().min()?, ends().max()?))
@@ -324,16 +336,15 @@ impl State {
         counts
     }
 
-    /// Returns the number of skipped windows of all scopes.
+    /// Returns the number of skipped windows of all visible scopes.
     pub fn skipped_count(&self) -> usize {
-        let scopes = self.scopes.values();
+        let scopes = self.visible_scopes();
         scopes.map(|scope| scope.skipped.windows().len()).sum()
     }
 
-    /// Returns the number of gaps of all scopes.
+    /// Returns the number of gaps of all visible scopes.
     pub fn gap_count(&self) -> usize {
-        self.scopes
-            .values()
+        self.visible_scopes()
             .map(|scope| scope.unread_gaps().windows().len())
             .sum()
     }

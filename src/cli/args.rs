@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::output_files::OutputFileArgs;
+use super::run_output::RunOutputArgs;
 use crate::pii::Mode;
 
 #[derive(Debug, Args)]
@@ -172,7 +172,7 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) pii: PiiArgs,
     #[command(flatten)]
-    pub(super) output_files: OutputFileArgs,
+    pub(super) output: RunOutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -207,7 +207,7 @@ pub(super) struct ReplayArgs {
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) buckets: Option<u32>,
     #[command(flatten)]
-    pub(super) output_files: OutputFileArgs,
+    pub(super) run_output: RunOutputArgs,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ use indicatif::HumanCount;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
+use ulid::Ulid;
 
 use super::demo_table::totals_by_project;
 use super::output;
@@ -21,7 +22,6 @@ use crate::job;
 use crate::lake::layout;
 use crate::lake::store::Store;
 use crate::pii::PiiRequest;
-use crate::progress::Progress;
 use crate::report::Report;
 use crate::schema::views::VIEWS;
 use harness_sim::{Account, AccountSpec, Clock, Server, ServerOptions};
@@ -102,8 +102,9 @@ pub(super) async fn run(args: &DemoArgs, context: &Context) -> Result<(), Error>
 }
 
 async fn sync(config: &SyncConfig, context: &Context) -> Result<Report, Error> {
-    let progress = Progress::new(context.is_terminal);
-    let (report, ended) = job::sync(config, context.clock, &progress, context.stop.clone()).await;
+    let run_id = Ulid::generate().to_string();
+    let (clock, stop) = (context.clock, context.stop.clone());
+    let (report, ended) = job::sync(config, run_id, clock, &context.progress(), stop).await;
     ended.map(|()| report)
 }
 

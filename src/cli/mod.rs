@@ -10,10 +10,10 @@ mod demo_table;
 mod examples;
 mod man;
 mod output;
-mod output_files;
 mod panics;
 mod plan;
 mod replay;
+mod run_output;
 mod schema;
 mod settings;
 #[cfg(feature = "sim")]
@@ -28,9 +28,12 @@ use std::process::ExitCode;
 use clap::builder::Resettable;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
+use tracing::{Instrument, Span, error_span};
+use ulid::Ulid;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::job::{Limits, StopSignal};
+use crate::progress::Progress;
 use args::{BackfillArgs, CheckArgs, ReplayArgs, StatusArgs, SyncArgs};
 pub use panics::record_panics;
 use settings::{DEFAULT_RATE, open_store};
@@ -93,16 +96,15 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// Format of the result on standard output
+    /// Format of the result on standard output [default: text; none for runs with `--log-format json`]
     #[arg(
         long,
         global = true,
         env = "HARNESS_LAKE_OUTPUT",
         value_name = "FORMAT",
-        value_enum,
-        default_value_t
+        value_enum
     )]
-    output: Format,
+    output: Option<Format>,
     /// Format of the log on standard error; `RUST_LOG` sets its level
     #[arg(
         long,
@@ -125,9 +127,19 @@ enum Format {
 /// The process state that a command needs.
 struct Context {
     output: Format,
+    /// Whether a run prints its report. With a JSON log it does so only on request: the log has the figures.
+    prints_report: bool,
+    /// Whether the progress is a bar.
+    has_bar: bool,
+    run_id: String,
     clock: fn() -> Timestamp,
     stop: StopSignal,
-    is_terminal: bool,
+}
+
+impl Context {
+    fn progress(&self) -> Progress {
+        Progress::new(self.has_bar)
+    }
 }
 
 /// Runs a command, prints its error if it fails, and returns the exit code.
@@ -140,18 +152,24 @@ pub async fn run(
     stop: StopSignal,
     is_terminal: bool,
 ) -> ExitCode {
+    let (output, log) = (cli.output.output, cli.output.log_format);
     let context = Context {
-        output: cli.output.output,
+        output: output.unwrap_or_default(),
+        prints_report: output.is_some() || log == Format::Text,
+        has_bar: is_terminal && log == Format::Text,
+        run_id: Ulid::generate().to_string(),
         clock,
         stop,
-        is_terminal,
     };
-    let (output, log) = (cli.output.output, cli.output.log_format);
-    let result = panics::catch(run_command(cli.command, &context)).await;
-    panics::warn_of_background_panic();
+    let run_id = cli.command.is_run().then_some(context.run_id.as_str());
+    // Of the level `error`, so that lines of every level have the id.
+    let span = run_id.map_or_else(Span::none, |run_id| error_span!("run", run_id));
+    let command = panics::catch(run_command(cli.command, &context));
+    let result = command.instrument(span.clone()).await;
+    span.in_scope(panics::warn_of_background_panic);
     match result.flatten() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::print_failure(&error, output, log, clock()),
+        Err(error) => output::print_failure(&error, context.output, log, run_id, clock()),
     }
 }
 
@@ -166,7 +184,14 @@ pub fn print_panic(at: Timestamp) -> ExitCode {
     };
     let output = format("--output", "HARNESS_LAKE_OUTPUT");
     let log = format("--log-format", "HARNESS_LAKE_LOG_FORMAT");
-    output::print_failure(&panics::error(), output, log, at)
+    output::print_failure(&panics::error(), output, log, None, at)
+}
+
+impl Command {
+    /// Returns whether the command is a run, which has an ID and a report.
+    fn is_run(&self) -> bool {
+        matches!(self, Self::Sync(_) | Self::Backfill(_) | Self::Replay(_))
+    }
 }
 
 async fn run_command(command: Command, context: &Context) -> Result<(), Error> {
@@ -221,6 +246,10 @@ pub fn parse(clock: fn() -> Timestamp) -> Result<Cli, ExitCode> {
             if !error.use_stderr() {
                 return print_help(&error, clock);
             }
+            if output::requests_json("--log-format", "HARNESS_LAKE_LOG_FORMAT") {
+                output::print_usage_line(&error, clock());
+                return ExitCode::from(Code::Usage as u8);
+            }
             // There is nowhere to report that standard error cannot be written.
             if redacted == text {
                 drop(error.print());
@@ -235,7 +264,7 @@ pub fn parse(clock: fn() -> Timestamp) -> Result<Cli, ExitCode> {
 fn print_help(help: &clap::Error, clock: fn() -> Timestamp) -> ExitCode {
     match output::printed(help.print()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::print_failure(&error, Format::Text, Format::Text, clock()),
+        Err(error) => output::print_failure(&error, Format::Text, Format::Text, None, clock()),
     }
 }
 

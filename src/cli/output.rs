@@ -1,7 +1,7 @@
 //! Results on standard output as text or one JSON document, and failures with a hint.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use indicatif::HumanCount;
@@ -14,6 +14,8 @@ use crate::causes::chain;
 use crate::error::{Code, Error};
 use crate::report::{Outcome, Report};
 
+const TEXT_KEYS: &str = "all keys of a result are text";
+
 /// Prints a result: `text`, or `value` as JSON.
 pub(super) fn print_result(
     format: Format,
@@ -22,7 +24,11 @@ pub(super) fn print_result(
 ) -> Result<(), Error> {
     let text = match format {
         Format::Text => text(),
-        Format::Json => serde_json::to_string_pretty(value).expect("all keys of a result are text"),
+        // A program that reads lines, such as a log collector, needs one document a line.
+        Format::Json if io::stdout().is_terminal() => {
+            serde_json::to_string_pretty(value).expect(TEXT_KEYS)
+        }
+        Format::Json => serde_json::to_string(value).expect(TEXT_KEYS),
     };
     print(&text)
 }
@@ -61,14 +67,17 @@ pub(super) fn print_report(
 }
 
 /// Prints the error of a command and returns the exit code. The text is independent of the log filter.
-pub(super) fn print_failure(error: &Error, format: Format, log: Format, at: Timestamp) -> ExitCode {
+pub(super) fn print_failure(
+    error: &Error,
+    format: Format,
+    log: Format,
+    run_id: Option<&str>,
+    at: Timestamp,
+) -> ExitCode {
     let (message, hint) = (redact_keys(&chain(error)), error.hint());
     let line = match log {
         Format::Text => format!("error: {message}\n hint: {hint}"),
-        Format::Json => {
-            let fields = json!({"message": message, "code": error.code(), "hint": hint});
-            json!({"timestamp": at, "level": "ERROR", "fields": fields}).to_string()
-        }
+        Format::Json => log_line(error.code(), &message, hint, run_id, at),
     };
     // There is nowhere to report that standard error cannot be written.
     drop(writeln!(io::stderr().lock(), "{line}"));
@@ -84,7 +93,13 @@ pub(super) fn print_failure(error: &Error, format: Format, log: Format, at: Time
     if !has_report {
         print_error_document(error, format);
     }
-    error.exit()
+    ExitCode::from(error.exit_code())
+}
+
+/// Returns an error in the format of the JSON log.
+fn log_line(code: Code, message: &str, hint: &str, run_id: Option<&str>, at: Timestamp) -> String {
+    let fields = json!({"message": message, "code": code, "hint": hint, "run_id": run_id});
+    json!({"timestamp": at, "level": "ERROR", "fields": fields}).to_string()
 }
 
 /// With `--output json`, prints an error as the document on standard output.
@@ -96,6 +111,19 @@ pub(super) fn print_error_document(error: &Error, format: Format) {
 
 /// Prints a usage error as the JSON document on standard output.
 pub(super) fn print_usage_document(error: &clap::Error) {
+    print_document(Code::Usage, &usage_message(error), Code::Usage.hint());
+}
+
+/// Prints a usage error on standard error, as a line of the JSON log.
+pub(super) fn print_usage_line(error: &clap::Error, at: Timestamp) {
+    let hint = Code::Usage.hint();
+    let line = log_line(Code::Usage, &usage_message(error), hint, None, at);
+    // There is nowhere to report that standard error cannot be written.
+    drop(writeln!(io::stderr().lock(), "{line}"));
+}
+
+/// Returns the message of a usage error in one line.
+fn usage_message(error: &clap::Error) -> String {
     let text = redact_keys(&error.render().to_string());
     // The message ends at the first empty line; usage and tips follow.
     let lines = text
@@ -103,8 +131,7 @@ pub(super) fn print_usage_document(error: &clap::Error) {
         .map(str::trim)
         .take_while(|line| !line.is_empty());
     let message = lines.collect::<Vec<_>>().join(" ");
-    let message = message.trim_start_matches("error: ");
-    print_document(Code::Usage, message, Code::Usage.hint());
+    message.trim_start_matches("error: ").to_owned()
 }
 
 /// Replaces each text that looks like an API key by `***`. A usage error repeats what the user typed, and that

@@ -11,10 +11,11 @@ use crate::job::{self, Limits};
 use crate::lake::Lake;
 use crate::lake::derive::Refresh;
 use crate::lake::replay::Dates;
+use crate::progress::Progress;
 use crate::report::Report;
 
 pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Error> {
-    let files = args.output_files.start("replay", context)?;
+    let run_output = args.run_output.start("replay", context).await?;
     let limits = Limits::new(context.stop.clone(), None);
     let opened = limits.run(open(args, context)).await.inspect_err(|error| {
         // An interruption this early leaves no report to print.
@@ -26,7 +27,7 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
         source,
         lake,
         dates,
-    } = files.metrics_on_error(opened)?;
+    } = run_output.end_on_error(opened).await?;
     let task = ReplayTask {
         source: source.as_ref(),
         lake: &lake,
@@ -37,17 +38,22 @@ pub(super) async fn run(args: &ReplayArgs, context: &Context) -> Result<(), Erro
             Refresh::Outdated
         },
     };
-    let run = job::replay::replay(task, context.clock, context.stop.clone());
+    // Log lines only: the bar counts executions, which `replay` does not.
+    let progress = Progress::new(false);
+    let run = job::replay::replay(
+        task,
+        context.run_id.clone(),
+        context.clock,
+        &progress,
+        context.stop.clone(),
+    );
     let Replayed {
         report,
         partitions,
         result,
-    } = files.metrics_on_error(panics::catch(run).await)?;
-    let result = files.write(&report, result);
-    output::print_report(context.output, &report, &result, || {
-        summary(&report, partitions, &lake, source.as_ref())
-    })?;
-    result
+    } = run_output.end_on_error(panics::catch(run).await).await?;
+    let text = || summary(&report, partitions, &lake, source.as_ref());
+    run_output.finish(&report, result, text).await
 }
 
 /// The lakes and dates of a replay.

@@ -2,33 +2,37 @@
 
 use indicatif::HumanCount;
 
-use super::output::{self, count};
-use super::output_files::OutputFiles;
+use super::output::count;
+use super::run_output::RunOutput;
 use super::{Context, SyncArgs, panics};
 use crate::error::Error;
 use crate::job;
-use crate::progress::Progress;
 use crate::report::Report;
 
 /// The clock skew that causes a warning, in seconds.
 const SKEW_WARNING_S: i64 = 120;
 
 pub(super) async fn run(args: &SyncArgs, context: &Context) -> Result<(), Error> {
-    let files = args.run.output_files.start("sync", context)?;
-    let config = files.metrics_on_error(args.config())?;
-    let progress = Progress::new(context.is_terminal);
-    let run = job::sync(&config, context.clock, &progress, context.stop.clone());
-    let (report, result) = files.metrics_on_error(panics::catch(run).await)?;
-    finish_run(&files, &report, result, config.store.location(), context)
+    let output = args.run.output.start("sync", context).await?;
+    let config = output.end_on_error(args.config()).await?;
+    let progress = context.progress();
+    let run = job::sync(
+        &config,
+        context.run_id.clone(),
+        context.clock,
+        &progress,
+        context.stop.clone(),
+    );
+    let (report, result) = output.end_on_error(panics::catch(run).await).await?;
+    finish_run(&output, &report, result, config.store.location()).await
 }
 
-/// Writes the output files of a run, prints its report and returns its result.
-pub(super) fn finish_run(
-    files: &OutputFiles<'_>,
+/// Writes the output of a run that read from the API, and returns its result.
+pub(super) async fn finish_run(
+    output: &RunOutput<'_>,
     report: &Report,
     result: Result<(), Error>,
     lake: &str,
-    context: &Context,
 ) -> Result<(), Error> {
     if let Some(skew_s) = report
         .clock_skew_seconds
@@ -39,9 +43,9 @@ pub(super) fn finish_run(
             "the clock of this machine differs from the clock of the API; the run used the latter"
         );
     }
-    let result = files.write(report, result);
-    output::print_report(context.output, report, &result, || summary(report, lake))?;
-    result
+    output
+        .finish(report, result, || summary(report, lake))
+        .await
 }
 
 /// Summarizes a run in a few lines of text.

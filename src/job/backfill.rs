@@ -31,11 +31,12 @@ pub struct BackfillRange {
 pub async fn backfill(
     config: &SyncConfig,
     range: BackfillRange,
+    run_id: String,
     clock: fn() -> Timestamp,
     progress: &Progress,
     stop: StopSignal,
 ) -> (Report, Result<(), Error>) {
-    let run = Run::start("backfill", config.source.account.clone(), clock);
+    let run = Run::start("backfill", run_id, config.source.account.clone(), clock);
     run_in_session(
         run,
         config,

@@ -101,7 +101,7 @@ impl<'a> Committer<'a> {
         let is_old = self.cadence.elapsed() >= SPOOL_TIME;
         let has_news = !self.delta.covered.is_empty() || !self.delta.counted.is_empty();
         if is_full || is_old || (has_news && self.cadence.is_due()) {
-            self.flush().await?;
+            self.flush(progress).await?;
         }
         Ok(())
     }
@@ -229,7 +229,7 @@ impl<'a> Committer<'a> {
 
     /// Reports the projects that are suspiciously empty, unless the lake has their newest row in another
     /// project. Then commits their newest remaining row, and the next run trusts them again.
-    pub(super) async fn finish_suspicious(&mut self) -> Result<(), Error> {
+    pub(super) async fn finish_suspicious(&mut self, progress: &Progress) -> Result<(), Error> {
         let suspicious = std::mem::take(&mut self.suspicious);
         let moved = if *self.limits.stop().borrow() {
             BTreeMap::new()
@@ -262,7 +262,7 @@ impl<'a> Committer<'a> {
                 .or_default()
                 .add(update);
         }
-        self.flush().await.map(drop)
+        self.flush(progress).await.map(drop)
     }
 
     fn add_suspiciously_empty(&mut self, scope: &Scope, last_row_start: Timestamp) {
@@ -286,16 +286,21 @@ impl<'a> Committer<'a> {
     ///
     /// [`Error::Interrupted`] when the time after a signal was too short. Nothing of this spool is
     /// committed then, and the next run reads it again.
-    pub(super) async fn flush(&mut self) -> Result<Record, Error> {
+    pub(super) async fn flush(&mut self, progress: &Progress) -> Result<Record, Error> {
         if self.merge_was_interrupted {
             return Err(Error::Interrupted);
         }
         let begun = Instant::now();
         let _lock = self.lock().await?;
-        let may_go_on = grace_period(self.limits.stop().clone());
+        let mut may_go_on = grace_period(self.limits.stop().clone());
+        let may_merge_next = || {
+            progress.start_partition();
+            may_go_on()
+        };
+        progress.start_commit();
         let merged = self
             .lake
-            .merge_spool(self.run_id, self.commits, &mut self.spool, may_go_on)
+            .merge_spool(self.run_id, self.commits, &mut self.spool, may_merge_next)
             .await?;
         let Some(mut merged) = merged else {
             self.merge_was_interrupted = true;
@@ -303,6 +308,7 @@ impl<'a> Committer<'a> {
         };
         self.delta.open_updates.append(&mut merged.open_updates);
         let (record, files) = self.lake.commit(self.run_id, self.now, &self.delta).await?;
+        progress.finish_commit();
         self.part.changes.add_merge(merged);
         self.part.changes.add_files(files);
         self.part.lake = Some(LakeSummary::of(&record.state));
@@ -462,10 +468,13 @@ mod tests {
             .or_default()
             .add(window);
         committer.merge_was_interrupted = true;
-        assert!(matches!(committer.flush().await, Err(Error::Interrupted)));
+        assert!(matches!(
+            committer.flush(&Progress::new(false)).await,
+            Err(Error::Interrupted)
+        ));
         assert_eq!(Record::newest(lake.store()).await.unwrap().number, 0);
         committer.merge_was_interrupted = false;
-        committer.flush().await.unwrap();
+        committer.flush(&Progress::new(false)).await.unwrap();
         assert_eq!(Record::newest(lake.store()).await.unwrap().number, 1);
     }
 
@@ -499,8 +508,11 @@ mod tests {
             update.last_row_start = Some(from_ms(5));
             committer.suspicious.insert(scope.clone(), from_ms(5));
         }
-        committer.flush().await.unwrap();
-        committer.finish_suspicious().await.unwrap();
+        committer.flush(&Progress::new(false)).await.unwrap();
+        committer
+            .finish_suspicious(&Progress::new(false))
+            .await
+            .unwrap();
         let record = Record::newest(lake.store()).await.unwrap();
         let newest = |scope| record.state.scopes[scope].last_row_start;
         assert_eq!([&old, &new].map(newest), [None, Some(from_ms(5))]);
@@ -525,7 +537,7 @@ mod tests {
         committer.add_scope(done(20, None));
         committer.add_scope(done(30, Some(SourceError::InvalidKey)));
         committer.add_scope(done(40, None));
-        let record = committer.flush().await.unwrap();
+        let record = committer.flush(&Progress::new(false)).await.unwrap();
         let known = &record.state.scopes[&scope];
         assert_eq!(known.last_error.as_ref().unwrap().at, from_ms(30));
         assert_eq!(known.last_success, Some(from_ms(20)));

@@ -50,7 +50,9 @@ pub(super) async fn copy(
     };
     let (source_record, target_record, partitions) = limits.run(read).await?;
     let mut newest_rows: BTreeMap<Scope, Timestamp> = BTreeMap::new();
+    progress.start(partitions.len(), "raw partitions");
     for RawPartition { partition, .. } in partitions {
+        progress.finish_part();
         let path = partition.raw();
         let Some((bytes, _)) = limits.run(source.store().get(&path)).await? else {
             continue;
@@ -79,7 +81,7 @@ pub(super) async fn copy(
             update.last_row_start = update.last_row_start.max(Some(start));
         }
     }
-    target.flush().await?;
+    target.flush(progress).await?;
     Ok(())
 }
 

@@ -34,11 +34,12 @@ use session::Session;
 /// files of orphaned runs. Everything else goes by the clock of the source.
 pub async fn sync(
     config: &SyncConfig,
+    run_id: String,
     clock: fn() -> Timestamp,
     progress: &Progress,
     stop: StopSignal,
 ) -> (Report, Result<(), Error>) {
-    let run = Run::start("sync", config.source.account.clone(), clock);
+    let run = Run::start("sync", run_id, config.source.account.clone(), clock);
     run_in_session(
         run,
         config,
@@ -72,15 +73,13 @@ async fn run_in_session(
 ) -> (Report, Result<(), Error>) {
     let mut parts = Parts::default();
     let limits = Limits::new(stop, config.deadline);
-    let opened = Session::open(config, run.clock, limits, &mut parts).await;
-    let result = match opened {
-        Ok(session) => {
-            let result = work(&session, &run.id, &mut parts).await;
-            parts.requests = session.requests();
-            result
-        }
-        Err(error) => Err(error),
+    let session = async {
+        let session = Session::open(config, run.clock, limits, &mut parts).await?;
+        let result = work(&session, &run.id, &mut parts).await;
+        parts.requests = session.requests();
+        result
     };
+    let result = progress.show_during(session).await;
     progress.finish();
     let report = run
         .finish(parts, &config.store, result.as_ref().err())

@@ -39,26 +39,26 @@ pub struct Replayed {
 }
 
 /// Copies the source, if there is one, then rebuilds the tables.
-pub async fn replay(task: ReplayTask<'_>, clock: fn() -> Timestamp, stop: StopSignal) -> Replayed {
-    let run = Run::start("replay", task.lake.account().clone(), clock);
+pub async fn replay(
+    task: ReplayTask<'_>,
+    run_id: String,
+    clock: fn() -> Timestamp,
+    progress: &Progress,
+    stop: StopSignal,
+) -> Replayed {
+    let run = Run::start("replay", run_id, task.lake.account().clone(), clock);
     let limits = Limits::new(stop, None);
     let (mut parts, mut partitions) = (Parts::default(), 0);
     let result = async {
         if let Some(source) = task.source {
             let part = &mut parts.committed;
             let committer = Committer::new(task.lake, &run.id, limits.clone(), clock(), part);
-            copy(
-                source,
-                task.dates,
-                committer,
-                &Progress::new(false),
-                &limits,
-            )
-            .await?;
+            copy(source, task.dates, committer, progress, &limits).await?;
         }
-        rebuild(task, &limits, &mut parts.replayed, &mut partitions).await
+        let changes = &mut parts.replayed;
+        rebuild(task, &limits, progress, changes, &mut partitions).await
     };
-    let result = result.await;
+    let result = progress.show_during(result).await;
     let error = result.as_ref().err();
     let report = run.finish(parts, task.lake.store(), error).await;
     Replayed {
@@ -71,15 +71,18 @@ pub async fn replay(task: ReplayTask<'_>, clock: fn() -> Timestamp, stop: StopSi
 async fn rebuild(
     task: ReplayTask<'_>,
     limits: &Limits,
+    progress: &Progress,
     changes: &mut Changes,
     partitions: &mut u64,
 ) -> Result<(), Error> {
     let record = |partition: Partition, derived: Derived| {
         *partitions += 1;
+        progress.finish_part();
         changes.add_replayed(partition, derived);
     };
     let rebuilt = async {
         let raw = task.lake.raw_partitions(task.dates).await?;
+        progress.start(raw.len(), "raw partitions");
         task.lake.replay(&raw, task.refresh, record).await
     };
     limits.run(rebuilt).await

@@ -24,7 +24,7 @@ use crate::lake::store::Store;
 use crate::lake::{LakeError, layout, views};
 use crate::report::{
     ExecutionCounts, ExpiredUnread, Failure, Outcome, Report, ScopeCounts, SuspiciouslyEmpty,
-    Watermarks,
+    UNREAD, Watermarks,
 };
 use crate::schema::VERSION;
 use crate::source::{Client, RequestCounts};
@@ -114,10 +114,11 @@ pub(super) struct Changes {
 }
 
 /// Totals of the committed state of a lake.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct LakeSummary {
     open_executions: usize,
     gaps: usize,
+    gaps_by_reason: BTreeMap<String, usize>,
     pending_windows: usize,
     watermark: Watermarks,
     empty_scopes: usize,
@@ -127,11 +128,12 @@ impl Run {
     /// Starts a run. `clock` is the local clock.
     pub(super) fn start(
         command: &'static str,
+        id: String,
         account: AccountId,
         clock: fn() -> Timestamp,
     ) -> Self {
         Self {
-            id: ulid::Ulid::generate().to_string(),
+            id,
             command,
             account,
             clock,
@@ -140,15 +142,20 @@ impl Run {
     }
 
     /// Builds the report and saves it in the lake.
-    pub(super) async fn finish(self, parts: Parts, store: &Store, error: Option<&Error>) -> Report {
+    pub(super) async fn finish(
+        self,
+        mut parts: Parts,
+        store: &Store,
+        error: Option<&Error>,
+    ) -> Report {
         let finished_at = (self.clock)();
         let until =
             matches!(error, Some(Error::Interrupted)).then(|| Instant::now() + SAVE_TIMEOUT);
-        let lake = if parts.committed.lake.is_some() {
-            parts.committed.lake
-        } else {
-            let read = within(until, LakeSummary::read(store, &self.account)).await;
-            read.flatten()
+        let lake = match parts.committed.lake.take() {
+            Some(lake) => Some(lake),
+            None => within(until, LakeSummary::read(store, &self.account))
+                .await
+                .flatten(),
         };
         let is_newer = matches!(error, Some(Error::Lake(lake)) if lake.is_newer());
         let report = self.report(parts, lake.unwrap_or_default(), error, finished_at);
@@ -210,6 +217,7 @@ impl Run {
             open_executions: lake.open_executions,
             abandoned: plan.abandoned,
             gaps: lake.gaps,
+            gaps_by_reason: lake.gaps_by_reason,
             pending_windows: lake.pending_windows,
             watermark: lake.watermark,
             empty_scopes: lake.empty_scopes,
@@ -298,9 +306,10 @@ impl LakeSummary {
         Self {
             open_executions: state.open.len(),
             gaps: state.gap_count(),
+            gaps_by_reason: gaps_by_reason(state),
             pending_windows: state.skipped_count(),
             watermark: Watermarks { min, max },
-            empty_scopes: state.scopes.values().filter(is_empty).count(),
+            empty_scopes: state.visible_scopes().filter(is_empty).count(),
         }
     }
 
@@ -313,6 +322,20 @@ impl LakeSummary {
         let record = Record::newest(store).await.ok()?;
         Some(Self::of(&record.state))
     }
+}
+
+/// Counts the gaps of a state by reason. Always has [`UNREAD`]: a Pushgateway keeps the samples of a metric without any.
+fn gaps_by_reason(state: &State) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::from([(UNREAD.to_owned(), 0)]);
+    for scope in state.visible_scopes() {
+        for gap in scope.unread_gaps().windows() {
+            let mut failures = scope.gap_failures.iter();
+            let failure = failures.find(|failure| failure.window.intersect(*gap).is_some());
+            let reason = failure.map_or(UNREAD, |failure| &failure.reason);
+            *counts.entry(reason.to_owned()).or_default() += 1;
+        }
+    }
+    counts
 }
 
 /// Saves the report, and the statements that open the lake, where there is a lake of the account.

@@ -146,8 +146,8 @@ impl<'a> Session<'a> {
             Err(end @ (Error::Interrupted | Error::Deadline { .. })) => Err(end),
             Err(error) => return Err(error),
         };
-        committer.flush().await?;
-        committer.finish_suspicious().await?;
+        committer.flush(progress).await?;
+        committer.finish_suspicious(progress).await?;
         // After a signal there is no time to prune. A deadline may end every run of a schedule.
         if !matches!(read, Err(Error::Interrupted)) {
             self.prune().await;

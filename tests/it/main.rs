@@ -27,6 +27,7 @@ mod incremental;
 mod interrupted;
 mod isolation;
 mod kubernetes;
+mod logs;
 mod metrics;
 mod operations;
 mod outputs;

@@ -1,8 +1,10 @@
-//! The metrics of a run in Prometheus text format, for `--metrics-file`.
+//! The metrics of a run in Prometheus text format, for `--metrics-file` and `--metrics-push`.
 //!
 //! Each run is a process of its own, so every metric is a gauge that keeps its value until the next run.
 //! A metric that the run could not measure is absent. The times of the last success and completion are
 //! carried over from the file that is replaced.
+
+pub mod push;
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
@@ -127,17 +129,11 @@ impl Exposition {
             decimal(duration.as_millis()),
         );
         let outcome = Outcome::of(run.error);
-        let outcomes = [
-            (Outcome::Success, "success"),
-            (Outcome::Partial, "partial"),
-            (Outcome::Failed, "failed"),
-            (Outcome::Interrupted, "interrupted"),
-        ];
         self.gauge_by(
             "harness_lake_run_outcome",
             "Outcome of the run: 1 for the actual outcome, 0 for the others.",
             "outcome",
-            outcomes.map(|(other, name)| (name, u8::from(other == outcome))),
+            Outcome::ALL.map(|other| (other.name(), u8::from(other == outcome))),
         );
         self.gauge_by(
             "harness_lake_run_failures",
@@ -254,6 +250,21 @@ impl Exposition {
             "Open executions that the run stopped polling.",
             report.abandoned,
         );
+        self.gauge(
+            "harness_lake_run_suspiciously_empty_scopes",
+            "Projects that no longer show executions that they showed before.",
+            report.suspiciously_empty.len(),
+        );
+        self.gauge(
+            "harness_lake_run_vanished_scopes",
+            "Projects that the run before listed and this one did not.",
+            report.vanished.len(),
+        );
+        self.gauge(
+            "harness_lake_run_expired_unread_windows",
+            "Windows that expired at the source before they were read.",
+            report.expired_unread.len(),
+        );
         if let Some(skew) = report.clock_skew_seconds {
             self.gauge(
                 "harness_lake_run_clock_skew_seconds",
@@ -277,6 +288,20 @@ impl Exposition {
             "harness_lake_gaps",
             "Windows that were requested but could not be read completely; the next run retries them.",
             report.gaps,
+        );
+        self.gauge_by(
+            "harness_lake_gaps_by_reason",
+            "The same by reason, such as the error of the API.",
+            "reason",
+            report
+                .gaps_by_reason
+                .iter()
+                .map(|(reason, gaps)| (escaped(reason), gaps)),
+        );
+        self.gauge(
+            "harness_lake_pending_windows",
+            "Windows that a backfill skipped; the next sync reads them.",
+            report.pending_windows,
         );
         let watermarks = [("oldest", oldest), ("newest", newest)];
         self.gauge_by(
@@ -327,6 +352,12 @@ fn previous_samples<'a>(name: &str, previous: &'a str) -> BTreeMap<&'a str, Stri
     previous.lines().filter_map(sample).collect()
 }
 
+/// Escapes the value of a label.
+fn escaped(value: &str) -> String {
+    let value = value.replace('\\', r"\\").replace('"', "\\\"");
+    value.replace('\n', r"\n")
+}
+
 fn seconds(at: Timestamp) -> String {
     decimal(at.as_millisecond().into())
 }
@@ -360,6 +391,11 @@ mod tests {
         assert_eq!(decimal(1_500), "1.500");
         assert_eq!(decimal(-20), "-0.020");
         assert_eq!(seconds(at("1970-01-01T00:00:01.002Z")), "1.002");
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        assert_eq!(escaped("a \\ \"b\"\nc"), r#"a \\ \"b\"\nc"#);
     }
 
     #[test]
