@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::output::{self, count, table};
 use super::{Context, StatusArgs};
-use crate::checkpoint::{ScopeError, ScopeState};
+use crate::checkpoint::{ScopeError, ScopeState, State};
 use crate::error::Error;
 use crate::ids::{AccountId, Scope};
 use crate::lake::log::Record;
@@ -24,6 +24,17 @@ struct Status {
     /// Newest first.
     last_runs: Vec<LastRun>,
     scopes: Vec<ScopeStatus>,
+    /// Projects that are no longer listed: deleted, or hidden from the key. They count in no lag or gap.
+    not_visible: Vec<HiddenScope>,
+}
+
+#[derive(Debug, Serialize)]
+struct HiddenScope {
+    scope: Scope,
+    since: Timestamp,
+    covered_from: Option<Timestamp>,
+    watermark: Option<Timestamp>,
+    last_row_start: Option<Timestamp>,
 }
 
 /// The part of a run report that `status` shows.
@@ -102,7 +113,9 @@ async fn last_runs(lake: &Lake) -> Result<Vec<LastRun>, LakeError> {
 fn status(lake: &Lake, record: &Record, last_runs: Vec<LastRun>, now: Timestamp) -> Status {
     let state = &record.state;
     let open = state.open_counts();
-    let scopes = state.scopes.iter().map(|(scope, scope_state)| ScopeStatus {
+    let is_visible = |scope: &Scope| state.not_visible_since(scope).is_none();
+    let visible = state.scopes.iter().filter(|(scope, _)| is_visible(scope));
+    let scopes = visible.map(|(scope, scope_state)| ScopeStatus {
         scope: scope.clone(),
         covered_from: scope_state.coverage.start(),
         watermark: scope_state.coverage.end(),
@@ -129,7 +142,21 @@ fn status(lake: &Lake, record: &Record, last_runs: Vec<LastRun>, now: Timestamp)
         gaps: state.gap_count(),
         last_runs,
         scopes: scopes.collect(),
+        not_visible: hidden_scopes(state),
     }
+}
+
+fn hidden_scopes(state: &State) -> Vec<HiddenScope> {
+    let hidden = state.scopes.iter().filter_map(|(scope, scope_state)| {
+        Some(HiddenScope {
+            scope: scope.clone(),
+            since: state.not_visible_since(scope)?,
+            covered_from: scope_state.coverage.start(),
+            watermark: scope_state.coverage.end(),
+            last_row_start: scope_state.last_row_start,
+        })
+    });
+    hidden.collect()
 }
 
 fn failed_windows(state: &ScopeState, now: Timestamp) -> Vec<FailedWindow> {
@@ -167,12 +194,6 @@ fn text(status: &Status) -> String {
         "last error",
     ];
     let mut rows = vec![names.map(str::to_owned).to_vec()];
-    let minute = |at: Option<Timestamp>| {
-        at.map_or_else(
-            || "-".to_owned(),
-            |at| at.strftime("%Y-%m-%d %H:%M").to_string(),
-        )
-    };
     rows.extend(status.scopes.iter().map(|scope| {
         vec![
             scope.scope.to_string(),
@@ -203,7 +224,37 @@ fn text(status: &Status) -> String {
             HumanCount(updated).to_string(),
         ]
     }));
-    head + &table(&rows) + &failures_text(status) + "\n" + &table(&runs)
+    let parts = [
+        head,
+        table(&rows),
+        hidden_text(status),
+        failures_text(status),
+        "\n".to_owned(),
+        table(&runs),
+    ];
+    parts.concat()
+}
+
+fn minute(at: Option<Timestamp>) -> String {
+    at.map_or_else(
+        || "-".to_owned(),
+        |at| at.strftime("%Y-%m-%d %H:%M").to_string(),
+    )
+}
+
+/// Returns the projects that are not visible, or nothing if there are none.
+fn hidden_text(status: &Status) -> String {
+    let names = ["not visible any more", "since", "covered from", "watermark"];
+    let mut rows = vec![names.map(str::to_owned).to_vec()];
+    rows.extend(status.not_visible.iter().map(|hidden| {
+        vec![
+            hidden.scope.to_string(),
+            minute(Some(hidden.since)),
+            minute(hidden.covered_from),
+            minute(hidden.watermark),
+        ]
+    }));
+    table_below(&rows)
 }
 
 /// Returns the windows that failed, or nothing if there are none.
@@ -223,8 +274,13 @@ fn failures_text(status: &Status) -> String {
             ]
         }));
     }
+    table_below(&rows)
+}
+
+/// Returns a table after an empty line, or nothing if it has only a header.
+fn table_below(rows: &[Vec<String>]) -> String {
     if rows.len() > 1 {
-        format!("\n{}", table(&rows))
+        format!("\n{}", table(rows))
     } else {
         String::new()
     }

@@ -174,6 +174,10 @@ fn text_of_source(compared: &SourceComparison) -> String {
         HumanCount(missing as u64),
         HumanCount(lake_only),
     );
+    for scope in &compared.not_visible {
+        let line = format!("not visible any more: {scope}; its executions stay in the lake\n");
+        text.push_str(&line);
+    }
     for failure in &compared.not_compared {
         let Failure {
             org,

@@ -63,6 +63,8 @@ pub struct SourceComparison {
     pub in_lake: u64,
     /// Days with different counts.
     pub differences: Vec<DayDifference>,
+    /// Projects of the lake that are not visible any more. Their executions stay in the lake.
+    pub not_visible: Vec<Scope>,
     /// Projects that could not be compared completely.
     pub not_compared: Vec<Failure>,
 }
@@ -184,10 +186,13 @@ impl Comparer<'_> {
             .keys()
             .filter(|scope| filter.passes(scope) && !is_unlisted(scope));
         for scope in of_lake.filter(|scope| !listed.contains(scope)) {
-            let message = "the project is no longer listed";
-            self.result
-                .not_compared
-                .push(Failure::of(scope, Code::NoResources, message));
+            if self.client.lists_are_complete() {
+                self.result.not_visible.push(scope.clone());
+            } else {
+                let message = "the list of projects was incomplete and did not contain it";
+                let failure = Failure::of(scope, Code::Partial, message);
+                self.result.not_compared.push(failure);
+            }
         }
     }
 
