@@ -71,6 +71,7 @@ async fn run_in_session(
     stop: StopSignal,
     work: impl AsyncFnOnce(&Session<'_>, &str, &mut Parts) -> Result<(), Error>,
 ) -> (Report, Result<(), Error>) {
+    config.store.set_run(&run.id);
     let mut parts = Parts::default();
     let limits = Limits::new(stop, config.deadline);
     let session = async {

@@ -47,6 +47,7 @@ pub async fn replay(
     stop: StopSignal,
 ) -> Replayed {
     let run = Run::start("replay", run_id, task.lake.account().clone(), clock);
+    task.lake.store().set_run(&run.id);
     let limits = Limits::new(stop, None);
     let (mut parts, mut partitions) = (Parts::default(), 0);
     let result = async {

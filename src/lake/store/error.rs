@@ -65,10 +65,12 @@ pub enum StoreError {
         path: String,
     },
     /// Another process kept the lock of a local lake for too long.
-    #[error("failed to lock {path}: another run has held the lock for more than {seconds} s")]
+    #[error("failed to lock {path} within {seconds} s: it is held by {holder}")]
     Locked {
         /// The lock file.
         path: String,
+        /// The process that holds the lock.
+        holder: String,
         /// The time waited.
         seconds: u64,
     },

@@ -7,7 +7,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,18 +33,35 @@ impl LockGuard {
     }
 }
 
-/// A weak reference to the lock that this process holds.
+/// A weak reference to the lock that this process holds, and the run that it works for.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LockHandle(Arc<Mutex<Weak<File>>>);
+pub(super) struct LockHandle {
+    file: Arc<Mutex<Weak<File>>>,
+    run_id: Arc<OnceLock<String>>,
+}
 
 impl LockHandle {
     pub(super) fn set(&self, lock: &LockGuard) {
-        *mutex::lock(&self.0) = lock.0.as_ref().map(Arc::downgrade).unwrap_or_default();
+        *mutex::lock(&self.file) = lock.0.as_ref().map(Arc::downgrade).unwrap_or_default();
     }
 
     /// Returns a further guard of the lock if this process holds it.
     pub(super) fn guard(&self) -> LockGuard {
-        LockGuard(mutex::lock(&self.0).upgrade())
+        LockGuard(mutex::lock(&self.file).upgrade())
+    }
+
+    pub(super) fn set_run(&self, run_id: &str) {
+        self.run_id.get_or_init(|| run_id.to_owned());
+    }
+
+    /// Returns the host, process and run of this process.
+    pub(super) fn holder(&self) -> String {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let (host, pid) = (host.trim(), std::process::id());
+        match self.run_id.get() {
+            Some(run_id) => format!("run {run_id} (process {pid} on host {host})"),
+            None => format!("process {pid} on host {host}"),
+        }
     }
 }
 
@@ -81,8 +98,16 @@ fn staging_of(folder: &Path) -> PathBuf {
 /// Interval between attempts to take the lock.
 pub(super) const LOCK_POLL: Duration = Duration::from_millis(50);
 
-/// Takes the lock of a local lake, waiting at most `timeout`, and deletes leftover staged files.
-pub(super) async fn lock(folder: &Path, timeout: Duration) -> Result<LockGuard, StoreError> {
+/// Time after which a run that waits for the lock logs whom it waits for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Takes the lock of a local lake, waiting at most `timeout`, and deletes leftover staged files. The lock file
+/// names its `holder`.
+pub(super) async fn lock(
+    folder: &Path,
+    holder: &str,
+    timeout: Duration,
+) -> Result<LockGuard, StoreError> {
     let path = file_of(folder, layout::LOCK);
     let failed = |source| StoreError::File {
         action: "lock",
@@ -95,25 +120,41 @@ pub(super) async fn lock(folder: &Path, timeout: Duration) -> Result<LockGuard, 
         .append(true)
         .open(&path)
         .map_err(failed)?;
+    let other_holder = || fs::read_to_string(&path).unwrap_or_default();
     let started = tokio::time::Instant::now();
+    let mut is_patient = true;
     loop {
         match file.try_lock() {
             Ok(()) => break,
             Err(TryLockError::WouldBlock) if started.elapsed() < timeout => {
+                if is_patient && started.elapsed() > LOCK_PATIENCE {
+                    is_patient = false;
+                    tracing::info!(
+                        "waiting for the lock of the lake, held by {}",
+                        other_holder()
+                    );
+                }
                 tokio::time::sleep(LOCK_POLL).await;
             }
             Err(TryLockError::WouldBlock) => {
-                let seconds = timeout.as_secs();
                 return Err(StoreError::Locked {
                     path: path.display().to_string(),
-                    seconds,
+                    holder: other_holder(),
+                    seconds: timeout.as_secs(),
                 });
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
     }
+    name_holder(&file, holder).map_err(failed)?;
     sweep(&staging_of(folder)).map_err(failed)?;
     Ok(LockGuard(Some(Arc::new(file))))
+}
+
+/// Replaces the content of the lock file.
+fn name_holder(mut file: &File, holder: &str) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all(holder.as_bytes())
 }
 
 /// Deletes staged files that killed runs left. The caller holds the lock, so no other run stages
@@ -317,13 +358,14 @@ mod tests {
     #[tokio::test]
     async fn lock_times_out_until_guard_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let guard = lock(folder.path(), Duration::ZERO).await.unwrap();
-        let refused = lock(folder.path(), Duration::from_millis(60))
-            .await
-            .unwrap_err();
-        assert!(matches!(refused, StoreError::Locked { .. }), "{refused}");
+        let lock = async |holder, ms| lock(folder.path(), holder, Duration::from_millis(ms)).await;
+        let guard = lock("a longer name", 0).await.unwrap();
         drop(guard);
-        lock(folder.path(), Duration::ZERO).await.unwrap();
+        let guard = lock("run 1", 0).await.unwrap();
+        let refused = lock("run 2", 60).await.unwrap_err();
+        assert!(refused.to_string().ends_with("held by run 1"), "{refused}");
+        drop(guard);
+        lock("run 2", 0).await.unwrap();
     }
 
     #[tokio::test]
@@ -349,7 +391,7 @@ mod tests {
         let timeout = Duration::from_secs(60);
         let order = RefCell::new(Vec::new());
         let waiting_run = async {
-            let _lock = lock(folder.path(), timeout).await.unwrap();
+            let _lock = lock(folder.path(), "", timeout).await.unwrap();
             order.borrow_mut().push("waiting run");
         };
         let yielding_run = async {

@@ -76,6 +76,11 @@ impl Store {
         self.folder.as_deref()
     }
 
+    /// Names the run of this process, for others that wait for the lock.
+    pub fn set_run(&self, run_id: &str) {
+        self.lock_handle.set_run(run_id);
+    }
+
     /// Takes the lock of a local lake, waiting at most `timeout`. An object store has no lock.
     ///
     /// # Errors
@@ -86,7 +91,7 @@ impl Store {
         let Some(folder) = &self.folder else {
             return Ok(LockGuard::none());
         };
-        let lock = local::lock(folder, timeout).await?;
+        let lock = local::lock(folder, &self.lock_handle.holder(), timeout).await?;
         self.lock_handle.set(&lock);
         Ok(lock)
     }
