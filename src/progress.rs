@@ -1,6 +1,6 @@
 //! The progress of a run: a bar on a terminal, log lines elsewhere.
 
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -43,8 +43,7 @@ impl Progress {
     }
 
     /// Waits for `work`. Logs the progress at an interval, in every phase, unless there is a bar.
-    pub async fn show_during<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
+    pub async fn show_during<T>(&self, mut work: Pin<Box<impl Future<Output = T>>>) -> T {
         let mut interval = interval_at(Instant::now() + LINE_INTERVAL, LINE_INTERVAL);
         loop {
             tokio::select! {
@@ -118,12 +117,11 @@ impl Progress {
         };
         let executions = self.executions.load(Ordering::Relaxed);
         let finished = self.finished_parts.load(Ordering::Relaxed);
-        let mut line =
-            format!("read {executions} executions, finished {finished} of {parts} {name}");
-        if let Some(partition) = *lock(&self.partition) {
-            line += &format!("; committing raw partition {partition}");
+        let read = format!("read {executions} executions, finished {finished} of {parts} {name}");
+        match *lock(&self.partition) {
+            Some(partition) => format!("{read}; committing raw partition {partition}"),
+            None => read,
         }
-        line
     }
 
     /// Removes the bar.

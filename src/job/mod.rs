@@ -74,12 +74,13 @@ async fn run_in_session(
     config.store.set_run(&run.id);
     let mut parts = Parts::default();
     let limits = Limits::new(stop, config.deadline);
-    let session = async {
+    // Boxed, because the futures of runs are large.
+    let session = Box::pin(async {
         let session = Session::open(config, run.clock, limits, &mut parts).await?;
         let result = work(&session, &run.id, &mut parts).await;
         parts.requests = session.requests();
         result
-    };
+    });
     let result = progress.show_during(session).await;
     progress.finish();
     let report = run

@@ -50,7 +50,7 @@ pub async fn replay(
     task.lake.store().set_run(&run.id);
     let limits = Limits::new(stop, None);
     let (mut parts, mut partitions) = (Parts::default(), 0);
-    let result = async {
+    let work = Box::pin(async {
         if let Some(source) = task.source {
             let part = &mut parts.committed;
             let committer = Committer::new(task.lake, &run.id, limits.clone(), clock(), part);
@@ -58,8 +58,8 @@ pub async fn replay(
         }
         let changes = &mut parts.replayed;
         rebuild(task, &limits, progress, changes, &mut partitions).await
-    };
-    let result = progress.show_during(result).await;
+    });
+    let result = progress.show_during(work).await;
     let error = result.as_ref().err();
     let report = run.finish(parts, task.lake.store(), error).await;
     Replayed {
