@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::causes::chain;
 use crate::config::ConfigError;
 use crate::extract::discover::DiscoverError;
 use crate::lake::LakeError;
@@ -41,7 +40,7 @@ pub enum Error {
     NothingPasses(String),
     /// The lake cannot be read or written.
     #[error(transparent)]
-    Lake(#[from] LakeError),
+    Lake(LakeError),
     /// Some projects failed, the rest is committed.
     #[error("{}; the rest is committed", partial(*failed, *total, *unlisted))]
     Partial {
@@ -122,6 +121,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl From<LakeError> for Error {
+    fn from(error: LakeError) -> Self {
+        match error.store_error() {
+            Some(StoreError::Interrupted { .. }) => Self::Interrupted,
+            _ => Self::Lake(error),
+        }
+    }
 }
 
 impl From<DiscoverError> for Error {
@@ -263,7 +271,7 @@ macro_rules! from_lake_errors {
     ($($error:ty),+) => {
         $(impl From<$error> for Error {
             fn from(error: $error) -> Self {
-                Self::Lake(error.into())
+                Self::from(LakeError::from(error))
             }
         })+
     };
@@ -279,6 +287,7 @@ impl Error {
             Self::AllFailed { code, .. } | Self::NotCompared { code, .. } => *code,
             Self::NoResources(_) | Self::NothingPasses(_) => Code::NoResources,
             Self::Lake(lake) if lake.is_conflict() => Code::Conflict,
+            Self::Lake(lake) if is_unavailable(lake) => Code::Unavailable,
             Self::Lake(lake) if !lake.is_scratch() => Code::Lake,
             Self::Damaged { .. } => Code::Lake,
             Self::Partial { .. } => Code::Partial,
@@ -303,6 +312,11 @@ impl Error {
 
     /// Returns the action to take next.
     pub fn hint(&self) -> &'static str {
+        if let Self::Lake(lake) = self
+            && let Some(hint) = lake.store_error().and_then(StoreError::hint)
+        {
+            return hint;
+        }
         match self {
             Self::Lake(lake) if lake.is_newer() => {
                 "upgrade harness-lake, here and wherever else it uses this lake"
@@ -322,9 +336,6 @@ impl Error {
             Self::Lake(LakeError::Missing { .. }) => "create a lake with `harness-lake sync`",
             Self::Lake(LakeError::TooLarge { .. }) => {
                 "split new dates with `--buckets N`; split existing dates with `replay --into` a new lake with `--buckets N`"
-            }
-            Self::Lake(_) if chain(self).contains("URL scheme is not allowed") => {
-                "set AWS_ALLOW_HTTP=true to allow an endpoint without TLS"
             }
             Self::Lake(lake) if lake.is_scratch() => {
                 "free space in the scratch directory, or choose another one with --scratch; committed data is safe"
@@ -366,6 +377,10 @@ impl Error {
             other => other.code().hint(),
         }
     }
+}
+
+fn is_unavailable(error: &LakeError) -> bool {
+    matches!(error.store_error(), Some(StoreError::Unavailable { .. }))
 }
 
 fn partial(failed: usize, total: usize, unlisted: usize) -> String {

@@ -1,5 +1,5 @@
-//! Points of the protocol at which tests end the process. Without the feature `failpoints` they do
-//! nothing.
+//! Points of the protocol at which tests end the process, and a setting of tests. Without the feature `failpoints`
+//! they do nothing.
 
 /// Aborts the process, as `kill -9` does, if `HARNESS_LAKE_FAILPOINT` is `name`, or `name:n` at the n-th
 /// call. Panics if `HARNESS_LAKE_FAILPOINT_PANICS` is set.
@@ -26,3 +26,20 @@ pub(crate) fn hit(name: &str) {
 /// Does nothing.
 #[cfg(not(feature = "failpoints"))]
 pub(crate) const fn hit(_name: &str) {}
+
+/// Returns `HARNESS_LAKE_STORE_PATIENCE`, the seconds for which tests retry a request to an object store.
+#[cfg(feature = "failpoints")]
+pub(crate) fn store_patience() -> Option<std::time::Duration> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "not a setting: only test builds have it"
+    )]
+    let seconds = std::env::var("HARNESS_LAKE_STORE_PATIENCE").ok()?;
+    seconds.parse().ok().map(std::time::Duration::from_secs)
+}
+
+/// Returns nothing.
+#[cfg(not(feature = "failpoints"))]
+pub(crate) const fn store_patience() -> Option<std::time::Duration> {
+    None
+}

@@ -77,7 +77,7 @@ pub(super) fn open_store(url: &str) -> Result<Store, Error> {
         error @ (StoreError::Url { .. } | StoreError::UrlParts | StoreError::Variable { .. }) => {
             Error::Config(ConfigError::Lake(error))
         }
-        error => Error::Lake(LakeError::from(error)),
+        error => Error::from(LakeError::from(error)),
     })
 }
 

@@ -57,9 +57,9 @@ pub(super) struct Committer<'a> {
     incomplete: BTreeMap<Scope, IncompleteWindows>,
     /// Projects without a visible execution, and the start of their newest known one.
     suspicious: BTreeMap<Scope, Timestamp>,
-    /// Whether a signal interrupted a merge. The rest of that spool is lost to this run, so the
+    /// Whether a signal or an error ended a merge. The rest of that spool is lost to this run, so the
     /// windows in `delta` must not be committed as covered.
-    merge_was_interrupted: bool,
+    has_uncommitted_merge: bool,
 }
 
 impl<'a> Committer<'a> {
@@ -85,7 +85,7 @@ impl<'a> Committer<'a> {
             accept_gaps: false,
             incomplete: BTreeMap::new(),
             suspicious: BTreeMap::new(),
-            merge_was_interrupted: false,
+            has_uncommitted_merge: false,
         }
     }
 
@@ -287,11 +287,12 @@ impl<'a> Committer<'a> {
     /// [`Error::Interrupted`] when the time after a signal was too short. Nothing of this spool is
     /// committed then, and the next run reads it again.
     pub(super) async fn flush(&mut self, progress: &Progress) -> Result<Record, Error> {
-        if self.merge_was_interrupted {
+        if self.has_uncommitted_merge {
             return Err(Error::Interrupted);
         }
         let begun = Instant::now();
         let _lock = self.lock().await?;
+        self.has_uncommitted_merge = true;
         let mut may_go_on = grace_period(self.limits.stop().clone());
         let may_merge_next = || {
             progress.start_partition();
@@ -302,10 +303,7 @@ impl<'a> Committer<'a> {
             .lake
             .merge_spool(self.run_id, self.commits, &mut self.spool, may_merge_next)
             .await?;
-        let Some(mut merged) = merged else {
-            self.merge_was_interrupted = true;
-            return Err(Error::Interrupted);
-        };
+        let mut merged = merged.ok_or(Error::Interrupted)?;
         self.delta.open_updates.append(&mut merged.open_updates);
         let (record, files) = self.lake.commit(self.run_id, self.now, &self.delta).await?;
         progress.finish_commit();
@@ -313,6 +311,7 @@ impl<'a> Committer<'a> {
         self.part.changes.add_files(files);
         self.part.lake = Some(LakeSummary::of(&record.state));
         self.delta = Delta::default();
+        self.has_uncommitted_merge = false;
         self.cadence.committed(begun.elapsed());
         self.commits += 1;
         Ok(record)
@@ -467,13 +466,13 @@ mod tests {
             .entry(scope)
             .or_default()
             .add(window);
-        committer.merge_was_interrupted = true;
+        committer.has_uncommitted_merge = true;
         assert!(matches!(
             committer.flush(&Progress::new(false)).await,
             Err(Error::Interrupted)
         ));
         assert_eq!(Record::newest(lake.store()).await.unwrap().number, 0);
-        committer.merge_was_interrupted = false;
+        committer.has_uncommitted_merge = false;
         committer.flush(&Progress::new(false)).await.unwrap();
         assert_eq!(Record::newest(lake.store()).await.unwrap().number, 1);
     }

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::lake::store::Store;
 
 /// A flag that turns true when a signal arrives.
 pub type StopSignal = watch::Receiver<bool>;
@@ -40,6 +41,12 @@ impl Limits {
             stop: self.stop.clone(),
             deadline: None,
         }
+    }
+
+    /// Makes the requests to the object store of a lake end soon after the limits.
+    pub(crate) fn bound(&self, store: &Store) {
+        let deadline = self.deadline.map(|deadline| deadline.at);
+        store.set_limits(self.stop.clone(), deadline);
     }
 
     /// Returns the flag of the signal.

@@ -74,6 +74,7 @@ async fn run_in_session(
     config.store.set_run(&run.id);
     let mut parts = Parts::default();
     let limits = Limits::new(stop, config.deadline);
+    limits.bound(&config.store);
     // Boxed, because the futures of runs are large.
     let session = Box::pin(async {
         let session = Session::open(config, run.clock, limits, &mut parts).await?;

@@ -49,6 +49,9 @@ pub async fn replay(
     let run = Run::start("replay", run_id, task.lake.account().clone(), clock);
     task.lake.store().set_run(&run.id);
     let limits = Limits::new(stop, None);
+    for lake in task.source.into_iter().chain([task.lake]) {
+        limits.bound(lake.store());
+    }
     let (mut parts, mut partitions) = (Parts::default(), 0);
     let work = Box::pin(async {
         if let Some(source) = task.source {

@@ -111,10 +111,17 @@ impl LakeError {
     pub fn is_conflict(&self) -> bool {
         match self {
             Self::Contended { .. } | Self::Checkpoint(CheckpointError::Contended { .. }) => true,
+            _ => self.store_error().is_some_and(StoreError::is_conflict),
+        }
+    }
+
+    /// Returns the error of the store, if it caused this one.
+    pub fn store_error(&self) -> Option<&StoreError> {
+        match self {
             Self::Store(error)
             | Self::Checkpoint(CheckpointError::Store(error))
-            | Self::Probe(ProbeError::Store(error)) => error.is_conflict(),
-            _ => false,
+            | Self::Probe(ProbeError::Store(error)) => Some(error),
+            _ => None,
         }
     }
 }

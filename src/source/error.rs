@@ -290,14 +290,7 @@ impl SourceError {
             Self::Unavailable { cause, .. } => cause.may_concern_single_rows(),
             Self::Rejected { status, .. } => matches!(status, 400 | 413 | 422),
             Self::TooDeep { .. } | Self::PageGone { .. } => true,
-            Self::Unauthorized { .. }
-            | Self::Forbidden { .. }
-            | Self::Undated { .. }
-            | Self::NotRequested { .. }
-            | Self::InvalidKey
-            | Self::InvalidAccount
-            | Self::InvalidBaseUrl
-            | Self::Setup(_) => false,
+            _ => false,
         }
     }
 
@@ -314,16 +307,7 @@ impl SourceError {
                 matches!(status, 400 | 413) && !code.contains("NOT_FOUND")
             }
             Self::Unavailable { cause, .. } => cause.wants_smaller_page(),
-            Self::Unauthorized { .. }
-            | Self::Forbidden { .. }
-            | Self::TooDeep { .. }
-            | Self::PageGone { .. }
-            | Self::Undated { .. }
-            | Self::NotRequested { .. }
-            | Self::InvalidKey
-            | Self::InvalidAccount
-            | Self::InvalidBaseUrl
-            | Self::Setup(_) => false,
+            _ => false,
         }
     }
 }

@@ -30,6 +30,8 @@ mod kubernetes;
 mod logs;
 mod metrics;
 mod operations;
+#[cfg(feature = "failpoints")]
+mod outages;
 mod outputs;
 mod overlap;
 mod personal;

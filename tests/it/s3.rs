@@ -57,7 +57,7 @@ impl Drop for S3 {
 }
 
 impl S3 {
-    fn moto() -> Self {
+    pub(crate) fn moto() -> Self {
         let [port] = free_ports();
         let script = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -150,6 +150,11 @@ impl S3 {
         response.status().is_success() || response.status() == reqwest::StatusCode::CONFLICT
     }
 
+    /// Returns host and port of the server.
+    pub(crate) fn address(&self) -> &str {
+        self.endpoint.trim_start_matches("http://")
+    }
+
     fn builder(&self) -> AmazonS3Builder {
         AmazonS3Builder::new()
             .with_endpoint(&self.endpoint)
@@ -163,19 +168,13 @@ impl S3 {
         Arc::new(self.builder().with_bucket_name(BUCKET).build().unwrap())
     }
 
-    fn command(&self, source: &Source, command: &str) -> Command {
+    pub(crate) fn command(&self, source: &Source, command: &str) -> Command {
         self.at(source.command(command, LAKE))
     }
 
     /// Adds the settings that a command needs to reach the server.
-    pub(crate) fn at(&self, mut binary: Command) -> Command {
-        binary
-            .env("AWS_ENDPOINT_URL", &self.endpoint)
-            .env("AWS_ALLOW_HTTP", "true")
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET);
-        binary
+    pub(crate) fn at(&self, binary: Command) -> Command {
+        at(&self.endpoint, binary)
     }
 
     /// Deletes objects of the lake by relative path.
@@ -225,6 +224,17 @@ impl S3 {
     }
 }
 
+/// Adds the settings that a command needs to reach the server at an endpoint.
+pub(crate) fn at(endpoint: &str, mut binary: Command) -> Command {
+    binary
+        .env("AWS_ENDPOINT_URL", endpoint)
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", KEY)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET);
+    binary
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -240,7 +250,7 @@ fn free_ports<const N: usize>() -> [String; N] {
 }
 
 #[track_caller]
-fn assert_same(s3: &S3, folder: &FsPath) {
+pub(crate) fn assert_same(s3: &S3, folder: &FsPath) {
     let (ours, theirs) = (s3.lake(), decoded(folder));
     assert!(ours.keys().eq(theirs.keys()), "{ours:?}");
     for (path, (_, rows)) in &ours {

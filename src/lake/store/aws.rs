@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use object_store::ClientConfigKey;
 use object_store::Error as ObjectError;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey as Key};
+use reqwest::header::HeaderValue;
 use url::Url;
 
 use super::StoreError;
@@ -99,30 +100,35 @@ fn check(key: Key, value: &str) -> Result<(), String> {
     if key == Key::Client(ClientConfigKey::ProxyCaCertificate) {
         return Ok(());
     }
-    if value.trim() != value {
-        return Err("remove the blanks or line breaks around its value".to_owned());
-    }
-    if value.contains(char::is_control) {
-        return Err("remove the control characters from its value".to_owned());
-    }
-    match key {
+    let mistake = match key {
+        _ if value.trim() != value => "remove the blanks or line breaks around its value",
+        _ if value.contains(char::is_control) => "remove the control characters from its value",
         Key::Endpoint
         | Key::S3Endpoint
         | Key::StsEndpoint
         | Key::MetadataEndpoint
-        | Key::ContainerCredentialsFullUri => check_url(value),
-        Key::ContainerCredentialsRelativeUri if !value.starts_with('/') => {
-            Err("expected a path that begins with `/`".to_owned())
+        | Key::ContainerCredentialsFullUri => return check_url(value),
+        Key::ContainerCredentialsRelativeUri if value.starts_with('/') => {
+            return check_url(&format!("http://localhost{value}"));
         }
-        Key::ContainerCredentialsRelativeUri => check_url(&format!("http://localhost{value}")),
+        Key::ContainerCredentialsRelativeUri => "expected a path that begins with `/`",
+        Key::ContainerAuthorizationTokenFile if !holds_header(value) => {
+            "remove the line breaks and control characters from this file"
+        }
         Key::Region | Key::DefaultRegion if !value.chars().all(is_region_char) => {
-            Err("expected a region such as us-east-1".to_owned())
+            "expected a region such as us-east-1"
         }
         Key::AccessKeyId | Key::Token if !value.chars().all(|c| c.is_ascii_graphic()) => {
-            Err("expected ASCII without blanks".to_owned())
+            "expected ASCII without blanks"
         }
-        _ => Ok(()),
-    }
+        _ => return Ok(()),
+    };
+    Err(mistake.to_owned())
+}
+
+/// Returns whether a header can contain the content of a file. A missing file is reported once it is needed.
+fn holds_header(file: &str) -> bool {
+    std::fs::read(file).map_or(true, |token| HeaderValue::try_from(token).is_ok())
 }
 
 fn is_region_char(c: char) -> bool {
@@ -208,6 +214,26 @@ mod tests {
         }
         let message = error(&[("AWS_ENDPOINT_URL", "id:secret@minio:9000")]).unwrap();
         assert!(!message.contains("secret"), "{message}");
+    }
+
+    #[test]
+    fn token_file_must_fit_into_a_header() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let name = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
+        for (token, is_valid) in [
+            ("secret", true),
+            ("secret\n", false),
+            ("se\u{7}cret", false),
+        ] {
+            std::fs::write(path, token).unwrap();
+            let message = error(&[(name, path)]);
+            assert_eq!(message.is_none(), is_valid, "{token:?}: {message:?}");
+            let message = message.unwrap_or_default();
+            assert!(is_valid || message.contains(name), "{message}");
+            assert!(!message.contains("secret"), "{message}");
+        }
+        assert_eq!(error(&[(name, "/missing")]), None);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Errors of a store, by the action that the operator takes.
 
+use std::io::ErrorKind;
+
 use object_store::Error as ObjectError;
+
+use crate::causes::chain;
 
 /// A failed operation on a store.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,36 @@ pub enum StoreError {
         #[source]
         source: ObjectError,
     },
+    /// The object store was away for too long.
+    #[error("failed to {action} {path}: the store was unavailable for {seconds} s: {cause}")]
+    Unavailable {
+        /// The operation, such as `read`.
+        action: &'static str,
+        /// The object, with the location of its lake.
+        path: String,
+        /// The time since the first failure.
+        seconds: u64,
+        /// The last failure.
+        cause: String,
+    },
+    /// No credentials are set, and the metadata service of the cloud does not respond.
+    #[error("failed to {action} {path}: no AWS credentials were found: {cause}")]
+    NoCredentials {
+        /// The operation, such as `read`.
+        action: &'static str,
+        /// The object, with the location of its lake.
+        path: String,
+        /// The failure of the metadata service.
+        cause: String,
+    },
+    /// A signal arrived while the object store did not respond.
+    #[error("failed to {action} {path}: interrupted by a signal")]
+    Interrupted {
+        /// The operation, such as `read`.
+        action: &'static str,
+        /// The object, with the location of its lake.
+        path: String,
+    },
     /// The file system failed.
     #[error("failed to {action} {path}")]
     File {
@@ -91,16 +125,93 @@ impl StoreError {
     /// Returns true if the same request may succeed when it is sent again.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Objects { source, .. } => !matches!(
-                source,
-                ObjectError::PermissionDenied { .. }
-                    | ObjectError::Unauthenticated { .. }
-                    | ObjectError::NotImplemented { .. }
-                    | ObjectError::NotSupported { .. }
-                    | ObjectError::InvalidPath { .. }
-                    | ObjectError::UnknownConfigurationKey { .. }
-            ),
+            Self::Objects { source, .. } => {
+                let is_permanent = matches!(
+                    source,
+                    ObjectError::PermissionDenied { .. }
+                        | ObjectError::Unauthenticated { .. }
+                        | ObjectError::NotImplemented { .. }
+                        | ObjectError::NotSupported { .. }
+                        | ObjectError::InvalidPath { .. }
+                        | ObjectError::UnknownConfigurationKey { .. }
+                );
+                !is_permanent && !is_missing_bucket(source)
+            }
             _ => false,
         }
+    }
+
+    /// Returns the action to take next, if the cause is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unavailable { .. } => Some(
+                "run again later; if it lasts, check the network and AWS_ENDPOINT_URL; committed data is safe",
+            ),
+            Self::NoCredentials { .. } => Some(
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine or pod a role",
+            ),
+            Self::Objects { action, source, .. } => hint_of_objects(action, source),
+            Self::File { source, .. } => hint_of_files(source.kind()),
+            _ => None,
+        }
+    }
+}
+
+/// Returns true if the bucket does not exist. `object_store` reports it as a missing object.
+pub(super) fn is_missing_bucket(error: &ObjectError) -> bool {
+    chain(error).contains("<Code>NoSuchBucket</Code>")
+}
+
+fn hint_of_objects(action: &str, error: &ObjectError) -> Option<&'static str> {
+    const HINTS: [(&str, &[&str]); 4] = [
+        (
+            "set AWS_ALLOW_HTTP=true to allow an endpoint without TLS",
+            &["URL scheme is not allowed"],
+        ),
+        (
+            "create the bucket, or correct --lake, AWS_REGION and AWS_ENDPOINT_URL",
+            &["<Code>NoSuchBucket</Code>"],
+        ),
+        (
+            "replace the AWS_* credentials: they are invalid or expired, or the clock of this machine is wrong",
+            &[
+                "<Code>InvalidAccessKeyId</Code>",
+                "<Code>SignatureDoesNotMatch</Code>",
+                "<Code>InvalidToken</Code>",
+                "<Code>ExpiredToken</Code>",
+                "<Code>RequestTimeTooSkewed</Code>",
+            ],
+        ),
+        (
+            "free space in the store, or raise its quota; committed data is safe",
+            &["507 Insufficient Storage", "<Code>QuotaExceeded</Code>"],
+        ),
+    ];
+    let text = chain(error);
+    let is_of = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    if let Some((hint, _)) = HINTS.iter().find(|(_, parts)| is_of(parts)) {
+        return Some(hint);
+    }
+    let is_denied = matches!(
+        error,
+        ObjectError::PermissionDenied { .. } | ObjectError::Unauthenticated { .. }
+    );
+    is_denied.then_some(match action {
+        "list" => "grant s3:ListBucket on the bucket to the credentials of the AWS_* variables",
+        "write" => "grant s3:PutObject on the objects of the lake to the credentials of the AWS_* variables",
+        "delete" => "grant s3:DeleteObject on the objects of the lake to the credentials of the AWS_* variables",
+        _ => "grant s3:GetObject on the objects of the lake to the credentials of the AWS_* variables",
+    })
+}
+
+fn hint_of_files(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some("free space on the disk of the lake; committed data is safe")
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            Some("grant the user of this process write access to the folder of the lake")
+        }
+        _ => None,
     }
 }

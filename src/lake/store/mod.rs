@@ -6,6 +6,7 @@ mod error;
 mod local;
 mod location;
 mod open;
+mod patience;
 mod probe;
 
 use std::ops::Range;
@@ -20,6 +21,8 @@ use object_store::{
     Error as ObjectError, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
     PutOptions, PutPayload, PutResult,
 };
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use cas::{Expected, PutOutcome};
 pub use error::StoreError;
@@ -28,6 +31,8 @@ pub use location::normalized;
 pub use probe::ProbeError;
 
 use super::layout;
+use error::is_missing_bucket;
+use patience::{GaveUp, Patience};
 
 /// The open store of a lake. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -38,15 +43,9 @@ pub struct Store {
     folder: Option<PathBuf>,
     lock_handle: local::LockHandle,
     location: Arc<str>,
-    /// Fails requests that get no response within [`REQUEST_TIMEOUT`].
-    has_timeout: bool,
+    /// The retries of an object store.
+    patience: Patience,
 }
-
-/// Maximum time without a response to a request, including the retries of `object_store`.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
-
-/// Additional time per MiB that a request transfers.
-const TIMEOUT_PER_MIB: Duration = Duration::from_secs(1);
 
 /// The version of an object: its `ETag`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +78,11 @@ impl Store {
     /// Names the run of this process, for others that wait for the lock.
     pub fn set_run(&self, run_id: &str) {
         self.lock_handle.set_run(run_id);
+    }
+
+    /// Sets the signal and the deadline of the run that uses the store: its requests end soon after them.
+    pub fn set_limits(&self, stop: watch::Receiver<bool>, deadline: Option<Instant>) {
+        self.patience.set_limits(stop, deadline);
     }
 
     /// Takes the lock of a local lake, waiting at most `timeout`. An object store has no lock.
@@ -117,20 +121,16 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Objects`] after the retries of the store.
+    /// [`StoreError::Objects`], [`StoreError::Unavailable`] after a minute of retries, [`StoreError::Interrupted`].
     pub async fn get(&self, path: &str) -> Result<Option<(Bytes, Tag)>, StoreError> {
         let read = async {
-            let result = self
-                .with_timeout(0, self.objects.get(&self.object_path(path)))
-                .await?;
+            let result = self.objects.get(&self.object_path(path)).await?;
             let tag = result.meta.e_tag.clone();
-            let size = usize::try_from(result.meta.size).unwrap_or(usize::MAX);
-            Ok((self.with_timeout(size, result.bytes()).await?, tag))
+            Ok((result.bytes().await?, tag))
         };
         match read.await {
             Ok((bytes, tag)) => Ok(Some((bytes, self.require_tag(path, tag)?))),
-            Err(ObjectError::NotFound { .. }) => Ok(None),
-            Err(source) => Err(self.failed("read", path, source)),
+            Err(source) => self.missing("read", path, source),
         }
     }
 
@@ -141,10 +141,9 @@ impl Store {
     /// As [`Store::get`].
     pub async fn head(&self, path: &str) -> Result<Option<ObjectInfo>, StoreError> {
         let at = self.object_path(path);
-        match self.with_timeout(0, self.objects.head(&at)).await {
+        match self.objects.head(&at).await {
             Ok(meta) => self.info(meta).map(Some),
-            Err(ObjectError::NotFound { .. }) => Ok(None),
-            Err(source) => Err(self.failed("find", path, source)),
+            Err(source) => self.missing("find", path, source),
         }
     }
 
@@ -171,8 +170,7 @@ impl Store {
                 .bytes()
                 .await
         };
-        let result = self.with_timeout(0, read).await;
-        result.map_err(|source| match source {
+        read.await.map_err(|source| match source {
             ObjectError::Precondition { .. } | ObjectError::NotFound { .. } => {
                 StoreError::Changed {
                     path: path.to_owned(),
@@ -186,19 +184,16 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Objects`] after the retries of the store.
+    /// [`StoreError::Objects`], [`StoreError::Unavailable`] after a minute of retries, [`StoreError::Interrupted`].
     pub async fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let prefix = self.object_path(folder);
         let mut listing = self.objects.list(Some(&prefix));
         let mut objects = Vec::new();
-        loop {
-            // Each page has its own timeout: a lake may have many pages.
-            let next = self.with_timeout(0, listing.try_next()).await;
-            match next.map_err(|source| self.failed("list", folder, source))? {
-                Some(meta) => objects.push(self.info(meta)?),
-                None => return Ok(objects),
-            }
+        let failed = |source| self.failed("list", folder, source);
+        while let Some(meta) = listing.try_next().await.map_err(failed)? {
+            objects.push(self.info(meta)?);
         }
+        Ok(objects)
     }
 
     /// Writes an object unconditionally. Only for objects that a single run owns, or that every run
@@ -223,12 +218,12 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Objects`] after the retries of the store.
+    /// [`StoreError::Objects`], [`StoreError::Unavailable`] after a minute of retries, [`StoreError::Interrupted`].
     pub async fn delete(&self, path: &str) -> Result<(), StoreError> {
         let at = self.object_path(path);
-        match self.with_timeout(0, self.objects.delete(&at)).await {
-            Ok(()) | Err(ObjectError::NotFound { .. }) => Ok(()),
-            Err(source) => Err(self.failed("delete", path, source)),
+        match self.objects.delete(&at).await {
+            Ok(()) => Ok(()),
+            Err(source) => self.missing("delete", path, source).map(|_: Option<()>| ()),
         }
     }
 
@@ -238,31 +233,9 @@ impl Store {
         body: Bytes,
         mode: PutMode,
     ) -> Result<PutResult, ObjectError> {
-        let (at, bytes) = (self.object_path(path), body.len());
-        let payload = PutPayload::from_bytes(body);
-        let put = self.objects.put_opts(&at, payload, PutOptions::from(mode));
-        self.with_timeout(bytes, put).await
-    }
-
-    /// Runs a request that transfers `bytes`, and fails it after a timeout: a broken connection
-    /// reports nothing. The outcome of a put is unknown then.
-    async fn with_timeout<T>(
-        &self,
-        bytes: usize,
-        request: impl Future<Output = Result<T, ObjectError>>,
-    ) -> Result<T, ObjectError> {
-        if !self.has_timeout {
-            return request.await;
-        }
-        let mebibytes = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
-        let limit = REQUEST_TIMEOUT + TIMEOUT_PER_MIB * mebibytes;
-        let result = tokio::time::timeout(limit, request).await;
-        result.unwrap_or_else(|_| {
-            Err(ObjectError::Generic {
-                store: "S3",
-                source: format!("no response within {} s", limit.as_secs()).into(),
-            })
-        })
+        let (at, payload) = (self.object_path(path), PutPayload::from_bytes(body));
+        let options = PutOptions::from(mode);
+        self.objects.put_opts(&at, payload, options).await
     }
 
     /// Returns the path of an object in the object store.
@@ -294,11 +267,39 @@ impl Store {
         })
     }
 
+    /// Returns `None` for a missing object, and any other error.
+    fn missing<T>(
+        &self,
+        action: &'static str,
+        path: &str,
+        error: ObjectError,
+    ) -> Result<Option<T>, StoreError> {
+        match error {
+            ObjectError::NotFound { .. } if !is_missing_bucket(&error) => Ok(None),
+            error => Err(self.failed(action, path, error)),
+        }
+    }
+
     fn failed(&self, action: &'static str, path: &str, source: ObjectError) -> StoreError {
-        StoreError::Objects {
-            action,
-            path: self.full_path(path),
-            source,
+        let path = self.full_path(path);
+        match GaveUp::of(&source).cloned() {
+            None => StoreError::Objects {
+                action,
+                path,
+                source,
+            },
+            Some(GaveUp::Unavailable { seconds, cause }) => StoreError::Unavailable {
+                action,
+                path,
+                seconds,
+                cause,
+            },
+            Some(GaveUp::NoCredentials { cause }) => StoreError::NoCredentials {
+                action,
+                path,
+                cause,
+            },
+            Some(GaveUp::Interrupted) => StoreError::Interrupted { action, path },
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use object_store::aws::AmazonS3ConfigKey;
 use object_store::local::LocalFileSystem;
@@ -10,6 +9,7 @@ use object_store::path::Path;
 use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 
 use super::location::Location;
+use super::patience::Patience;
 use super::{Store, StoreError, aws, local};
 
 /// Timeout of a request in the S3 client: 5 s and 1 s per MiB of the largest object, since one put
@@ -47,9 +47,9 @@ impl Store {
     }
 
     fn open_s3(bucket: &str, prefix: Path, url: &str) -> Result<Self, StoreError> {
+        let patience = Patience::default();
         let retry = RetryConfig {
-            max_retries: 6,
-            retry_timeout: Duration::from_secs(60),
+            max_retries: 0,
             ..RetryConfig::default()
         };
         let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
@@ -57,10 +57,11 @@ impl Store {
             builder
                 .with_bucket_name(bucket)
                 .with_retry(retry.clone())
+                .with_http_connector(patience.clone())
                 .with_config(timeout, CLIENT_TIMEOUT)
         })?;
         Ok(Self {
-            has_timeout: true,
+            patience,
             ..Self::from_object_store(Arc::new(objects), prefix, url)
         })
     }
@@ -73,7 +74,7 @@ impl Store {
             folder: None,
             lock_handle: local::LockHandle::default(),
             location: location.into(),
-            has_timeout: false,
+            patience: Patience::default(),
         }
     }
 }

@@ -50,7 +50,7 @@ impl Source {
         }
     }
 
-    /// Returns the binary's command with only the connection in its environment.
+    /// Returns the binary's command, with arguments after it, and only the connection in its environment.
     pub(crate) fn command(&self, command: &str, lake: &str) -> Command {
         let mut binary = Command::new(assert_cmd::cargo::cargo_bin("harness-lake"));
         binary
@@ -58,7 +58,8 @@ impl Source {
             .env("HARNESS_API_KEY", self.server.api_key())
             .env("HARNESS_BASE_URL", self.server.base_url())
             .env("HARNESS_LAKE_REQUESTS_PER_MINUTE", "60000")
-            .args([command, "--output", "json", "--lake", lake]);
+            .args(command.split(' '))
+            .args(["--output", "json", "--lake", lake]);
         binary
     }
 

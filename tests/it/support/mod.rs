@@ -4,6 +4,7 @@ mod duckdb;
 pub(crate) mod faulty_store;
 pub(crate) mod lab;
 mod lake;
+pub(crate) mod proxy;
 mod sim;
 
 pub(crate) use duckdb::{compare, described, interpreter, rows};
