@@ -127,6 +127,8 @@ pub struct SyncConfig {
     pub start_date: Option<Timestamp>,
     /// Time before the watermark that is read again.
     pub lookback: SignedDuration,
+    /// How often `sync` asks projects without a new execution for a week; zero for each run.
+    pub idle_interval: SignedDuration,
     /// Time before now at which windows end.
     pub window_lag: SignedDuration,
     /// Maximum time to read.

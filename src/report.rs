@@ -60,6 +60,8 @@ pub struct Report {
     pub watermark: Watermarks,
     /// Projects that were read completely and never had an execution.
     pub empty_scopes: usize,
+    /// Projects without a new execution for a week that this run did not ask for one (`--idle-interval`).
+    pub idle_scopes: usize,
     /// Projects that no longer show executions that they showed before.
     pub suspiciously_empty: Vec<SuspiciouslyEmpty>,
     /// Windows that expired at the source before they were read.
@@ -94,7 +96,7 @@ pub enum Outcome {
 pub struct ScopeCounts {
     /// All.
     pub total: usize,
-    /// Read completely.
+    /// Read completely. Idle projects that were not asked are not among them.
     pub ok: usize,
     /// Failed, or read with gaps.
     pub failed: usize,

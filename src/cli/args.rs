@@ -80,6 +80,9 @@ pub(super) struct CheckArgs {
     pub(super) source: SourceArgs,
     #[command(flatten)]
     pub(super) scopes: ScopeArgs,
+    /// Check every project, one request each [default: a sample of 100]
+    #[arg(long, help_heading = "Projects")]
+    pub(super) all_projects: bool,
     /// Location of the lake, which need not exist; without it, only the API is checked
     #[arg(long, env = "HARNESS_LAKE", value_name = "LAKE", help_heading = "Lake")]
     pub(super) lake: Option<String>,
@@ -95,6 +98,15 @@ pub(super) struct SyncArgs {
     pub(super) scopes: ScopeArgs,
     #[command(flatten)]
     pub(super) lake: LakeArgs,
+    /// Ask projects without a new execution for a week at most this often; 0 asks in every run
+    #[arg(
+        long,
+        env = "HARNESS_LAKE_IDLE_INTERVAL",
+        value_name = "DURATION",
+        default_value = "0s",
+        help_heading = "Run"
+    )]
+    pub(super) idle_interval: String,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }

@@ -23,12 +23,17 @@ use crate::report::{Failure, all_failed};
 use crate::source::{Client, SourceError};
 use crate::window::Window;
 
+/// Projects that `check` asks by default.
+const SAMPLE: usize = 100;
+
 /// The result of `check`, as it is printed.
 #[derive(Debug, Serialize)]
 struct CheckResult {
     account_id: AccountId,
     orgs: usize,
     projects: usize,
+    /// True if only a sample of the projects was checked.
+    is_sample: bool,
     scopes: Vec<ScopeCheck>,
     /// Organizations whose projects could not be listed.
     unlisted: Vec<Failure>,
@@ -79,8 +84,13 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
         None => (None, State::default()),
     };
     let retained_from = fully_retained_from(client.retention_months().await?, now);
-    let probes = scopes
-        .into_iter()
+    let sample = if args.all_projects {
+        scopes.len()
+    } else {
+        SAMPLE
+    };
+    let is_sample = sample < scopes.len();
+    let probes = sampled(scopes, sample)
         .map(|scope| ScopeProbe::new(scope, &state, now, retained_from))
         .collect();
     let scopes = check_scopes(&client, &source, probes).await?;
@@ -88,6 +98,7 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
         account_id: source.account,
         orgs: found.orgs.len(),
         projects: found.projects.len(),
+        is_sample,
         scopes,
         unlisted: found.unlisted.iter().map(Failure::from).collect(),
         lake,
@@ -98,6 +109,14 @@ pub(super) async fn run(args: &CheckArgs, context: &Context) -> Result<(), Error
         output::print_result(context.output, &check, || text(&check))?;
     }
     result
+}
+
+/// Returns at most `size` scopes at equal distances, so that all organizations are represented.
+fn sampled(scopes: Vec<Scope>, size: usize) -> impl Iterator<Item = Scope> {
+    let total = scopes.len();
+    let is_taken = move |at: usize| total <= size || at * size / total != (at + 1) * size / total;
+    let numbered = scopes.into_iter().enumerate();
+    numbered.filter_map(move |(at, scope)| is_taken(at).then_some(scope))
 }
 
 /// The request that checks one scope.
@@ -250,6 +269,11 @@ fn text(check: &CheckResult) -> String {
             scope.message.clone().unwrap_or_default(),
         ]
     }));
+    if check.is_sample {
+        let sample = count(check.scopes.len() as u64, "project");
+        let line = format!("Checked a sample of {sample}; --all-projects checks every one\n\n");
+        text.push_str(&line);
+    }
     text.push_str(&table(&rows));
     for Failure {
         org, code, message, ..
@@ -267,4 +291,28 @@ fn text(check: &CheckResult) -> String {
         text.extend(["\n", &lake.lake, ": ", state]);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sample_is_spread_over_all_projects() {
+        let scopes = |total: usize| -> Vec<Scope> {
+            let project = |n: usize| Scope::new("org", format!("p{n:04}").as_str());
+            (0..total).map(project).collect()
+        };
+        for (total, size) in [(0, 100), (1, 100), (100, 100), (101, 100), (5_000, 100)] {
+            let all = scopes(total);
+            let taken: Vec<_> = sampled(all.clone(), size).collect();
+            assert_eq!(taken.len(), total.min(size), "{total}");
+            let positions = taken
+                .iter()
+                .map(|scope| all.iter().position(|it| it == scope));
+            let positions: Vec<_> = positions.flatten().collect();
+            let widest = total.div_ceil(size);
+            assert!(positions.windows(2).all(|pair| pair[1] - pair[0] <= widest));
+        }
+    }
 }

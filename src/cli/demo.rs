@@ -161,6 +161,7 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
         is_everything: true,
         start_date: None,
         lookback: SignedDuration::from_hours(24),
+        idle_interval: SignedDuration::ZERO,
         window_lag: SignedDuration::from_mins(5),
         deadline: None,
         partial_exit_code: 3,

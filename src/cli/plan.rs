@@ -45,6 +45,8 @@ pub(super) enum PlanCommand {
 struct PlannedRead {
     command: &'static str,
     scopes: usize,
+    /// Idle projects that the run would not ask for new data (`--idle-interval`).
+    idle_scopes: usize,
     windows: Vec<PlannedWindow>,
     /// Executions in the windows.
     executions: u64,
@@ -115,6 +117,7 @@ fn planned_read(command: &'static str, plan: Plan, rate: u32, units: Vec<Unit>) 
     PlannedRead {
         command,
         scopes: plan.scopes,
+        idle_scopes: plan.idle_scopes,
         executions: plan.windows.iter().filter_map(|(_, _, rows)| *rows).sum(),
         windows: plan.windows.into_iter().map(window).collect(),
         calls: plan.calls,
@@ -133,7 +136,7 @@ fn show(plan: &PlannedRead, format: Format) -> Result<(), Error> {
             count(plan.scopes as u64, "project"),
             count(plan.calls, "call"),
             count(plan.minutes, "minute"),
-        );
+        ) + &idle_text(plan.idle_scopes);
         let mut rows = vec![
             ["project", "from", "to", "executions"]
                 .map(str::to_owned)
@@ -151,6 +154,14 @@ fn show(plan: &PlannedRead, format: Format) -> Result<(), Error> {
         }));
         head + &table(&rows)
     })
+}
+
+/// Returns a line about the idle projects, or nothing if there are none.
+fn idle_text(idle: usize) -> String {
+    match idle {
+        0 => String::new(),
+        _ => format!("{} not due yet\n\n", count(idle as u64, "idle project")),
+    }
 }
 
 /// Returns the output format. Units are for programs, so `--units` implies JSON.

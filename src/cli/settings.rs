@@ -121,6 +121,7 @@ impl RunArgs {
                 .map(config::instant)
                 .transpose()?,
             lookback: duration_before_now("--lookback", &self.lookback)?,
+            idle_interval: SignedDuration::ZERO,
             window_lag: duration_before_now("--window-lag", &self.window_lag)?,
             deadline: self.deadline.as_deref().map(deadline).transpose()?,
             partial_exit_code: self.partial_exit_code,
@@ -150,8 +151,11 @@ fn deadline(text: &str) -> Result<Duration, ConfigError> {
 
 impl SyncArgs {
     pub(super) fn config(&self) -> Result<SyncConfig, Error> {
-        self.run
-            .config(self.source.config(DEFAULT_RATE)?, &self.scopes, &self.lake)
+        let source = self.source.config(DEFAULT_RATE)?;
+        Ok(SyncConfig {
+            idle_interval: duration_before_now("--idle-interval", &self.idle_interval)?,
+            ..self.run.config(source, &self.scopes, &self.lake)?
+        })
     }
 }
 

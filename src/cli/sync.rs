@@ -80,6 +80,10 @@ pub(super) fn summary(report: &Report, lake: &str) -> String {
             count(report.gaps as u64, "gap"),
         ),
     ];
+    if report.idle_scopes > 0 {
+        let idle = count(report.idle_scopes as u64, "idle project");
+        lines.push(format!("{idle} not due yet (--idle-interval)"));
+    }
     if let Some(at) = report.covered_to {
         lines.push(format!(
             "Covered to {} in {lake}",

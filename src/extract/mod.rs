@@ -24,6 +24,7 @@ pub mod discover;
 mod empty;
 mod event;
 mod fanout;
+mod idle;
 mod isolate;
 mod open;
 mod paging;
@@ -46,6 +47,7 @@ use paging::Paging;
 
 pub use event::{Complete, Counted, Event, Incomplete, Rows, ScopeDone};
 pub use fanout::{Reading, fan_out, read_backfill};
+pub use idle::idle_scopes;
 pub use plan::{SyncRules, plan_sync};
 pub use queue::BackfillQueue;
 pub use slices::slice_count;
@@ -72,6 +74,14 @@ pub struct ReadPlan {
 }
 
 impl ReadPlan {
+    /// Returns true if there is nothing to read or poll.
+    fn is_empty(&self) -> bool {
+        let windows = [&self.windows, &self.lookback, &self.pending];
+        windows.iter().all(|windows| windows.is_empty())
+            && self.open.is_empty()
+            && self.expected.is_empty()
+    }
+
     /// Returns the requests that poll open executions by id.
     pub fn polls(&self) -> usize {
         self.open.len().div_ceil(open::BATCH)

@@ -25,13 +25,19 @@ impl ScopeReader<'_> {
     ) -> Result<(), ReadEnd> {
         self.isolation().end();
         self.reset_retries();
+        let mut by_time = Vec::new();
         for batch in open.chunks(BATCH) {
-            self.poll_batch(batch).await?;
+            by_time.extend(self.poll_batch(batch).await?);
         }
-        Ok(())
+        // All at once: executions of several batches share a window.
+        self.poll_by_time(&by_time).await
     }
 
-    async fn poll_batch(&mut self, batch: &[(PlanExecutionId, Timestamp)]) -> Result<(), ReadEnd> {
+    /// Polls executions by id. Returns those that the server does not filter by id.
+    async fn poll_batch(
+        &mut self,
+        batch: &[(PlanExecutionId, Timestamp)],
+    ) -> Result<Vec<(PlanExecutionId, Timestamp)>, ReadEnd> {
         let mut rest = batch.to_vec();
         // Fewer ids after a failure, twice as many after a success.
         let mut limit = BATCH;
@@ -89,7 +95,7 @@ impl ScopeReader<'_> {
                 rest.extend(polled.into_iter().filter(|(id, _)| !received.contains(id)));
             }
         }
-        self.poll_by_time(&rest).await
+        Ok(rest)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::idle::is_skipped;
 use super::{PageHints, ReadPlan};
 use crate::checkpoint::{OpenExecution, OpenUpdate, ScopeState, State};
 use crate::ids::{PlanExecutionId, Scope};
@@ -24,6 +25,8 @@ pub struct SyncRules {
     pub window_lag: SignedDuration,
     /// How far before the watermark windows begin, to find edits of terminal rows.
     pub lookback: SignedDuration,
+    /// How often projects without a new execution for a week are asked for new data; zero for each run.
+    pub idle_interval: SignedDuration,
     /// Start of the coverage of a new scope.
     pub start_date: Timestamp,
     /// The source has deleted everything before this.
@@ -47,6 +50,7 @@ impl SyncRules {
 }
 
 /// Plans a `sync` of each scope. Returns the plans in the order of reading, and the open executions to abandon.
+/// Idle scopes without anything else to read have no plan.
 ///
 /// Scopes that were never read go first, then those that were not read for longest. So runs that are cut short
 /// reach every scope.
@@ -81,6 +85,11 @@ pub fn plan_sync(
     }
     let watermark = |scope: &Scope| state.scopes.get(scope)?.coverage.end();
     let mut plans: Vec<_> = plans.into_iter().collect();
+    let is_idle = |scope: &Scope| {
+        let known = state.scopes.get(scope);
+        known.is_some_and(|known| is_skipped(known, scope, rules))
+    };
+    plans.retain(|(scope, plan)| !(plan.is_empty() && is_idle(scope)));
     plans.sort_by_key(|(scope, _)| watermark(scope));
     (plans, abandoned)
 }
@@ -93,7 +102,11 @@ fn plan_windows(state: &State, scope: &Scope, rules: &SyncRules) -> ReadPlan {
         new: windows,
         lookback,
         pending,
-    } = windows_to_read(known, hints, rules);
+    } = if is_skipped(known, scope, rules) {
+        due_windows(known, rules)
+    } else {
+        windows_to_read(known, hints, rules)
+    };
     let retained_from = rules.surely_retained_from;
     let expected_row_start = windows
         .iter()
@@ -157,11 +170,27 @@ fn windows_to_read(known: &ScopeState, hints: PageHints, rules: &SyncRules) -> W
     let lookback = apart.and_then(|watermark| Window::new(young_from, watermark).ok());
     let mut lookback = Coverage::from_iter(lookback);
     lookback.union(&known.lookback);
+    without_failed(known, rules, &newest, &lookback)
+}
+
+/// Returns the windows to read of an idle scope: what earlier runs left to read.
+fn due_windows(known: &ScopeState, rules: &SyncRules) -> Windows {
+    without_failed(known, rules, &Coverage::default(), &known.lookback)
+}
+
+/// Removes the windows that failed before from the new windows and the lookback. Adds the pending windows, and the
+/// failed ones that are due.
+fn without_failed(
+    known: &ScopeState,
+    rules: &SyncRules,
+    newest: &Coverage,
+    lookback: &Coverage,
+) -> Windows {
     let failures = || known.gap_failures.iter();
     let failed: Coverage = failures().map(|failure| failure.window).collect();
     let due = failures().filter(|failure| failure.is_due(rules.now));
     let new = newest.minus(&failed).minus(&known.accepted);
-    let lookback = lookback.minus(&newest).minus(&failed);
+    let lookback = lookback.minus(newest).minus(&failed);
     let lookback = lookback.minus(&known.accepted);
     // Includes windows past the retention: an empty response closes them.
     let pending = known.pending_windows().minus(&failed).minus(&lookback);
@@ -232,6 +261,7 @@ mod tests {
             now: at("24T12:00"),
             window_lag: SignedDuration::from_mins(5),
             lookback: SignedDuration::from_hours(24),
+            idle_interval: SignedDuration::ZERO,
             start_date: at("01T00:00"),
             retained_from: at("01T00:00") - SignedDuration::from_hours(24 * 90),
             surely_retained_from: at("01T00:00") - SignedDuration::from_hours(24 * 80),

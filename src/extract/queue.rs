@@ -141,6 +141,7 @@ mod tests {
             now: from_ms(10 * WEEK),
             window_lag: SignedDuration::ZERO,
             lookback: SignedDuration::ZERO,
+            idle_interval: SignedDuration::ZERO,
             start_date: from_ms(0),
             retained_from: from_ms(0),
             surely_retained_from: from_ms(0),

@@ -208,6 +208,12 @@ impl ScopeReader<'_> {
         }
     }
 
+    /// Returns the rows of an hour, if a long window has shown them.
+    pub(super) fn rows_per_hour(&self) -> Option<i64> {
+        let (rows, hours) = self.paging.hints().window_rows?;
+        Some(i64::from(rows) / i64::from(hours.max(1)))
+    }
+
     /// Returns the size of the first page of a window.
     pub(super) fn page_size(&mut self) -> u32 {
         if let Some(row_bytes) = self.shared.row_bytes() {

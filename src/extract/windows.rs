@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::paging::HOUR_MS;
 use super::reader::{ReadEnd, ScopeReader};
 use super::split::{MIN_WINDOW_MS, Part, PendingReads};
 use super::tally::Tally;
@@ -233,8 +234,8 @@ impl ScopeReader<'_> {
         }
     }
 
-    /// Polls executions by narrow windows around their starts, if the server ignores lists of ids. Emits a missed
-    /// poll for each that a complete window does not contain.
+    /// Polls executions by windows around their starts, if the server ignores lists of ids. Emits a missed poll
+    /// for each that a complete window does not contain.
     ///
     /// # Errors
     ///
@@ -245,7 +246,7 @@ impl ScopeReader<'_> {
     ) -> Result<(), ReadEnd> {
         self.watch(open);
         let starts: Vec<_> = open.iter().map(|(_, start)| *start).collect();
-        let mut rest = windows_around(&starts);
+        let mut rest = windows_around(&starts, Spacing::of(self.rows_per_hour(), self.page_size()));
         let has_start = |half: &Window| starts.iter().any(|start| half.contains(*start));
         let halves = |window: Window| {
             let halves = window.bisect(MIN_WINDOW_MS).into_iter();
@@ -290,17 +291,52 @@ impl ScopeReader<'_> {
     }
 }
 
-/// Returns windows around instants; instants within ten minutes share one.
-fn windows_around(starts: &[Timestamp]) -> Vec<Window> {
-    const NEAR_MS: i64 = 10 * 60 * 1000;
+/// Which instants share a window.
+#[derive(Clone, Copy, Debug)]
+struct Spacing {
+    /// Maximum distance of neighbours.
+    near_ms: i64,
+    /// Maximum length of a window.
+    max_ms: i64,
+}
+
+impl Spacing {
+    const MIN_NEAR_MS: i64 = 10 * 60 * 1000;
+
+    /// Returns the spacing that needs the fewest requests: the rows between two neighbours are at most half a page,
+    /// those of a window some pages. For a project of usual size, that is days.
+    fn of(rows_per_hour: Option<i64>, page_size: u32) -> Self {
+        let Some(rows_per_hour) = rows_per_hour else {
+            return Self {
+                near_ms: Self::MIN_NEAR_MS,
+                max_ms: i64::MAX,
+            };
+        };
+        let page_ms = i64::from(page_size) * HOUR_MS / rows_per_hour.max(1);
+        Self {
+            near_ms: (page_ms / 2).max(Self::MIN_NEAR_MS),
+            max_ms: (page_ms * i64::from(SLICE_PAGES)).max(Self::MIN_NEAR_MS),
+        }
+    }
+}
+
+/// Returns windows around instants.
+fn windows_around(starts: &[Timestamp], spacing: Spacing) -> Vec<Window> {
     let mut sorted: Vec<i64> = starts.iter().map(|at| at.as_millisecond()).collect();
     sorted.sort_unstable();
-    let near = |a: &i64, b: &i64| b - a <= NEAR_MS;
-    let window = |cluster: &[i64]| {
-        let (first, last) = (cluster.first()?, cluster.last()?);
-        Window::new(from_ms(*first), from_ms(last + 1)).ok()
-    };
-    sorted.chunk_by(near).filter_map(window).collect()
+    let mut bounds: Vec<(i64, i64)> = Vec::new();
+    for at in sorted {
+        match bounds.last_mut() {
+            Some((first, last))
+                if at - *last <= spacing.near_ms && at - *first <= spacing.max_ms =>
+            {
+                *last = at;
+            }
+            _ => bounds.push((at, at)),
+        }
+    }
+    let window = |(first, last): (i64, i64)| Window::new(from_ms(first), from_ms(last + 1)).ok();
+    bounds.into_iter().filter_map(window).collect()
 }
 
 #[cfg(test)]
@@ -310,7 +346,7 @@ mod tests {
     #[test]
     fn near_instants_share_a_window() {
         let minutes = [0, 5, 14, 40, 41].map(|minute| from_ms(minute * 60_000));
-        let windows = windows_around(&minutes);
+        let windows = windows_around(&minutes, Spacing::of(None, 1_000));
         let ends: Vec<_> = windows
             .iter()
             .map(|window| (window.from().as_second() / 60, window.to().as_second() / 60))
@@ -321,5 +357,22 @@ mod tests {
                 .iter()
                 .all(|w| minutes.iter().any(|at| w.contains(*at)))
         );
+    }
+
+    #[test]
+    fn windows_are_long_where_pages_hold_days() {
+        // An open execution every five minutes, in 30 days.
+        let starts: Vec<_> = (0..8_640).map(|n| from_ms(n * 300_000)).collect();
+        let sparse: Vec<_> = starts.iter().step_by(12).copied().collect();
+        let count = |starts: &[_], rows_per_hour| {
+            windows_around(starts, Spacing::of(rows_per_hour, 1_000)).len()
+        };
+        assert_eq!(count(&sparse, None), 720);
+        // 50 rows an hour: 20 hours a page, 80 hours a window.
+        assert_eq!(count(&sparse, Some(50)), 9);
+        assert_eq!(count(&starts, Some(50)), 9);
+        // 4,000 rows an hour: an hour between two of them costs four pages.
+        assert_eq!(count(&sparse, Some(4_000)), 720);
+        assert_eq!(count(&starts, Some(4_000)), 720 * 12 / 13 + 1);
     }
 }

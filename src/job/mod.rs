@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use crate::config::SyncConfig;
 use crate::error::Error;
-use crate::extract::{ReadPlan, fan_out, plan_sync};
+use crate::extract::{ReadPlan, fan_out, idle_scopes, plan_sync};
 use crate::ids::Scope;
 use crate::progress::Progress;
 use crate::report::{ExpiredUnread, Report};
@@ -47,9 +47,13 @@ pub async fn sync(
         stop,
         async |session, run_id, parts| {
             let rules = session.rules().await?;
-            let (plans, abandoned) = plan_sync(&session.record.state, &session.scopes, &rules);
+            let (state, scopes) = (&session.record.state, &session.scopes);
+            let (plans, abandoned) = plan_sync(state, scopes, &rules);
+            let idle = idle_scopes(state, scopes, &rules);
+            let watermarks = idle.iter().map(|(_, watermark)| *watermark);
             parts.plan = PlanPart {
-                covered_to: Some(rules.now - rules.window_lag),
+                covered_to: watermarks.chain([rules.end()]).min(),
+                idle: idle.iter().map(|(scope, _)| (*scope).clone()).collect(),
                 expired_unread: expired_unread(&plans, rules.retained_from),
                 abandoned: abandoned.len(),
             };

@@ -11,7 +11,7 @@ use crate::error::{Error, code_of_source};
 use crate::extract::backfill::uncovered;
 use crate::extract::count::{CountedWindow, WindowCounts, count_windows};
 use crate::extract::discover::{Discovery, Unlisted, discover};
-use crate::extract::{PageHints, SyncRules, plan_sync, slice_count};
+use crate::extract::{PageHints, SyncRules, idle_scopes, plan_sync, slice_count};
 use crate::ids::Scope;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
@@ -24,6 +24,8 @@ use crate::window::Window;
 pub struct Plan {
     /// Projects that match the filters.
     pub scopes: usize,
+    /// Idle projects that the run would not ask for new data.
+    pub idle_scopes: usize,
     /// Windows with their executions; `None` where counting failed.
     pub windows: Vec<(Scope, Window, Option<u64>)>,
     /// Requests of the run.
@@ -62,6 +64,7 @@ pub async fn plan_of_sync(config: &SyncConfig, clock: fn() -> Timestamp) -> Resu
         + listing_calls(&found, config);
     Ok(Plan {
         scopes: scopes.len(),
+        idle_scopes: idle_scopes(&state, &scopes, &rules).len(),
         windows: counted(measured)?,
         calls,
         open_executions,
@@ -94,6 +97,7 @@ pub async fn plan_of_backfill(
     let calls = counts + pages.max(slices as u64) + listing_calls(&found, config);
     Ok(Plan {
         scopes: scopes.len(),
+        idle_scopes: 0,
         windows: counted(measured)?,
         calls,
         open_executions: 0,

@@ -33,6 +33,7 @@ pub(super) async fn sync_rules(
         now,
         window_lag: config.window_lag,
         lookback: config.lookback,
+        idle_interval: config.idle_interval,
         start_date: config.start_date.unwrap_or(default_start),
         retained_from: retained_from(months, now),
         surely_retained_from: fully_retained_from(months, now),

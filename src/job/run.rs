@@ -78,6 +78,8 @@ pub(super) struct PlanPart {
     pub(super) covered_to: Option<Timestamp>,
     pub(super) expired_unread: Vec<ExpiredUnread>,
     pub(super) abandoned: usize,
+    /// Idle scopes that the run does not ask for new data.
+    pub(super) idle: BTreeSet<Scope>,
 }
 
 /// Results of reading and committing.
@@ -185,7 +187,9 @@ impl Run {
         } = parts;
         let outcome = Outcome::of(error);
         let is_finished = matches!(outcome, Outcome::Success | Outcome::Partial);
-        let scopes = committed.scopes.counts(session.scopes, is_finished);
+        let scopes = committed
+            .scopes
+            .counts(session.scopes, &plan.idle, is_finished);
         let mut failures = session.unlisted;
         failures.extend(committed.scopes.failures);
         if outcome == Outcome::Failed {
@@ -221,6 +225,7 @@ impl Run {
             pending_windows: lake.pending_windows,
             watermark: lake.watermark,
             empty_scopes: lake.empty_scopes,
+            idle_scopes: plan.idle.len(),
             suspiciously_empty: committed.scopes.suspiciously_empty,
             expired_unread: plan.expired_unread,
             vanished: session.vanished.iter().map(Scope::to_string).collect(),
@@ -242,10 +247,10 @@ impl RequestsPart {
 
 impl ScopeResults {
     /// Counts the scopes of a run. A finished run has nothing left to read in the others.
-    fn counts(&self, total: usize, is_finished: bool) -> ScopeCounts {
+    fn counts(&self, total: usize, idle: &BTreeSet<Scope>, is_finished: bool) -> ScopeCounts {
         let failed = self.failed.len();
         let ok = if is_finished {
-            total - failed
+            total - self.failed.union(idle).count()
         } else {
             self.ok.difference(&self.failed).count()
         };

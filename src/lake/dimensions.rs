@@ -4,6 +4,7 @@ use arrow_array::RecordBatch;
 use bytes::Bytes;
 
 use super::derive::WrittenFile;
+use super::diff::difference;
 use super::log::Record;
 use super::metadata::{FileMetadata, read_metadata};
 use super::parquet::{FileKind, ObjectWriter};
@@ -46,10 +47,13 @@ impl Lake {
                 }),
                 _,
             )) = current
-                && derived >= revision
-                && (derived == revision || derived <= self.newest_dimension_revision(table).await?)
             {
-                return Ok(None);
+                let is_newer =
+                    derived > revision && derived <= self.newest_dimension_revision(table).await?;
+                let is_current = derived == revision && self.has_rows_of(table, record).await?;
+                if is_newer || is_current {
+                    return Ok(None);
+                }
             }
             let (body, count) = self.encode_dimension(table, record)?;
             let expected = current.map_or(Expected::Absent, |(_, tag)| Expected::Version(tag));
@@ -65,6 +69,20 @@ impl Lake {
             }
         }
         Err(LakeError::Contended { what: path })
+    }
+
+    /// Returns true if a dimension with the revision of a record has its rows. They can differ only if the record
+    /// has the number of a record that was deleted: compares them if the record changed the dimension.
+    async fn has_rows_of(&self, table: Table, record: &Record) -> Result<bool, LakeError> {
+        if record.number != record.dimension_revision(table) {
+            return Ok(true);
+        }
+        let path = layout::dimension(table);
+        let Some((current, _)) = self.store.get(&path).await? else {
+            return Ok(false);
+        };
+        let (body, _) = self.encode_dimension(table, record)?;
+        Ok(difference(&path, current, body).await?.is_none())
     }
 
     /// Returns the revision of a dimension in the newest record. After the checkpoint was lost, a

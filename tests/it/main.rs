@@ -23,6 +23,7 @@ mod full_run;
 mod history;
 mod iam;
 mod identifiers;
+mod idle;
 mod incremental;
 mod interrupted;
 mod isolation;

@@ -296,6 +296,19 @@ fn keeps_a_lake(s3: &S3) {
     let lake = s3.lake();
     let executions = observed(lake.iter().map(|(path, (_, rows))| (path, rows)));
     assert_eq!(executions, observed(&decoded(folder.path())));
+    replaces_its_newest_record(s3, &source);
+}
+
+/// Deletes the newest record, as for a damaged one. The next record has its number, but another watermark.
+fn replaces_its_newest_record(s3: &S3, source: &Source) {
+    let files = s3.files();
+    let records = files
+        .keys()
+        .filter(|path| path.starts_with("_state/checkpoints/"));
+    s3.delete(records.max().into_iter());
+    source.server.clock().advance(SignedDuration::from_hours(1));
+    ended(&s3.command(source, "sync").output().unwrap(), 0);
+    ended(&s3.command(source, "verify").output().unwrap(), 0);
 }
 
 #[test]
