@@ -134,7 +134,37 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+    use std::sync::Arc;
+
     use super::*;
+
+    /// A log in memory.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            lock(&self.0).extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_of_any_phase_is_logged_every_30_seconds() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        let _guard = tracing::subscriber::set_default(subscriber.finish());
+        let slow = Box::pin(tokio::time::sleep(Duration::from_secs(100)));
+        Progress::new(false).show_during(slow).await;
+        let text = String::from_utf8(lock(&log.0).clone()).unwrap();
+        assert_eq!(text.matches("listing what to read").count(), 3, "{text}");
+    }
 
     #[test]
     fn line_names_the_phase() {

@@ -30,6 +30,7 @@ mod isolation;
 mod kubernetes;
 mod logs;
 mod metrics;
+mod monitoring;
 mod operations;
 #[cfg(feature = "failpoints")]
 mod outages;

@@ -1,20 +1,19 @@
-//! `--metrics-file`, parsed by the Prometheus client library; `--metrics-push`, sent to a Pushgateway; and the alerts.
+//! `--metrics-file`, parsed by the Prometheus client library.
 #![expect(
     clippy::float_cmp,
     reason = "counts are integers, and a carried time is the same text"
 )]
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
+use harness_sim::AccountSpec;
 use jiff::SignedDuration;
 use serde_json::Value;
 
-use crate::support::{Lake, Run, SECRET, Sim, interpreter};
+use crate::support::{Lake, Run, SECRET, Sim, interpreter, now};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/metrics.py");
 
@@ -225,152 +224,47 @@ fn missing_directory_fails_before_the_run() {
     assert!(!fs::exists(lake.path()).unwrap(), "no lake is created");
 }
 
-/// A Prometheus Pushgateway, killed when dropped.
-struct Pushgateway {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for Pushgateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Pushgateway {
-    fn start() -> Self {
-        let port = free_port();
-        let child = Command::new("prometheus-pushgateway")
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("./scripts/test installs prometheus-pushgateway");
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        Self { child, port }
-    }
-
-    fn url(&self) -> String {
-        let port = self.port;
-        format!("http://127.0.0.1:{port}/metrics/job/harness-lake/command/{{command}}")
-    }
-
-    /// Returns the samples of harness-lake without their values.
-    fn samples(&self) -> Vec<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let lines = text.lines().filter(|line| line.starts_with("harness_lake"));
-        lines.map(str::to_owned).collect()
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 #[test]
-fn pushgateway_keeps_metrics_of_every_command() {
-    let sim = Sim::small();
-    let lake = Lake::new();
-    let gateway = Pushgateway::start();
-    let push = |arguments: &[&str], key: &str| {
-        let mut run = sim.command(&[arguments, &["--lake", lake.path()]].concat());
-        run.env("HARNESS_LAKE_METRICS_PUSH", gateway.url());
-        Run::of(run.env("HARNESS_API_KEY", key).output().unwrap())
+fn deleted_project_counts_in_no_lag() {
+    let spec = AccountSpec {
+        future_hours: 100,
+        ..AccountSpec::small(now())
     };
-    push(&["sync"], sim.server().api_key()).expect(3);
-    push(&["replay"], sim.server().api_key()).expect(0);
-    push(&["sync"], &sim.key_of("norights")).expect(6);
-    let samples = gateway.samples();
-    let has = |name: &str, command: &str, label: &str, value: &str| {
-        samples.iter().any(|sample| {
-            let labels = [format!("command=\"{command}\""), label.to_owned()];
-            sample.starts_with(&format!("{name}{{"))
-                && labels.iter().all(|label| sample.contains(label))
-                && sample.ends_with(value)
-        })
-    };
-    let outcome = "harness_lake_run_outcome";
-    assert!(
-        has(outcome, "sync", "outcome=\"failed\"", " 1"),
-        "{samples:?}"
-    );
-    assert!(
-        has(outcome, "replay", "outcome=\"success\"", " 1"),
-        "{samples:?}"
-    );
-    let completion = "harness_lake_last_completion_timestamp_seconds";
-    assert!(
-        has(completion, "sync", "", ""),
-        "of the first run: {samples:?}"
-    );
-}
-
-#[test]
-fn failed_push_is_a_warning_without_the_password() {
-    let sim = Sim::small();
+    let sim = Sim::start(&spec, |_| {});
     let lake = Lake::new();
-    // Accepts connections, and never answers.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent_port = silent.local_addr().unwrap().port();
-    for port in [free_port(), silent_port] {
-        let url = format!("http://ada:{SECRET}@127.0.0.1:{port}/metrics?token={SECRET}");
-        let mut run = sim.command(&["sync", "--lake", lake.path()]);
-        run.env("HARNESS_LAKE_METRICS_PUSH", &url)
-            .env("RUST_LOG", "trace");
-        let run = Run::of(run.output().unwrap()).expect(3);
-        let warning = format!("failed to send metrics to http://127.0.0.1:{port}");
-        assert!(run.stderr.contains(&warning), "{}", run.stderr);
+    // A project that moves to another organization is deleted in the old one.
+    let (from, _, at) = sim.account().moving_scope().unwrap();
+    sim.advance(at.duration_since(sim.now()) - SignedDuration::from_hours(1));
+    let file = lake.beside("run.prom");
+    let sync = || sim.sync(&lake, &["--metrics-file", &file]).expect(3);
+    let lag = || Metrics::read(&file).value("harness_lake_lag_seconds", &[("scope", "oldest")]);
+    let vanished = || Metrics::read(&file).value("harness_lake_run_vanished_scopes", &[]);
+    sync();
+    sim.advance(SignedDuration::from_hours(2));
+    sync();
+    assert!(lag() > 3_600.0, "one listing may be wrong: {}", lag());
+    assert_eq!(vanished(), 1.0);
+    for _ in 0..2 {
+        sim.advance(SignedDuration::from_hours(1));
+        sync();
     }
-    let invalid = format!("ada:{SECRET}@pushgateway");
-    let run = sim.sync(&lake, &["--metrics-push", &invalid]).expect(2);
+    assert!(lag() < 3_600.0, "{}", lag());
+
+    let status = sim.run(&["status", "--output", "json", "--lake", lake.path()]);
+    let status = status.expect(0).json();
+    let hidden = &status["not_visible"][0];
+    assert_eq!(hidden["scope"], from.to_string());
+    assert!(hidden["since"].is_string() && hidden["watermark"].is_string());
+    let visible = status["scopes"].as_array().unwrap();
     assert!(
-        run.stderr.contains("--metrics-push must be a URL"),
+        visible
+            .iter()
+            .all(|scope| scope["scope"] != hidden["scope"])
+    );
+    let status = sim.run(&["status", "--lake", lake.path()]).expect(0);
+    assert!(
+        status.stdout.contains("\nnot visible any more"),
         "{}",
-        run.stderr
+        status.stdout
     );
-    let help = sim
-        .command(&["sync", "--help"])
-        .env("HARNESS_LAKE_METRICS_PUSH", invalid)
-        .output();
-    Run::of(help.unwrap()).expect(0);
-}
-
-const MONITORING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/monitoring");
-
-#[test]
-fn alerts_fire_when_they_should() {
-    let test = ["test", "rules", "alerts_test.yaml"];
-    let promtool = Command::new("promtool")
-        .args(test)
-        .current_dir(MONITORING)
-        .output();
-    let output = promtool.expect("./scripts/test installs promtool");
-    let failures = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{failures}");
-
-    let read = |file| fs::read_to_string(format!("{MONITORING}/{file}")).unwrap();
-    let (alerts, tests) = (read("alerts.yaml"), read("alerts_test.yaml"));
-    let names = alerts
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("- alert: "));
-    for name in names {
-        let fires = format!("alertname: {name}\n        exp_alerts:\n");
-        assert!(tests.contains(&fires), "no test lets {name} fire");
-    }
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md"));
-    let page = page.unwrap();
-    let is_metric_char = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let words = alerts.split(|c| !is_metric_char(c));
-    for metric in words.filter(|word| word.starts_with("harness_lake_")) {
-        assert!(
-            page.contains(&format!("`{metric}`")),
-            "docs/metrics.md lacks {metric}"
-        );
-    }
 }
