@@ -83,6 +83,8 @@ fn writer_policy_grants_exactly_what_is_needed() {
         assert_ne!(less, complete);
         let run = Guarded::with(&less).run(&sim, "sync");
         assert_eq!(run.code, Some(7), "{action} is not needed: {run:?}");
+        let hint = format!("hint: grant {action}");
+        assert!(run.stderr.contains(&hint), "{action}: {}", run.stderr);
     }
 }
 

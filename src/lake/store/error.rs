@@ -192,15 +192,23 @@ fn hint_of_objects(action: &str, error: &ObjectError) -> Option<&'static str> {
     if let Some((hint, _)) = HINTS.iter().find(|(_, parts)| is_of(parts)) {
         return Some(hint);
     }
+    // Listings and deletions have no kind of their own.
     let is_denied = matches!(
         error,
         ObjectError::PermissionDenied { .. } | ObjectError::Unauthenticated { .. }
-    );
+    ) || text.contains("AccessDenied");
     is_denied.then_some(match action {
-        "list" => "grant s3:ListBucket on the bucket to the credentials of the AWS_* variables",
-        "write" => "grant s3:PutObject on the objects of the lake to the credentials of the AWS_* variables",
-        "delete" => "grant s3:DeleteObject on the objects of the lake to the credentials of the AWS_* variables",
-        _ => "grant s3:GetObject on the objects of the lake to the credentials of the AWS_* variables",
+        "list" => "grant s3:ListBucket on the bucket to the user or role of the AWS_* credentials",
+        "write" => {
+            "grant s3:PutObject on the objects of the lake to the user or role of the AWS_* credentials"
+        }
+        "delete" => {
+            "grant s3:DeleteObject on the objects of the lake to the user or role of the AWS_* credentials"
+        }
+        // Without the second permission, a missing object is denied, too.
+        _ => {
+            "grant s3:GetObject on the objects of the lake, and s3:ListBucket on its bucket, to the user or role of the AWS_* credentials"
+        }
     })
 }
 
@@ -213,5 +221,42 @@ fn hint_of_files(kind: ErrorKind) -> Option<&'static str> {
             Some("grant the user of this process write access to the folder of the lake")
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_fit_the_cause() {
+        let objects = |action, code: &str| StoreError::Objects {
+            action,
+            path: "s3://b/x".to_owned(),
+            source: ObjectError::Generic {
+                store: "S3",
+                source: format!("403 Forbidden: <Code>{code}</Code>").into(),
+            },
+        };
+        let file = |kind: ErrorKind| StoreError::File {
+            action: "write",
+            path: "/lake".to_owned(),
+            source: kind.into(),
+        };
+        for (error, expected) in [
+            (objects("list", "AccessDenied"), "grant s3:ListBucket"),
+            (objects("write", "AccessDenied"), "grant s3:PutObject"),
+            (objects("delete", "AccessDenied"), "grant s3:DeleteObject"),
+            (objects("find", "AccessDenied"), "grant s3:GetObject"),
+            (objects("read", "ExpiredToken"), "replace the AWS_*"),
+            (objects("list", "NoSuchBucket"), "create the bucket"),
+            (objects("write", "QuotaExceeded"), "free space in the store"),
+            (file(ErrorKind::StorageFull), "free space on the disk"),
+            (file(ErrorKind::PermissionDenied), "grant the user"),
+        ] {
+            let hint = error.hint().unwrap_or_default();
+            assert!(hint.starts_with(expected), "{error:?}: {hint}");
+        }
+        assert_eq!(objects("read", "MethodNotAllowed").hint(), None);
     }
 }

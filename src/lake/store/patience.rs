@@ -41,8 +41,8 @@ const TIME_PER_MIB: Duration = Duration::from_secs(1);
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const MAX_DELAY: Duration = Duration::from_secs(5);
 
-/// Failed attempts at a request from which an outage is logged.
-const LOGGED_ATTEMPTS: u32 = 4;
+/// Duration from which an outage is logged. Shorter ones are usual.
+const LOGGED_OUTAGE: Duration = Duration::from_secs(2);
 
 /// The reason why a request is not retried any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -117,6 +117,11 @@ fn patience() -> Duration {
     failpoint::store_patience().unwrap_or(PATIENCE)
 }
 
+/// Returns an outage unless its last failure is old: the run needed no store since, and this one may be over.
+fn current(outage: Option<Outage>, now: Instant) -> Option<Outage> {
+    outage.filter(|outage| now.duration_since(outage.last_failure) < patience())
+}
+
 impl Patience {
     /// Sets the signal and the deadline of the run that uses the store.
     pub(super) fn set_limits(&self, stop: watch::Receiver<bool>, deadline: Option<Instant>) {
@@ -149,20 +154,22 @@ impl Patience {
         sleep_until(signalled_at + AFTER_SIGNAL).await;
     }
 
-    /// Returns the time for which a request that starts now is retried.
-    fn left(&self) -> Duration {
-        let now = Instant::now();
-        let mut left = patience();
-        if let Some(outage) = *mutex::lock(&self.0.outage)
-            && now.duration_since(outage.last_failure) < patience()
-        {
-            // Earlier requests of this outage were retried, too.
-            left = left.saturating_sub(now.duration_since(outage.since));
-        }
+    /// Returns when the retries of a request end that began at `began` and fails since `since`.
+    fn end(&self, began: Instant, since: Instant) -> Instant {
+        let end = since + patience();
         match self.0.limits.get().and_then(|limits| limits.deadline) {
-            Some(deadline) => left.min((deadline - now).max(AFTER_DEADLINE)),
-            None => left,
+            Some(deadline) => end.min(deadline.max(began + AFTER_DEADLINE)),
+            None => end,
         }
+    }
+
+    /// Returns the time within which a request that begins now must be answered. An outage has time for two such
+    /// attempts, and afterwards for a short one.
+    fn response_time(&self) -> Duration {
+        let now = Instant::now();
+        let since = current(*mutex::lock(&self.0.outage), now).map_or(now, |outage| outage.since);
+        let left = self.end(now, since).duration_since(now);
+        (left / 2).max(patience() / 12)
     }
 
     fn record_response(&self) {
@@ -172,25 +179,24 @@ impl Patience {
         }
     }
 
-    /// Records a failed attempt, and logs the outage once. Returns its duration.
-    fn record_failure(&self, attempts: u32, began: Instant, cause: &str) -> Duration {
+    /// Records a failure that began at `since`, and logs the outage once. Returns the start of the outage.
+    fn record_failure(&self, since: Instant, cause: &str) -> Instant {
+        tracing::debug!("a request to the store failed: {cause}");
         let now = Instant::now();
         let mut outage = mutex::lock(&self.0.outage);
-        let known = outage.filter(|outage| now.duration_since(outage.last_failure) < patience());
-        let mut current = known.unwrap_or(Outage {
-            // A long upload may have failed in its last seconds.
-            since: began.max(now - patience() / 2),
+        let mut known = current(*outage, now).unwrap_or(Outage {
+            since,
             last_failure: now,
             is_logged: false,
         });
-        current.last_failure = now;
-        if attempts >= LOGGED_ATTEMPTS && !current.is_logged {
-            current.is_logged = true;
+        known.last_failure = now;
+        if !known.is_logged && now.duration_since(known.since) >= LOGGED_OUTAGE {
+            known.is_logged = true;
             let seconds = patience().as_secs();
-            tracing::warn!("the store is unavailable; retrying for {seconds} s: {cause}");
+            tracing::warn!("the store is unavailable; retrying for up to {seconds} s: {cause}");
         }
-        *outage = Some(current);
-        now.duration_since(current.since)
+        *outage = Some(known);
+        known.since
     }
 }
 
@@ -212,14 +218,14 @@ struct Client {
 #[async_trait]
 impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let host = request.uri().host().unwrap_or_default().to_owned();
+        let host = request.uri().host().map(str::parse::<Ipv4Addr>);
         // The metadata service has such an address in every cloud.
-        let is_metadata = host.parse().is_ok_and(|ip: Ipv4Addr| ip.is_link_local());
+        let is_metadata = matches!(host, Some(Ok(ip)) if ip.is_link_local());
         let response = async {
             if is_metadata {
                 self.request_credentials(request).await
             } else {
-                self.request(request, &host).await
+                self.request(request).await
             }
         };
         self.patience.until_signal(response).await
@@ -228,28 +234,30 @@ impl HttpService for Client {
 
 impl Client {
     /// Sends a request until its response is complete, a failure is permanent, or the patience ends.
-    async fn request(&self, request: HttpRequest, host: &str) -> Result<HttpResponse, HttpError> {
-        let upload = transfer_time(request.headers());
-        let started = Instant::now();
-        let left = self.patience.left();
-        let end = started + left + upload;
-        // An outage leaves time for two attempts without a response, and later requests for a short one.
-        let limit = (left / 2).max(patience() / 12);
+    async fn request(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let server = request.uri().authority().map(ToString::to_string);
+        let server = server.unwrap_or_default();
+        let (began, limit) = (Instant::now(), self.patience.response_time());
+        let mut first_failure = None;
         let mut attempts = 1;
         loop {
-            let began = Instant::now();
+            let attempt_began = Instant::now();
             let cause = match attempt(&self.http, request.clone(), limit).await {
                 Ok(response) => {
                     self.patience.record_response();
                     return Ok(response);
                 }
                 Err(Failure::Permanent(error)) => return Err(error),
-                Err(Failure::Transient(cause)) => format!("{host}: {cause}"),
+                Err(Failure::Transient(cause)) => format!("{server}: {cause}"),
             };
-            let outage = self.patience.record_failure(attempts, began, &cause);
             let now = Instant::now();
+            // A long transfer may have failed in its last seconds only.
+            let since = attempt_began.max(now - limit);
+            let since = *first_failure.get_or_insert(since);
+            let since = since.min(self.patience.record_failure(since, &cause));
+            let end = self.patience.end(began, since);
             if now >= end {
-                let seconds = outage.max(now.duration_since(started)).as_secs();
+                let seconds = now.duration_since(since).as_secs();
                 return Err(GaveUp::Unavailable { seconds, cause }.into());
             }
             sleep_until(end.min(now + delay(attempts))).await;
@@ -379,6 +387,8 @@ mod tests {
     enum How {
         Broken,
         Hanging,
+        /// Breaks after a long transfer.
+        Late,
         Status(u16, &'static str),
     }
 
@@ -396,7 +406,13 @@ mod tests {
                 return Ok(response(200, "here"));
             }
             match self.how {
-                How::Broken => {
+                How::Broken | How::Late => {
+                    let seconds = if matches!(self.how, How::Late) {
+                        200
+                    } else {
+                        0
+                    };
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
                     let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
                     Err(HttpError::new(HttpErrorKind::Interrupted, reset))
                 }
@@ -426,6 +442,10 @@ mod tests {
         };
         let mut request = HttpRequest::new(Bytes::new().into());
         *request.uri_mut() = url.parse().unwrap();
+        if matches!(how, How::Late) {
+            let length = (300_u64 << 20).into();
+            request.headers_mut().insert(CONTENT_LENGTH, length);
+        }
         let result = client.call(request).await;
         Tried {
             result: result
@@ -456,6 +476,12 @@ mod tests {
             assert_eq!(tried.result, Ok(StatusCode::OK), "{how:?}");
             assert!((2..20).contains(&tried.calls), "{how:?}: {}", tried.calls);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_transfers_are_retried() {
+        let tried = try_for(&Patience::default(), How::Late, 200).await;
+        assert_eq!((tried.result, tried.calls), (Ok(StatusCode::OK), 2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -523,12 +549,5 @@ mod tests {
         let body = b"<Error><Code>SlowDown</Code></Error>";
         assert!(is_transient(StatusCode::OK, true, body));
         assert!(!is_transient(StatusCode::OK, false, body));
-    }
-
-    #[test]
-    fn large_bodies_have_more_time() {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_LENGTH, (300_u64 << 20).into());
-        assert_eq!(transfer_time(&headers), Duration::from_secs(300));
     }
 }
