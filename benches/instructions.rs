@@ -7,7 +7,9 @@ use std::hint::black_box;
 use std::path::Path;
 
 use harness_lake::ids::AccountId;
-use harness_lake::lake::parquet::{FileKind, ObjectWriter};
+use harness_lake::lake::metadata::FileMetadata;
+use harness_lake::lake::parquet::FileKind;
+use harness_lake::lake::writer::ObjectWriter;
 use harness_lake::tables::{Batches, ExecutionTables, RawRow};
 use serde::de::IgnoredAny;
 
@@ -58,11 +60,12 @@ fn counted_tables(summaries: &[String]) -> Batches {
 fn counted_parquet(batches: &Batches, executions: u64) {
     let scratch = std::env::temp_dir();
     for (table, batch) in batches {
+        let kind = FileKind::Table(*table);
         let mut writer =
-            ObjectWriter::new(FileKind::Table(*table), "bench", 1, executions, &scratch)
-                .expect("the writer is created");
+            ObjectWriter::new(kind, "bench", executions, &scratch).expect("the writer is created");
         writer.write(batch).expect("the batch is written");
-        black_box(writer.finish().expect("the object is finished"));
+        let encoded = writer.finish(&FileMetadata::new(kind, 1));
+        black_box(encoded.expect("the object is finished"));
     }
 }
 

@@ -6,7 +6,9 @@ use std::hint::black_box;
 use arrow_array::RecordBatch;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use harness_lake::ids::AccountId;
-use harness_lake::lake::parquet::{FileKind, ObjectWriter};
+use harness_lake::lake::metadata::FileMetadata;
+use harness_lake::lake::parquet::FileKind;
+use harness_lake::lake::writer::ObjectWriter;
 use harness_lake::schema::Table;
 use harness_lake::tables::{Batches, ExecutionTables, RawRow};
 use harness_sim::{Account, AccountSpec, RowSize, Vintage};
@@ -60,18 +62,14 @@ fn tables(account: &AccountId, rows: &[Row], mut each: impl FnMut(Batches)) {
 
 fn encode(batches: &[(Table, RecordBatch)], table: Table) -> usize {
     let scratch = std::env::temp_dir();
-    let mut writer = ObjectWriter::new(
-        FileKind::Table(table),
-        "bench",
-        1,
-        EXECUTIONS as u64,
-        &scratch,
-    )
-    .expect("the writer is created");
+    let kind = FileKind::Table(table);
+    let mut writer = ObjectWriter::new(kind, "bench", EXECUTIONS as u64, &scratch)
+        .expect("the writer is created");
     for (_, batch) in batches.iter().filter(|(of, _)| *of == table) {
         writer.write(batch).expect("the batch is written");
     }
-    let encoded = writer.finish().expect("the object is finished");
+    let encoded = writer.finish(&FileMetadata::new(kind, 1));
+    let encoded = encoded.expect("the object is finished");
     encoded
         .into_bytes()
         .expect("the scratch file is readable")

@@ -15,6 +15,7 @@ use url::Url;
 
 use crate::extract::discover::{Filter, GlobError};
 use crate::ids::AccountId;
+use crate::lake::layout::Period;
 use crate::lake::store::{Store, StoreError};
 use crate::pii::{self, Key, PiiRequest};
 use crate::source::{Client, RetryPolicy, SourceSettings};
@@ -113,8 +114,10 @@ pub struct SyncConfig {
     pub source: SourceConfig,
     /// The lake.
     pub store: Store,
-    /// Buckets of new dates; `None` to keep those of the lake.
+    /// Buckets of new periods; `None` to keep those of the lake.
     pub buckets: Option<u32>,
+    /// The period of the lake; `None` to keep that of the lake, and to choose that of a new one.
+    pub period: Option<Period>,
     /// The scratch directory.
     pub scratch: PathBuf,
     /// The requested treatment of personal data.

@@ -330,6 +330,9 @@ impl Error {
             Self::Lake(LakeError::OtherPii { .. }) => {
                 "choose another --into, or fill that lake with `backfill`"
             }
+            Self::Lake(LakeError::OtherPeriod { .. }) => {
+                "leave out --period; for another period, run `replay --into` a new lake with --period"
+            }
             Self::Lake(LakeError::Nested { .. }) => {
                 "choose the lake itself, or a path outside of it"
             }

@@ -11,6 +11,7 @@ use crate::drift::Drift;
 use crate::error::{Code, Error, code_of_source};
 use crate::extract::discover::Unlisted;
 use crate::ids::{AccountId, Scope};
+use crate::job::ChosenPeriod;
 use crate::lake::derive::WrittenFile;
 use crate::source::RequestCounts;
 
@@ -41,6 +42,9 @@ pub struct Report {
     pub requests: RequestCounts,
     /// Executions read, each counted once per commit.
     pub executions: ExecutionCounts,
+    /// The period that was chosen for the lake that this run created.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen_period: Option<ChosenPeriod>,
     /// Dates with changed rows.
     pub dates_changed: BTreeSet<Date>,
     /// Table objects that were written, by path.

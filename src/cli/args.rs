@@ -3,9 +3,10 @@
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::run_output::RunOutputArgs;
+use crate::lake::layout::Period;
 use crate::pii::Mode;
 
 #[derive(Debug, Args)]
@@ -175,8 +176,17 @@ pub(super) struct RunArgs {
         default_value = "3"
     )]
     pub(super) partial_exit_code: u8,
-    /// Objects per table and date. On an existing lake, applies from the day after tomorrow
-    /// [default: 1]
+    /// What one object of a table holds, fixed when a lake is created. `auto`: a month for an
+    /// account of less than 30,000 executions in 30 days, else a day [default: auto]
+    #[arg(
+        long,
+        env = "HARNESS_LAKE_PERIOD",
+        value_name = "PERIOD",
+        help_heading = "Lake"
+    )]
+    pub(super) period: Option<PeriodArg>,
+    /// Objects per table and period. On an existing lake, applies to periods that begin after
+    /// tomorrow [default: 1]
     #[arg(long, env = "HARNESS_LAKE_BUCKETS", value_name = "N", help_heading = "Lake",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) buckets: Option<u32>,
@@ -198,6 +208,26 @@ pub(super) struct PiiArgs {
     pub(super) pii_key_file: Option<PathBuf>,
 }
 
+/// The period of a lake, as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum PeriodArg {
+    Day,
+    Month,
+    /// The period of the lake; for a new lake, by its number of executions
+    Auto,
+}
+
+impl PeriodArg {
+    /// Returns the requested period; `None` for `auto`.
+    pub(super) fn period(self) -> Option<Period> {
+        match self {
+            Self::Day => Some(Period::Day),
+            Self::Month => Some(Period::Month),
+            Self::Auto => None,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
     #[command(flatten)]
@@ -214,7 +244,15 @@ pub(super) struct ReplayArgs {
     /// Merge this lake into another, new or in use, and rebuild tables there; this lake is not changed
     #[arg(long, value_name = "LAKE", help_heading = "Target")]
     pub(super) into: Option<String>,
-    /// Objects per table and date, set when `--into` creates a lake [default: as in this lake]
+    /// What one object of a table holds, set when `--into` creates a lake [default: as in this lake]
+    #[arg(
+        long,
+        value_name = "PERIOD",
+        requires = "into",
+        help_heading = "Target"
+    )]
+    pub(super) period: Option<PeriodArg>,
+    /// Objects per table and period, set when `--into` creates a lake [default: as in this lake]
     #[arg(long, value_name = "N", requires = "into", help_heading = "Target",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) buckets: Option<u32>,

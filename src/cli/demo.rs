@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::extract::discover::Filter;
 use crate::job;
 use crate::lake::layout;
+use crate::lake::layout::Period;
 use crate::lake::store::Store;
 use crate::pii::PiiRequest;
 use crate::report::Report;
@@ -155,6 +156,8 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
         },
         store: Store::open(&lake.display().to_string())?,
         buckets: None,
+        // The demo shows how few objects a run replaces.
+        period: Some(Period::Day),
         pii: PiiRequest::default(),
         scratch: std::env::temp_dir(),
         filter: Filter::default(),
@@ -171,7 +174,11 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
 /// Returns the size and modification time of each object of raw partitions and tables.
 async fn objects(store: &Store) -> Result<BTreeMap<String, (u64, Timestamp)>, Error> {
     let found = store.list("").await?;
-    let is_data = |path: &str| path.contains("/start_date=");
+    let is_data = |path: &str| {
+        ["/start_date=", "/start_month="]
+            .iter()
+            .any(|column| path.contains(column))
+    };
     Ok(found
         .into_iter()
         .filter(|object| is_data(&object.path))

@@ -203,7 +203,7 @@ async fn run_command(command: Command, context: &Context) -> Result<(), Error> {
         Command::Replay(args) => replay::run(&args, context).await,
         Command::Status(args) => run_until_stopped(context, status::run(&args, context)).await,
         Command::Verify(args) => run_until_stopped(context, verify::run(&args, context)).await,
-        Command::Schema(command) => schema::run(&command, context),
+        Command::Schema(command) => schema::run(&command, context).await,
         Command::Completions { shell } => schema::completions(shell),
         Command::Man => man::run(),
         #[cfg(feature = "sim")]

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::Format;
 use crate::causes::chain;
 use crate::error::{Code, Error};
+use crate::lake::size::SizeAdvice;
 use crate::report::{Outcome, Report};
 
 const TEXT_KEYS: &str = "all keys of a result are text";
@@ -193,6 +194,11 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 pub(super) fn count(n: u64, noun: &str) -> String {
     let plural = if n == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", HumanCount(n))
+}
+
+/// Returns a line about objects that are far from a good size.
+pub(super) fn advice(advice: &SizeAdvice) -> String {
+    format!("{}; to change it, run: {}\n", advice.what, advice.repair)
 }
 
 #[cfg(test)]

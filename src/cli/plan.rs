@@ -13,7 +13,8 @@ use crate::error::Error;
 use crate::ids::Scope;
 use crate::job::plan::{Plan, plan_of_backfill, plan_of_sync};
 use crate::lake::Lake;
-use crate::lake::layout::date_of;
+use crate::lake::identity::Identity;
+use crate::lake::layout::{Period, date_of};
 use crate::window::Window;
 
 #[derive(Debug, Subcommand)]
@@ -96,7 +97,11 @@ pub(super) async fn run(command: &PlanCommand, context: &Context) -> Result<(), 
             let config = args.config()?;
             let range = args.range.range()?;
             let rate = config.source.requests_per_minute.get();
-            let cut = units.map_or_else(Vec::new, |units| cut_range(range.from, range.to, units));
+            let lake = Identity::read(&config.store).await?;
+            let period = lake.map_or(config.period.unwrap_or_default(), |(lake, _)| lake.period);
+            let cut = units.map_or_else(Vec::new, |units| {
+                cut_range(range.from, range.to, units, period)
+            });
             let plan = plan_of_backfill(&config, range, context.clock).await?;
             show(
                 &planned_read("backfill", plan, rate, cut),
@@ -172,12 +177,17 @@ fn format(units: Option<u32>, context: &Context) -> Format {
 async fn replay(args: &ReplayArgs, units: Option<u32>, context: &Context) -> Result<(), Error> {
     let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()?).await?;
     let partitions = lake.raw_partitions(args.dates()?).await?;
-    let mut dates: Vec<Date> = partitions.iter().map(|raw| raw.partition.date).collect();
-    dates.dedup();
+    let mut dates: Vec<SizedDate> = Vec::new();
+    for raw in &partitions {
+        match dates.last_mut() {
+            Some((date, bytes)) if *date == raw.partition.date => *bytes += raw.bytes,
+            _ => dates.push((raw.partition.date, raw.bytes)),
+        }
+    }
     let plan = PlannedReplay {
         command: "replay",
         partitions: partitions.len(),
-        units: cut_dates(&dates, units.unwrap_or(1)),
+        units: cut_dates(&dates, units.unwrap_or(1), lake.period()),
     };
     output::print_result(format(units, context), &plan, || {
         let partitions = count(plan.partitions as u64, "raw partition");
@@ -185,25 +195,42 @@ async fn replay(args: &ReplayArgs, units: Option<u32>, context: &Context) -> Res
     })
 }
 
-/// Cuts dates into at most `units` ranges with about the same number of dates.
-fn cut_dates(dates: &[Date], units: u32) -> Vec<Unit> {
-    let size = dates.len().div_ceil(units as usize).max(1);
-    let unit = |dates: &[Date]| {
-        let (first, last) = (dates.first()?, dates.last()?);
-        Some(Unit {
-            from: first.to_string(),
-            to: last.tomorrow().ok()?.to_string(),
-        })
-    };
-    dates.chunks(size).filter_map(unit).collect()
+/// A date and the size of its work.
+type SizedDate = (Date, u64);
+
+/// Cuts dates into at most `units` ranges of whole periods and of about the same size.
+fn cut_dates(dates: &[SizedDate], units: u32, period: Period) -> Vec<Unit> {
+    let mut cut = Vec::new();
+    let mut remaining: u64 = dates.iter().map(|(_, size)| size).sum();
+    let mut units = u64::from(units);
+    let (mut first, mut size) = (None, 0);
+    let is_same = |one: &SizedDate, other: &SizedDate| period.start(one.0) == period.start(other.0);
+    for whole in dates.chunk_by(is_same) {
+        let last = whole.last().map(|(date, _)| *date);
+        first = first.or(whole.first().map(|(date, _)| *date));
+        size += whole.iter().map(|(_, size)| size).sum::<u64>();
+        let end = last.and_then(|last| last.tomorrow().ok());
+        if let (Some(from), Some(to)) = (first, end)
+            && size.saturating_mul(units) >= remaining
+        {
+            cut.push(Unit {
+                from: from.to_string(),
+                to: to.to_string(),
+            });
+            remaining -= size;
+            units -= 1;
+            (first, size) = (None, 0);
+        }
+    }
+    cut
 }
 
-/// Cuts a range of time at midnights into at most `units` ranges.
-fn cut_range(from: Timestamp, to: Timestamp, units: u32) -> Vec<Unit> {
+/// Cuts a range of time at the ends of periods into at most `units` ranges.
+fn cut_range(from: Timestamp, to: Timestamp, units: u32, period: Period) -> Vec<Unit> {
     let end = date_of(to - SignedDuration::from_millis(1));
     let days = date_of(from).series(Span::new().days(1));
-    let dates: Vec<Date> = days.take_while(|date| *date <= end).collect();
-    let mut cut = cut_dates(&dates, units);
+    let dates = days.take_while(|date| *date <= end).map(|date| (date, 1));
+    let mut cut = cut_dates(&dates.collect::<Vec<_>>(), units, period);
     let bound = |at: Timestamp| (!is_midnight(at)).then(|| at.to_string());
     if let (Some(first), Some(from)) = (cut.first_mut(), bound(from)) {
         first.from = from;
@@ -222,18 +249,43 @@ mod tests {
     fn units_cover_the_range_without_overlap() {
         let at = |text: &str| crate::config::instant(text).unwrap();
         for units in [1, 2, 3, 7, 100] {
-            let cut = cut_range(at("2026-01-01"), at("2026-01-11"), units);
+            let cut = cut_range(at("2026-01-01"), at("2026-01-11"), units, Period::Day);
             assert!(cut.len() <= units as usize && cut.len() <= 10);
             assert_eq!(cut.first().unwrap().from, "2026-01-01");
             assert_eq!(cut.last().unwrap().to, "2026-01-11");
             assert!(cut.windows(2).all(|pair| pair[0].to == pair[1].from));
         }
-        let cut = cut_range(at("2026-01-01T12:00:00Z"), at("2026-01-03T06:00:00Z"), 2);
+        let cut = cut_range(
+            at("2026-01-01T12:00:00Z"),
+            at("2026-01-03T06:00:00Z"),
+            2,
+            Period::Day,
+        );
         let bounds = cut.iter().map(|unit| (&*unit.from, &*unit.to));
         let expected = [
             ("2026-01-01T12:00:00Z", "2026-01-03"),
             ("2026-01-03", "2026-01-03T06:00:00Z"),
         ];
         assert_eq!(bounds.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn units_are_whole_periods_of_about_the_same_size() {
+        let date = |text: &str| text.parse::<Date>().unwrap();
+        let dates = [
+            (date("2026-01-30"), 5),
+            (date("2026-01-31"), 5),
+            (date("2026-02-01"), 1),
+            (date("2026-02-02"), 1),
+            (date("2026-03-01"), 10),
+        ];
+        let cut = |units, period| {
+            let cut = cut_dates(&dates, units, period);
+            let from = cut.into_iter().map(|unit| unit.from[5..].to_owned());
+            from.collect::<Vec<_>>()
+        };
+        assert_eq!(cut(2, Period::Day), ["01-30", "02-02"]);
+        assert_eq!(cut(2, Period::Month), ["01-30", "03-01"]);
+        assert_eq!(cut(9, Period::Month), ["01-30", "02-01", "03-01"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use indicatif::HumanCount;
 
+use super::args::PeriodArg;
 use super::output::{self, count};
 use super::{Context, ReplayArgs, open_store, panics};
 use crate::config::ConfigError;
@@ -81,8 +82,9 @@ async fn open(args: &ReplayArgs, context: &Context) -> Result<OpenedLakes, Error
         return Err(ConfigError::Range(message.to_owned()).into());
     }
     let now = (context.clock)();
+    let period = args.period.and_then(PeriodArg::period);
     Ok(OpenedLakes {
-        lake: lake.open_like(target, now, args.buckets).await?,
+        lake: lake.open_like(target, now, (args.buckets, period)).await?,
         source: Some(lake),
         dates,
     })

@@ -2,13 +2,16 @@
 
 use clap::{CommandFactory, Subcommand, ValueEnum};
 
+use super::args::PeriodArg;
 use super::output::{self, table};
-use super::{Cli, Context};
+use super::{Cli, Context, open_store};
 use crate::config::ConfigError;
 use crate::error::Error;
+use crate::lake::identity::Identity;
+use crate::lake::layout::Period;
 use crate::lake::store::normalized;
 use crate::schema::Table;
-use crate::schema::ddl::{Engine, ddl};
+use crate::schema::ddl::{Engine, ddl, depends_on_period};
 use crate::schema::dictionary::{dictionary, of_table};
 
 #[derive(Debug, Subcommand)]
@@ -28,6 +31,9 @@ pub(super) enum SchemaCommand {
         /// Location of the lake that the statements read
         #[arg(long, env = "HARNESS_LAKE", value_name = "LAKE", help_heading = "Lake")]
         lake: String,
+        /// What one object of a table holds [default: as in the lake]
+        #[arg(long, value_name = "PERIOD", help_heading = "Lake")]
+        period: Option<PeriodArg>,
     },
     /// Print the data dictionary, `docs/schema.md`
     #[command(hide = true)]
@@ -42,7 +48,7 @@ pub(super) enum EngineArg {
     Trino,
 }
 
-pub(super) fn run(command: &SchemaCommand, context: &Context) -> Result<(), Error> {
+pub(super) async fn run(command: &SchemaCommand, context: &Context) -> Result<(), Error> {
     match command {
         SchemaCommand::List => {
             let definitions: Vec<_> = Table::ALL.iter().map(|table| table.definition()).collect();
@@ -64,18 +70,33 @@ pub(super) fn run(command: &SchemaCommand, context: &Context) -> Result<(), Erro
             output::print_result(context.output, definition, || of_table(definition))
         }
         SchemaCommand::Docs => output::print(&dictionary()),
-        SchemaCommand::Ddl { engine, lake } => {
+        SchemaCommand::Ddl {
+            engine,
+            lake,
+            period,
+        } => {
             let engine = match engine {
                 EngineArg::DuckDb => Engine::DuckDb,
                 EngineArg::Spark => Engine::Spark,
                 EngineArg::Trino => Engine::Trino,
             };
             let lake = normalized(lake).map_err(ConfigError::Lake)?;
-            let statements = ddl(engine, &lake);
+            let period = match period.and_then(PeriodArg::period) {
+                Some(period) => period,
+                None if depends_on_period(engine, &lake) => period_of(&lake).await?,
+                None => Period::Day,
+            };
+            let statements = ddl(engine, &lake, period);
             let value = serde_json::json!({ "ddl": statements });
             output::print_result(context.output, &value, || statements)
         }
     }
+}
+
+/// Returns the period of a lake, or `day` if there is no lake yet.
+async fn period_of(lake: &str) -> Result<Period, Error> {
+    let identity = Identity::read(&open_store(lake)?).await?;
+    Ok(identity.map_or(Period::Day, |(identity, _)| identity.period))
 }
 
 fn parse_table(name: &str) -> Result<Table, String> {

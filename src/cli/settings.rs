@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::args::{
-    BackfillArgs, LakeArgs, PiiArgs, RangeArgs, ReplayArgs, RunArgs, ScopeArgs, SourceArgs,
-    SyncArgs,
+    BackfillArgs, LakeArgs, PeriodArg, PiiArgs, RangeArgs, ReplayArgs, RunArgs, ScopeArgs,
+    SourceArgs, SyncArgs,
 };
 use crate::config::{self, ConfigError, SourceConfig, SyncConfig};
 use crate::error::Error;
@@ -126,6 +126,7 @@ impl RunArgs {
             deadline: self.deadline.as_deref().map(deadline).transpose()?,
             partial_exit_code: self.partial_exit_code,
             buckets: self.buckets,
+            period: self.period.and_then(PeriodArg::period),
             pii: self.pii.request()?,
             scratch: lake.scratch()?,
             store: lake.store()?,

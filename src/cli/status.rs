@@ -10,6 +10,7 @@ use crate::checkpoint::{ScopeError, ScopeState, State};
 use crate::error::Error;
 use crate::ids::{AccountId, Scope};
 use crate::lake::log::Record;
+use crate::lake::size::SizeAdvice;
 use crate::lake::{Lake, LakeError, layout};
 
 #[derive(Debug, Serialize)]
@@ -21,6 +22,9 @@ struct Status {
     last_run_id: String,
     open_executions: usize,
     gaps: usize,
+    /// Advice about the sizes of objects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<SizeAdvice>,
     /// Newest first.
     last_runs: Vec<LastRun>,
     scopes: Vec<ScopeStatus>,
@@ -93,7 +97,11 @@ pub(super) async fn run(args: &StatusArgs, context: &Context) -> Result<(), Erro
     let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()?).await?;
     let record = Record::newest(lake.store()).await?;
     let last_runs = last_runs(&lake).await?;
-    let status = status(&lake, &record, last_runs, (context.clock)());
+    let advice = lake.size_advice().await?;
+    let status = Status {
+        advice,
+        ..status(&lake, &record, last_runs, (context.clock)())
+    };
     output::print_result(context.output, &status, || text(&status))
 }
 
@@ -140,6 +148,7 @@ fn status(lake: &Lake, record: &Record, last_runs: Vec<LastRun>, now: Timestamp)
         last_run_id: record.run_id.clone(),
         open_executions: state.open.len(),
         gaps: state.gap_count(),
+        advice: None,
         last_runs,
         scopes: scopes.collect(),
         not_visible: hidden_scopes(state),
@@ -175,13 +184,17 @@ fn failed_windows(state: &ScopeState, now: Timestamp) -> Vec<FailedWindow> {
 
 fn text(status: &Status) -> String {
     let head = format!(
-        "{}: account {}, checkpoint {} by run {}\n{}, {}\n\n",
+        "{}: account {}, checkpoint {} by run {}\n{}, {}\n{}\n",
         status.lake,
         status.account_id,
         status.checkpoint,
         status.last_run_id,
         count(status.open_executions as u64, "open execution"),
         count(status.gaps as u64, "gap"),
+        status
+            .advice
+            .as_ref()
+            .map_or_else(String::new, output::advice),
     );
     let names = [
         "project",

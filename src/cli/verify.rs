@@ -12,6 +12,7 @@ use crate::error::{Code, Error};
 use crate::job::compare::{CompareOptions, SourceComparison, compare_with_source};
 use crate::lake::Lake;
 use crate::lake::finding::{Audit, FindingKind};
+use crate::lake::size::SizeAdvice;
 use crate::report::Failure;
 
 #[derive(Debug, Args)]
@@ -47,6 +48,9 @@ pub(super) struct VerifyArgs {
 struct Verified {
     #[serde(flatten)]
     audit: Audit,
+    /// Advice about the sizes of objects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<SizeAdvice>,
     /// The comparison with the API; `None` without `--source`.
     source: Option<SourceComparison>,
 }
@@ -70,7 +74,11 @@ pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<(), Erro
         None => None,
     };
     let shown = lake.store().location();
-    let verified = Verified { audit, source };
+    let verified = Verified {
+        audit,
+        advice: lake.size_advice().await?,
+        source,
+    };
     output::print_result(context.output, &verified, || text(&verified, shown))?;
     verdict(&verified, shown)
 }
@@ -123,13 +131,20 @@ impl VerifyArgs {
 }
 
 fn text(verified: &Verified, lake: &str) -> String {
-    let Verified { audit, source } = verified;
+    let Verified {
+        audit,
+        advice,
+        source,
+    } = verified;
     let mut text = format!(
         "{lake}: {} in {}, {}\n",
         count(audit.executions, "execution"),
         count(audit.partitions as u64, "raw partition"),
         count(audit.findings.len() as u64, "finding"),
     );
+    if let Some(advice) = advice {
+        text.push_str(&output::advice(advice));
+    }
     if let Some(compared) = source {
         text.push_str(&text_of_source(compared));
     }

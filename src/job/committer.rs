@@ -431,6 +431,7 @@ mod tests {
     use super::*;
     use crate::ids::{AccountId, PlanExecutionId};
     use crate::lake::OpenOptions;
+    use crate::lake::layout::Period;
     use crate::lake::store::Store;
     use crate::observation::Version;
     use crate::pii::PiiRequest;
@@ -446,6 +447,8 @@ mod tests {
             now: from_ms(0),
             buckets: None,
             pii: &PiiRequest::default(),
+            period: None,
+            new_period: Period::Day,
             scratch: &scratch,
         };
         Lake::open(store, &options).await.unwrap()

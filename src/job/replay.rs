@@ -9,7 +9,6 @@ use super::{Limits, StopSignal};
 use crate::error::Error;
 use crate::lake::Lake;
 use crate::lake::derive::{Derived, Refresh};
-use crate::lake::layout::Partition;
 use crate::lake::replay::Dates;
 use crate::progress::Progress;
 use crate::report::Report;
@@ -79,10 +78,10 @@ async fn rebuild(
     changes: &mut Changes,
     partitions: &mut u64,
 ) -> Result<(), Error> {
-    let record = |partition: Partition, derived: Derived| {
-        *partitions += 1;
-        progress.finish_part();
-        changes.add_replayed(partition, derived);
+    let record = |derived: Derived| {
+        *partitions += derived.checked_days as u64;
+        (0..derived.checked_days).for_each(|_| progress.finish_part());
+        changes.add_replayed(derived);
     };
     let rebuilt = async {
         let raw = task.lake.raw_partitions(task.dates).await?;

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use tokio::time::Instant;
 
+use super::period::ChosenPeriod;
 use crate::causes::chain;
 use crate::checkpoint::{ScopeState, State};
 use crate::drift::Drift;
@@ -66,6 +67,8 @@ pub(super) struct SessionPart {
     pub(super) scopes: usize,
     /// Organizations whose projects could not be listed.
     pub(super) unlisted: Vec<Failure>,
+    /// The period of the lake that this run created.
+    pub(super) chosen_period: Option<ChosenPeriod>,
     /// Projects that an earlier run listed and this one did not.
     pub(super) vanished: Vec<Scope>,
     /// Changes that orphaned runs had left to finish.
@@ -216,6 +219,7 @@ impl Run {
             scopes,
             requests: requests.counts,
             executions: changes.executions,
+            chosen_period: session.chosen_period,
             dates_changed: changes.dates,
             files: changes.files.into_values().collect(),
             open_executions: lake.open_executions,
@@ -273,12 +277,10 @@ impl Changes {
     }
 
     /// Adds the tables of a replayed partition.
-    pub(super) fn add_replayed(&mut self, partition: Partition, derived: Derived) {
-        if !derived.files.is_empty() {
-            self.dates.insert(partition.date);
-        }
+    pub(super) fn add_replayed(&mut self, derived: Derived) {
+        self.dates.extend(derived.dates);
         self.add_files(derived.files);
-        self.drift.add(derived.drift);
+        self.derived_drift.extend(derived.drift);
     }
 
     /// Adds replaced objects.
@@ -349,10 +351,11 @@ async fn save(store: &Store, report: &Report) {
     let body = serde_json::to_vec_pretty(report).expect("a report has text keys only");
     let saved = async {
         let lake = Identity::read(store).await?;
-        if lake.is_some_and(|(identity, _)| identity.account_id == report.account_id) {
+        let lake = lake.map(|(identity, _)| identity);
+        if let Some(lake) = lake.filter(|lake| lake.account_id == report.account_id) {
             let path = layout::run_report(&report.run_id);
             store.overwrite(&path, body.into()).await?;
-            views::write(store).await?;
+            views::write(store, lake.period).await?;
         }
         Ok::<_, LakeError>(())
     };

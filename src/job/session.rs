@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Limits;
 use super::committer::Committer;
+use super::period::{self, ChosenPeriod};
 use super::rules::sync_rules;
 use super::run::{Changes, CommitPart, Parts, RequestsPart, SessionPart};
 use crate::causes::chain;
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::extract::discover::{Discovery, discover};
 use crate::extract::{Event, Reading, SyncRules};
 use crate::ids::{PlanExecutionId, Scope};
+use crate::lake::layout::Period;
 use crate::lake::log::Record;
 use crate::lake::recover::Recovery;
 use crate::lake::{LOCK_TIMEOUT, Lake, OpenOptions};
@@ -226,16 +228,24 @@ async fn open(
     part.scopes = scopes.len();
     part.unlisted = found.unlisted.iter().map(Failure::from).collect();
     part.unlisted.iter().for_each(Failure::log);
+    let chosen = period::choose(config, client, &scopes, now);
+    let chosen = limits.run(chosen).await?;
+    if let Some(ChosenPeriod { period, reason }) = &chosen {
+        tracing::info!(%period, reason, "chose the period of the new lake");
+    }
     let options = OpenOptions {
         account: &config.source.account,
         now,
         buckets: config.buckets,
         pii: &config.pii,
+        period: config.period,
+        new_period: chosen.as_ref().map_or(Period::Day, |chosen| chosen.period),
         scratch: &config.scratch,
     };
     let lake = Lake::open(config.store.clone(), &options);
     // Another run may hold the lock for minutes. The deadline is one of reading.
     let lake = limits.without_deadline().run(lake).await?;
+    part.chosen_period = chosen.filter(|chosen| chosen.period == lake.period());
     let treatment = lake.identity().treatment(lake.store(), &config.pii)?;
     let recovery = recover(&lake, file_clock(&lake, clock(), now), limits).await?;
     let Recovery { mut result, lists } = recovery;

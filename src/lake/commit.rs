@@ -8,9 +8,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::derive::{Derived, Refresh, Threads, WrittenFile};
+use super::derive::{Derived, RawDays, Refresh, Threads, WrittenFile, add_day};
 use super::features::{FORMAT, first_format};
-use super::layout::{self, Partition};
+use super::layout::{self, Partition, Period, TablePartition};
 use super::log::Record;
 use super::parquet::FileError;
 use super::raw::{MergeCounts, MergedPartition, StoredVersion, merge};
@@ -52,9 +52,9 @@ pub(super) struct PendingList {
 
 impl MergeResult {
     /// Adds the tables of a partition, if they were derived.
-    pub(super) fn add_derived(&mut self, partition: Partition, derived: Derived) {
+    pub(super) fn add_derived(&mut self, derived: Derived) {
         if !derived.files.is_empty() {
-            self.drift.insert(partition, derived.drift);
+            self.drift.extend(derived.drift);
         }
         self.files.extend(derived.files);
     }
@@ -93,30 +93,62 @@ impl Lake {
         let path = layout::pending(run_id, flush);
         self.store.overwrite(&path, json(&list)).await?;
         hit("after-pending");
+        let mut merged: BTreeMap<TablePartition, RawDays> = BTreeMap::new();
         while may_continue() {
             let next = spool.pop().map_err(|error| self.scratch_error(error))?;
             let Some((partition, runs)) = next else {
                 return Ok(Some(result));
             };
-            let merged = self.merge_and_derive(partition, runs, &mut result).await;
-            if let Err(error) = merged {
+            // Each object of a month is written once, after all days of the month are merged.
+            let start = |partition: Partition| partition.tables(self.period()).start;
+            let is_same = |next: Partition| start(next) == start(partition);
+            let has_more = spool.partitions().next().is_some_and(is_same);
+            let is_last = self.period() == Period::Day || !has_more;
+            let step = async {
+                if let Some(raw) = self.merge_one(partition, runs, &mut result).await? {
+                    let days = merged.entry(partition.tables(self.period())).or_default();
+                    add_day(days, partition.date, raw);
+                }
+                if is_last {
+                    for (partition, days) in std::mem::take(&mut merged) {
+                        self.derive_merged(partition, days, &mut result).await?;
+                        hit("after-partition");
+                    }
+                }
+                Ok(())
+            };
+            if let Err(error) = step.await {
+                let error: LakeError = error;
                 if error.is_newer() && result.changed.is_empty() {
                     // A lake of a newer version is left unchanged.
                     self.store.delete(&path).await?;
                 }
                 return Err(error);
             }
-            hit("after-partition");
         }
         Ok(spool.is_empty().then_some(result))
     }
 
-    async fn merge_and_derive(
+    async fn derive_merged(
+        &self,
+        partition: TablePartition,
+        days: RawDays,
+        result: &mut MergeResult,
+    ) -> Result<(), LakeError> {
+        let derived = self
+            .derive(partition, days, Refresh::Stale, Threads::Two)
+            .await?;
+        result.add_derived(derived);
+        Ok(())
+    }
+
+    /// Merges one partition. Returns its raw object after the merge, if there is one.
+    async fn merge_one(
         &self,
         partition: Partition,
         runs: SortedRuns,
         result: &mut MergeResult,
-    ) -> Result<(), LakeError> {
+    ) -> Result<Option<RawObject>, LakeError> {
         let starts: HashMap<PlanExecutionId, Timestamp> = runs
             .observations()
             .map(|(_, observation)| (observation.id.clone(), observation.start))
@@ -125,18 +157,12 @@ impl Lake {
         if merged.has_winners {
             result.changed.push(partition);
         }
-        if let Some(raw) = raw {
-            let derived = self
-                .derive(partition, &raw, Refresh::Stale, Threads::Two)
-                .await?;
-            result.add_derived(partition, derived);
-        }
         for (id, (outcome, stored)) in merged.executions {
             let start = starts.get(&id).copied().unwrap_or_default();
             result.open_updates.insert(id, open_update(start, stored));
             result.counts.add(outcome);
         }
-        Ok(())
+        Ok(raw)
     }
 
     /// Merges one partition. Steps 1 to 3. Returns the raw object after the merge, if there is one.
@@ -296,6 +322,8 @@ pub(super) mod tests {
             now: from_ms(0),
             buckets: None,
             pii: &PiiRequest::default(),
+            period: None,
+            new_period: Period::Day,
             scratch,
         };
         Lake::open(store, &options).await.unwrap()
@@ -329,7 +357,7 @@ pub(super) mod tests {
         assert_eq!(result.changed, [partition]);
         assert_eq!(result.files.len(), Table::PARTITIONED.len());
         let (raw, _) = lake.store().get(&partition.raw()).await.unwrap().unwrap();
-        let path = partition.table(Table::Executions);
+        let path = partition.tables(Period::Day).path(Table::Executions);
         let (table, _) = lake.store().get(&path).await.unwrap().unwrap();
         let [raw, table] = [raw, table].map(|bytes| FileMetadata::of(&path, &bytes).unwrap());
         assert_eq!((raw.rows, table.rows), (12, 12));
@@ -344,7 +372,10 @@ pub(super) mod tests {
         let start = from_ms(1_763_971_200_000);
         let observed = |version| observation(version, 0, start);
         let partition = lake.identity().partition(&observed(0).id, start);
-        let (raw, table) = (partition.raw(), partition.table(Table::Executions));
+        let (raw, table) = (
+            partition.raw(),
+            partition.tables(Period::Day).path(Table::Executions),
+        );
         let merge = async |version| {
             let mut spool = Spool::new(scratch.path());
             spool.push(partition, observed(version)).unwrap();

@@ -1,27 +1,31 @@
 //! Comparison of Parquet files: by bytes, by rows, by schema.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
-use super::parquet::{read, schema_of};
+use super::parquet::ParsedObject;
 use super::{LakeError, blocking};
 use crate::causes::chain;
 
-/// Returns a description of how the columns or the rows of a file differ from the expected ones.
+/// Returns a description of how the columns or some rows of a file differ from the rows of the
+/// expected file.
 pub(super) async fn difference(
     path: &str,
-    actual: Bytes,
+    (actual, rows): (Bytes, Range<usize>),
     expected: Bytes,
 ) -> Result<Option<String>, LakeError> {
     let name = path.to_owned();
     blocking(move || {
-        let schema = match schema_of(&name, actual.clone()) {
-            Ok(schema) => schema,
+        let actual = match ParsedObject::new(&name, actual) {
+            Ok(actual) => actual,
             Err(error) => return Ok(Some(chain(&error))),
         };
-        if schema != schema_of(&name, expected.clone())? {
+        let expected = ParsedObject::new(&name, expected)?;
+        if actual.schema() != expected.schema() {
             return Ok(Some("its columns differ from the schema".to_owned()));
         }
-        let is_equal = equal_rows(&name, actual, expected)?;
+        let is_equal = equal_rows((&actual, rows), &expected)?;
         Ok((!is_equal).then(|| "its rows differ from its source data".to_owned()))
     })
     .await
@@ -42,9 +46,15 @@ pub(super) fn equal_except_write_id(one: (&[u8], &str), other: (&[u8], &str)) ->
     one.0[..start] == other.0[..other_start] && one.0[end..] == other.0[other_end..]
 }
 
-/// Returns true if two files hold the same rows in the same order.
-pub(super) fn equal_rows(path: &str, one: Bytes, other: Bytes) -> Result<bool, LakeError> {
-    let (mut one, mut other) = (read(path, one)?, read(path, other)?);
+/// Returns true if some rows of a file equal all rows of another, in the same order.
+pub(super) fn equal_rows(
+    (one, rows): (&ParsedObject, Range<usize>),
+    other: &ParsedObject,
+) -> Result<bool, LakeError> {
+    if rows.len() != other.rows() {
+        return Ok(false);
+    }
+    let (mut one, mut other) = (one.read(&rows)?, other.read(&(0..other.rows()))?);
     loop {
         match (one.next(), other.next()) {
             (None, None) => return Ok(true),
@@ -60,7 +70,8 @@ mod tests {
     use super::*;
     use crate::ids::AccountId;
     use crate::lake::metadata::FileMetadata;
-    use crate::lake::parquet::{FileKind, ObjectWriter};
+    use crate::lake::parquet::FileKind;
+    use crate::lake::writer::ObjectWriter;
     use crate::schema::Table;
     use crate::tables::{ExecutionTables, RawRow};
 
@@ -76,13 +87,14 @@ mod tests {
             summary: &format!(r#"{{"name":"{name}"}}"#),
         });
         let kind = FileKind::Table(Table::Executions);
-        let mut writer = ObjectWriter::new(kind, "e.parquet", 1, 1, &std::env::temp_dir()).unwrap();
+        let mut writer = ObjectWriter::new(kind, "e.parquet", 1, &std::env::temp_dir()).unwrap();
         for (table, batch) in rows.finish() {
             if table == Table::Executions {
                 writer.write(&batch).unwrap();
             }
         }
-        let body = writer.finish().unwrap().into_bytes().unwrap();
+        let encoded = writer.finish(&FileMetadata::new(kind, 1)).unwrap();
+        let body = encoded.into_bytes().unwrap();
         let id = FileMetadata::of("e.parquet", &body).unwrap().write_id;
         (body, id)
     }

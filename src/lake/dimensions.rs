@@ -7,8 +7,9 @@ use super::derive::WrittenFile;
 use super::diff::difference;
 use super::log::Record;
 use super::metadata::{FileMetadata, read_metadata};
-use super::parquet::{FileKind, ObjectWriter};
+use super::parquet::FileKind;
 use super::store::{Expected, PutOutcome};
+use super::writer::ObjectWriter;
 use super::{Lake, LakeError, back_off, layout};
 use crate::checkpoint::{ScopeState, State};
 use crate::failpoint::hit;
@@ -82,7 +83,11 @@ impl Lake {
             return Ok(false);
         };
         let (body, _) = self.encode_dimension(table, record)?;
-        Ok(difference(&path, current, body).await?.is_none())
+        let Ok(metadata) = FileMetadata::of(&path, &current) else {
+            return Ok(false);
+        };
+        let rows = 0..usize::try_from(metadata.rows).unwrap_or_default();
+        Ok(difference(&path, (current, rows), body).await?.is_none())
     }
 
     /// Returns the revision of a dimension in the newest record. After the checkpoint was lost, a
@@ -123,10 +128,10 @@ impl Lake {
         record: &Record,
     ) -> Result<(Bytes, usize), LakeError> {
         let (path, revision) = (layout::dimension(table), record.dimension_revision(table));
-        let mut writer =
-            ObjectWriter::new(FileKind::Table(table), &path, revision, 1, &self.scratch)?;
+        let kind = FileKind::Table(table);
+        let mut writer = ObjectWriter::new(kind, &path, 1, &self.scratch)?;
         writer.write(&self.rows(table, &record.state))?;
-        let encoded = writer.finish()?;
+        let encoded = writer.finish(&FileMetadata::new(kind, revision))?;
         let rows = encoded.rows();
         Ok((encoded.into_bytes()?, rows))
     }

@@ -1,6 +1,7 @@
 //! Errors of a lake, by the action that the operator takes.
 
 use super::features::Newer;
+use super::layout::Period;
 use super::log::CheckpointError;
 use super::parquet::FileError;
 use super::store::{ProbeError, StoreError};
@@ -71,6 +72,16 @@ pub enum LakeError {
     OtherPii {
         /// The target lake.
         store: String,
+    },
+    /// The lake has another period than requested.
+    #[error("{store} holds one {theirs} in an object, not one {ours}")]
+    OtherPeriod {
+        /// The lake.
+        store: String,
+        /// The period of the lake.
+        theirs: Period,
+        /// The requested period.
+        ours: Period,
     },
     /// An object exceeds the size limit of a single write.
     #[error("failed to write {path}: its size of {megabytes} MiB exceeds the limit of {limit} MiB", limit = super::MAX_OBJECT_BYTES >> 20)]

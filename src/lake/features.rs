@@ -13,7 +13,10 @@ use super::store::Store;
 pub const FORMAT: u32 = 1;
 
 /// The features that this version knows. A lake names a feature if an older version would damage it.
-pub const FEATURES: &[&str] = &[];
+pub const FEATURES: &[&str] = &[PERIOD_MONTH];
+
+/// The feature of lakes whose tables have an object a month.
+pub const PERIOD_MONTH: &str = "period-month";
 
 /// An object that a newer version of this program wrote.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::features::{self, FORMAT, newer};
-use super::layout::{self, Partition, date_of};
+use super::features::{self, FORMAT, PERIOD_MONTH, newer};
+use super::layout::{self, Partition, Period, date_of};
 use super::store::{Expected, PutOutcome, Store, Tag};
 use super::{ATTEMPTS, LakeError, OpenOptions, back_off};
 use crate::checkpoint::UnknownFields;
@@ -45,6 +45,9 @@ pub struct Identity {
     /// The handling of personal data.
     #[serde(default)]
     pub pii: Policy,
+    /// The period of the table objects.
+    #[serde(default)]
+    pub period: Period,
     /// The number of buckets by date, oldest rule first. The last rule that begins on or before a
     /// date applies.
     pub buckets: Vec<BucketRule>,
@@ -76,16 +79,20 @@ impl BucketRule {
 }
 
 impl Identity {
-    fn new(account: &AccountId, now: Timestamp, buckets: u32, pii: Policy) -> Self {
+    fn new(account: &AccountId, now: Timestamp, buckets: u32, pii: Policy, period: Period) -> Self {
         Self {
             format: FORMAT,
-            features: BTreeSet::new(),
+            features: match period {
+                Period::Day => BTreeSet::new(),
+                Period::Month => BTreeSet::from([PERIOD_MONTH.to_owned()]),
+            },
             account_id: account.clone(),
             created_at: now,
             write_id: Ulid::generate().to_string(),
             content_hash: CONTENT_HASH.to_owned(),
             bucket_hash: BUCKET_HASH.to_owned(),
             pii,
+            period,
             buckets: vec![BucketRule::new(None, buckets)],
             unknown: UnknownFields::new(),
         }
@@ -145,8 +152,8 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// [`LakeError::OtherAccount`], [`LakeError::Pii`] for settings that differ from those of the
-    /// lake.
+    /// [`LakeError::OtherAccount`], [`LakeError::Pii`], [`LakeError::OtherPeriod`] for settings that
+    /// differ from those of the lake.
     pub(super) async fn open_or_create(
         store: &Store,
         options: &OpenOptions<'_>,
@@ -156,13 +163,16 @@ impl Identity {
             now,
             buckets,
             pii,
+            period,
+            new_period,
             ..
         } = *options;
         let mut is_new = false;
         for attempt in 0..ATTEMPTS {
             back_off(attempt).await;
             let Some((identity, tag)) = Self::read(store).await? else {
-                let identity = Self::new(account, now, buckets.unwrap_or(1), pii.policy());
+                let identity =
+                    Self::new(account, now, buckets.unwrap_or(1), pii.policy(), new_period);
                 let put = store
                     .put(layout::LAKE, identity.encode(), &Expected::Absent)
                     .await?;
@@ -171,6 +181,7 @@ impl Identity {
             };
             identity.check_account(store, account)?;
             identity.treatment(store, pii)?;
+            identity.check_period(store, period)?;
             let Some(changed) = buckets.and_then(|count| identity.with_buckets(count, now)) else {
                 return Ok((identity, is_new));
             };
@@ -186,24 +197,25 @@ impl Identity {
     /// does not exist.
     ///
     /// Both lakes must hold the same account and handle personal data alike: the rows were already
-    /// treated. `buckets` applies to all dates of a new lake; by default they are as in `like`.
+    /// treated. `buckets` and `period` apply to a new lake; by default they are as in `like`.
     ///
     /// # Errors
     ///
-    /// [`LakeError::OtherAccount`], [`LakeError::OtherPii`].
+    /// [`LakeError::OtherAccount`], [`LakeError::OtherPii`], [`LakeError::OtherPeriod`].
     pub(super) async fn open_or_create_like(
         store: &Store,
         like: &Self,
         now: Timestamp,
-        buckets: Option<u32>,
+        (buckets, period): (Option<u32>, Option<Period>),
     ) -> Result<Self, LakeError> {
         for attempt in 0..ATTEMPTS {
             back_off(attempt).await;
             let Some((identity, _)) = Self::read(store).await? else {
-                let identity = Self::new(&like.account_id, now, 1, like.pii.clone());
+                let period = period.unwrap_or(like.period);
+                let identity = Self::new(&like.account_id, now, 1, like.pii.clone(), period);
                 let rules = buckets.map(|count| vec![BucketRule::new(None, count)]);
                 let identity = Self {
-                    buckets: rules.unwrap_or_else(|| like.buckets.clone()),
+                    buckets: rules.unwrap_or_else(|| like.rules_of(period)),
                     ..identity
                 };
                 let put = store.put(layout::LAKE, identity.encode(), &Expected::Absent);
@@ -216,6 +228,7 @@ impl Identity {
                     store: store.location().to_owned(),
                 });
             }
+            identity.check_period(store, period)?;
             return Ok(identity);
         }
         Err(LakeError::Contended {
@@ -239,6 +252,31 @@ impl Identity {
         })
     }
 
+    /// Checks that the lake in `store` has the requested period, if one is requested.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::OtherPeriod`].
+    fn check_period(&self, store: &Store, period: Option<Period>) -> Result<(), LakeError> {
+        match period {
+            Some(ours) if ours != self.period => Err(LakeError::OtherPeriod {
+                store: store.location().to_owned(),
+                theirs: self.period,
+                ours,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the bucket rules for a lake of another period: each begins with a period.
+    fn rules_of(&self, period: Period) -> Vec<BucketRule> {
+        let rule = |rule: &BucketRule| BucketRule {
+            from: rule.from.map(|from| period.first_start(from)),
+            ..rule.clone()
+        };
+        self.buckets.iter().map(rule).collect()
+    }
+
     /// Returns the treatment of personal data before it is written to the lake in `store`.
     ///
     /// # Errors
@@ -251,14 +289,16 @@ impl Identity {
         })
     }
 
-    /// Returns the identity with another number of buckets from the day after tomorrow on; `None` if
-    /// nothing changes. The delay ensures that all running processes agree on the dates they write.
+    /// Returns the identity with another number of buckets for periods that begin on or after the day
+    /// after tomorrow; `None` if nothing changes. The delay ensures that all running processes agree
+    /// on the dates they write.
     fn with_buckets(&self, count: u32, now: Timestamp) -> Option<Self> {
         if self.buckets.last().is_some_and(|rule| rule.count == count) {
             return None;
         }
         let today = date_of(now);
         let from = today.tomorrow().and_then(Date::tomorrow).ok()?;
+        let from = self.period.first_start(from);
         let mut changed = Self {
             write_id: Ulid::generate().to_string(),
             ..self.clone()
@@ -308,6 +348,8 @@ mod tests {
             now: now(),
             buckets,
             pii,
+            period: None,
+            new_period: Period::Day,
             scratch: Path::new(""),
         };
         Identity::open_or_create(store, &options).await
@@ -315,7 +357,7 @@ mod tests {
 
     #[test]
     fn bucket_of_an_execution_never_changes() {
-        let identity = Identity::new(&AccountId::new("a"), now(), 8, Policy::Keep);
+        let identity = Identity::new(&AccountId::new("a"), now(), 8, Policy::Keep, Period::Day);
         let buckets = ["-Xy_0", "abc", "qBOjSRxth5iimR4S6NGvHg"]
             .map(|id| identity.partition(&PlanExecutionId::new(id), now()).bucket);
         assert_eq!(
@@ -364,7 +406,7 @@ mod tests {
 
     #[test]
     fn identity_without_pii_setting_keeps_personal_data() {
-        let identity = Identity::new(&AccountId::new("a"), now(), 1, Policy::Drop);
+        let identity = Identity::new(&AccountId::new("a"), now(), 1, Policy::Drop, Period::Day);
         let mut json = serde_json::to_value(&identity).unwrap();
         assert!(json.as_object_mut().unwrap().remove("pii").is_some());
         let read: Identity = serde_json::from_value(json).unwrap();

@@ -1,7 +1,8 @@
 //! Every path of a lake. No other module builds paths. Pure.
 //!
 //! ```text
-//! executions/v1/start_date=2026-11-24/part-0-of-1.parquet   a table of a date
+//! executions/v1/start_date=2026-11-24/part-0-of-1.parquet   a table, in a lake by day
+//! executions/v1/start_month=2026-11-01/part-0-of-1.parquet  a table, in a lake by month
 //! orgs/v1/part-0-of-1.parquet                               a dimension
 //! _raw/v1/start_date=2026-11-24/part-0-of-1.parquet         the raw partition of a date
 //! _state/lake.json  _state/checkpoints/<20 digits>.json.zst  _state/pending/<run>-<n>.json
@@ -45,7 +46,65 @@ pub const VIEWS: &str = "_views/duckdb.sql";
 /// The folder of the raw partitions.
 pub const RAW: &str = "_raw/v1";
 
-/// One bucket of one UTC date: the unit of merging and deriving.
+/// The period of the table objects of a lake. Raw objects hold one UTC day in every lake.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Period {
+    /// A UTC day.
+    #[default]
+    Day,
+    /// A UTC month.
+    Month,
+}
+
+impl Period {
+    /// Returns the first date of the period that contains `date`.
+    pub fn start(self, date: Date) -> Date {
+        match self {
+            Self::Day => date,
+            Self::Month => date.first_of_month(),
+        }
+    }
+
+    /// Returns the first date after the period that contains `date`.
+    pub fn end(self, date: Date) -> Date {
+        let last = match self {
+            Self::Day => date,
+            Self::Month => date.last_of_month(),
+        };
+        last.tomorrow().unwrap_or(last)
+    }
+
+    /// Returns the first date on or after `date` that begins a period.
+    pub fn first_start(self, date: Date) -> Date {
+        if self.start(date) == date {
+            date
+        } else {
+            self.end(date)
+        }
+    }
+
+    /// Returns the name of the path column.
+    pub const fn column(self) -> &'static str {
+        match self {
+            Self::Day => "start_date",
+            Self::Month => "start_month",
+        }
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Day => "day",
+            Self::Month => "month",
+        })
+    }
+}
+
+/// One bucket of one UTC date: the unit of merging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Partition {
     /// The UTC date of `start_ts`.
@@ -62,33 +121,85 @@ impl Partition {
         format!("{RAW}/{self}")
     }
 
-    /// Returns the path of the object of a table.
-    pub fn table(self, table: Table) -> String {
-        format!("{}/{self}", table_folder(table))
+    /// Returns the partition of the tables that holds the rows of this one.
+    pub fn tables(self, period: Period) -> TablePartition {
+        TablePartition {
+            period,
+            start: period.start(self.date),
+            bucket: self.bucket,
+            buckets: self.buckets,
+        }
     }
 
-    /// Parses a path relative to the folder of a table or of the raw partitions.
+    /// Parses a path relative to the folder of the raw partitions.
     pub fn parse(path: &str) -> Option<Self> {
-        let (date, name) = path.strip_prefix("start_date=")?.split_once('/')?;
-        let (bucket, buckets) = name
-            .strip_prefix("part-")?
-            .strip_suffix(".parquet")?
-            .split_once("-of-")?;
-        let partition = Self {
-            date: date.parse().ok()?,
-            bucket: bucket.parse().ok()?,
-            buckets: buckets.parse().ok()?,
-        };
-        (partition.bucket < partition.buckets && partition.to_string() == path).then_some(partition)
+        let tables = TablePartition::parse(Period::Day, path)?;
+        Some(tables.raw(tables.start))
     }
 }
 
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tables(Period::Day).fmt(f)
+    }
+}
+
+/// One bucket of one period: the rows of one object of each table. With a day as its period, it also
+/// names a raw object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TablePartition {
+    /// The period.
+    pub period: Period,
+    /// The first date of the period.
+    pub start: Date,
+    /// The bucket, from 0.
+    pub bucket: u32,
+    /// The number of buckets of this period.
+    pub buckets: u32,
+}
+
+impl TablePartition {
+    /// Returns the path of the object of a table.
+    pub fn path(self, table: Table) -> String {
+        format!("{}/{self}", table_folder(table))
+    }
+
+    /// Returns the raw partition of one of its dates.
+    pub fn raw(self, date: Date) -> Partition {
+        Partition {
+            date,
+            bucket: self.bucket,
+            buckets: self.buckets,
+        }
+    }
+
+    /// Parses a path relative to the folder of a table.
+    pub fn parse(period: Period, path: &str) -> Option<Self> {
+        let folder = path.strip_prefix(period.column())?.strip_prefix('=')?;
+        let (start, name) = folder.split_once('/')?;
+        let (bucket, buckets) = name
+            .strip_prefix("part-")?
+            .strip_suffix(".parquet")?
+            .split_once("-of-")?;
+        let partition = Self {
+            period,
+            start: start.parse().ok()?,
+            bucket: bucket.parse().ok()?,
+            buckets: buckets.parse().ok()?,
+        };
+        let is_start = period.start(partition.start) == partition.start;
+        let is_exact = is_start && partition.to_string() == path;
+        (partition.bucket < partition.buckets && is_exact).then_some(partition)
+    }
+}
+
+impl fmt::Display for TablePartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let column = self.period.column();
         write!(
             f,
-            "start_date={}/part-{}-of-{}.parquet",
-            self.date, self.bucket, self.buckets
+            "{column}={}/part-{}-of-{}.parquet",
+            self.start, self.bucket, self.buckets
         )
     }
 }
@@ -153,11 +264,22 @@ mod tests {
             bucket: 1,
             buckets: 4,
         };
+        let paths = [Period::Day, Period::Month]
+            .map(|period| partition.tables(period).path(Table::Executions));
         assert_eq!(
-            partition.table(Table::Executions),
-            "executions/v1/start_date=2026-11-24/part-1-of-4.parquet"
+            paths,
+            [
+                "executions/v1/start_date=2026-11-24/part-1-of-4.parquet",
+                "executions/v1/start_month=2026-11-01/part-1-of-4.parquet"
+            ]
         );
         assert_eq!(Partition::parse(&partition.to_string()), Some(partition));
+        let month = partition.tables(Period::Month);
+        let parse = |path: &str| TablePartition::parse(Period::Month, path);
+        assert_eq!(parse(&month.to_string()), Some(month));
+        assert_eq!(month.raw(partition.date), partition);
+        assert_eq!(parse("start_month=2026-11-24/part-1-of-4.parquet"), None);
+        assert_eq!(parse(&partition.to_string()), None);
         for foreign in [
             "start_date=2026-11-24/part-4-of-4.parquet",
             "start_date=2026-11-24/part-01-of-4.parquet",

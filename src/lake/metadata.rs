@@ -1,15 +1,19 @@
-//! Metadata in the footer of a file: table, schema version, writer version, revision and write id. Read
+//! Metadata in the footer of a file: table, schema version, writer version, revisions and write id. Read
 //! without the rest of the file.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use jiff::civil::Date;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::LakeError;
 use super::features::{FORMAT, first_format, newer};
+use super::layout::Period;
 use super::parquet::{FileError, FileKind};
 use super::store::{ObjectInfo, Store, StoreError, Tag};
 use crate::schema::VERSION;
@@ -25,6 +29,7 @@ const SCHEMA_VERSION: &str = "harness_lake.schema_version";
 const WRITER_VERSION: &str = "harness_lake.writer_version";
 const FORMAT_KEY: &str = "harness_lake.format";
 const REVISION: &str = "harness_lake.revision";
+const DAYS: &str = "harness_lake.days";
 const WRITE_ID: &str = "harness_lake.write_id";
 
 /// The metadata of a file.
@@ -34,31 +39,46 @@ pub struct FileMetadata {
     pub table: String,
     /// The version of its schema.
     pub schema_version: u32,
-    /// The version of the program that wrote it.
+    /// The version of the program that derived its oldest rows.
     pub writer_version: String,
     /// The format of the lake that this version writes.
     pub format: u32,
-    /// The version of the content.
+    /// The version of the content. The table of a month has `days` instead.
     ///
     /// - Raw object: incremented by each replacement.
     /// - Table: the revision of the raw object that it was derived from.
     /// - Dimension: the number of the checkpoint record that it was derived from.
     pub revision: u64,
+    /// The days of the table of a month, in the order of its rows.
+    pub days: Option<Days>,
     /// Unique to the put.
     pub write_id: String,
     /// Rows of the file.
     pub rows: u64,
 }
 
+/// The days of a table object.
+pub type Days = BTreeMap<Date, DayOfTable>;
+
+/// One day of a table object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DayOfTable {
+    /// The revision of the raw object that its rows were derived from.
+    pub revision: u64,
+    /// Its rows.
+    pub rows: u64,
+}
+
 impl FileMetadata {
-    /// Returns the metadata of a new object.
-    pub(super) fn new(kind: FileKind, revision: u64) -> Self {
+    /// Returns the metadata of a new object with one revision.
+    pub fn new(kind: FileKind, revision: u64) -> Self {
         Self {
             table: kind.name().to_owned(),
             schema_version: VERSION,
             writer_version: WRITER.to_owned(),
             format: FORMAT,
             revision,
+            days: None,
             write_id: Ulid::generate().to_string(),
             rows: 0,
         }
@@ -78,16 +98,57 @@ impl FileMetadata {
         order.then(Ordering::Less)
     }
 
+    /// Returns the metadata of a new object of a month. `writer_version` is the version of the
+    /// program that derived its oldest rows.
+    pub(super) fn of_month(kind: FileKind, days: Days, writer_version: &str) -> Self {
+        Self {
+            writer_version: writer_version.to_owned(),
+            days: Some(days),
+            ..Self::new(kind, 0)
+        }
+    }
+
+    /// Returns the days of a table object whose period begins at `start`.
+    pub(super) fn days_from(&self, start: Date) -> Days {
+        let only = DayOfTable {
+            revision: self.revision,
+            rows: self.rows,
+        };
+        let days = self.days.clone();
+        days.unwrap_or_else(|| Days::from([(start, only)]))
+    }
+
+    /// Returns an error if the object does not hold tables of `period`.
+    pub(super) fn require_period(self, period: Period, path: &str) -> Result<Self, FileError> {
+        let of_days = self.days.iter().flatten().map(|(_, day)| day.rows);
+        let is_complete = match period {
+            Period::Day => self.days.is_none(),
+            Period::Month => self.days.is_some() && of_days.sum::<u64>() == self.rows,
+        };
+        if is_complete {
+            Ok(self)
+        } else {
+            Err(FileError::foreign(path, DAYS))
+        }
+    }
+
     /// Returns the key-value pairs for the footer. Parquet itself stores the number of rows.
     pub(super) fn to_pairs(&self) -> Vec<KeyValue> {
         let pair =
             |key: &str, value: &dyn ToString| KeyValue::new(key.to_owned(), value.to_string());
+        let revision = match &self.days {
+            None => pair(REVISION, &self.revision),
+            Some(days) => {
+                let days = serde_json::to_string(days).expect("a date is a text key");
+                KeyValue::new(DAYS.to_owned(), days)
+            }
+        };
         vec![
             pair(TABLE, &self.table),
             pair(SCHEMA_VERSION, &self.schema_version),
             pair(WRITER_VERSION, &self.writer_version),
             pair(FORMAT_KEY, &self.format),
-            pair(REVISION, &self.revision),
+            revision,
             pair(WRITE_ID, &self.write_id),
         ]
     }
@@ -126,13 +187,23 @@ impl FileMetadata {
                 return Err(newer(path, key, &found.to_string(), &known.to_string()).into());
             }
         }
-        let invalid = |_| FileError::foreign(path, REVISION);
+        let days: Option<Days> = value(DAYS)
+            .map(|days| serde_json::from_str(&days))
+            .transpose()
+            .map_err(|_| FileError::foreign(path, DAYS))?;
+        let revision = match days {
+            None => text(REVISION)?
+                .parse()
+                .map_err(|_| FileError::foreign(path, REVISION))?,
+            Some(_) => 0,
+        };
         Ok(Self {
             table: text(TABLE)?,
             schema_version,
             writer_version: text(WRITER_VERSION)?,
             format,
-            revision: text(REVISION)?.parse().map_err(invalid)?,
+            revision,
+            days,
             write_id: text(WRITE_ID)?,
             rows: u64::try_from(file.num_rows()).unwrap_or_default(),
         })

@@ -11,6 +11,7 @@ pub mod create;
 pub mod derive;
 mod diff;
 pub mod dimensions;
+mod encode;
 pub mod error;
 pub mod features;
 pub mod finding;
@@ -26,10 +27,12 @@ pub mod recover;
 pub mod replay;
 pub mod rows;
 pub mod runs;
+pub mod size;
 pub mod spool;
 pub mod store;
 pub mod verify;
 pub mod views;
+pub mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +48,7 @@ use crate::worker;
 use create::check_can_create;
 pub use error::LakeError;
 use identity::Identity;
+use layout::Period;
 use log::{CheckpointError, Record};
 use metadata::read_metadata;
 use store::{LockGuard, Store};
@@ -82,8 +86,12 @@ pub struct OpenOptions<'a> {
     pub account: &'a AccountId,
     /// The current time, by the clock of the source.
     pub now: Timestamp,
-    /// Buckets of new dates; `None` keeps the setting of the lake.
+    /// Buckets of new periods; `None` keeps the setting of the lake.
     pub buckets: Option<u32>,
+    /// The period that the lake must have; `None` accepts any.
+    pub period: Option<Period>,
+    /// The period of a new lake.
+    pub new_period: Period,
     /// The requested handling of personal data.
     pub pii: &'a PiiRequest,
     /// The scratch directory.
@@ -105,8 +113,8 @@ impl Lake {
     ///
     /// # Errors
     ///
-    /// [`LakeError::Newer`], [`LakeError::OtherAccount`], [`LakeError::Pii`], [`LakeError::Probe`],
-    /// [`LakeError::Identity`].
+    /// [`LakeError::Newer`], [`LakeError::OtherAccount`], [`LakeError::Pii`], [`LakeError::OtherPeriod`],
+    /// [`LakeError::Probe`], [`LakeError::Identity`].
     pub async fn open(store: Store, options: &OpenOptions<'_>) -> Result<Self, LakeError> {
         let _lock = check_and_lock(&store).await?;
         let (identity, is_new) = Identity::open_or_create(&store, options).await?;
@@ -118,19 +126,20 @@ impl Lake {
 
     /// Opens a lake that receives the rows of this one. Creates it if it does not exist.
     ///
-    /// `buckets` applies to a new lake only; by default its dates have the buckets of this lake.
+    /// `buckets` and `period` apply to a new lake only; by default it has those of this lake.
     ///
     /// # Errors
     ///
-    /// [`LakeError::Newer`], [`LakeError::OtherAccount`], [`LakeError::OtherPii`], [`LakeError::Probe`].
+    /// [`LakeError::Newer`], [`LakeError::OtherAccount`], [`LakeError::OtherPii`],
+    /// [`LakeError::OtherPeriod`], [`LakeError::Probe`].
     pub async fn open_like(
         &self,
         store: Store,
         now: Timestamp,
-        buckets: Option<u32>,
+        settings: (Option<u32>, Option<Period>),
     ) -> Result<Self, LakeError> {
         let _lock = check_and_lock(&store).await?;
-        let identity = Identity::open_or_create_like(&store, &self.identity, now, buckets).await?;
+        let identity = Identity::open_or_create_like(&store, &self.identity, now, settings).await?;
         Ok(Self::new(store, identity, &self.scratch))
     }
 
@@ -152,6 +161,11 @@ impl Lake {
     /// The account of the lake.
     pub fn account(&self) -> &AccountId {
         &self.identity.account_id
+    }
+
+    /// The period of the table objects.
+    pub fn period(&self) -> Period {
+        self.identity.period
     }
 
     /// The identity of the lake.
@@ -232,7 +246,7 @@ fn check_size(path: &str, bytes: usize) -> Result<(), LakeError> {
         tracing::warn!(
             path,
             megabytes,
-            "large object: set --buckets {buckets} to split new dates"
+            "large object: set --buckets {buckets} to split new periods"
         );
     }
     Ok(())

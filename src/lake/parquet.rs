@@ -1,75 +1,35 @@
-//! Encoding, writing and reading of Parquet objects.
+//! Parquet objects: their kinds, errors and readers. [`super::writer`] writes them.
 
-use std::io::{Read, Seek};
-use std::path::{Path, PathBuf};
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::RecordBatch;
-use arrow_schema::ArrowError;
-use arrow_schema::{DataType, FieldRef, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, FieldRef, Schema, SchemaRef};
 use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
 };
-use parquet::arrow::{ArrowWriter, ProjectionMask};
-use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
-use parquet::schema::types::ColumnPath;
-use tempfile::{SpooledData, SpooledTempFile};
+use parquet::file::metadata::PageIndexPolicy;
 
 use super::features::Newer;
-use super::metadata::{FileMetadata, WRITER};
+use super::layout::Period;
 use crate::schema::{Table, raw_schema};
-
-/// Maximum rows of a row group: sixty `DuckDB` vectors of 2,048 rows.
-const ROW_GROUP_ROWS: usize = 122_880;
-
-/// Maximum bytes of a row group before compression.
-const ROW_GROUP_BYTES: usize = 32 << 20;
-
-/// Bytes of an object kept in memory while it is written; a larger object spills to scratch.
-const IN_MEMORY: usize = 2 << 20;
 
 /// Rows per batch when reading: some megabytes of raw rows.
 const READ_ROWS: usize = 512;
-
-/// The zstd level. Level 3 gains nothing: raw objects are 1 % smaller, some tables 5 % larger, and
-/// `replay` takes an eighth longer.
-const LEVEL: i32 = 1;
-
-/// Columns of long text, for which dictionaries and statistics cost time and gain nothing.
-const LONG_TEXT: [&str; 5] = [
-    "summary",
-    "module_info",
-    "extra",
-    "error_message",
-    "message",
-];
-
-/// Columns of unique text, for which dictionaries and statistics gain nothing.
-const UNIQUE_TEXT: [&str; 3] = ["stage_node_id", "commit_sha", "link"];
-
-/// Numeric columns that use delta encoding, as timestamps do.
-const DURATIONS: [&str; 2] = ["duration_ms", "queued_ms"];
-
-/// Delta-encoded columns without repetition, which zstd cannot compress.
-const DENSE: [&str; 6] = [
-    "start_ts",
-    "end_ts",
-    "created_ts",
-    "timeout_ts",
-    "duration_ms",
-    "queued_ms",
-];
 
 /// The content of a file of the lake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     /// The raw partition of a date.
     Raw,
-    /// A table.
+    /// A table of a day, or a dimension.
     Table(Table),
+    /// A table of a month, which also has the column `start_date`.
+    MonthTable(Table),
 }
 
 impl FileKind {
@@ -77,14 +37,23 @@ impl FileKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "_raw",
-            Self::Table(table) => table.name(),
+            Self::Table(table) | Self::MonthTable(table) => table.name(),
         }
     }
 
-    fn schema(self) -> &'static SchemaRef {
+    /// Returns the kind of a table of `period`.
+    pub(super) fn of_table(table: Table, period: Period) -> Self {
+        match period {
+            Period::Day => Self::Table(table),
+            Period::Month => Self::MonthTable(table),
+        }
+    }
+
+    pub(super) fn schema(self) -> &'static SchemaRef {
         match self {
             Self::Raw => raw_schema(),
             Self::Table(table) => table.arrow_schema(),
+            Self::MonthTable(table) => table.month_schema(),
         }
     }
 }
@@ -142,155 +111,6 @@ impl FileError {
     }
 }
 
-/// Writes one object: row groups bounded by rows and bytes, zstd, bloom filter on the execution.
-pub struct ObjectWriter {
-    writer: ArrowWriter<SpooledTempFile>,
-    scratch: PathBuf,
-    path: String,
-    rows: usize,
-}
-
-impl ObjectWriter {
-    /// Starts the object `path` with the given revision. `executions` is the number of distinct
-    /// executions of its rows, or a lower bound of it.
-    ///
-    /// # Errors
-    ///
-    /// [`FileError::Parquet`].
-    pub fn new(
-        kind: FileKind,
-        path: &str,
-        revision: u64,
-        executions: u64,
-        scratch: &Path,
-    ) -> Result<Self, FileError> {
-        let metadata = FileMetadata::new(kind, revision).to_pairs();
-        let properties = properties(kind.schema(), executions)
-            .set_key_value_metadata(Some(metadata))
-            .set_created_by(format!("harness-lake {WRITER}"))
-            .build();
-        let file = tempfile::spooled_tempfile_in(IN_MEMORY, scratch);
-        let writer = ArrowWriter::try_new(file, kind.schema().clone(), Some(properties))
-            .map_err(FileError::parquet(path))?;
-        Ok(Self {
-            writer,
-            scratch: scratch.to_path_buf(),
-            path: path.to_owned(),
-            rows: 0,
-        })
-    }
-
-    /// Adds rows.
-    ///
-    /// # Errors
-    ///
-    /// [`FileError::Parquet`], also if scratch is full.
-    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), FileError> {
-        self.rows += batch.num_rows();
-        self.writer
-            .write(batch)
-            .map_err(FileError::parquet(&self.path))
-    }
-
-    /// Finishes the object.
-    ///
-    /// # Errors
-    ///
-    /// [`FileError::Parquet`], also if scratch is full.
-    pub fn finish(self) -> Result<Encoded, FileError> {
-        let Self {
-            writer,
-            scratch,
-            path,
-            rows,
-        } = self;
-        let file = writer.into_inner().map_err(FileError::parquet(&path))?;
-        Ok(Encoded {
-            file,
-            scratch,
-            rows,
-        })
-    }
-}
-
-/// An encoded object: in memory if it is small, else in scratch.
-#[derive(Debug)]
-pub struct Encoded {
-    file: SpooledTempFile,
-    scratch: PathBuf,
-    rows: usize,
-}
-
-impl Encoded {
-    /// Returns the number of rows.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Reads the object into memory.
-    ///
-    /// # Errors
-    ///
-    /// [`FileError::Scratch`].
-    pub fn into_bytes(self) -> Result<Bytes, FileError> {
-        let read = || match self.file.into_inner() {
-            SpooledData::InMemory(bytes) => Ok(bytes.into_inner()),
-            SpooledData::OnDisk(mut file) => {
-                let size = usize::try_from(file.metadata()?.len()).unwrap_or_default();
-                let mut bytes = Vec::with_capacity(size);
-                file.rewind()?;
-                file.read_to_end(&mut bytes)?;
-                Ok(bytes)
-            }
-        };
-        read()
-            .map(Bytes::from)
-            .map_err(|source| FileError::Scratch {
-                folder: self.scratch.display().to_string(),
-                source,
-            })
-    }
-}
-
-fn properties(schema: &SchemaRef, executions: u64) -> WriterPropertiesBuilder {
-    let level = ZstdLevel::try_new(LEVEL).expect("zstd has this level");
-    let id = ColumnPath::from("plan_execution_id");
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-        .set_column_bloom_filter_enabled(id.clone(), schema.field_with_name(&id.string()).is_ok())
-        .set_column_bloom_filter_max_ndv(id.clone(), executions.clamp(1, ROW_GROUP_ROWS as u64))
-        .set_column_dictionary_enabled(id, false);
-    for field in schema.fields() {
-        let name = field.name().as_str();
-        let column = ColumnPath::from(name);
-        let is_time = matches!(field.data_type(), DataType::Timestamp(..));
-        if LONG_TEXT.contains(&name) || UNIQUE_TEXT.contains(&name) {
-            properties = properties
-                .set_column_dictionary_enabled(column.clone(), false)
-                .set_column_statistics_enabled(column, EnabledStatistics::None);
-        } else if is_time || DURATIONS.contains(&name) {
-            properties = properties
-                .set_column_dictionary_enabled(column.clone(), false)
-                .set_column_encoding(column.clone(), Encoding::DELTA_BINARY_PACKED);
-            if DENSE.contains(&name) {
-                properties = properties.set_column_compression(column, Compression::UNCOMPRESSED);
-            }
-        }
-    }
-    properties
-}
-
-/// Reads the rows of an object in batches.
-///
-/// # Errors
-///
-/// [`FileError::Parquet`] if it is not a Parquet file.
-pub fn read(path: &str, bytes: Bytes) -> Result<ParquetRecordBatchReader, FileError> {
-    read_as(path, bytes, &[], ArrowReaderOptions::new())
-}
-
 /// Reads the rows of a raw object in batches: the given columns, or all if `columns` is empty. Summaries
 /// are `utf8view`, which refers to the decoded pages instead of copying them.
 ///
@@ -333,34 +153,83 @@ fn read_as(
     builder.build().map_err(failed)
 }
 
-/// Returns the Arrow schema of an object.
+/// Reads all rows of an object in batches.
 ///
 /// # Errors
 ///
 /// [`FileError::Parquet`] if it is not a Parquet file.
-pub fn schema_of(path: &str, bytes: Bytes) -> Result<SchemaRef, FileError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .map_err(FileError::parquet::<ParquetError>(path))?;
-    let fields = builder.schema().fields().clone();
-    // Drops the metadata of the file, which differs for each put.
-    Ok(Arc::new(Schema::new(fields)))
+pub fn read(path: &str, bytes: Bytes) -> Result<ParquetRecordBatchReader, FileError> {
+    read_as(path, bytes, &[], ArrowReaderOptions::new())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A Parquet object in memory, with its decoded footer.
+#[derive(Clone, Debug)]
+pub(super) struct ParsedObject {
+    pub(super) path: String,
+    pub(super) bytes: Bytes,
+    pub(super) footer: ArrowReaderMetadata,
+}
 
-    #[test]
-    fn columns_with_special_encoding_exist() {
-        let tables = Table::PARTITIONED.into_iter().map(FileKind::Table);
-        let schemas: Vec<_> = tables
-            .chain([FileKind::Raw])
-            .map(FileKind::schema)
-            .collect();
-        let names = LONG_TEXT.iter().chain(&UNIQUE_TEXT).chain(&DURATIONS);
-        for name in names.chain(&DENSE) {
-            let exists = |schema: &&SchemaRef| schema.field_with_name(name).is_ok();
-            assert!(schemas.iter().any(exists), "{name}");
-        }
+impl ParsedObject {
+    /// Decodes the footer of an object.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Parquet`] if it is not a Parquet file.
+    pub(super) fn new(path: &str, bytes: Bytes) -> Result<Self, FileError> {
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let footer = ArrowReaderMetadata::load(&bytes, options)
+            .map_err(FileError::parquet::<ParquetError>(path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            bytes,
+            footer,
+        })
+    }
+
+    /// Returns the Arrow schema without the metadata of the file, which differs for each put.
+    pub(super) fn schema(&self) -> Schema {
+        Schema::new(self.footer.schema().fields().clone())
+    }
+
+    /// Returns the number of rows.
+    pub(super) fn rows(&self) -> usize {
+        let rows = self.footer.metadata().file_metadata().num_rows();
+        usize::try_from(rows).unwrap_or_default()
+    }
+
+    /// Returns the rows of each row group.
+    pub(super) fn row_groups(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        let mut start = 0;
+        self.footer
+            .metadata()
+            .row_groups()
+            .iter()
+            .map(move |group| {
+                let end = start + usize::try_from(group.num_rows()).unwrap_or_default();
+                let rows = start..end;
+                start = end;
+                rows
+            })
+    }
+
+    /// Reads a range of rows in batches, from their row groups only.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Parquet`].
+    pub(super) fn read(&self, rows: &Range<usize>) -> Result<ParquetRecordBatchReader, FileError> {
+        let overlaps =
+            |(_, group): &(usize, Range<usize>)| group.start < rows.end && rows.start < group.end;
+        let groups: Vec<_> = self.row_groups().enumerate().filter(overlaps).collect();
+        let first = groups.first().map_or(0, |(_, group)| group.start);
+        let (footer, bytes) = (self.footer.clone(), self.bytes.clone());
+        ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, footer)
+            .with_batch_size(READ_ROWS)
+            .with_row_groups(groups.into_iter().map(|(index, _)| index).collect())
+            .with_offset(rows.start.saturating_sub(first))
+            .with_limit(rows.len())
+            .build()
+            .map_err(FileError::parquet::<ParquetError>(&self.path))
     }
 }

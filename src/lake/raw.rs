@@ -10,9 +10,11 @@ use arrow_array::StringViewArray;
 use jiff::Timestamp;
 
 use super::layout::Partition;
-use super::parquet::{FileError, FileKind, ObjectWriter, read_raw};
+use super::metadata::FileMetadata;
+use super::parquet::{FileError, FileKind, read_raw};
 use super::rows::{KEY_COLUMNS, RawBuilders, RawColumns, RawObject, micros, summaries};
 use super::runs::{RunPosition, SortedRuns, Summaries};
+use super::writer::ObjectWriter;
 use crate::ids::{PlanExecutionId, Scope};
 use crate::observation::wins;
 use crate::observation::{Observation, Version};
@@ -230,7 +232,7 @@ fn rewrite(
         .map(|winner| winner.observation.id.as_str())
         .collect();
     let executions = old.map_or(0, |old| old.rows) + winners.len() as u64;
-    let writer = ObjectWriter::new(FileKind::Raw, path, revision, executions, scratch)?;
+    let writer = ObjectWriter::new(FileKind::Raw, path, executions, scratch)?;
     let mut sink = Sink {
         writer,
         batch: RawBuilders::new(),
@@ -257,7 +259,9 @@ fn rewrite(
         sink.push_winner(winner)?;
     }
     sink.flush()?;
-    let encoded = sink.writer.finish()?;
+    let encoded = sink
+        .writer
+        .finish(&FileMetadata::new(FileKind::Raw, revision))?;
     Ok(RawObject {
         rows: encoded.rows() as u64,
         bytes: encoded.into_bytes()?,

@@ -1,11 +1,13 @@
 //! Recovery of the work of killed runs, and deletion of old state.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::commit::{MergeResult, PendingList, open_update};
-use super::derive::{Refresh, Threads};
+use super::derive::{RawDays, Refresh, Threads, add_day};
 use super::features;
-use super::layout::{self, Partition};
+use super::layout::{self, Partition, TablePartition};
 use super::log::Record;
 use super::rows::{RawObject, open_rows};
 use super::{Lake, LakeError, blocking};
@@ -48,11 +50,16 @@ impl Lake {
     ) -> Result<Option<Recovery>, LakeError> {
         let mut recovery = Recovery::default();
         for list in self.orphaned_lists(now, &mut recovery.lists).await? {
+            let mut by_tables: BTreeMap<TablePartition, Vec<Partition>> = BTreeMap::new();
             for partition in list.partitions {
+                let tables = partition.tables(self.period());
+                by_tables.entry(tables).or_default().push(partition);
+            }
+            for (tables, partitions) in by_tables {
                 if !may_continue() {
                     return Ok(None);
                 }
-                self.recover_partition(partition, &list.run_id, &mut recovery.result)
+                self.recover_partition(tables, partitions, &list.run_id, &mut recovery.result)
                     .await?;
             }
         }
@@ -84,26 +91,32 @@ impl Lake {
 
     async fn recover_partition(
         &self,
-        partition: Partition,
+        partition: TablePartition,
+        raw_partitions: Vec<Partition>,
         run_id: &str,
         result: &mut MergeResult,
     ) -> Result<(), LakeError> {
-        let path = partition.raw();
-        if let Some((bytes, _)) = self.store.get(&path).await? {
+        let mut days = RawDays::new();
+        for raw_partition in raw_partitions {
+            let path = raw_partition.raw();
+            let Some((bytes, _)) = self.store.get(&path).await? else {
+                continue;
+            };
             let raw = RawObject::new(&path, bytes)?;
-            let derived = self
-                .derive(partition, &raw, Refresh::Stale, Threads::Two)
-                .await?;
-            if !derived.files.is_empty() {
-                tracing::warn!(run.id = run_id, %partition, "finished the work of an interrupted run");
-            }
-            result.add_derived(partition, derived);
+            add_day(&mut days, raw_partition.date, raw.clone());
             let open = blocking(move || Ok(open_rows(&path, &raw)?)).await?;
             let open = open.into_iter();
             result
                 .open_updates
                 .extend(open.map(|(id, (start, stored))| (id, open_update(start, stored))));
         }
+        let derived = self
+            .derive(partition, days, Refresh::Stale, Threads::Two)
+            .await?;
+        if !derived.files.is_empty() {
+            tracing::warn!(run.id = run_id, %partition, "finished the work of an interrupted run");
+        }
+        result.add_derived(derived);
         Ok(())
     }
 

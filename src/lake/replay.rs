@@ -1,5 +1,6 @@
 //! Rebuilds tables from the raw partitions of a lake, without API requests.
 
+use std::collections::BTreeMap;
 use std::iter::{self, Peekable};
 use std::time::{Duration, Instant};
 
@@ -7,9 +8,10 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::civil::Date;
 use tokio::sync::Semaphore;
 
-use super::derive::{Derived, Refresh, Threads};
-use super::layout::{self, Partition};
+use super::derive::{Derived, RawDay, RawDays, Refresh, Threads, add_day};
+use super::layout::{self, Partition, TablePartition};
 use super::log::Record;
+use super::metadata::read_metadata;
 use super::rows::RawObject;
 use super::{BLOCKING, LOCK_TIMEOUT, Lake, LakeError, cores};
 
@@ -72,7 +74,7 @@ impl Lake {
     }
 
     /// Derives the tables of the given partitions, and the dimensions. Cores and memory limit how many
-    /// partitions it derives at once. Calls `on_partition` after each partition.
+    /// partitions it derives at once. Calls `on_derived` after each partition of the tables.
     ///
     /// # Errors
     ///
@@ -81,9 +83,9 @@ impl Lake {
         &self,
         partitions: &[RawPartition],
         refresh: Refresh,
-        on_partition: impl FnMut(Partition, Derived),
+        on_derived: impl FnMut(Derived),
     ) -> Result<(), LakeError> {
-        self.replay_in_turns(partitions, refresh, LOCK_TURN, on_partition)
+        self.replay_in_turns(partitions, refresh, LOCK_TURN, on_derived)
             .await
     }
 
@@ -92,12 +94,17 @@ impl Lake {
         partitions: &[RawPartition],
         refresh: Refresh,
         turn: Duration,
-        mut on_partition: impl FnMut(Partition, Derived),
+        mut on_derived: impl FnMut(Derived),
     ) -> Result<(), LakeError> {
-        let mut waiting = partitions.iter().copied().peekable();
+        let mut by_tables: BTreeMap<TablePartition, Vec<RawPartition>> = BTreeMap::new();
+        for raw in partitions {
+            let tables = raw.partition.tables(self.period());
+            by_tables.entry(tables).or_default().push(*raw);
+        }
+        let mut waiting = by_tables.into_iter().peekable();
         let mut lock = self.store.lock(LOCK_TIMEOUT).await?;
         loop {
-            self.derive_for(turn, &mut waiting, refresh, &mut on_partition)
+            self.derive_for(turn, &mut waiting, refresh, &mut on_derived)
                 .await?;
             if waiting.peek().is_none() {
                 break;
@@ -117,9 +124,9 @@ impl Lake {
     async fn derive_for(
         &self,
         turn: Duration,
-        waiting: &mut Peekable<impl Iterator<Item = RawPartition>>,
+        waiting: &mut Peekable<impl Iterator<Item = (TablePartition, Vec<RawPartition>)>>,
         refresh: Refresh,
-        on_partition: &mut impl FnMut(Partition, Derived),
+        on_derived: &mut impl FnMut(Derived),
     ) -> Result<(), LakeError> {
         let first = waiting.next();
         let at_once = cores();
@@ -128,35 +135,50 @@ impl Lake {
         let others = iter::from_fn(|| waiting.next_if(|_| since.elapsed() < turn));
         let some = first.into_iter().chain(others);
         let mut derived = stream::iter(some)
-            .map(|RawPartition { partition, bytes }| async move {
+            .map(|(partition, raw)| async move {
+                let bytes = raw.iter().map(|raw| raw.bytes).sum();
                 let kilobytes = u32::try_from(bytes >> 10).unwrap_or(MAX_CONCURRENT_KB);
                 // The semaphore is never closed.
                 let _share = memory.acquire_many(kilobytes.min(MAX_CONCURRENT_KB)).await;
                 let threads = threads(bytes, at_once);
-                let derived = self.derive_stored(partition, refresh, threads).await?;
-                Ok::<_, LakeError>((partition, derived))
+                self.derive_stored(partition, &raw, refresh, threads).await
             })
             // One more than cores: it is read while the others are encoded and written.
             .buffer_unordered(at_once + 1);
-        while let Some((partition, derived)) = derived.try_next().await? {
-            on_partition(partition, derived);
+        while let Some(derived) = derived.try_next().await? {
+            on_derived(derived);
         }
         Ok(())
     }
 
-    /// Derives the tables of a partition from its stored raw object.
-    pub(super) async fn derive_stored(
+    /// Derives the tables of a partition from stored raw objects of its days.
+    async fn derive_stored(
         &self,
-        partition: Partition,
+        partition: TablePartition,
+        raw: &[RawPartition],
         refresh: Refresh,
         threads: Threads,
     ) -> Result<Derived, LakeError> {
-        let path = partition.raw();
-        let Some((bytes, _)) = self.store.get(&path).await? else {
-            return Ok(Derived::default());
-        };
-        let raw = RawObject::new(&path, bytes)?;
-        self.derive(partition, &raw, refresh, threads).await
+        let mut days = RawDays::new();
+        let mut kilobytes = 0;
+        for raw in raw {
+            let (path, date) = (raw.partition.raw(), raw.partition.date);
+            kilobytes += raw.bytes >> 10;
+            if days.is_empty() || kilobytes <= u64::from(MAX_CONCURRENT_KB) {
+                if let Some((bytes, _)) = self.store.get(&path).await? {
+                    add_day(&mut days, date, RawObject::new(&path, bytes)?);
+                }
+            } else if let Some((metadata, _)) = read_metadata(&self.store, &path).await? {
+                let metadata = metadata?;
+                let day = RawDay {
+                    revision: metadata.revision,
+                    rows: metadata.rows,
+                    object: None,
+                };
+                days.insert(date, day);
+            }
+        }
+        self.derive(partition, days, refresh, threads).await
     }
 }
 
@@ -179,6 +201,7 @@ mod tests {
     use crate::ids::AccountId;
     use crate::lake::OpenOptions;
     use crate::lake::commit::tests::observation;
+    use crate::lake::layout::Period;
     use crate::lake::spool::Spool;
     use crate::lake::store::Store;
     use crate::pii::PiiRequest;
@@ -194,6 +217,8 @@ mod tests {
             now: from_ms(0),
             buckets: None,
             pii: &PiiRequest::default(),
+            period: None,
+            new_period: Period::Day,
             scratch: folder.path(),
         };
         let lake = Lake::open(store(), &options).await.unwrap();
@@ -216,7 +241,7 @@ mod tests {
             order.borrow_mut().push("sync");
         };
         let mut locked = Some(locked);
-        let replay = lake.replay_in_turns(&partitions, Refresh::All, Duration::ZERO, |_, _| {
+        let replay = lake.replay_in_turns(&partitions, Refresh::All, Duration::ZERO, |_| {
             order.borrow_mut().push("partition");
             if let Some(locked) = locked.take() {
                 locked.send(()).unwrap();

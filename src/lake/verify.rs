@@ -5,20 +5,22 @@
 //! tables before raw partitions), and are read again before they are reported as damaged.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 use bytes::Bytes;
+use jiff::civil::Date;
 
-use super::derive::{Expectation, expectation};
 use super::diff::difference;
+use super::encode::{Expectation, expectation, rows_of_days};
 use super::finding::{
     Audit, DELETE_RECORD, DELETE_THEN_SYNC, FindingKind, MOVE_FILE, REBUILD, RUN_REPLAY, RUN_SYNC,
     UPGRADE, run_backfill,
 };
 use super::inventory::hash;
-use super::layout::{self, Partition, date_of};
+use super::layout::{self, Partition, Period, TablePartition, date_of};
 use super::log::{CheckpointError, Record};
-use super::metadata::{FileMetadata, read_metadata};
+use super::metadata::{DayOfTable, FileMetadata, read_metadata};
 use super::parquet::{FileError, FileKind};
 use super::rows::{RawObject, each_row};
 use super::store::ObjectInfo;
@@ -35,6 +37,32 @@ struct RawIndex {
     partitions: HashMap<u128, Partition>,
     /// Executions that are not terminal.
     open: HashSet<PlanExecutionId>,
+}
+
+/// The objects of one partition of the tables, read before its raw objects.
+struct StoredTables {
+    partition: TablePartition,
+    objects: HashMap<Table, Bytes>,
+}
+
+impl StoredTables {
+    /// Returns the metadata of a table, and a day with its rows in the object; `None` if the object is missing or lacks
+    /// the day.
+    fn day(
+        &self,
+        table: Table,
+        date: Date,
+    ) -> Result<Option<(FileMetadata, DayOfTable, Range<usize>)>, FileError> {
+        let Some(bytes) = self.objects.get(&table) else {
+            return Ok(None);
+        };
+        let path = self.partition.path(table);
+        let metadata = FileMetadata::of(&path, bytes)?;
+        let metadata = metadata.require_period(self.partition.period, &path)?;
+        let days = metadata.days_from(self.partition.start);
+        let rows = rows_of_days(&days).find(|(day, _)| *day == date);
+        Ok(rows.map(|(_, rows)| (metadata, days[&date], rows)))
+    }
 }
 
 impl Lake {
@@ -54,27 +82,46 @@ impl Lake {
         if let Some(record) = &record {
             self.verify_dimensions(record, &mut audit).await?;
         }
-        let mut derived = BTreeSet::new();
+        let mut derived = BTreeMap::new();
         for table in Table::PARTITIONED {
             let (kind, folder) = (FileKind::Table(table), layout::table_folder(table));
-            let found = self.partitions_in(kind, &folder, &mut audit).await?;
-            derived.extend(found.into_iter().map(|partition| (partition, table)));
+            let found = self
+                .files_in(kind, &folder, self.period(), &mut audit)
+                .await?;
+            derived.extend(
+                found
+                    .into_iter()
+                    .map(|(partition, days)| ((partition, table), days)),
+            );
         }
         let raw = self
-            .partitions_in(FileKind::Raw, layout::RAW, &mut audit)
+            .files_in(FileKind::Raw, layout::RAW, Period::Day, &mut audit)
             .await?;
-        for (partition, table) in &derived {
-            let path = partition.table(*table);
-            if !raw.contains(partition) && !audit.has_finding(&path) {
-                let what = "its raw partition is missing";
-                let repair = run_backfill(partition.date);
-                audit.add(FindingKind::Damage, &path, what, repair);
+        for ((partition, table), days) in &derived {
+            let path = partition.path(*table);
+            for date in days {
+                if !raw.contains_key(&partition.raw(*date).tables(Period::Day))
+                    && !audit.has_finding(&path)
+                {
+                    let what = format!("the raw partition of {date} is missing");
+                    let repair = run_backfill(*date);
+                    audit.add(FindingKind::Damage, &path, what, repair);
+                }
             }
         }
+        let mut by_tables: BTreeMap<TablePartition, Vec<Partition>> = BTreeMap::new();
+        for file in raw.into_keys() {
+            let partition = file.raw(file.start);
+            let tables = partition.tables(self.period());
+            by_tables.entry(tables).or_default().push(partition);
+        }
         let mut seen = RawIndex::default();
-        for partition in &raw {
-            self.verify_partition(*partition, &mut seen, &mut audit)
-                .await?;
+        for (tables, raw_partitions) in by_tables {
+            let tables = self.stored_tables(tables).await?;
+            for partition in raw_partitions {
+                self.verify_partition(partition, &tables, &mut seen, &mut audit)
+                    .await?;
+            }
         }
         if let Some(record) = &record {
             self.verify_record(record, &seen, &mut audit);
@@ -83,47 +130,69 @@ impl Lake {
         Ok(audit)
     }
 
-    /// Returns the partitions below a folder. Adds findings for files with unknown names, and for files
-    /// whose metadata does not match their path.
-    async fn partitions_in(
+    /// Returns the partitions below a folder, with the days of each file. Adds findings for files with
+    /// unknown names, and for files whose metadata does not match their path.
+    async fn files_in(
         &self,
         kind: FileKind,
         folder: &str,
+        period: Period,
         audit: &mut Audit,
-    ) -> Result<BTreeSet<Partition>, LakeError> {
-        let mut partitions = BTreeSet::new();
+    ) -> Result<BTreeMap<TablePartition, BTreeSet<Date>>, LakeError> {
+        let mut partitions = BTreeMap::new();
         for ObjectInfo { path, .. } in self.store.list(folder).await? {
             let inner = path
                 .strip_prefix(folder)
                 .and_then(|path| path.strip_prefix('/'));
-            let Some(partition) = inner.and_then(Partition::parse) else {
+            let parse = |path| TablePartition::parse(period, path);
+            let Some(partition) = inner.and_then(parse) else {
                 foreign(&path, audit);
                 continue;
             };
-            partitions.insert(partition);
-            let buckets = self.identity.buckets_of(partition.date);
+            let buckets = self.identity.buckets_of(partition.start);
             if partition.buckets != buckets {
                 let what = format!(
                     "wrong number of buckets: _state/lake.json has {buckets} for this date"
                 );
                 audit.add(FindingKind::Damage, &path, what, MOVE_FILE);
             }
-            let Some((metadata, _)) = read_metadata(&self.store, &path).await? else {
-                continue;
+            let metadata = read_metadata(&self.store, &path).await?;
+            let metadata = metadata.map(|(metadata, _)| match kind {
+                FileKind::Raw => metadata,
+                _ => metadata.and_then(|found| found.require_period(period, &path)),
+            });
+            let days = match &metadata {
+                Some(Ok(metadata)) => metadata.days_from(partition.start).into_keys().collect(),
+                _ => BTreeSet::from([partition.start]),
             };
-            if let Some(what) = mismatch(kind, metadata)? {
+            if let Some(metadata) = metadata
+                && let Some(what) = mismatch(kind, metadata)?
+            {
                 match kind {
-                    FileKind::Raw => damaged_raw(partition, what, audit),
-                    FileKind::Table(_) => audit.add(FindingKind::Damage, &path, what, REBUILD),
+                    FileKind::Raw => damaged_raw(&path, partition.start, what, audit),
+                    _ => audit.add(FindingKind::Damage, &path, what, REBUILD),
                 }
             }
+            partitions.insert(partition, days);
         }
         Ok(partitions)
+    }
+
+    /// Reads the objects of a partition of the tables.
+    async fn stored_tables(&self, partition: TablePartition) -> Result<StoredTables, LakeError> {
+        let mut objects = HashMap::new();
+        for table in Table::PARTITIONED {
+            if let Some((bytes, _)) = self.store.get(&partition.path(table)).await? {
+                objects.insert(table, bytes);
+            }
+        }
+        Ok(StoredTables { partition, objects })
     }
 
     async fn verify_partition(
         &self,
         partition: Partition,
+        tables: &StoredTables,
         seen: &mut RawIndex,
         audit: &mut Audit,
     ) -> Result<(), LakeError> {
@@ -137,17 +206,17 @@ impl Lake {
         let raw = match RawObject::new(&path, bytes) {
             Ok(raw) => raw,
             Err(error) => {
-                damaged_raw(partition, damage(error)?, audit);
+                damaged_raw(&path, partition.date, damage(error)?, audit);
                 return Ok(());
             }
         };
         audit.partitions += 1;
         audit.executions += raw.rows;
         if let Err(error) = self.verify_rows(partition, &raw, seen, audit) {
-            damaged_raw(partition, chain(&error), audit);
+            damaged_raw(&path, partition.date, chain(&error), audit);
             return Ok(());
         }
-        self.verify_tables(partition, raw, audit).await
+        self.verify_tables(partition, raw, tables, audit).await
     }
 
     /// Checks that each execution is stored once, in the partition of its start and id.
@@ -166,11 +235,11 @@ impl Lake {
                     "execution {id} of {} belongs to another partition",
                     date_of(start)
                 );
-                damaged_raw(partition, what, audit);
+                damaged_raw(&partition.raw(), partition.date, what, audit);
             }
             if let Some(other) = seen.partitions.insert(hash(id.as_str()), partition) {
                 let what = format!("execution {id} is also in {}", other.raw());
-                damaged_raw(partition, what, audit);
+                damaged_raw(&partition.raw(), partition.date, what, audit);
             }
             if !is_terminal {
                 seen.open.insert(id);
@@ -179,63 +248,65 @@ impl Lake {
         })
     }
 
-    /// Checks that every table equals the table derived from its raw object, at the same revision.
+    /// Checks that the rows of a day in every table equal those derived from its raw object, at the
+    /// same revision.
     async fn verify_tables(
         &self,
         partition: Partition,
         raw: RawObject,
+        tables: &StoredTables,
         audit: &mut Audit,
     ) -> Result<(), LakeError> {
-        let (account, scratch) = (self.account().clone(), self.scratch.clone());
-        let last = partition.table(Table::Executions);
-        if let Some((Ok(metadata), _)) = read_metadata(&self.store, &last).await?
-            && raw.rows < metadata.rows
-            && self.raw_has_fewer_rows(partition, &metadata).await?
+        let date = partition.date;
+        let last = tables.partition.path(Table::Executions);
+        if let Ok(Some((_, derived, _))) = tables.day(Table::Executions, date)
+            && raw.rows < derived.rows
+            && self.raw_has_fewer_rows(partition, &derived).await?
         {
             let what = format!(
-                "has {} executions, but the raw partition has only {}",
-                metadata.rows, raw.rows
+                "has {} executions of {date}, but the raw partition has only {}",
+                derived.rows, raw.rows
             );
-            let repair = run_backfill(partition.date);
-            audit.add(FindingKind::Damage, &last, what, repair);
+            audit.add(FindingKind::Damage, &last, what, run_backfill(date));
             return Ok(());
         }
-        let revision = raw.revision;
-        let expected = blocking(move || expectation(&account, partition, &raw, &scratch)).await?;
+        let (account, scratch) = (self.account().clone(), self.scratch.clone());
+        let (revision, of) = (raw.revision, tables.partition);
+        let expected = blocking(move || expectation(&account, of, (date, &raw), &scratch)).await?;
         let mut missing = Vec::new();
         // `executions` is written last: if it is current, the others must exist.
         let mut is_current = false;
         for Expectation { table, body } in expected {
-            let path = partition.table(table);
+            let path = tables.partition.path(table);
             if audit.has_finding(&path) {
                 continue;
             }
-            let Some((bytes, _)) = self.store.get(&path).await? else {
-                missing.push(path);
-                continue;
-            };
-            let metadata = match FileMetadata::of(&path, &bytes) {
-                Ok(metadata) => metadata,
+            let (metadata, derived, rows) = match tables.day(table, date) {
+                Ok(Some(day)) => day,
+                Ok(None) => {
+                    missing.push((table, path));
+                    continue;
+                }
                 Err(error) => {
                     audit.add(FindingKind::Damage, &path, damage(error)?, REBUILD);
                     continue;
                 }
             };
-            let derived = metadata.revision;
+            let derived = derived.revision;
             is_current = table == Table::Executions && derived == revision;
             if derived < revision {
-                let what = format!(
-                    "derived from revision {derived} of the raw partition; current is {revision}"
-                );
+                let what = stale(date, derived, revision);
                 audit.add(FindingKind::Stale, &path, what, RUN_REPLAY);
             } else if derived > revision {
                 if self.is_newer_than_raw(partition, derived).await? {
                     let what = format!(
-                        "derived from revision {derived} of the raw partition, which has only {revision}"
+                        "derived from revision {derived} of the raw partition of {date}, which has only {revision}"
                     );
                     audit.add(FindingKind::Damage, &path, what, REBUILD);
                 }
-            } else if let Some(what) = difference(&path, bytes, body).await? {
+            } else if let Some(what) =
+                difference(&path, (tables.objects[&table].clone(), rows), body).await?
+            {
                 let by_other = format!("derived by version {}: {what}", metadata.writer_version);
                 match metadata.writer_order() {
                     Ordering::Less => audit.add(FindingKind::Stale, &path, by_other, RUN_REPLAY),
@@ -244,15 +315,17 @@ impl Lake {
                 }
             }
         }
-        for path in missing {
-            if self.store.head(&path).await?.is_some() {
+        for (table, path) in missing {
+            let tables = self.stored_tables(tables.partition).await?;
+            if !matches!(tables.day(table, date), Ok(None)) {
                 continue;
             }
             if is_current {
-                let what = "missing, although the executions table is current";
+                let what =
+                    format!("has no rows of {date}, although the executions table is current");
                 audit.add(FindingKind::Damage, &path, what, REBUILD);
             } else {
-                let what = "not derived from its raw partition yet";
+                let what = format!("not derived from the raw partition of {date} yet");
                 audit.add(FindingKind::Stale, &path, what, RUN_REPLAY);
             }
         }
@@ -290,11 +363,11 @@ impl Lake {
                 continue;
             };
             let metadata = FileMetadata::of(&path, &bytes);
-            let revision = metadata.as_ref().map(|metadata| metadata.revision).ok();
+            let dimension = metadata.as_ref().ok().cloned();
             if let Some(what) = mismatch(FileKind::Table(table), metadata)? {
                 audit.add(FindingKind::Damage, &path, what, DELETE_THEN_SYNC);
-            } else if let Some(revision) = revision {
-                self.verify_dimension(table, record, (revision, bytes), audit)
+            } else if let Some(dimension) = dimension {
+                self.verify_dimension(table, record, (dimension, bytes), audit)
                     .await?;
             }
         }
@@ -305,11 +378,11 @@ impl Lake {
         &self,
         table: Table,
         record: &Record,
-        (derived, bytes): (u64, Bytes),
+        (metadata, bytes): (FileMetadata, Bytes),
         audit: &mut Audit,
     ) -> Result<(), LakeError> {
         let path = layout::dimension(table);
-        let revision = record.dimension_revision(table);
+        let (derived, revision) = (metadata.revision, record.dimension_revision(table));
         match derived.cmp(&revision) {
             Ordering::Less => {
                 let what = format!("derived from checkpoint {derived}; current is {revision}");
@@ -324,7 +397,8 @@ impl Lake {
             }
             Ordering::Equal => {
                 let (body, _) = self.encode_dimension(table, record)?;
-                if let Some(what) = difference(&path, bytes, body).await? {
+                let rows = 0..usize::try_from(metadata.rows).unwrap_or_default();
+                if let Some(what) = difference(&path, (bytes, rows), body).await? {
                     audit.add(FindingKind::Damage, &path, what, DELETE_THEN_SYNC);
                 }
             }
@@ -352,7 +426,8 @@ impl Lake {
                 continue;
             }
             let partition = self.identity.partition(id, start);
-            let [raw, table] = [partition.raw(), partition.table(Table::Executions)];
+            let tables = partition.tables(self.period());
+            let [raw, table] = [partition.raw(), tables.path(Table::Executions)];
             // A missing or damaged raw object, or its tables, already has a finding.
             if !audit.has_finding(&raw) && !audit.has_finding(&table) {
                 let what =
@@ -399,10 +474,11 @@ fn foreign(path: &str, audit: &mut Audit) {
     audit.add(FindingKind::Foreign, path, what, MOVE_FILE);
 }
 
-fn damaged_raw(partition: Partition, what: String, audit: &mut Audit) {
-    let repair = format!(
-        "delete the file, then run: {}",
-        run_backfill(partition.date)
-    );
-    audit.add(FindingKind::Damage, &partition.raw(), what, repair);
+fn damaged_raw(path: &str, date: Date, what: String, audit: &mut Audit) {
+    let repair = format!("delete the file, then run: {}", run_backfill(date));
+    audit.add(FindingKind::Damage, path, what, repair);
+}
+
+fn stale(date: Date, derived: u64, revision: u64) -> String {
+    format!("derived from revision {derived} of the raw partition of {date}; current is {revision}")
 }

@@ -1,6 +1,6 @@
 //! `_views/duckdb.sql` of a local lake: SQL statements that open every table and view by name.
 
-use super::layout::{self, dimension, table_folder};
+use super::layout::{self, Period, dimension, table_folder};
 use super::store::{Store, StoreError};
 use crate::schema::Table;
 use crate::schema::ddl::{Engine, ddl, ddl_without_rows};
@@ -11,11 +11,11 @@ use crate::schema::ddl::{Engine, ddl, ddl_without_rows};
 /// # Errors
 ///
 /// [`StoreError`] if the lake cannot be read or written.
-pub async fn write(store: &Store) -> Result<(), StoreError> {
+pub async fn write(store: &Store, period: Period) -> Result<(), StoreError> {
     if store.folder().is_none() {
         return Ok(());
     }
-    let statements = ddl(Engine::DuckDb, store.location());
+    let statements = ddl(Engine::DuckDb, store.location(), period);
     let current = store.get(layout::VIEWS).await?.map(|(body, _)| body);
     if current
         .as_ref()
@@ -28,7 +28,7 @@ pub async fn write(store: &Store) -> Result<(), StoreError> {
     }
     let executions = store.list(&table_folder(Table::Executions)).await?;
     let statements = if executions.is_empty() {
-        ddl_without_rows(store.location())
+        ddl_without_rows(store.location(), period)
     } else {
         statements
     };

@@ -2,6 +2,7 @@
 
 use super::views::VIEWS;
 use super::{Column, ColumnType, Definition, Table, VERSION};
+use crate::lake::layout::Period;
 
 /// A supported SQL engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +18,19 @@ pub enum Engine {
 /// Returns the statements that create every table and view of a lake.
 ///
 /// `lake` is an absolute path or an object-store URL.
-pub fn ddl(engine: Engine, lake: &str) -> String {
-    statements(engine, lake, Rows::Any)
+pub fn ddl(engine: Engine, lake: &str, period: Period) -> String {
+    statements(engine, lake, period, Rows::Any)
+}
+
+/// Returns true if the statements depend on the period of the lake.
+pub fn depends_on_period(engine: Engine, lake: &str) -> bool {
+    engine != Engine::DuckDb || has_hive_keys(lake)
 }
 
 /// Returns the statements of [`ddl`] in `DuckDB` for a lake that has no execution yet. `DuckDB` rejects a view over no
 /// files, so these views are empty by definition.
-pub fn ddl_without_rows(lake: &str) -> String {
-    statements(Engine::DuckDb, lake, Rows::None)
+pub fn ddl_without_rows(lake: &str, period: Period) -> String {
+    statements(Engine::DuckDb, lake, period, Rows::None)
 }
 
 /// The rows of the partitioned tables.
@@ -36,14 +42,14 @@ enum Rows {
     Any,
 }
 
-fn statements(engine: Engine, lake: &str, rows: Rows) -> String {
+fn statements(engine: Engine, lake: &str, period: Period, rows: Rows) -> String {
     let table = |table: &Table| {
         let definition = table.definition();
         let folder = format!("{}/{}/v{VERSION}", lake.trim_end_matches('/'), table.name());
         match engine {
-            Engine::DuckDb => duckdb(definition, &folder, rows),
-            Engine::Spark => spark(definition, &folder),
-            Engine::Trino => trino(definition, &folder),
+            Engine::DuckDb => duckdb(definition, &folder, period, rows),
+            Engine::Spark => spark(definition, &folder, period),
+            Engine::Trino => trino(definition, &folder, period),
         }
     };
     let first = match engine {
@@ -59,12 +65,12 @@ fn statements(engine: Engine, lake: &str, rows: Rows) -> String {
 
 const REFRESH: &str = "\
 -- Spark caches the file list of a table. After each run of harness-lake, before the next query, run REFRESH TABLE for every table
--- (load DataFrames again), and MSCK REPAIR TABLE for the tables with start_date, which adds new dates.
+-- (load DataFrames again), and MSCK REPAIR TABLE for the tables with start_date, which adds new folders.
 ";
 
 const PARTITIONS: &str = "\
 -- Times are UTC with millisecond precision, the default of the Hive connector (hive.timestamp-precision).
--- To add new dates, run CALL system.sync_partition_metadata(CURRENT_SCHEMA, 'executions', 'ADD'), and the same for stages, deployments
+-- To add new folders, run CALL system.sync_partition_metadata(CURRENT_SCHEMA, 'executions', 'ADD'), and the same for stages, deployments
 -- and commits.
 ";
 
@@ -75,7 +81,12 @@ const PARTITIONS: &str = "\
 const DATE_OF_PATH: &str =
     r"CAST(regexp_extract(filename, '[/\\]start_date=([^/\\]*)[/\\][^/\\]*$', 1) AS DATE)";
 
-fn duckdb(definition: &Definition, folder: &str, rows: Rows) -> String {
+/// Returns true if `DuckDB` would read folders of a path as columns.
+fn has_hive_keys(path: &str) -> bool {
+    path.contains('=')
+}
+
+fn duckdb(definition: &Definition, folder: &str, period: Period, rows: Rows) -> String {
     let name = &definition.table;
     let files = if definition.partitioned {
         "**/*.parquet"
@@ -84,12 +95,15 @@ fn duckdb(definition: &Definition, folder: &str, rows: Rows) -> String {
     };
     let glob = quoted(&format!("{}/{files}", literal_in_glob(folder)));
     let select = match (rows, definition.partitioned) {
-        (Rows::None, true) => duckdb_empty(definition),
-        (_, true) if folder.contains('=') => format!(
+        (Rows::None, true) => duckdb_empty(definition, period),
+        (_, true) if has_hive_keys(folder) && period == Period::Day => format!(
             "SELECT * EXCLUDE (filename), {DATE_OF_PATH} AS start_date \
              FROM read_parquet({glob}, hive_partitioning = false, filename = true)"
         ),
-        (_, hive) => format!("SELECT * FROM read_parquet({glob}, hive_partitioning = {hive})"),
+        (_, partitioned) => {
+            let hive = partitioned && !has_hive_keys(folder);
+            format!("SELECT * FROM read_parquet({glob}, hive_partitioning = {hive})")
+        }
     };
     let mut text = format!(
         "CREATE OR REPLACE VIEW {name} AS {select};\n\
@@ -115,11 +129,12 @@ fn duckdb(definition: &Definition, folder: &str, rows: Rows) -> String {
 }
 
 /// Returns a query with the columns of a partitioned table and no rows.
-fn duckdb_empty(definition: &Definition) -> String {
+fn duckdb_empty(definition: &Definition, period: Period) -> String {
     let columns = definition.columns.iter();
     let columns = columns.map(|column| (column.name.as_str(), duckdb_type(column.kind)));
     let columns: Vec<String> = columns
         .chain([("start_date", "DATE")])
+        .chain((period == Period::Month).then_some((period.column(), "DATE")))
         .map(|(name, kind)| format!("CAST(NULL AS {kind}) AS {name}"))
         .collect();
     format!("SELECT {} WHERE false", columns.join(", "))
@@ -134,14 +149,14 @@ fn literal_in_glob(path: &str) -> String {
     escaped.collect()
 }
 
-fn spark(definition: &Definition, folder: &str) -> String {
+fn spark(definition: &Definition, folder: &str, period: Period) -> String {
     let mut columns = columns(definition, spark_type, |column| {
         format!(" COMMENT {}", spark_quoted(&comment(column)))
     });
     let mut clauses = String::from("USING parquet");
     if definition.partitioned {
-        columns.push("  start_date DATE COMMENT 'UTC date of start_ts'".to_owned());
-        clauses.push_str("\nPARTITIONED BY (start_date)");
+        columns.extend(date_columns(period));
+        clauses.push_str(&["\nPARTITIONED BY (", period.column(), ")"].concat());
     }
     let name = &definition.table;
     let repair = if definition.partitioned {
@@ -157,14 +172,14 @@ fn spark(definition: &Definition, folder: &str) -> String {
     )
 }
 
-fn trino(definition: &Definition, folder: &str) -> String {
+fn trino(definition: &Definition, folder: &str, period: Period) -> String {
     let mut columns = columns(definition, trino_type, |column| {
         format!(" COMMENT {}", quoted(&comment(column)))
     });
     let mut with = format!("format = 'PARQUET', external_location = {}", quoted(folder));
     if definition.partitioned {
-        columns.push("  start_date DATE COMMENT 'UTC date of start_ts'".to_owned());
-        with.push_str(", partitioned_by = ARRAY['start_date']");
+        columns.extend(date_columns(period));
+        with.push_str(&[", partitioned_by = ARRAY['", period.column(), "']"].concat());
     }
     format!(
         "CREATE TABLE IF NOT EXISTS {} (\n{}\n)\nCOMMENT {}\nWITH ({with});\n",
@@ -172,6 +187,18 @@ fn trino(definition: &Definition, folder: &str) -> String {
         columns.join(",\n"),
         quoted(&definition.description),
     )
+}
+
+/// Returns the definitions of `start_date` and of the column of the path, which is the last one.
+fn date_columns(period: Period) -> Vec<String> {
+    let date = "  start_date DATE COMMENT 'UTC date of start_ts'".to_owned();
+    match period {
+        Period::Day => vec![date],
+        Period::Month => vec![
+            date,
+            "  start_month DATE COMMENT 'First date of the UTC month of start_ts'".to_owned(),
+        ],
+    }
 }
 
 fn columns(
@@ -247,7 +274,7 @@ mod tests {
 
     #[test]
     fn glob_characters_in_paths_are_escaped() {
-        let text = ddl(Engine::DuckDb, "/lakes/a[1]*?{b}");
+        let text = ddl(Engine::DuckDb, "/lakes/a[1]*?{b}", Period::Day);
         assert!(
             text.contains("'/lakes/a[[]1][*][?]{b}/executions/v1/**/*.parquet'"),
             "{text}"
@@ -256,18 +283,21 @@ mod tests {
 
     #[test]
     fn duckdb_ignores_hive_keys_above_the_lake() {
-        let text = ddl(Engine::DuckDb, "/data/org_id=acme/lake");
-        assert!(!text.contains("hive_partitioning = true"), "{text}");
-        assert_eq!(text.matches("filename = true").count(), 4, "{text}");
-        let text = ddl(Engine::DuckDb, "/data/lake");
-        assert_eq!(text.matches("hive_partitioning = true").count(), 4);
-        assert!(!text.contains("filename"), "{text}");
+        for (period, filenames) in [(Period::Day, 4), (Period::Month, 0)] {
+            let text = ddl(Engine::DuckDb, "/data/org_id=acme/lake", period);
+            assert!(!text.contains("hive_partitioning = true"), "{text}");
+            let found = text.matches("filename = true").count();
+            assert_eq!(found, filenames, "{period}: {text}");
+            let text = ddl(Engine::DuckDb, "/data/lake", period);
+            assert_eq!(text.matches("hive_partitioning = true").count(), 4);
+            assert!(!text.contains("filename"), "{text}");
+        }
     }
 
     #[test]
     fn ddl_creates_every_table_and_view() {
         for engine in [Engine::DuckDb, Engine::Spark, Engine::Trino] {
-            let text = ddl(engine, "s3://bucket/it's/");
+            let text = ddl(engine, "s3://bucket/it's/", Period::Day);
             for table in Table::ALL {
                 assert!(
                     text.contains(&format!("{}/v1", table.name())),
@@ -278,6 +308,9 @@ mod tests {
                 let create = format!("CREATE OR REPLACE VIEW {} AS", view.name);
                 assert!(text.contains(&create), "{engine:?} {}", view.name);
             }
+            let month = ddl(engine, "s3://bucket/lake", Period::Month);
+            let partitioned = month.matches("start_month DATE").count();
+            assert_eq!(partitioned > 0, engine != Engine::DuckDb, "{engine:?}");
             let has_refresh = text.contains("REFRESH TABLE");
             assert_eq!(has_refresh, engine == Engine::Spark, "{engine:?}");
             assert!(!text.contains("it's"), "{engine:?}: quotes are escaped");

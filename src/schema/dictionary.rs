@@ -17,7 +17,7 @@ pub fn dictionary() -> String {
          - `schemas/README.md` explains the types. Times are UTC.\n\
          - `null` is `yes` if a column can be null: when Harness did not send the value, or as the meaning says.\n\
          - `source` is a field of the API response for an execution, or describes how the value is derived.\n\
-         - `start_date` is not in the files. It is part of their path.\n\n\
+         - `start_date` is part of the path in a lake by day. In a lake by month it is the last column of the files, and `start_month` is part of the path.\n\n\
          {}\n## Views\n\n\
          `harness-lake schema ddl duckdb|spark|trino` prints the statements. The comment of each view describes what it counts and excludes.\n\n\
          | view | summary |\n|---|---|\n{}",
@@ -47,7 +47,7 @@ pub fn of_table(definition: &Definition) -> String {
         text.push_str(&["| ", &cells, " |\n"].concat());
     }
     if definition.partitioned {
-        text.push_str("| start_date | date | | | | UTC date of the start of the execution; the partition | path |\n");
+        text.push_str("| start_date | date | | | | UTC date of the start of the execution | path; the file in a lake by month |\n");
     }
     text
 }

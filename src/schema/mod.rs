@@ -49,8 +49,8 @@ impl Table {
         Self::Scopes,
     ];
 
-    /// The tables stored under `start_date=...`, in the order in which a date's objects are
-    /// replaced. `executions` comes last, so that its child rows are visible before it.
+    /// The tables stored under `start_date=...` or `start_month=...`, in the order in which the
+    /// objects of a period are replaced. `executions` comes last, so that its child rows are visible before it.
     pub const PARTITIONED: [Self; 4] = [
         Self::Stages,
         Self::Deployments,
@@ -83,6 +83,20 @@ impl Table {
     pub fn arrow_schema(self) -> &'static SchemaRef {
         &TABLES[self as usize].1
     }
+
+    /// Returns the Arrow schema of the table's files in a lake by month: `start_date` is the last
+    /// column.
+    pub fn month_schema(self) -> &'static SchemaRef {
+        static SCHEMAS: LazyLock<[SchemaRef; 7]> = LazyLock::new(|| {
+            let start_date = Arc::new(Field::new("start_date", DataType::Date32, false));
+            Table::ALL.map(|table| {
+                let fields = table.arrow_schema().fields().iter().cloned();
+                let fields: Vec<_> = fields.chain([start_date.clone()]).collect();
+                Arc::new(Schema::new(fields))
+            })
+        });
+        &SCHEMAS[self as usize]
+    }
 }
 
 /// Returns the definition of the raw partitions, `_raw`, in the current version.
@@ -107,7 +121,7 @@ pub struct Definition {
     pub description: String,
     /// The source of the rows.
     pub source: String,
-    /// True if objects are stored under `start_date=...`.
+    /// True if objects are stored by period, under `start_date=...` or `start_month=...`.
     pub partitioned: bool,
     /// The columns that are unique together.
     pub key: Vec<String>,

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::support::lab::{Source, decoded, files, observed, text};
 
-/// Steps of a run, and how often a run reaches each of them at least.
+/// Steps of a run on a lake by day, and how often a run reaches each of them at least.
 const STEPS: [(&str, u32); 14] = [
     ("before-pending", 1),
     ("after-pending", 1),
@@ -32,6 +32,15 @@ const STEPS: [(&str, u32); 14] = [
     ("after-dimension", 1),
     ("after-stage", 14),
     ("after-rename", 8),
+];
+
+/// Steps of a run on a lake by month that differ from those on a lake by day.
+const MONTH_STEPS: [(&str, u32); 5] = [
+    ("after-pending", 1),
+    ("after-raw", 2),
+    ("before-table", 4),
+    ("after-table", 4),
+    ("after-partition", 1),
 ];
 
 struct Rows {
@@ -107,8 +116,8 @@ fn every_step(share: u32) -> impl Iterator<Item = (String, bool)> {
 }
 
 /// Returns a lake after one run, and a source that has changed since.
-fn later() -> (Source, TempDir) {
-    let source = Source::start();
+fn later(period: &'static str) -> (Source, TempDir) {
+    let source = Source::with_period(period);
     let base = TempDir::new().unwrap();
     source.sync(base.path());
     source.server.clock().advance(SignedDuration::from_hours(9));
@@ -117,13 +126,13 @@ fn later() -> (Source, TempDir) {
 
 #[test]
 fn next_run_repairs_a_later_run_killed_at_any_step() {
-    let (source, base) = later();
+    let (source, base) = later("day");
     kill_everywhere(&source, base.path(), every_step(0));
 }
 
 #[test]
 fn next_run_repairs_a_later_run_killed_at_other_steps() {
-    let (source, base) = later();
+    let (source, base) = later("day");
     kill_everywhere(&source, base.path(), every_step(1));
 }
 
@@ -141,9 +150,18 @@ fn next_run_repairs_a_first_run_killed_at_any_step() {
 
 #[test]
 fn run_without_the_kill_step_succeeds() {
-    let (source, base) = later();
+    let (source, base) = later("day");
     let never = [("before-record:2".to_owned(), false)];
     kill_everywhere(&source, base.path(), never.into_iter());
+}
+
+#[test]
+fn next_run_repairs_a_month_killed_at_any_step() {
+    let (source, base) = later("month");
+    let steps = MONTH_STEPS
+        .into_iter()
+        .flat_map(|(point, times)| (1..=times).map(move |nth| (format!("{point}:{nth}"), true)));
+    kill_everywhere(&source, base.path(), steps);
 }
 
 /// Copies a folder recursively.

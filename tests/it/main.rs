@@ -36,6 +36,7 @@ mod operations;
 mod outages;
 mod outputs;
 mod overlap;
+mod periods;
 mod personal;
 mod project;
 mod protocol_model;

@@ -327,6 +327,17 @@ fn replay_into_a_new_lake_changes_the_bucket_count() {
 }
 
 #[test]
+fn replay_into_a_new_lake_changes_the_period() {
+    let place = Place::new();
+    place.mend("Change the period");
+    let new = place.lake.beside("new");
+    let month = &place.day()[..7];
+    let month = format!("{new}/executions/v1/start_month={month}-01");
+    assert_eq!(fs::read_dir(month).unwrap().count(), 1);
+    assert_eq!(count(&new), count(place.lake.path()));
+}
+
+#[test]
 fn moved_lake_continues() {
     for way in 0..2 {
         let place = Place::new();

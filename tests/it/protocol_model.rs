@@ -16,7 +16,7 @@ mod rules;
 mod state;
 mod steps;
 
-use explore::{ORDER_SENSITIVE, all, explore, setups};
+use explore::{ORDER_SENSITIVE, all, explore, months, setups};
 use state::{Protocol, Setup, Third};
 
 /// Fails on a violation, or if at most `least` states are explored.
@@ -75,10 +75,32 @@ fn two_dates_keep_all_invariants() {
     let two = [[[1, 0], [0, 3]], [[3, 1], [4, 3]]].map(|sees| Setup {
         protocol: Protocol::AsWritten,
         dates: 2,
+        is_month: false,
         before: [Some(1), None],
         sees,
         third: Third::Nothing,
         faults: 0,
     });
     holds(two, 10_000);
+}
+
+#[test]
+fn month_keeps_all_invariants() {
+    holds(months(Protocol::AsWritten, Third::Nothing, 0), 5_000);
+}
+
+#[test]
+fn month_with_a_faulty_put_keeps_all_invariants() {
+    let setups = months(Protocol::AsWritten, Third::Nothing, 1);
+    holds(setups.into_iter().take(3), 5_000);
+}
+
+#[test]
+fn month_with_replay_keeps_all_invariants() {
+    holds(months(Protocol::AsWritten, Third::Replays, 1), 1_000);
+}
+
+#[test]
+fn month_with_recovery_keeps_all_invariants() {
+    holds(months(Protocol::AsWritten, Third::Recovers, 1), 1_000);
 }

@@ -16,11 +16,11 @@ use futures::TryStreamExt;
 use futures::future::poll_fn;
 use harness_lake::checkpoint::{Delta, State};
 use harness_lake::ids::{AccountId, PlanExecutionId, Scope};
-use harness_lake::lake::derive::{Refresh, Threads};
-use harness_lake::lake::layout::{self, Partition};
+use harness_lake::lake::derive::Refresh;
+use harness_lake::lake::layout::{self, Period};
 use harness_lake::lake::log::Record;
 use harness_lake::lake::recover::Recovery;
-use harness_lake::lake::rows::RawObject;
+use harness_lake::lake::replay::{Dates, RawPartition};
 use harness_lake::lake::spool::Spool;
 use harness_lake::lake::store::Store;
 use harness_lake::lake::{Lake, LakeError, OpenOptions};
@@ -157,12 +157,23 @@ fn scope() -> Scope {
     Scope::new("org", "project0")
 }
 
-async fn open(store: Store, now: Timestamp) -> Lake {
+/// Returns the period of the lake of a seed.
+fn period_of(seed: u64) -> Period {
+    if seed % 8 < 4 {
+        Period::Day
+    } else {
+        Period::Month
+    }
+}
+
+async fn open(store: Store, now: Timestamp, period: Period) -> Lake {
     let options = OpenOptions {
         account: &AccountId::new("account"),
         now,
         buckets: None,
         pii: &PiiRequest::default(),
+        period: None,
+        new_period: period,
         scratch: &std::env::temp_dir(),
     };
     Lake::open(store, &options).await.unwrap()
@@ -208,20 +219,13 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
 }
 
 async fn replay(lake: &Lake) -> Result<(), LakeError> {
-    for found in lake.store().list(layout::RAW).await? {
-        let Some((bytes, _)) = lake.store().get(&found.path).await? else {
-            continue;
-        };
-        let raw = RawObject::new(&found.path, bytes)?;
-        lake.derive(partition_of(&found.path), &raw, Refresh::All, Threads::One)
-            .await?;
+    let partitions = lake.raw_partitions(Dates::default()).await?;
+    let tables = |raw: &RawPartition| raw.partition.tables(lake.period());
+    // The gate lets one request of a run wait at a time.
+    for of_one in partitions.chunk_by(|one, other| tables(one) == tables(other)) {
+        lake.replay(of_one, Refresh::All, |_| {}).await?;
     }
     Ok(())
-}
-
-fn partition_of(path: &str) -> Partition {
-    let below = path.split_once("/v1/").unwrap().1;
-    Partition::parse(below).unwrap()
 }
 
 /// A schedule: a lake, its runs, and the rows that a reader has seen.
@@ -435,7 +439,7 @@ async fn try_seed(seed: u64, is_verbose: bool) {
         "memory",
     );
     let begin = from_ms(BEGIN);
-    open(store.clone(), begin).await;
+    open(store.clone(), begin, period_of(seed)).await;
     let mut jobs = Vec::new();
     for run in 0..2 + dice.below(2) {
         if run != 0 && dice.percent(50) {
@@ -601,7 +605,7 @@ async fn check_end(
         "".into(),
         "again",
     );
-    let lake = open(store, from_ms(BEGIN)).await;
+    let lake = open(store, from_ms(BEGIN), period_of(seed)).await;
     for (path, bytes) in below(objects, layout::RAW).await {
         again.put(&path.into(), bytes.into()).await.unwrap();
     }

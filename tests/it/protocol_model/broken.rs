@@ -1,6 +1,6 @@
 //! Protocols with one rule broken: the model must find the violation of each.
 
-use super::explore::{ORDER_SENSITIVE, all, explore, setups};
+use super::explore::{ORDER_SENSITIVE, all, explore, months, setups};
 use super::state::{Protocol, Setup, Third};
 
 /// Fails unless a violation is found whose message ends with `what`.
@@ -57,4 +57,16 @@ fn list_removed_before_checkpoint_loses_an_open_execution() {
         0,
     );
     breaks(setups, "an open execution is in no list");
+}
+
+#[test]
+fn month_without_other_dates_loses_rows() {
+    let setups = months(Protocol::DropsOtherDates, Third::Nothing, 0);
+    breaks(setups, "a table has an older revision than before");
+}
+
+#[test]
+fn month_with_own_dates_only_loses_newer_rows() {
+    let setups = months(Protocol::ReplacesNewerDates, Third::Nothing, 0);
+    breaks(setups, "a table has an older revision than before");
 }

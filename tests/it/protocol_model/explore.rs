@@ -5,7 +5,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
 use super::rules::Rules;
-use super::state::{Protocol, RUNS, Run, SEEN, Setup, Third, World};
+use super::state::{DATES, Protocol, RUNS, Run, SEEN, Setup, Third, UNSEEN, World};
 use super::steps::Model;
 
 impl Model<'_> {
@@ -94,6 +94,34 @@ pub(super) const ORDER_SENSITIVE: [(Option<u8>, u8, u8); 10] = [
     (Some(3), 4, 5),
 ];
 
+/// Returns setups of two dates in one object of each table. Each run sees one date or both. With a
+/// third run, only one other run is active.
+pub(super) fn months(protocol: Protocol, third: Third, faults: u8) -> Vec<Setup> {
+    let month = |(before, sees)| Setup {
+        protocol,
+        dates: 2,
+        is_month: true,
+        before,
+        sees,
+        third,
+        faults,
+    };
+    if third != Third::Nothing {
+        let idle = [UNSEEN; DATES];
+        return vec![
+            month(([Some(1), Some(0)], [[3, UNSEEN], idle])),
+            month(([Some(1), None], [[3, 0], idle])),
+        ];
+    }
+    let setups = [
+        ([None, None], [[0, UNSEEN], [UNSEEN, 3]]),
+        ([Some(1), Some(0)], [[3, UNSEEN], [UNSEEN, 1]]),
+        ([Some(1), None], [[3, 0], [4, UNSEEN]]),
+        ([Some(1), None], [[3, 1], [4, 3]]),
+    ];
+    setups.map(month).to_vec()
+}
+
 pub(super) fn setups(
     of: &[(Option<u8>, u8, u8)],
     protocol: Protocol,
@@ -103,6 +131,7 @@ pub(super) fn setups(
     let setup = |&(before, a, b): &(Option<u8>, u8, u8)| Setup {
         protocol,
         dates: 1,
+        is_month: false,
         before: [before, None],
         sees: [[a, 0], [b, 0]],
         third,

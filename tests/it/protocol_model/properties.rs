@@ -11,9 +11,11 @@ impl Model<'_> {
     /// Checks the invariants of a state and of the transition to it.
     pub(super) fn check(&self, old: &World, new: &World) -> Result<(), String> {
         for date in 0..self.setup.dates {
-            check_raw(old.raw[date], new.raw[date])?;
-            for (was, is) in old.tables[date].iter().zip(&new.tables[date]) {
-                let revision = |object: &Option<Object>| object.map_or(0, |object| object.revision);
+            check_raw(date, old.raw[date], new.raw[date])?;
+            let revision =
+                |object: &Option<Object>| object.map_or(0, |object| object.revision[date]);
+            let period = self.setup.period(date);
+            for (was, is) in old.tables[period].iter().zip(&new.tables[period]) {
                 if revision(is) < revision(was) {
                     return Err("a table has an older revision than before".into());
                 }
@@ -21,7 +23,7 @@ impl Model<'_> {
                     return Err("a table is ahead of raw".into());
                 }
                 if let Some(table) = is
-                    && table.shows != new.history[date][usize::from(table.revision)]
+                    && table.shows[date] != new.history[date][usize::from(table.revision[date])]
                 {
                     return Err("a table does not match its raw revision".into());
                 }
@@ -37,8 +39,9 @@ impl Model<'_> {
 
     fn check_date(&self, world: &World, date: usize) -> Result<(), String> {
         let newest = &self.rules.states[usize::from(world.records.last().unwrap().0)];
-        let raw = world.raw[date].map_or(0, |raw| raw.revision);
-        let executions = world.tables[date][EXECUTIONS].map_or(0, |table| table.revision);
+        let raw = world.raw[date].map_or(0, |raw| raw.revision[date]);
+        let tables = &world.tables[self.setup.period(date)];
+        let executions = tables[EXECUTIONS].map_or(0, |table| table.revision[date]);
         for run in [0, 1, CLEAN] {
             let covered = newest
                 .scopes
@@ -48,20 +51,18 @@ impl Model<'_> {
                 continue;
             }
             let (merged, _) = world.runs[run].raw[date];
-            let is_stale =
-                |table: &Option<Object>| table.map_or(0, |table| table.revision) < merged;
             // `executions` is written last; the clean run checks the other tables.
-            if is_stale(&world.tables[date][EXECUTIONS]) {
+            if executions < merged {
                 return Err(format!(
                     "coverage of run {run} includes rows missing from the tables"
                 ));
             }
-            let is_open = world.raw[date].is_some_and(|raw| !version(raw.shows).is_terminal);
+            let is_open = world.raw[date].is_some_and(|raw| !version(raw.shows[date]).is_terminal);
             if merged == raw && is_open && !newest.open.contains_key(&id(date)) {
                 return Err(format!("run {run} lost an open execution"));
             }
         }
-        let is_open = world.raw[date].is_some_and(|raw| !version(raw.shows).is_terminal);
+        let is_open = world.raw[date].is_some_and(|raw| !version(raw.shows[date]).is_terminal);
         let is_read_again = newest.scopes.is_empty() && self.setup.before[date].is_none();
         if is_open
             && !is_read_again
@@ -92,16 +93,17 @@ impl Model<'_> {
             let newest = &self.rules.states[usize::from(world.records.last().unwrap().0)];
             for date in 0..self.setup.dates {
                 let raw = world.raw[date].expect("the clean run saw it");
-                if version(raw.shows).content_hash != version(last).content_hash {
+                if version(raw.shows[date]).content_hash != version(last).content_hash {
                     return Err("the observation of the clean run was not merged".into());
                 }
-                if world.tables[date]
+                let differs = |table: &Object| table.revision[date] != raw.revision[date];
+                if world.tables[self.setup.period(date)]
                     .iter()
-                    .any(|table| table.is_none_or(|table| table.revision != raw.revision))
+                    .any(|table| table.as_ref().is_none_or(differs))
                 {
                     return Err("after a clean run a table differs from raw".into());
                 }
-                let is_open = !version(raw.shows).is_terminal;
+                let is_open = !version(raw.shows[date]).is_terminal;
                 if newest.open.contains_key(&id(date)) != is_open {
                     return Err("after a clean run the open list differs from raw".into());
                 }
@@ -111,20 +113,20 @@ impl Model<'_> {
     }
 }
 
-fn check_raw(was: Option<Object>, is: Option<Object>) -> Result<(), String> {
+fn check_raw(date: usize, was: Option<Object>, is: Option<Object>) -> Result<(), String> {
     if was == is {
         return Ok(());
     }
     let Some(is) = is else {
         return Err("raw vanished".into());
     };
-    if is.revision != was.map_or(0, |was| was.revision) + 1 {
+    if is.revision[date] != was.map_or(0, |was| was.revision[date]) + 1 {
         return Err("a revision of raw was skipped or repeated".into());
     }
     let Some(was) = was else {
         return Ok(());
     };
-    let (old, new) = (version(was.shows), version(is.shows));
+    let (old, new) = (version(was.shows[date]), version(is.shows[date]));
     let later = new.observed.as_millisecond() - old.observed.as_millisecond();
     if later < 0 || (old.is_terminal && !new.is_terminal && later < REOPEN_AFTER_MS) {
         return Err("an older copy of an execution replaced a newer one".into());

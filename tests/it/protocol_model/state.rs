@@ -1,9 +1,12 @@
 //! The state of the model: parameters, objects in the store, and runs.
 
-/// Maximum number of partitions; each has one execution.
+/// Maximum number of raw partitions; each has one execution.
 pub(super) const DATES: usize = 2;
 
-/// Number of tables of a partition: a child table and `executions`.
+/// An observation of no execution: the run reads nothing of this date.
+pub(super) const UNSEEN: u8 = u8::MAX;
+
+/// Number of tables of a period: a child table and `executions`.
 pub(super) const TABLES: usize = 2;
 pub(super) const EXECUTIONS: usize = 1;
 
@@ -47,6 +50,10 @@ pub(super) enum Protocol {
     RemovesListEarly,
     /// The list of a run is recovered and removed while that run is still active.
     RemovesListOfLiveRun,
+    /// A run derives every date that it knows, even one that the object has in a higher revision.
+    ReplacesNewerDates,
+    /// A run does not take the rows of other dates from the object that it replaces.
+    DropsOtherDates,
 }
 
 /// The task of the third run.
@@ -64,14 +71,19 @@ pub(super) enum Third {
 pub(super) struct Setup {
     pub(super) protocol: Protocol,
     pub(super) dates: usize,
+    /// All dates share one object of each table.
+    pub(super) is_month: bool,
     /// The initial observation of each date in raw, tables and checkpoint.
     pub(super) before: [Option<u8>; DATES],
-    /// The observations that the two runs make of each date.
+    /// The observations that the two runs make of each date, or [`UNSEEN`].
     pub(super) sees: [[u8; DATES]; 2],
     pub(super) third: Third,
     /// Number of puts that may fail.
     pub(super) faults: u8,
 }
+
+/// A number for each date of an object. An object of one date uses only the number of that date.
+pub(super) type ByDate = [u8; DATES];
 
 /// An object and the put that wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,15 +92,16 @@ pub(super) struct Object {
     pub(super) tag: u8,
     /// The put: the run and a number within it.
     pub(super) write_id: (u8, u8),
-    /// The revision of the raw object.
-    pub(super) revision: u8,
-    /// The observation that the object contains.
-    pub(super) shows: u8,
+    /// The revision of each raw object.
+    pub(super) revision: ByDate,
+    /// The observation of each date that the object contains.
+    pub(super) shows: ByDate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Place {
     Raw(usize),
+    /// A table object, by its first date and table.
     Table(usize, usize),
     /// A checkpoint record by number; it contains a state.
     Record(u8),
@@ -100,13 +113,13 @@ pub(super) struct Put {
     pub(super) place: Place,
     pub(super) expected: Option<u8>,
     pub(super) write_id: (u8, u8),
-    pub(super) revision: u8,
-    pub(super) shows: u8,
+    pub(super) revision: ByDate,
+    pub(super) shows: ByDate,
 }
 
-/// The version that a put replaces; `None` if it creates the object.
+/// The object that a put replaces; `None` if it creates the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Replaces(pub(super) Option<u8>);
+pub(super) struct Replaces(pub(super) Option<Object>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Next {
@@ -135,7 +148,7 @@ pub(super) struct Run {
     pub(super) raw: [(u8, u8); DATES],
     /// The stored observation that each date's merge started from.
     pub(super) stored: [Option<u8>; DATES],
-    /// The versions of the tables to replace.
+    /// The table objects to replace.
     pub(super) targets: [Option<Replaces>; TABLES],
     /// `CheckpointFirst`: all dates are merged.
     pub(super) merged: bool,
@@ -173,6 +186,22 @@ impl World {
     }
 }
 
+impl Setup {
+    /// Returns the first date of the table object that contains `date`.
+    pub(super) fn period(&self, date: usize) -> usize {
+        if self.is_month { 0 } else { date }
+    }
+
+    /// Returns the dates of the table object that contains `date`.
+    pub(super) fn dates_of_period(&self, date: usize) -> std::ops::Range<usize> {
+        if self.is_month {
+            0..self.dates
+        } else {
+            date..date + 1
+        }
+    }
+}
+
 impl Run {
     /// Resets the fields that no later step depends on, so that equivalent worlds are equal.
     pub(super) fn normalize(&mut self) {
@@ -201,10 +230,17 @@ impl Run {
             place,
             expected: None,
             write_id: (self.number, self.puts),
-            revision: 0,
-            shows: 0,
+            revision: [0; DATES],
+            shows: [0; DATES],
         }
     }
+}
+
+/// Returns `value` for one date.
+pub(super) fn only(date: usize, value: u8) -> ByDate {
+    let mut by_date = [0; DATES];
+    by_date[date] = value;
+    by_date
 }
 
 pub(super) fn object(world: &World, place: Place) -> Option<Object> {
@@ -216,8 +252,8 @@ pub(super) fn object(world: &World, place: Place) -> Option<Object> {
             Some(Object {
                 tag: 1,
                 write_id,
-                revision: 0,
-                shows,
+                revision: [0; DATES],
+                shows: [shows; DATES],
             })
         }
     }
@@ -238,12 +274,12 @@ pub(super) fn apply_put(world: &mut World, put: Put) -> bool {
     match put.place {
         Place::Raw(date) => {
             world.raw[date] = object;
-            world.history[date][usize::from(put.revision)] = put.shows;
+            world.history[date][usize::from(put.revision[date])] = put.shows[date];
         }
         Place::Table(date, table) => world.tables[date][table] = object,
         Place::Record(number) => {
             assert_eq!(usize::from(number), world.records.len());
-            world.records.push((put.shows, put.write_id));
+            world.records.push((put.shows[0], put.write_id));
         }
     }
     true

@@ -9,7 +9,7 @@ use harness_lake::window::{Coverage, from_ms};
 use super::rules::{Rules, id, version, window};
 use super::state::{
     CLEAN, DATES, EXECUTIONS, Next, Object, Place, Protocol, Put, RUNS, Replaces, Run, Setup,
-    TABLES, THIRD, Third, World, apply_put, object,
+    TABLES, THIRD, Third, UNSEEN, World, apply_put, object, only,
 };
 
 /// A step: its description and the world after it.
@@ -37,8 +37,11 @@ impl Model<'_> {
         for (number, run) in (0..).zip(&mut runs) {
             run.number = number;
         }
-        runs[0].next = Next::PutList;
-        runs[1].next = Next::PutList;
+        for (run, sees) in self.setup.sees.iter().enumerate() {
+            if sees.iter().any(|seen| *seen != UNSEEN) {
+                runs[run].next = Next::PutList;
+            }
+        }
         runs[THIRD].next = match self.setup.third {
             Third::Nothing => Next::Absent,
             Third::Replays => Next::ReadRaw,
@@ -64,12 +67,15 @@ impl Model<'_> {
             let object = Object {
                 tag: 1,
                 write_id: (9, 0),
-                revision: 1,
-                shows,
+                revision: only(date, 1),
+                shows: only(date, shows),
             };
             world.raw[date] = Some(object);
             world.history[date][1] = shows;
-            world.tables[date] = [Some(object); TABLES];
+            for table in &mut world.tables[self.setup.period(date)] {
+                let table = table.get_or_insert(object);
+                (table.revision[date], table.shows[date]) = (1, shows);
+            }
             let (_, stored) = self.rules.merge(None, shows);
             delta.open_updates.extend(open_update(date, stored, 1));
         }
@@ -139,10 +145,12 @@ impl Model<'_> {
                 steps.push(("a run reads back", after));
             }
             Next::CheckExecutions => {
-                let (revision, _) = here.raw[date];
-                let executions = world.tables[date][EXECUTIONS];
-                let is_current = executions.is_some_and(|object| object.revision >= revision);
-                if is_current && !self.replays(run) {
+                let executions = world.tables[self.setup.period(date)][EXECUTIONS];
+                let is_current = |date: usize| {
+                    executions.map_or(0, |there| there.revision[date]) >= here.raw[date].0
+                };
+                let are_current = self.setup.dates_of_period(date).all(is_current);
+                if are_current && !self.replays(run) {
                     self.next_date(&mut after, run);
                 } else {
                     here.targets = [None; TABLES];
@@ -152,12 +160,14 @@ impl Model<'_> {
             }
             Next::CheckTable(table) => {
                 let table = usize::from(table);
-                let (revision, _) = here.raw[date];
-                let there = world.tables[date][table];
-                let due = there.is_none_or(|there| {
-                    there.revision < revision || (self.replays(run) && there.revision == revision)
-                });
-                here.targets[table] = due.then_some(Replaces(there.map(|there| there.tag)));
+                let there = world.tables[self.setup.period(date)][table];
+                let is_due = |date: usize| {
+                    let (revision, _) = here.raw[date];
+                    let derived = there.map_or(0, |there| there.revision[date]);
+                    derived < revision || (self.replays(run) && derived == revision)
+                };
+                let is_due = self.setup.dates_of_period(date).any(is_due);
+                here.targets[table] = is_due.then_some(Replaces(there));
                 if table + 1 < TABLES {
                     here.next = Next::CheckTable(u8::try_from(table).unwrap() + 1);
                 } else {
@@ -189,49 +199,63 @@ impl Model<'_> {
         run == THIRD && self.setup.third == Third::Replays
     }
 
+    /// Returns true if a run reads raw of a date. Runs that see nothing read all dates.
+    fn reads(&self, run: usize, date: usize) -> bool {
+        self.setup
+            .sees
+            .get(run)
+            .is_none_or(|sees| sees[date] != UNSEEN)
+    }
+
     fn sees(&self, run: usize, date: usize, last: u8) -> Option<u8> {
         match run {
-            0 | 1 => Some(self.setup.sees[run][date]),
+            0 | 1 => Some(self.setup.sees[run][date]).filter(|seen| *seen != UNSEEN),
             CLEAN => Some(last),
             _ => None,
         }
     }
 
     fn read_raw(&mut self, world: &mut World, run: usize, date: usize) {
+        if !self.reads(run, date) {
+            self.merged(world, run);
+            return;
+        }
         let there = world.raw[date];
         let seen = self.sees(run, date, world.last);
         let here = &mut world.runs[run];
-        here.stored[date] = there.map(|there| there.shows);
+        here.stored[date] = there.map(|there| there.shows[date]);
         let replaces = seen.is_some_and(|seen| self.rules.merge(here.stored[date], seen).0);
         match (there, seen) {
             (there, Some(shows)) if replaces => {
                 let put = here.new_put(Place::Raw(date));
                 here.next = Next::Send(Put {
                     expected: there.map(|there| there.tag),
-                    revision: there.map_or(0, |there| there.revision) + 1,
-                    shows,
+                    revision: only(date, there.map_or(0, |there| there.revision[date]) + 1),
+                    shows: only(date, shows),
                     ..put
                 });
             }
             (Some(there), _) => {
-                here.raw[date] = (there.revision, there.shows);
+                here.raw[date] = (there.revision[date], there.shows[date]);
                 self.merged(world, run);
             }
             // Nothing to derive.
-            (None, _) => self.next_date(world, run),
+            (None, _) if !self.setup.is_month => self.next_date(world, run),
+            (None, _) => self.merged(world, run),
         }
     }
 
-    /// Continues after the raw object of this date is merged.
+    /// Continues after the raw object of this date is merged. All dates of a period are merged
+    /// before its tables are derived.
     fn merged(&mut self, world: &mut World, run: usize) {
         let here = &mut world.runs[run];
-        if self.setup.protocol == Protocol::CheckpointFirst && run < THIRD {
-            if usize::from(here.date) + 1 < self.setup.dates {
-                here.date += 1;
-                here.next = Next::ReadRaw;
-            } else {
-                here.next = Next::ReadNewest;
-            }
+        let commits_first = self.setup.protocol == Protocol::CheckpointFirst && run < THIRD;
+        let has_more = usize::from(here.date) + 1 < self.setup.dates;
+        if (commits_first || self.setup.is_month) && has_more {
+            here.date += 1;
+            here.next = Next::ReadRaw;
+        } else if commits_first {
+            here.next = Next::ReadNewest;
         } else {
             here.next = Next::CheckExecutions;
         }
@@ -239,7 +263,8 @@ impl Model<'_> {
 
     fn next_date(&mut self, world: &mut World, run: usize) {
         let here = &mut world.runs[run];
-        if usize::from(here.date) + 1 < self.setup.dates {
+        let is_last = self.setup.dates_of_period(here.date.into()).end == self.setup.dates;
+        if !is_last {
             here.date += 1;
             here.next = if here.merged {
                 Next::CheckExecutions
@@ -267,19 +292,26 @@ impl Model<'_> {
         let due = order[at..]
             .iter()
             .find_map(|table| Some((*table, here.targets[*table]?)));
-        match due {
-            Some((table, Replaces(expected))) => {
-                let (revision, shows) = here.raw[date];
-                let put = here.new_put(Place::Table(date, table));
-                here.next = Next::Send(Put {
-                    expected,
-                    revision,
-                    shows,
-                    ..put
-                });
-            }
-            None => self.next_date(world, run),
+        let Some((table, Replaces(there))) = due else {
+            self.next_date(world, run);
+            return;
+        };
+        let mut put = here.new_put(Place::Table(self.setup.period(date), table));
+        put.expected = there.map(|there| there.tag);
+        if let Some(there) = there
+            && self.setup.protocol != Protocol::DropsOtherDates
+        {
+            (put.revision, put.shows) = (there.revision, there.shows);
         }
+        for date in self.setup.dates_of_period(date) {
+            let (revision, shows) = here.raw[date];
+            let replaces_newer =
+                self.setup.protocol == Protocol::ReplacesNewerDates && revision > 0;
+            if revision >= put.revision[date] || replaces_newer {
+                (put.revision[date], put.shows[date]) = (revision, shows);
+            }
+        }
+        here.next = Next::Send(put);
     }
 
     /// Adds the outcomes of a put: committed, response lost, failed, delayed.
@@ -315,7 +347,7 @@ impl Model<'_> {
         let here = &mut world.runs[run];
         match put.place {
             Place::Raw(date) => {
-                here.raw[date] = (put.revision, put.shows);
+                here.raw[date] = (put.revision[date], put.shows[date]);
                 self.merged(world, run);
             }
             Place::Table(_, table) => self.next_table(world, run, Some(table)),
@@ -339,7 +371,10 @@ impl Model<'_> {
         let sum = self.rules.apply(newest, delta);
         let here = &mut world.runs[run];
         let put = here.new_put(Place::Record(number + 1));
-        here.next = Next::Send(Put { shows: sum, ..put });
+        here.next = Next::Send(Put {
+            shows: [sum; DATES],
+            ..put
+        });
     }
 
     fn delta(&mut self, world: &World, run: usize) -> Delta {
@@ -349,6 +384,9 @@ impl Model<'_> {
             ..Delta::default()
         };
         for date in 0..self.setup.dates {
+            if !self.reads(run, date) {
+                continue;
+            }
             let Some(seen) = self.sees(run, date, world.last) else {
                 // A run that recovers adds open executions, but no coverage.
                 let (revision, shows) = here.raw[date];

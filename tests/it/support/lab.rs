@@ -19,13 +19,19 @@ use tokio::runtime::{Builder, Runtime};
 /// A server with its own runtime, so that tests are plain functions.
 pub(crate) struct Source {
     pub(crate) server: Server,
+    period: &'static str,
     // Dropped last: the server runs on it.
     _runtime: Runtime,
 }
 
 impl Source {
-    /// Starts a server with four projects and about sixty executions in three days.
+    /// Starts a server with four projects and about sixty executions in three days of a month.
     pub(crate) fn start() -> Self {
+        Self::with_period("day")
+    }
+
+    /// Does the same for lakes that are created with a period.
+    pub(crate) fn with_period(period: &'static str) -> Self {
         let account = Account::generate(&AccountSpec {
             projects_per_org: 2,
             executions: 60,
@@ -46,6 +52,7 @@ impl Source {
         });
         Self {
             server,
+            period,
             _runtime: runtime,
         }
     }
@@ -58,6 +65,7 @@ impl Source {
             .env("HARNESS_API_KEY", self.server.api_key())
             .env("HARNESS_BASE_URL", self.server.base_url())
             .env("HARNESS_LAKE_REQUESTS_PER_MINUTE", "60000")
+            .env("HARNESS_LAKE_PERIOD", self.period)
             .args(command.split(' '))
             .args(["--output", "json", "--lake", lake]);
         binary

@@ -229,6 +229,8 @@ pub(crate) fn bare_command(arguments: &[&str]) -> Command {
         .args(arguments)
         .env_clear()
         .env("NO_PROXY", "127.0.0.1")
+        // Most tests name objects by date; `periods.rs` tests months and `auto`.
+        .env("HARNESS_LAKE_PERIOD", "day")
         .env("RUST_LOG", "harness_lake=debug");
     command
 }
