@@ -22,9 +22,9 @@ airflow-test:
 wheel PROFILE="dist":
     ./scripts/wheel {{PROFILE}}
 
-# Write wheel, binary, SBOM and checksums to target/release-files.
-release:
-    ./scripts/release
+# Build and tag the version in Cargo.toml: wheel, binary, SBOM, image and checksums in target/release-files.
+release *ARGS:
+    ./scripts/release {{ARGS}}
 
 # Fuzz the tables with summaries, starting from the fixtures; needs `cargo install cargo-fuzz`.
 # RUSTC_BOOTSTRAP lets the stable compiler accept the fuzzer's flags.
