@@ -105,6 +105,9 @@ pub struct ScopeError {
     pub code: String,
     /// The error message.
     pub message: String,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
 }
 
 /// An execution that is not known to be terminal.

@@ -11,7 +11,7 @@ use super::cadence::Cadence;
 use super::run::{CommitPart, LakeSummary, ScopeResults};
 use super::{Limits, StopSignal};
 use crate::causes::chain;
-use crate::checkpoint::{Delta, GapFailure, OpenUpdate, ScopeError, ScopeUpdate};
+use crate::checkpoint::{Delta, GapFailure, OpenUpdate, ScopeError, ScopeUpdate, UnknownFields};
 use crate::error::{Code, Error, code_of_source};
 use crate::extract::{Complete, Event, Incomplete, ScopeDone};
 use crate::ids::Scope;
@@ -203,6 +203,7 @@ impl<'a> Committer<'a> {
             at: self.latest,
             code: code.name().to_owned(),
             message: message.clone(),
+            unknown: UnknownFields::new(),
         });
         let is_complete = error.is_none() && done.missing_row.is_none();
         let is_success = is_complete && !self.part.scopes.failed.contains(&done.scope);

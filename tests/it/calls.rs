@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use harness_sim::{AccountSpec, FaultKind, Match};
+use harness_sim::{AccountSpec, FaultKind, Match, Vintage};
 use jiff::SignedDuration;
 use serde_json::Value;
 
@@ -146,4 +146,30 @@ fn deadline_ends_a_run_and_the_next_continues() {
     sim.faults().clear();
     sim.sync(&lake, &[]).expect(0);
     sim.assert_truth(&lake);
+}
+
+#[test]
+fn server_that_ignores_ids_is_polled_by_days() {
+    let spec = AccountSpec {
+        orgs: 1,
+        projects_per_org: 1,
+        executions: 1_500,
+        days: 29,
+        forbidden_project: false,
+        ..AccountSpec::small(now())
+    };
+    let sim = Sim::start(&spec, |options| options.vintage = Vintage::Older);
+    let lake = Lake::new();
+    sim.sync(&lake, &[]).expect(0);
+    let open = sim.open_now().len();
+    // All of them are due.
+    sim.advance(SignedDuration::from_hours(7));
+    let report = sim.sync(&lake, &[]).expect(0).json();
+    let calls = of_executions(&report);
+    // One by id, one for new data, one for all open executions.
+    assert!(
+        open > 5 && calls <= 3,
+        "{calls} requests for {open} open executions"
+    );
+    sim.assert_truth_but(&lake, &sim.edited_unseen(now()));
 }
