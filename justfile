@@ -48,3 +48,7 @@ bench-peers *ARGS:
 # Measure how time, memory and requests grow with executions and with the age of a lake.
 bench-growth *ARGS:
     ./benches/run growth.py {{ARGS}}
+
+# Measure how fast analysts read a lake, in DuckDB and Spark: three years, or 30 busy days.
+bench-read *ARGS:
+    ./benches/run read.py {{ARGS}}
