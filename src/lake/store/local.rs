@@ -24,7 +24,18 @@ const STAGED_AGE: Duration = Duration::from_secs(15 * 60);
 ///
 /// A put keeps it until the file is written, even if the caller of the put was cancelled.
 #[derive(Debug)]
-pub struct LockGuard(Option<Arc<File>>);
+pub struct LockGuard(Option<Arc<LockFile>>);
+
+/// The locked file, which names its holder until it is released.
+#[derive(Debug)]
+struct LockFile(File);
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // The name is only for runs that wait.
+        drop(self.0.set_len(0));
+    }
+}
 
 impl LockGuard {
     /// The guard of a lake without a lock: conditional puts suffice there.
@@ -36,7 +47,7 @@ impl LockGuard {
 /// A weak reference to the lock that this process holds, and the run that it works for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LockHandle {
-    file: Arc<Mutex<Weak<File>>>,
+    file: Arc<Mutex<Weak<LockFile>>>,
     run_id: Arc<OnceLock<String>>,
 }
 
@@ -147,8 +158,9 @@ pub(super) async fn lock(
         }
     }
     name_holder(&file, holder).map_err(failed)?;
+    let lock = Arc::new(LockFile(file));
     sweep(&staging_of(folder)).map_err(failed)?;
-    Ok(LockGuard(Some(Arc::new(file))))
+    Ok(LockGuard(Some(lock)))
 }
 
 /// Replaces the content of the lock file.
