@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::extract::discover::{Filter, GlobError};
+use crate::failpoint::hurried;
 use crate::ids::AccountId;
 use crate::lake::layout::Period;
 use crate::lake::store::{Store, StoreError};
@@ -161,7 +162,7 @@ impl SourceConfig {
             requests_per_minute: self.requests_per_minute,
             concurrency: self.concurrency,
             retry: RetryPolicy::default(),
-            request_timeout: Duration::from_secs(60),
+            request_timeout: hurried(Duration::from_secs(60)),
             ca_certificate: self.ca_certificate.clone(),
             clock,
         })

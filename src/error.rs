@@ -53,13 +53,13 @@ pub enum Error {
         /// The exit status that the user set.
         exit: u8,
     },
-    /// The source went down during the run: the rest was not requested.
+    /// The source went down during the run: the rest was not read.
     #[error(
-        "the API is unavailable: {not_requested} of {total} projects were not requested; the rest is committed"
+        "the API is unavailable: {unread} of {total} projects were not read; the rest is committed"
     )]
     Outage {
-        /// Projects that were not requested.
-        not_requested: usize,
+        /// Projects that were not read.
+        unread: usize,
         /// Projects of the run.
         total: usize,
     },
@@ -402,7 +402,7 @@ pub fn code_of_source(error: &SourceError) -> Code {
         SourceError::Unauthorized { .. } | SourceError::InvalidKey => Code::InvalidCredentials,
         SourceError::Forbidden { .. } => Code::InvalidPermissions,
         SourceError::Unavailable { .. }
-        | SourceError::NotRequested { .. }
+        | SourceError::Outage { .. }
         | SourceError::PageGone { .. }
         | SourceError::TooDeep { .. } => Code::Unavailable,
         SourceError::InvalidAccount | SourceError::InvalidBaseUrl => Code::Usage,

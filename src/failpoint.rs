@@ -1,4 +1,4 @@
-//! Points of the protocol at which tests end the process, and a setting of tests. Without the feature `failpoints`
+//! Points of the protocol at which tests end the process, and settings of tests. Without the feature `failpoints`
 //! they do nothing.
 
 /// Aborts the process, as `kill -9` does, if `HARNESS_LAKE_FAILPOINT` is `name`, or `name:n` at the n-th
@@ -42,4 +42,23 @@ pub(crate) fn store_patience() -> Option<std::time::Duration> {
 #[cfg(not(feature = "failpoints"))]
 pub(crate) const fn store_patience() -> Option<std::time::Duration> {
     None
+}
+
+/// Returns a wait, divided by `HARNESS_LAKE_HURRY` if that is set.
+#[cfg(feature = "failpoints")]
+pub(crate) fn hurried(wait: std::time::Duration) -> std::time::Duration {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "not a setting: only test builds have it"
+    )]
+    let factor = std::env::var("HARNESS_LAKE_HURRY").ok();
+    factor
+        .and_then(|factor| factor.parse().ok())
+        .map_or(wait, |factor: u32| wait / factor.max(1))
+}
+
+/// Returns the wait.
+#[cfg(not(feature = "failpoints"))]
+pub(crate) const fn hurried(wait: std::time::Duration) -> std::time::Duration {
+    wait
 }

@@ -155,7 +155,10 @@ async fn check_scopes(
 ) -> Result<Vec<ScopeCheck>, Error> {
     let mut responses = futures::stream::iter(probes)
         .map(|probe| async move {
-            let response = client.count(&probe.scope, probe.window).await;
+            let response = match client.require_answers() {
+                Ok(()) => client.count(&probe.scope, probe.window).await,
+                Err(outage) => Err(outage),
+            };
             (probe, response)
         })
         .buffered(source.concurrency.get() as usize);

@@ -52,7 +52,10 @@ pub async fn count_windows(
     let mut counts = WindowCounts::default();
     let mut responses = futures::stream::iter(windows)
         .map(|(scope, window)| async move {
-            let response = client.count(&scope, window).await;
+            let response = match client.require_answers() {
+                Ok(()) => client.count(&scope, window).await,
+                Err(outage) => Err(outage),
+            };
             (scope, window, response)
         })
         .buffer_unordered(concurrency.max(1));

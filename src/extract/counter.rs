@@ -94,19 +94,9 @@ impl<'a> ScopeCounter<'a> {
 
     /// Counts a window. Returns its rows, or `None` if it has none.
     async fn request(&mut self, window: Window) -> Result<Option<u64>, SourceError> {
-        match self.shared.client().count(&self.scope, window).await {
-            Ok(page) => {
-                self.shared.note_answer();
-                self.observed = self.observed.max(Some(page.observed));
-                Ok(page.has_executions().then(|| rows_of(&page)))
-            }
-            Err(error) => {
-                if error.is_unavailable() {
-                    self.shared.note_failed_scope();
-                }
-                Err(error)
-            }
-        }
+        let page = self.shared.count(&self.scope, window).await?;
+        self.observed = self.observed.max(Some(page.observed));
+        Ok(page.has_executions().then(|| rows_of(&page)))
     }
 
     /// Emits the empty windows as gaps, since the source shows no row at all or fails.

@@ -45,7 +45,8 @@ pub async fn fan_out(
     plans: Vec<(Scope, ReadPlan)>,
 ) -> Result<(), SourceError> {
     let slots = reading.concurrency.clamp(1, plans.len().max(1));
-    let shared = Shared::new(&reading, slots, plans.len());
+    let scopes = plans.iter().map(|(scope, _)| scope.clone()).collect();
+    let shared = Shared::new(&reading, slots, plans.len(), scopes);
     let events = reading.events;
     let mut scopes: FuturesUnordered<_> = plans
         .into_iter()
@@ -70,7 +71,7 @@ pub async fn read_backfill(
     mut queue: BackfillQueue<'_>,
 ) -> Result<(), SourceError> {
     let slots = reading.concurrency.max(1);
-    let shared = Shared::new(&reading, slots, 0);
+    let shared = Shared::new(&reading, slots, 0, queue.scopes());
     let events = reading.events;
     let mut jobs = FuturesUnordered::new();
     loop {
@@ -103,8 +104,8 @@ async fn run_job(
             return Ok(Vec::new());
         }
     };
-    if let Some(failures) = shared.outage() {
-        let done = ScopeDone::failed(plan.scope, SourceError::NotRequested { failures });
+    if let Err(outage) = shared.outage.check() {
+        let done = ScopeDone::failed(plan.scope, outage);
         // A dropped receiver means that the run is ending.
         drop(events.send(Event::Done(Box::new(done))).await);
         return Ok(Vec::new());
@@ -129,10 +130,8 @@ async fn read_scope(
     if reader.next_turn().await.is_err() {
         return Ok(());
     }
-    if let Some(failures) = shared.outage() {
-        reader
-            .finish(Some(SourceError::NotRequested { failures }))
-            .await;
+    if let Err(outage) = shared.outage.check() {
+        reader.finish(Some(outage)).await;
         return Ok(());
     }
     let failure = match read_plan(&mut reader, &plan, unread).await {
@@ -141,9 +140,6 @@ async fn read_scope(
         Err(ReadEnd::Source(error)) if error.is_unauthorized() => return Err(error),
         Err(ReadEnd::Source(error)) => Some(error),
     };
-    if failure.as_ref().is_some_and(SourceError::is_unavailable) {
-        shared.note_failed_scope();
-    }
     reader.finish(failure).await;
     Ok(())
 }

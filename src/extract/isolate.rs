@@ -160,3 +160,34 @@ impl ScopeReader<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_reads_are_bounded_in_number_and_time() {
+        let mut isolation = Isolation::default();
+        let spent = (0..1_000).take_while(|_| isolation.spend()).count();
+        assert_eq!(u32::try_from(spent), Ok(MAX_FAILURES));
+
+        let mut isolation = Isolation::default();
+        assert!(isolation.spend());
+        tokio::time::advance(MAX_TIME).await;
+        assert!(!isolation.spend());
+    }
+
+    #[test]
+    fn source_is_probed_first_and_after_failures_in_a_row() {
+        let mut isolation = Isolation::default();
+        assert!(isolation.needs_probe());
+        isolation.spend();
+        assert!(!isolation.needs_probe());
+        for _ in 0..MAX_FAILURES_PER_PROBE {
+            isolation.spend();
+        }
+        assert!(isolation.needs_probe());
+        isolation.answered();
+        assert!(!isolation.needs_probe());
+    }
+}

@@ -13,6 +13,7 @@
 //! | `fanout`, `turns`, `shared` | all scopes at once, their turns, and what they share |
 //! | `reader` | one scope: requests pages, emits rows |
 //! | `windows`, `tally`, `split` | one window: its pages, whether it is complete, how it is split |
+//! | `isolate`, `outage` | what the source cannot return; a source that is down |
 //! | `paging` | page sizes, and servers that return smaller pages than requested |
 //! | `empty` | distrust of empty responses |
 //! | `open` | polls of open executions |
@@ -27,6 +28,7 @@ mod fanout;
 mod idle;
 mod isolate;
 mod open;
+mod outage;
 mod paging;
 mod plan;
 mod queue;

@@ -1,7 +1,7 @@
 //! The work queue of a backfill: counts and slices alternate, slices newest first over all scopes. Pure.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 
@@ -86,6 +86,14 @@ impl<'a> BackfillQueue<'a> {
         plans.sort_by_key(watermark);
         queue.uncounted = plans.into();
         queue
+    }
+
+    /// Returns the scopes with work that is left.
+    pub(super) fn scopes(&self) -> Vec<Scope> {
+        let counted = self.slices.keys().map(|(_, scope)| scope);
+        let scopes = self.uncounted.iter().map(|plan| &plan.scope);
+        let scopes: BTreeSet<_> = scopes.chain(counted).cloned().collect();
+        scopes.into_iter().collect()
     }
 
     /// Returns the counts and slices that are left, as far as known.

@@ -171,16 +171,14 @@ impl ScopeReader<'_> {
             size,
         };
         let client = self.shared.client();
-        let response = client.executions_after(&query, self.retries).await;
-        let page = response.inspect_err(|error| {
-            if let SourceError::Unavailable { retry_state, .. } = error {
-                self.retries = **retry_state;
-            }
-        })?;
+        let send = async |retries| client.executions_after(&query, retries).await;
+        let page = self
+            .shared
+            .request(&self.scope, &mut self.retries, send)
+            .await?;
         self.turn_pages += 1;
         self.retries.clear_wait();
         self.isolation.answered();
-        self.shared.note_answer();
         self.done.observed = self.done.observed.max(Some(page.observed));
         self.paging.received(size, page.rows.len(), page.bytes);
         if let Some(row_bytes) = self.paging.hints().row_bytes {
@@ -191,13 +189,13 @@ impl ScopeReader<'_> {
 
     /// Counts a window and returns whether it contains a row.
     pub(super) async fn has_rows(&self, window: Window) -> Result<bool, SourceError> {
-        let page = self.shared.client().count(&self.scope, window).await?;
+        let page = self.shared.count(&self.scope, window).await?;
         Ok(page.has_executions())
     }
 
     /// Returns the rows that the source counts in a window, if it reports them.
     pub(super) async fn count_rows(&self, window: Window) -> Result<Option<u64>, SourceError> {
-        let page = self.shared.client().count(&self.scope, window).await?;
+        let page = self.shared.count(&self.scope, window).await?;
         Ok(page.total)
     }
 
@@ -247,11 +245,10 @@ impl ScopeReader<'_> {
         error.wants_smaller_page() && may_retry && self.paging.page_failed(size, is_certain)
     }
 
-    /// Resets the retries before the next window. The parts of a failed window get one attempt each, and so does
-    /// every window while the source may be down.
+    /// Resets the retries before the next window. The parts of a failed window get one attempt each.
     pub(super) fn reset_retries(&mut self) {
         self.retries = RetryState::default();
-        if self.isolation.is_active() || self.shared.may_be_down() {
+        if self.isolation.is_active() {
             self.limit_attempts(1);
         } else if self.reads_pending {
             self.limit_attempts(PENDING_ATTEMPTS);
@@ -272,7 +269,6 @@ impl ScopeReader<'_> {
     pub(super) async fn probe(&mut self) -> Result<(), SourceError> {
         self.shared.client().probe(&self.scope).await?;
         self.isolation.answered();
-        self.shared.note_answer();
         Ok(())
     }
 

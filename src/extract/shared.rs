@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::fanout::Reading;
+use super::outage::Outage;
 use super::paging::PageCap;
 use super::turns::Turns;
 use crate::ids::{PlanExecutionId, Scope};
@@ -18,9 +19,6 @@ const MEMORY_KB: u32 = 32 << 10;
 
 /// Maximum executions without a start per run: the checkpoint keeps each, and every run reads all of it.
 pub(super) const MAX_UNDATED: usize = 1_000;
-
-/// Scopes that are requested once each before the source counts as down.
-const SINGLE_ATTEMPTS: u32 = 20;
 
 /// State that all scopes of a run share.
 pub(super) struct Shared<'a> {
@@ -35,17 +33,19 @@ pub(super) struct Shared<'a> {
     row_bytes: AtomicU32,
     /// Executions without a start that were emitted.
     undated: Mutex<HashSet<PlanExecutionId>>,
-    /// Scopes that the source did not answer for, since it last answered any.
-    failed_in_a_row: AtomicU32,
-    /// Scopes that are read at once. As many failures in a row may mean that the source is down for all.
-    slots: u32,
+    pub(super) outage: Outage,
     turns: Turns,
     /// Turns true when the run is ending.
     stop: watch::Receiver<bool>,
 }
 
 impl<'a> Shared<'a> {
-    pub(super) fn new(reading: &Reading<'a>, slots: usize, scopes: usize) -> Self {
+    pub(super) fn new(
+        reading: &Reading<'a>,
+        slots: usize,
+        unread: usize,
+        scopes: Vec<Scope>,
+    ) -> Self {
         Self {
             client: reading.client,
             largest_page: reading.largest_page,
@@ -54,9 +54,8 @@ impl<'a> Shared<'a> {
             page_cap: Mutex::default(),
             row_bytes: AtomicU32::new(0),
             undated: Mutex::default(),
-            failed_in_a_row: AtomicU32::new(0),
-            slots: u32::try_from(slots).unwrap_or(u32::MAX),
-            turns: Turns::new(slots, scopes),
+            outage: Outage::new(slots, scopes),
+            turns: Turns::new(slots, unread),
             stop: reading.stop.clone(),
         }
     }
@@ -78,27 +77,6 @@ impl<'a> Shared<'a> {
     /// Returns the maximum page size that the user allows.
     pub(super) fn largest_page(&self) -> u32 {
         self.largest_page
-    }
-
-    /// Records that the source answered.
-    pub(super) fn note_answer(&self) {
-        self.failed_in_a_row.store(0, Ordering::Relaxed);
-    }
-
-    /// Records a scope that the source did not answer for, retries included.
-    pub(super) fn note_failed_scope(&self) {
-        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Returns whether the source may be down for all scopes: each further one is then requested once only.
-    pub(super) fn may_be_down(&self) -> bool {
-        self.failed_in_a_row.load(Ordering::Relaxed) >= self.slots
-    }
-
-    /// Returns the scopes that failed in a row, if the source is down for all: no further one is requested.
-    pub(super) fn outage(&self) -> Option<u32> {
-        let failed = self.failed_in_a_row.load(Ordering::Relaxed);
-        Some(failed).filter(|failed| *failed >= self.slots.saturating_add(SINGLE_ATTEMPTS))
     }
 
     /// Waits until `bytes` of the memory budget are free, and reserves them.

@@ -49,6 +49,8 @@ impl ScopeReader<'_> {
                 && !matches!(reading, Ok(Reading::PageTooLarge) | Err(ReadEnd::Stopped))
             {
                 self.stop_cutting();
+                // If the run ends before the older part is read again, it must not be lost behind the newer one.
+                self.emit_lookback(&[older.window]).await?;
                 pending.push_unconfirmed(older.window);
             }
             let gap = match reading {

@@ -198,6 +198,10 @@ impl<'a> Committer<'a> {
         // Times never decrease within a run, so no earlier success replaces a failure.
         self.latest = self.latest.max(done.observed.unwrap_or(self.now));
         let incomplete = self.incomplete.remove(&done.scope).unwrap_or_default();
+        if matches!(done.failure, Some(SourceError::Outage { .. })) {
+            self.part.scopes.unread.insert(done.scope);
+            return;
+        }
         let failure = failure_of(&done, &incomplete);
         let error = failure.as_ref().map(|(code, message)| ScopeError {
             at: self.latest,
@@ -388,31 +392,25 @@ impl ScopeResults {
             self.ok.insert(done.scope.clone());
             return;
         };
-        let is_requested = !matches!(done.failure, Some(SourceError::NotRequested { .. }));
-        self.not_requested += usize::from(!is_requested);
         if self.failed.insert(done.scope.clone()) {
             let failure = Failure::of(&done.scope, code, message);
-            if is_requested {
-                failure.log();
-            }
+            failure.log();
             self.failures.push(failure);
         }
     }
 
     /// Returns the common cause if every scope failed, else [`Error::Partial`] if any did.
     fn result(&self, total: usize, unlisted: usize, partial_exit_code: u8) -> Result<(), Error> {
+        if !self.unread.is_empty() {
+            let unread = self.unread.len();
+            return Err(Error::Outage { unread, total });
+        }
         let failed = self.failed.len();
         if failed == 0 && unlisted == 0 {
             return Ok(());
         }
         let nothing_read = failed == total && self.ok.is_empty();
         let all_failed = nothing_read.then(|| all_failed(&self.failures)).flatten();
-        if all_failed.is_none() && self.not_requested > 0 {
-            return Err(Error::Outage {
-                not_requested: self.not_requested,
-                total,
-            });
-        }
         Err(all_failed.unwrap_or(Error::Partial {
             failed,
             total,

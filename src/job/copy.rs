@@ -82,7 +82,22 @@ pub(super) async fn copy(
         }
     }
     target.flush(progress).await?;
+    // Apart from the coverage, which includes it.
+    target.delta.lookback = lookback_of(&source_record.state, dates);
+    if !target.delta.lookback.is_empty() {
+        target.flush(progress).await?;
+    }
     Ok(())
+}
+
+/// Returns what is to be read again of some dates, for late edits.
+fn lookback_of(state: &State, dates: Dates) -> BTreeMap<Scope, Coverage> {
+    let window = window_of(dates);
+    let due = |(scope, known): (&Scope, &ScopeState)| {
+        let lookback = known.lookback.intersection(&Coverage::from_iter(window));
+        (!lookback.is_empty()).then(|| (scope.clone(), lookback))
+    };
+    state.scopes.iter().filter_map(due).collect()
 }
 
 /// Returns the window of some dates; `None` for an empty range.
@@ -179,6 +194,7 @@ mod tests {
             .collect(),
             gaps: [window("10T12:00", "20T00:00")].into_iter().collect(),
             last_row_start: Some(at("24T10:59")),
+            lookback: [window("23T00:00", "24T11:00")].into_iter().collect(),
             ..ScopeState::default()
         };
         let open = |start| OpenExecution {
@@ -215,7 +231,12 @@ mod tests {
         assert_eq!(part.scope_updates[&scope].last_row_start, None);
 
         let mut copied = State::default();
-        copied.apply(&coverage_delta(&state, window_of(dates("", "")).unwrap()));
+        let all = dates("", "");
+        copied.apply(&coverage_delta(&state, window_of(all).unwrap()));
+        copied.apply(&Delta {
+            lookback: lookback_of(&state, all),
+            ..Delta::default()
+        });
         // The merge adds it, from the raw partition.
         state.open.remove(&dated);
         assert_eq!(copied, state);

@@ -102,8 +102,8 @@ pub(super) struct ScopeResults {
     /// The first failure of each failed scope.
     pub(super) failures: Vec<Failure>,
     pub(super) suspiciously_empty: Vec<SuspiciouslyEmpty>,
-    /// Scopes that were not requested, since the source was down.
-    pub(super) not_requested: usize,
+    /// Scopes that were not read completely, since the source was down.
+    pub(super) unread: BTreeSet<Scope>,
 }
 
 /// Rows and objects that a run changed.

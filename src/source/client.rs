@@ -16,6 +16,7 @@ use url::Url;
 
 use crate::causes::chain;
 use crate::drift::Drift;
+use crate::failpoint::hurried;
 use crate::ids::{AccountId, OrgId, Scope};
 use crate::pii::Redactor;
 use crate::scan::{Scanner, Value};
@@ -29,6 +30,7 @@ use super::http::{Http, Request};
 use super::listing::{Element, ListPage, OrgEntry, ProjectEntry};
 use super::page::Page;
 use super::retry::{RetryPolicy, RetryState};
+use super::silence::Silence;
 use super::throttle::Throttle;
 use super::wire::{ExecutionsQuery, members, missing, scan};
 
@@ -45,6 +47,10 @@ const MAX_LIST_PAGES: usize = 1_000;
 const MAX_LIST_READS: usize = 2;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The timeout of lists and probes: several fit into the patience of a run.
+const SMALL_TIMEOUT: Duration = Duration::from_secs(20);
+
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const ACCOUNT: HeaderName = HeaderName::from_static("harness-account");
 
@@ -77,6 +83,8 @@ pub struct Client {
     http: Http,
     base_url: Url,
     retry: RetryPolicy,
+    /// The timeout of requests with a small response.
+    small_timeout: Duration,
     redactor: Redactor,
     drift: Mutex<Drift>,
 }
@@ -120,9 +128,11 @@ impl Client {
                 counters: Counters::default(),
                 clock: settings.clock,
                 server_clock: ServerClock::default(),
+                silence: Silence::default(),
             },
             base_url,
             retry: settings.retry,
+            small_timeout: settings.request_timeout.min(hurried(SMALL_TIMEOUT)),
             redactor: Redactor::Keep,
             drift: Mutex::default(),
         })
@@ -174,6 +184,20 @@ impl Client {
     ///
     /// As [`Client::executions`].
     pub async fn count(&self, scope: &Scope, window: Window) -> Result<Page, SourceError> {
+        self.count_after(scope, window, RetryState::default()).await
+    }
+
+    /// Counts a window as [`Client::count`] does, and counts earlier failures as attempts of this request.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::executions`].
+    pub async fn count_after(
+        &self,
+        scope: &Scope,
+        window: Window,
+        retry_state: RetryState,
+    ) -> Result<Page, SourceError> {
         let query = ExecutionsQuery {
             scope,
             window,
@@ -181,7 +205,7 @@ impl Client {
             page: 0,
             size: 1,
         };
-        self.executions(&query).await
+        self.executions_after(&query, retry_state).await
     }
 
     /// Reads one page, and counts earlier failures as attempts of this request: smaller pages of one window
@@ -195,6 +219,15 @@ impl Client {
         query: &ExecutionsQuery<'_>,
         retry_state: RetryState,
     ) -> Result<Page, SourceError> {
+        self.request_executions(query, retry_state, None).await
+    }
+
+    async fn request_executions(
+        &self,
+        query: &ExecutionsQuery<'_>,
+        retry_state: RetryState,
+        timeout: Option<Duration>,
+    ) -> Result<Page, SourceError> {
         let mut url = self.url(&["pipeline", "api", "pipelines", "execution", "summary"]);
         url.query_pairs_mut()
             .append_pair("accountIdentifier", self.http.account.as_str())
@@ -205,6 +238,7 @@ impl Client {
             url,
             body: Some(Bytes::from(query.body().to_string())),
             retry: self.retry,
+            timeout,
             allows_smaller_page: query.size > 1,
             retry_state,
         };
@@ -239,8 +273,33 @@ impl Client {
             page: 0,
             size: 1,
         };
-        let response = self.executions_after(&query, self.attempts_left(1)).await;
+        let (attempt, timeout) = (self.attempts_left(1), Some(self.small_timeout));
+        let response = self.request_executions(&query, attempt, timeout).await;
         response.map(|_| ())
+    }
+
+    /// Returns the failed attempts since the last answer to any request, and the time since the first of them.
+    pub fn silence(&self) -> Option<(u32, Duration)> {
+        self.http.silence.failures()
+    }
+
+    /// Returns the time without an answer after which the source may be down.
+    pub fn patience(&self) -> Duration {
+        self.retry.patience
+    }
+
+    /// Returns an error if the source is probably down: it has not answered any request for a while.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Outage`].
+    pub fn require_answers(&self) -> Result<(), SourceError> {
+        match self.silence() {
+            Some((failures, time)) if time >= self.retry.patience => {
+                Err(SourceError::Outage { failures })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns whether the retry limits allow another request.
@@ -381,6 +440,7 @@ impl Client {
             url,
             body: None,
             retry: self.retry,
+            timeout: Some(self.small_timeout),
             allows_smaller_page: false,
             retry_state: RetryState::default(),
         }

@@ -127,10 +127,10 @@ pub enum SourceError {
         /// The state that a further request for the same purpose starts with.
         retry_state: Box<RetryState>,
     },
-    /// The source is down: it did not answer for as many projects in a row, so the rest is not requested.
-    #[error("not requested: the API did not answer for {failures} projects in a row")]
-    NotRequested {
-        /// Projects that failed in a row.
+    /// The source is down: it did not answer any request for a while, so no other is sent.
+    #[error("not read: the API did not answer {failures} requests in a row")]
+    Outage {
+        /// Failed attempts in a row.
         failures: u32,
     },
     /// The key is empty, or has characters that a header cannot contain, such as a line break.

@@ -20,6 +20,7 @@ use super::error::{Cause, Resource, SourceError};
 use super::retry::{
     Attempts, ErrorResponse, RetryPolicy, RetryState, Verdict, classify, http_date, retry_after,
 };
+use super::silence::Silence;
 use super::throttle::{Permit, Throttle};
 use super::wire::ErrorBody;
 
@@ -31,6 +32,9 @@ const INLINE_LIMIT: usize = 64 << 10;
 
 /// The maximum length of a server message in an error, in characters.
 const MESSAGE_LIMIT: usize = 300;
+
+/// Failures in a row that are logged as warnings: an outage must not fill the log.
+const LOGGED_FAILURES: u32 = 5;
 
 /// Shorter account identifiers are not redacted from messages: they could be common words.
 const MIN_REDACTED_ACCOUNT: usize = 8;
@@ -50,6 +54,7 @@ pub(super) struct Http {
     pub(super) clock: fn() -> Timestamp,
     /// Follows the `Date` headers of all responses.
     pub(super) server_clock: ServerClock,
+    pub(super) silence: Silence,
 }
 
 /// One request, which may take several attempts.
@@ -59,6 +64,8 @@ pub(super) struct Request {
     pub(super) url: Url,
     pub(super) body: Option<Bytes>,
     pub(super) retry: RetryPolicy,
+    /// The timeout of one attempt, if it is shorter than that of the client.
+    pub(super) timeout: Option<Duration>,
     /// Whether the caller can request a smaller page instead.
     pub(super) allows_smaller_page: bool,
     /// Earlier failed attempts for the same purpose.
@@ -114,6 +121,7 @@ impl Http {
             let (cause, at_least) = match self.attempt(&request, decode.clone()).await {
                 Ok(value) => {
                     self.throttle.responded();
+                    self.silence.answered();
                     return Ok(value);
                 }
                 // An outage of the token service looks like an invalid key: retry once, slowly.
@@ -123,14 +131,25 @@ impl Http {
                     was_unauthorized = true;
                     (unauthorized(message), attempts.slow_wait())
                 }
-                Err(Verdict::Fatal(error)) => return Err(error),
+                Err(Verdict::Fatal(error)) => {
+                    self.silence.answered();
+                    return Err(error);
+                }
                 Err(Verdict::Retry { cause, at_least }) => (cause, at_least),
+            };
+            let failed_in_a_row = if cause.is_rate_limit() {
+                self.silence.answered();
+                0
+            } else {
+                self.silence.failed(started)
             };
             let wait =
                 attempts.record_failure(&cause, started.elapsed(), at_least, fastrand::f64());
-            let may_retry = attempts.may_retry(&cause);
+            let may_retry = attempts.may_retry(&cause) && !self.is_silent(request.retry.patience);
             if may_retry {
-                self.log_retry(&permit, &request.resource, attempts.made(), wait, &cause);
+                let is_loud = failed_in_a_row <= LOGGED_FAILURES;
+                let attempt = attempts.made();
+                self.log_retry(&permit, &request.resource, attempt, wait, &cause, is_loud);
             }
             // Released before waiting, so that other requests can proceed.
             drop(permit);
@@ -145,6 +164,12 @@ impl Http {
             }
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Returns whether no request was answered for so long.
+    pub(super) fn is_silent(&self, patience: Duration) -> bool {
+        let failures = self.silence.failures();
+        failures.is_some_and(|(_, time)| time >= patience)
     }
 
     /// Returns the latest trusted `Date` of the server.
@@ -183,6 +208,9 @@ impl Http {
             .request(request.method.clone(), request.url.clone());
         if let Some(body) = &request.body {
             builder = builder.body(body.clone());
+        }
+        if let Some(timeout) = request.timeout {
+            builder = builder.timeout(timeout);
         }
         let mut response = builder.send().await?;
         let status = response.status().as_u16();
@@ -253,6 +281,7 @@ impl Http {
         attempt: u32,
         wait: Duration,
         cause: &Cause,
+        is_loud: bool,
     ) {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         if cause.is_rate_limit() {
@@ -260,8 +289,10 @@ impl Http {
             self.throttle.rate_limited(permit, wait);
             let per_minute = self.throttle.per_minute();
             warn!(%resource, attempt, wait_ms, per_minute, "rate limited; reducing the request rate");
-        } else {
+        } else if is_loud {
             warn!(%resource, attempt, wait_ms, cause = chain(cause), "request failed; retrying");
+        } else {
+            debug!(%resource, attempt, wait_ms, cause = chain(cause), "request failed; retrying");
         }
     }
 }

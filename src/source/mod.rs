@@ -14,6 +14,7 @@ mod listing;
 mod page;
 mod persons;
 mod retry;
+mod silence;
 #[cfg(test)]
 mod tests;
 mod throttle;

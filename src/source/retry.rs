@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
 use super::error::{Cause, Resource, SourceError};
+use crate::failpoint::hurried;
 use crate::window::is_sound;
 
 /// The maximum wait that a server may request.
@@ -27,6 +28,8 @@ pub struct RetryPolicy {
     pub max_delay: Duration,
     /// The time after which no attempt is started. Waiting for the throttle does not count.
     pub max_elapsed: Duration,
+    /// The time without an answer to any request, after which no attempt is started: the source may be down.
+    pub patience: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -35,9 +38,10 @@ impl Default for RetryPolicy {
         Self {
             attempts: 6,
             rate_limited_attempts: 20,
-            first_delay: Duration::from_secs(1),
+            first_delay: hurried(Duration::from_secs(1)),
             max_delay: Duration::from_mins(1),
             max_elapsed: Duration::from_mins(5),
+            patience: hurried(Duration::from_secs(30)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use harness_sim::{AccountSpec, FaultKind, Match, Vintage};
+use harness_sim::{AccountSpec, FaultKind, Vintage};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -199,24 +199,4 @@ fn bad_open_execution_does_not_stop_other_polls() {
         let difference = compare(lake.path(), &sim.truth(), &but);
         assert_eq!(difference, None, "{vintage:?}");
     }
-}
-
-#[test]
-fn source_that_is_down_for_all_projects_costs_few_requests() {
-    let spec = AccountSpec {
-        orgs: 4,
-        projects_per_org: 25,
-        forbidden_project: false,
-        ..AccountSpec::small(now())
-    };
-    let (sim, lake) = (Sim::start(&spec, |_| {}), Lake::new());
-    sim.faults()
-        .always(Match::executions(), FaultKind::Status(503));
-    sim.sync(&lake, &[]).expect(9);
-    let requests: u64 = sim.server().requests().by_endpoint.values().sum();
-    // Two rounds of the 16 concurrent scopes, with six attempts and a probe each; then single ones.
-    assert!(requests < 2 * 16 * 7 + 80, "{requests} requests");
-    sim.faults().clear();
-    sim.sync(&lake, &[]).expect(0);
-    sim.assert_truth(&lake);
 }

@@ -8,6 +8,8 @@
 #[cfg(feature = "failpoints")]
 mod aborts;
 mod analytics;
+#[cfg(feature = "failpoints")]
+mod api_outage;
 mod audit;
 mod backoff;
 mod calls;
