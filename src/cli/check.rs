@@ -148,6 +148,10 @@ impl ScopeProbe {
 }
 
 /// Sends one small request for each scope.
+///
+/// # Errors
+///
+/// [`Error::Source`] if the source went down or rejected the key.
 async fn check_scopes(
     client: &Client,
     source: &SourceConfig,
@@ -155,10 +159,7 @@ async fn check_scopes(
 ) -> Result<Vec<ScopeCheck>, Error> {
     let mut responses = futures::stream::iter(probes)
         .map(|probe| async move {
-            let response = match client.require_answers() {
-                Ok(()) => client.count(&probe.scope, probe.window).await,
-                Err(outage) => Err(outage),
-            };
+            let response = client.count_unless_down(&probe.scope, probe.window).await;
             (probe, response)
         })
         .buffered(source.concurrency.get() as usize);
@@ -176,7 +177,7 @@ async fn check_scopes(
                     (ScopeHealth::SuspiciouslyEmpty, Some(0), Some(message))
                 }
             },
-            Err(error) if error.is_unauthorized() => return Err(error.into()),
+            Err(error) if error.concerns_all_scopes() => return Err(error.into()),
             Err(error @ SourceError::Forbidden { .. }) => {
                 (ScopeHealth::Forbidden, None, Some(chain(&error)))
             }

@@ -198,7 +198,7 @@ pub(super) fn count(n: u64, noun: &str) -> String {
 
 /// Returns a line about objects that are far from a good size.
 pub(super) fn advice(advice: &SizeAdvice) -> String {
-    format!("{}; to change it, run: {}\n", advice.what, advice.repair)
+    format!("{}; to change it, run: {}\n", advice.problem, advice.repair)
 }
 
 #[cfg(test)]

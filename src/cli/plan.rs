@@ -198,17 +198,17 @@ async fn replay(args: &ReplayArgs, units: Option<u32>, context: &Context) -> Res
 /// A date and the size of its work.
 type SizedDate = (Date, u64);
 
-/// Cuts dates into at most `units` ranges of whole periods and of about the same size.
+/// Cuts dates into at most `units` ranges of complete periods and of about the same size.
 fn cut_dates(dates: &[SizedDate], units: u32, period: Period) -> Vec<Unit> {
     let mut cut = Vec::new();
     let mut remaining: u64 = dates.iter().map(|(_, size)| size).sum();
     let mut units = u64::from(units);
     let (mut first, mut size) = (None, 0);
     let is_same = |one: &SizedDate, other: &SizedDate| period.start(one.0) == period.start(other.0);
-    for whole in dates.chunk_by(is_same) {
-        let last = whole.last().map(|(date, _)| *date);
-        first = first.or(whole.first().map(|(date, _)| *date));
-        size += whole.iter().map(|(_, size)| size).sum::<u64>();
+    for of_period in dates.chunk_by(is_same) {
+        let last = of_period.last().map(|(date, _)| *date);
+        first = first.or(of_period.first().map(|(date, _)| *date));
+        size += of_period.iter().map(|(_, size)| size).sum::<u64>();
         let end = last.and_then(|last| last.tomorrow().ok());
         if let (Some(from), Some(to)) = (first, end)
             && size.saturating_mul(units) >= remaining
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_whole_periods_of_about_the_same_size() {
+    fn units_are_complete_periods_of_about_the_same_size() {
         let date = |text: &str| text.parse::<Date>().unwrap();
         let dates = [
             (date("2026-01-30"), 5),

@@ -162,7 +162,7 @@ fn text(verified: &Verified, lake: &str) -> String {
             FindingKind::Foreign => "foreign",
             FindingKind::Damage => "damage",
         };
-        let cells = [kind, &finding.path, &finding.what, &finding.repair];
+        let cells = [kind, &finding.path, &finding.problem, &finding.repair];
         cells.map(str::to_owned).to_vec()
     }));
     text + &table(&rows)

@@ -43,7 +43,8 @@ pub struct WindowCounts {
 ///
 /// # Errors
 ///
-/// [`SourceError::Unauthorized`]: the key was rejected. Any other failure concerns one scope.
+/// [`SourceError::Unauthorized`] if the key was rejected, [`SourceError::Outage`] if the source is down. Any other
+/// failure concerns one scope.
 pub async fn count_windows(
     client: &Client,
     windows: Vec<(Scope, Window)>,
@@ -52,10 +53,7 @@ pub async fn count_windows(
     let mut counts = WindowCounts::default();
     let mut responses = futures::stream::iter(windows)
         .map(|(scope, window)| async move {
-            let response = match client.require_answers() {
-                Ok(()) => client.count(&scope, window).await,
-                Err(outage) => Err(outage),
-            };
+            let response = client.count_unless_down(&scope, window).await;
             (scope, window, response)
         })
         .buffer_unordered(concurrency.max(1));
@@ -77,7 +75,7 @@ pub async fn count_windows(
                     history: window,
                 });
             }
-            Err(error) if error.is_unauthorized() => return Err(error),
+            Err(error) if error.concerns_all_scopes() => return Err(error),
             Err(error) => counts
                 .failed
                 .push((window, ScopeDone::failed(scope, error))),

@@ -39,7 +39,7 @@ pub struct Reading<'a> {
 /// # Errors
 ///
 /// [`SourceError::Unauthorized`]: no request can succeed. Any other failure concerns one scope and
-/// is part of its [`ScopeDone`](super::ScopeDone).
+/// is part of its [`ScopeDone`].
 pub async fn fan_out(
     reading: Reading<'_>,
     plans: Vec<(Scope, ReadPlan)>,

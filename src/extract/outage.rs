@@ -1,4 +1,4 @@
-//! Tells a source that is down from the fault of one scope.
+//! Distinguishes a source that is down from the fault of one scope.
 //!
 //! ```text
 //! a request fails, retries included --others are answered----------------> fault of the scope

@@ -283,8 +283,12 @@ impl Comparer<'_> {
             }
             (rows_at_source, failed)
         };
-        let (read, (rows_at_source, failed)) = tokio::join!(reading, receiving);
+        let (read, (rows_at_source, mut failed)) = tokio::join!(reading, receiving);
         read?;
+        let outage = |done: &mut ScopeDone| done.failure.take_if(|it| it.concerns_all_scopes());
+        if let Some(outage) = failed.iter_mut().find_map(outage) {
+            return Err(outage.into());
+        }
         self.add_failures(failed);
         Ok(rows_at_source)
     }

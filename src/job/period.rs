@@ -35,17 +35,15 @@ pub struct ChosenPeriod {
 ///
 /// # Errors
 ///
-/// An error if the lake cannot be read, or if the key was rejected.
+/// An error if the lake cannot be read, the key was rejected, or the source went down: the choice is final, so it
+/// must not follow from a part of the counts.
 pub(super) async fn choose(
     config: &SyncConfig,
     client: &Client,
     scopes: &[Scope],
     now: Timestamp,
 ) -> Result<Option<ChosenPeriod>, Error> {
-    if Identity::read(&config.store)
-        .await
-        .is_ok_and(|lake| lake.is_some())
-    {
+    if Identity::read(&config.store).await?.is_some() {
         return Ok(None);
     }
     if let Some(period) = config.period {

@@ -11,12 +11,12 @@ use crate::error::{Error, code_of_source};
 use crate::extract::backfill::uncovered;
 use crate::extract::count::{CountedWindow, WindowCounts, count_windows};
 use crate::extract::discover::{Discovery, Unlisted, discover};
-use crate::extract::{PageHints, ScopeDone, SyncRules, idle_scopes, plan_sync, slice_count};
+use crate::extract::{PageHints, SyncRules, idle_scopes, plan_sync, slice_count};
 use crate::ids::Scope;
 use crate::lake::identity::Identity;
 use crate::lake::log::Record;
 use crate::report::{Failure, all_failed};
-use crate::source::{Client, LIST_LIMIT, OrgEntry, SourceError};
+use crate::source::{Client, LIST_LIMIT, OrgEntry};
 use crate::window::Window;
 
 /// The work of a run.
@@ -165,7 +165,7 @@ fn listing_calls(found: &Discovery, config: &SyncConfig) -> u64 {
 ///
 /// # Errors
 ///
-/// [`Error::Outage`] if the source went down, [`Error::AllFailed`] if every project failed.
+/// [`Error::AllFailed`] if every project failed.
 fn counted(measured: WindowCounts) -> Result<Vec<(Scope, Window, Option<u64>)>, Error> {
     let WindowCounts {
         empty,
@@ -173,13 +173,6 @@ fn counted(measured: WindowCounts) -> Result<Vec<(Scope, Window, Option<u64>)>, 
         failed,
         ..
     } = measured;
-    let is_outage = |done: &ScopeDone| matches!(done.failure, Some(SourceError::Outage { .. }));
-    if failed.iter().any(|(_, done)| is_outage(done)) {
-        return Err(Error::Outage {
-            unread: failed.len(),
-            total: empty.len() + non_empty.len() + failed.len(),
-        });
-    }
     let failures = failed.iter().filter_map(|(_, done)| {
         let error = done.failure.as_ref()?;
         let (org, project) = (done.scope.org.as_str(), done.scope.project.as_str());

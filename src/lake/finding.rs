@@ -24,7 +24,7 @@ pub struct Finding {
     /// The object. For a difference from the API: the project and the day.
     pub path: String,
     /// The problem.
-    pub what: String,
+    pub problem: String,
     /// The command that repairs it.
     pub repair: Cow<'static, str>,
 }
@@ -67,13 +67,13 @@ impl Audit {
         &mut self,
         kind: FindingKind,
         path: &str,
-        what: impl Into<String>,
+        problem: impl Into<String>,
         repair: impl Into<Cow<'static, str>>,
     ) {
         self.findings.push(Finding {
             kind,
             path: path.to_owned(),
-            what: what.into(),
+            problem: problem.into(),
             repair: repair.into(),
         });
     }

@@ -17,7 +17,7 @@ const SMALL_OBJECT_BYTES: u64 = 384 << 10;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SizeAdvice {
     /// The problem.
-    pub what: String,
+    pub problem: String,
     /// The command that creates a lake with better sizes.
     pub repair: &'static str,
 }
@@ -41,7 +41,7 @@ fn advice(period: Period, sizes: &[u64]) -> Option<SizeAdvice> {
     if *largest >= LARGE_OBJECT_BYTES as u64 {
         let megabytes = largest >> 20;
         return Some(SizeAdvice {
-            what: format!("the largest object of executions has {megabytes} MiB"),
+            problem: format!("the largest object of executions has {megabytes} MiB"),
             repair: match period {
                 Period::Day => "harness-lake replay --into NEW_LAKE --buckets 4",
                 Period::Month => "harness-lake replay --into NEW_LAKE --period day",
@@ -51,7 +51,7 @@ fn advice(period: Period, sizes: &[u64]) -> Option<SizeAdvice> {
     let average = sizes.iter().sum::<u64>() / sizes.len() as u64;
     let are_small = sizes.len() >= MANY_DAYS && average < SMALL_OBJECT_BYTES;
     (period == Period::Day && are_small).then(|| SizeAdvice {
-        what: format!(
+        problem: format!(
             "{} objects of executions have {} KiB on average: one a month makes queries several times faster",
             sizes.len(),
             average >> 10

@@ -187,6 +187,20 @@ impl Client {
         self.count_after(scope, window, RetryState::default()).await
     }
 
+    /// Counts a window as [`Client::count`] does, unless the source is probably down.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Outage`], and as [`Client::executions`].
+    pub async fn count_unless_down(
+        &self,
+        scope: &Scope,
+        window: Window,
+    ) -> Result<Page, SourceError> {
+        self.require_answers()?;
+        self.count(scope, window).await
+    }
+
     /// Counts a window as [`Client::count`] does, and counts earlier failures as attempts of this request.
     ///
     /// # Errors
@@ -293,7 +307,7 @@ impl Client {
     /// # Errors
     ///
     /// [`SourceError::Outage`].
-    pub fn require_answers(&self) -> Result<(), SourceError> {
+    fn require_answers(&self) -> Result<(), SourceError> {
         match self.silence() {
             Some((failures, time)) if time >= self.retry.patience => {
                 Err(SourceError::Outage { failures })

@@ -128,7 +128,7 @@ pub enum SourceError {
         retry_state: Box<RetryState>,
     },
     /// The source is down: it did not answer any request for a while, so no other is sent.
-    #[error("not read: the API did not answer {failures} requests in a row")]
+    #[error("the API is unavailable: it does not answer requests ({failures} failed in a row)")]
     Outage {
         /// Failed attempts in a row.
         failures: u32,
@@ -277,6 +277,11 @@ impl SourceError {
     /// Returns whether the key was rejected: every other request would fail, too.
     pub fn is_unauthorized(&self) -> bool {
         matches!(self, Self::Unauthorized { .. })
+    }
+
+    /// Returns whether no other scope can be read either: the key was rejected, or the source is down.
+    pub fn concerns_all_scopes(&self) -> bool {
+        matches!(self, Self::Unauthorized { .. } | Self::Outage { .. })
     }
 
     /// Returns whether the key lacks a permission. This concerns one org or project only.

@@ -157,7 +157,7 @@ pub(super) fn retry_after(header: Option<&str>, now: Timestamp) -> Duration {
     let Some(text) = header.map(str::trim) else {
         return Duration::ZERO;
     };
-    // RFC 9110 knows whole seconds only; some gateways send decimals.
+    // RFC 9110 allows only integers; some gateways send decimals.
     let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds >= 0.0);
     let wait = match seconds {
         Some(seconds) => Duration::try_from_secs_f64(seconds).unwrap_or(MAX_RETRY_AFTER),

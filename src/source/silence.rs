@@ -1,4 +1,4 @@
-//! The time for which the source has not answered any request: tells an outage from the fault of one scope.
+//! The time for which the source has not answered any request: distinguishes an outage from the fault of one scope.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use harness_sim::{AccountSpec, FaultKind, Match};
+use harness_sim::{AccountSpec, FaultKind, Match, Scope};
 use serde_json::{Value, json};
 
 use crate::support::{Lake, Run, Sim, now};
@@ -80,6 +80,36 @@ fn check_and_plan_end_soon_in_an_outage() {
         sim.server().clear_requests();
         run_has_ended_soon(&sim, &hurried(&sim, &lake, command));
     }
+}
+
+#[test]
+fn outage_that_begins_during_a_check_fails_it() {
+    let (sim, lake) = (sim_of_100_projects(), Lake::new());
+    let check = hurried(&sim, &lake, &["check"]).expect(0).json();
+    let first = &check["scopes"][0]["scope"];
+    let is_first = |scope: &Scope| *first == scope.to_string();
+    for scope in sim.readable() {
+        if !is_first(&scope) {
+            let of_scope = Match::executions().of(scope);
+            sim.faults().always(of_scope, FaultKind::Status(503));
+        }
+    }
+    let run = hurried(&sim, &lake, &["check"]).expect(9);
+    let error = run.json()["error"]["message"].to_string();
+    assert!(error.contains("the API is unavailable"), "{error}");
+}
+
+#[test]
+fn no_lake_is_created_while_its_period_cannot_be_chosen() {
+    let (sim, lake) = (sim_of_100_projects(), Lake::new());
+    sim.faults()
+        .always(Match::executions(), FaultKind::Status(503));
+    hurried(&sim, &lake, &["sync", "--period", "auto"]).expect(9);
+    assert!(!fs::exists(lake.path()).unwrap());
+    sim.faults().clear();
+    let report = hurried(&sim, &lake, &["sync", "--period", "auto"]).expect(0);
+    assert_eq!(report.json()["chosen_period"]["period"], "month");
+    sim.assert_truth(&lake);
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn backfill_reads_while_it_counts() {
 
 #[test]
 fn sync_completes_what_killed_runs_left() {
-    // Commits while reading are at least five seconds apart.
+    // Commits while reading are at least two seconds apart.
     let sim = slow_sim(Duration::from_millis(250));
     let lake = Lake::new();
     for run in 0..3 {

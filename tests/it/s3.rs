@@ -151,6 +151,7 @@ impl S3 {
     }
 
     /// Returns host and port of the server.
+    #[cfg(feature = "failpoints")]
     pub(crate) fn address(&self) -> &str {
         self.endpoint.trim_start_matches("http://")
     }

@@ -4,6 +4,7 @@ mod duckdb;
 pub(crate) mod faulty_store;
 pub(crate) mod lab;
 mod lake;
+#[cfg(feature = "failpoints")]
 pub(crate) mod proxy;
 mod sim;
 
