@@ -1,8 +1,9 @@
 //! Reads a lake with DuckDB, independently of the code that wrote it.
 
 use std::collections::HashSet;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
 
 use harness_sim::Truth;
 use serde_json::{Value, json};
@@ -51,22 +52,45 @@ pub(crate) fn interpreter() -> String {
     )
 }
 
+/// A Python process that answers requests: to start one for each query costs more than the queries.
+struct Reader {
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+/// The readers that answer no request now. They end with the test process, which closes their input.
+static IDLE: Mutex<Vec<Reader>> = Mutex::new(Vec::new());
+
+impl Reader {
+    fn start() -> Result<Self, String> {
+        let interpreter = interpreter();
+        let child = Command::new(&interpreter)
+            .arg(SCRIPT)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{interpreter}: {error}: run ./scripts/test"))?;
+        Ok(Self {
+            stdin: child.stdin.unwrap(),
+            stdout: BufReader::new(child.stdout.unwrap()),
+        })
+    }
+
+    fn answer(&mut self, task: &str, input: &Value) -> Value {
+        writeln!(self.stdin, "{}", json!([task, input])).unwrap();
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{task}: {error}: {line:?}"))
+    }
+}
+
 fn python(task: &str, input: &Value) -> Result<Value, String> {
-    let interpreter = interpreter();
-    let mut child = Command::new(&interpreter)
-        .args([SCRIPT, task])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("{interpreter}: {error}: run ./scripts/test"))?;
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(input.to_string().as_bytes()).unwrap();
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
-    if output.status.success() {
-        Ok(serde_json::from_slice(&output.stdout).unwrap())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    let idle = IDLE.lock().unwrap().pop();
+    let mut reader = idle.map_or_else(Reader::start, Ok)?;
+    let mut answer = reader.answer(task, input);
+    IDLE.lock().unwrap().push(reader);
+    match answer.get_mut("error") {
+        Some(error) => Err(error.as_str().unwrap().to_owned()),
+        None => Ok(answer["answer"].take()),
     }
 }

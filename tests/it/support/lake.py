@@ -1,7 +1,11 @@
-"""Reads a lake back with DuckDB: `query` runs statements, `compare` compares with the truth."""
+"""Reads lakes back with DuckDB: `query` runs statements, `compare` compares with the truth.
+
+Each line of standard input is a request, [task, argument]; each is answered by one line.
+"""
 
 import json
 import sys
+import traceback
 from collections import Counter
 
 import duckdb
@@ -22,12 +26,8 @@ def connection():
 
 
 def query(statements):
-    con = connection()
-    results = []
-    for statement in statements:
-        rows = con.execute(statement).fetchall()
-        results.append([list(row) for row in rows])
-    return results
+    with connection() as con:
+        return [[list(row) for row in con.execute(statement).fetchall()] for statement in statements]
 
 
 def readable(column, kind):
@@ -102,12 +102,20 @@ def compare_table(con, table, lake, truth, but):
 
 
 def compare(task):
-    con = connection()
     but = set(task["but"])
-    problems = (compare_table(con, table, task["lake"], task["truth"], but) for table in KEYS)
-    return next((problem for problem in problems if problem), None)
+    with connection() as con:
+        problems = (compare_table(con, table, task["lake"], task["truth"], but) for table in KEYS)
+        return next((problem for problem in problems if problem), None)
+
+
+def answer(request):
+    task, argument = request
+    try:
+        return {"answer": {"query": query, "compare": compare}[task](argument)}
+    except Exception:
+        return {"error": traceback.format_exc()}
 
 
 if __name__ == "__main__":
-    answer = {"query": query, "compare": compare}[sys.argv[1]](json.load(sys.stdin))
-    json.dump(answer, sys.stdout, default=str)
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line)), default=str), flush=True)
