@@ -108,8 +108,10 @@ impl Outage {
             return Health::Down(outage);
         }
         let mut was_silent = !self.is_suspected(client);
+        let answers = client.answers();
         loop {
-            if client.silence().is_none() {
+            // A scope whose requests always fail may have failed again since another one was answered.
+            if client.silence().is_none() || client.answers() != answers {
                 return if was_silent { Health::Back } else { Health::Up };
             }
             let other = self.other(scope);
@@ -123,6 +125,9 @@ impl Outage {
             let Some((failures, time)) = client.silence() else {
                 continue;
             };
+            if client.answers() != answers {
+                continue;
+            }
             let left = client.patience().saturating_sub(time);
             if left.is_zero() {
                 tracing::error!(failures, "the API does not answer; stopped reading");

@@ -297,6 +297,11 @@ impl Client {
         self.http.silence.failures()
     }
 
+    /// Returns the number of answered requests so far.
+    pub fn answers(&self) -> u64 {
+        self.http.silence.answers()
+    }
+
     /// Returns the time without an answer after which the source may be down.
     pub fn patience(&self) -> Duration {
         self.retry.patience

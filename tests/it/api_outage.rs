@@ -122,3 +122,23 @@ fn short_outage_does_not_end_a_run() {
     assert_eq!(report["failures"], Value::from([Value::Null; 0]));
     sim.assert_truth(&lake);
 }
+
+#[test]
+fn project_that_times_out_is_no_outage() {
+    let sim = Sim::start(
+        &AccountSpec {
+            forbidden_project: false,
+            ..AccountSpec::small(now())
+        },
+        |_| {},
+    );
+    let lake = Lake::new();
+    let bad = sim.busy()[1].clone();
+    let hang = FaultKind::SlowBody(Duration::from_secs(30));
+    sim.faults()
+        .always(Match::executions().of(bad.clone()), hang);
+    let run = hurried(&sim, &lake, &["sync", "--deadline", "100s"]).expect(3);
+    let failures = run.json()["failures"].clone();
+    assert_eq!(failures.as_array().unwrap().len(), 1, "{failures}");
+    assert_eq!(failures[0]["project"], json!(bad.project));
+}

@@ -21,6 +21,8 @@ use crate::support::{Lake, Run, Sim, bare_command, compare, now, rows};
 fn sim_of(vintage: Vintage) -> Sim {
     let spec = AccountSpec {
         forbidden_project: false,
+        executions: 160,
+        days: 7,
         ..AccountSpec::small(now())
     };
     Sim::start(&spec, |options| options.vintage = vintage)
