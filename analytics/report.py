@@ -22,6 +22,20 @@ import duckdb
 # The maximum number of rows in a chart or table.
 SHOWN = 12
 
+# The maximum number of weeks in a chart.
+WEEKS = 53
+
+# The tiles compare the last days with as many days before.
+TILE_DAYS = 30
+
+# The performance levels of DORA's report of 2023: the worst value of each.
+DAY_MS = 86_400_000
+LEVELS = ("elite", "high", "medium")
+LEAD_TIME = (DAY_MS, 7 * DAY_MS, 30 * DAY_MS)
+RESTORE = (DAY_MS / 24, DAY_MS, 7 * DAY_MS)
+FAILURE_RATE = (0.05, 0.10, 0.15)
+FREQUENCY = (1, 1 / 7, 1 / 30)
+
 # The views. The first comment of each says what it counts.
 SQL = Path(__file__).parent / "sql"
 
@@ -72,8 +86,17 @@ def ago(ms, now):
     return "–" if ms is None else f"{duration(now.timestamp() * 1000 - ms)} ago"
 
 
+def level(value, worst):
+    """Returns DORA's level of a value: at most, or for a frequency at least, the worst value of the level."""
+    if value is None:
+        return None
+    reached = (lambda one: value >= one) if worst is FREQUENCY else (lambda one: value <= one)
+    return next((name for name, one in zip(LEVELS, worst) if reached(one)), "low")
+
+
 def shorten(text, most=38):
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """Returns the end of a long text: names differ there."""
+    return text if len(text) <= most else "…" + text[1 - most :]
 
 
 def counts(view):
@@ -194,10 +217,15 @@ class Lake:
         self.where = f"{self.scope} AND start_date >= $from AND start_date < $to"
         self.values = {"org": args.org, "project": args.project}
         first, last = self.con.execute(f"SELECT min(start_date), max(start_date) FROM executions WHERE {self.scope}", self.values).fetchone()
+        self.data_from = first
         day = dt.timedelta(days=1)
         self.first = args.start or first
         self.end = args.end or (last and last + day)
         self.values |= {"from": self.first, "to": self.end}
+        self.environment_type = args.environment_type
+        # Every view over deployments reads much of the lake: read each once.
+        for name in ("change_failures", "changes", "outages"):
+            self.query(f"CREATE TEMP TABLE of_{name} AS SELECT * FROM {name} WHERE {{scope}}")
 
     def query(self, sql):
         sql = sql.replace("{where}", self.where).replace("{scope}", self.scope)
@@ -211,45 +239,90 @@ class Lake:
         return [f"{day:%b} {day.day}" for day in days], [[int(found.get(day, [0] * len(sums))[at] or 0) for day in days] for at in range(len(sums))]
 
 
+def tiles(lake, begin, end):
+    """Returns the five figures of a period; None where nothing is known."""
+    days = (end - begin).days
+    if begin < lake.data_from or not days:
+        return [None] * 5
+    values = {"begin": begin, "end": end, "kind": lake.environment_type}
+    one = lambda sql: lake.con.execute(sql, {name: value for name, value in values.items() if f"${name}" in sql}).fetchone()
+    here = "start_date >= $begin AND start_date < $end AND ($kind = 'all' OR environment_type = $kind)"
+    good, bad, all_ = one(f"SELECT count(*) FILTER (WHERE status_category = 'success'), count(*) FILTER (WHERE is_failed_change), count(*) FROM of_change_failures WHERE {here}")
+    known, lead = one(f"SELECT count(DISTINCT plan_execution_id) FILTER (WHERE lead_time_ms IS NOT NULL) / nullif(count(DISTINCT plan_execution_id), 0), median(lead_time_ms) FROM of_changes WHERE {here}")
+    (restore,) = one(f"SELECT median(restore_ms) FROM of_outages WHERE {here}")
+    values |= {"org": lake.values["org"], "project": lake.values["project"]}
+    (waiting,) = one(f"SELECT sum(waiting_ms) / nullif(sum(duration_ms), 0) FROM queue_and_wait_time WHERE {lake.scope} AND start_date >= $begin AND start_date < $end")
+    return [good / days, lead if known and known >= 0.5 else None, bad / all_ if all_ else None, restore, waiting]
+
+
 def key_figures(page, lake, now):
-    executions, good, bad = lake.query("SELECT count(*), count(*) FILTER (WHERE status_category = 'success'), count(*) FILTER (WHERE status_category IN ('failure', 'expired')) FROM executions WHERE {where}")[0]
-    deployed, failed = lake.query("SELECT coalesce(sum(deployments), 0), coalesce(sum(failed_deployments), 0) FROM change_failure_rate WHERE {where}")[0]
-    # Times are fetched as numbers: DuckDB needs pytz to return a timestamp with a time zone.
-    [(oldest_ms,)] = lake.query("SELECT epoch_ms(min(watermark_ts)) FROM scopes WHERE {scope}")
-    figures = [
-        ("Executions", number(executions)),
-        ("Success rate", share(good, good + bad)),
-        ("Deployments that succeeded or failed", number(int(deployed))),
-        ("Change failure rate", share(int(failed), int(deployed))),
-        ("Oldest project watermark", ago(oldest_ms, now)),
+    days = min(TILE_DAYS, (lake.end - lake.first).days)
+    begin = lake.end - dt.timedelta(days=days)
+    found, before = tiles(lake, begin, lake.end), tiles(lake, begin - dt.timedelta(days=days), begin)
+    percent = lambda value: share(value, 1)
+    names = [
+        ("Deployments a day", lambda value: f"{value:.1f}", FREQUENCY),
+        ("Lead time from commit", duration, LEAD_TIME),
+        ("Change failure rate", percent, FAILURE_RATE),
+        ("Time to recover", duration, RESTORE),
+        ("Share of time waiting", percent, None),
     ]
-    page.parts.append("<dl>" + "".join(f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in figures) + "</dl>")
+    cells = []
+    for (name, text, worst), value, old in zip(names, found, before):
+        show = lambda of: "–" if of is None else text(of)
+        band = level(value, worst) if worst else None
+        more = f"before: {show(old)}" + (f"; DORA: {band}" if band else "")
+        cells.append(f'<div><dt>{esc(name)}</dt><dd>{esc(show(value))}</dd><dt>{esc(more)}</dt></div>')
+    kind = "all environments" if lake.environment_type == "all" else f"environments of type {lake.environment_type}"
+    page.parts.append(f'<p>The last {days} days, {esc(kind)}, compared with the {days} days before.</p><dl>{"".join(cells)}</dl>')
+    # Times are fetched as numbers: DuckDB needs pytz to return a timestamp with a time zone.
+    read = lake.query(f"SELECT org_id || '/' || project_id, epoch_ms(watermark_ts) FROM scopes s WHERE {{scope}} AND {VISIBLE} AND watermark_ts IS NOT NULL ORDER BY 2")
+    newest_ms = read[-1][1] if read else None
+    late = [f"{name} ({ago(ms, now)})" for name, ms in read if ms < newest_ms - LATE_MS]
+    others = [ms for _, ms in read if ms >= newest_ms - LATE_MS]
+    page.parts.append(f'<dl><div><dt>Every project is read up to</dt><dd>{esc(ago(min(others, default=None), now))}</dd></div></dl>')
+    if late:
+        page.parts.append(f"<p>Not read for longer, maybe deleted: {esc(', '.join(late[:SHOWN]))}.</p>")
+
+
+# A project that is read so much later than the others is named apart.
+LATE_MS = 2 * DAY_MS
+
+# Deleted projects are never read again.
+VISIBLE = "NOT EXISTS (FROM projects p WHERE p.org_id = s.org_id AND p.project_id = s.project_id AND p.not_visible_since_ts IS NOT NULL)"
 
 
 def executions(page, lake):
     kinds = ["status_category = 'success'", "status_category IN ('failure', 'expired')", "status_category NOT IN ('success', 'failure', 'expired')"]
     days, (good, bad, rest) = lake.by_day("executions", *(f"count(*) FILTER (WHERE {kind})" for kind in kinds))
     series = [("succeeded", "ok", good), ("failed", "bad", bad), ("aborted, rejected, skipped or not finished", "other", rest)]
-    page.section("Executions", "All pipeline executions by UTC start date. Each attempt of a retry counts as one execution.", page.columns("Executions by day", days, series))
+    description = f"{number(sum(good) + sum(bad) + sum(rest))} pipeline executions by UTC start date, {share(sum(good), sum(good) + sum(bad))} of those that ended well or badly succeeded. Each attempt of a retry counts as one execution."
+    page.section("Executions", description, page.columns("Executions by day", days, series))
 
 
 def deployments(page, lake):
     days, (good, bad, stopped) = lake.by_day("deployment_frequency", "sum(successful_deployments)", "sum(failed_deployments)", "sum(stopped_deployments)")
     frequency = page.columns("Deployments by day", days, [("succeeded", "ok", good), ("failed", "bad", bad), ("aborted or rejected", "other", stopped)])
     page.section("Deployment frequency", counts("deployment_frequency"), frequency)
-    found = lake.query("SELECT coalesce(service_id, 'unknown'), sum(deployments), sum(failed_deployments) FROM change_failure_rate WHERE {where} GROUP BY 1 HAVING sum(failed_deployments) > 0 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
-    items = [(service, int(bad), f"{bad} of {all_} ({share(bad, all_)})", [number(all_), number(bad), share(bad, all_)]) for service, all_, bad in found]
-    restored = lake.query("SELECT coalesce(service_id, 'unknown'), sum(outages), sum(restored_outages), max(longest_restore_ms) FROM time_to_restore WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %d" % SHOWN)
-    rows = [[service, number(outages), number(over), duration(longest)] for service, outages, over, longest in restored]
-    weekly = lake.query("SELECT date_trunc('week', start_date), sum(deployments), sum(failed_deployments) FROM change_failure_rate WHERE {where} GROUP BY 1 ORDER BY 1 DESC LIMIT %d" % SHOWN)
-    weeks = [(f"week of {week:%Y-%m-%d}", bad / all_, f"{share(bad, all_)}, {bad} of {all_}", [number(all_), number(bad), share(bad, all_)]) for week, all_, bad in reversed(weekly)]
-    body = page.bars("Change failure rate by week", "bad", weeks, ["week", "deployments", "failed", "share"])
-    body += page.bars("Failed deployments by service", "bad", items, ["service", "deployments", "failed", "share"])
+    found = lake.query("SELECT coalesce(service_id, 'unknown'), count(*), count(*) FILTER (WHERE is_failed_change) FROM of_change_failures WHERE {where} GROUP BY 1 HAVING count(*) FILTER (WHERE is_failed_change) > 0 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
+    items = [(service, bad, f"{bad} of {all_} ({share(bad, all_)})", [number(all_), number(bad), share(bad, all_)]) for service, all_, bad in found]
+    restored = lake.query("SELECT coalesce(service_id, 'unknown'), count(*), count(restore_ms), median(restore_ms), max(restore_ms) FROM of_outages WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %d" % SHOWN)
+    rows = [[service, number(outages), number(over), duration(half), duration(longest)] for service, outages, over, half, longest in restored]
+    weekly = lake.query("SELECT CAST(date_trunc('week', start_date) AS DATE), count(*), count(*) FILTER (WHERE is_failed_change) FROM of_change_failures WHERE {where} GROUP BY 1 ORDER BY 1 DESC")
+    open_ = lambda week: " (not over)" if week + dt.timedelta(days=7) > lake.end else ""
+    weeks = [(f"week of {week}{open_(week)}", bad / all_, f"{share(bad, all_)}, {bad} of {all_}", [number(all_), number(bad), share(bad, all_)]) for week, all_, bad in reversed(weekly[:WEEKS])]
+    title = "Change failure rate by week" + (f", last {WEEKS} weeks" if len(weekly) > WEEKS else "")
+    body = page.bars(title, "bad", weeks, ["week", "deployments", "failed", "share"])
+    body += page.bars("Failed changes by service", "bad", items, ["service", "deployments", "failed", "share"])
     page.section("Change failure rate", counts("change_failure_rate"), body)
-    page.section("Time to restore", counts("time_to_restore"), table("Outages by service", ["service", "outages", "restored", "longest time to restore"], rows) if rows else "<p>No outages in this period.</p>")
-    led = lake.query("SELECT coalesce(service_id, 'unknown'), sum(deployments), sum(covered_deployments), median(median_lead_time_ms) FROM lead_time_for_changes WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %d" % SHOWN)
-    rows = [[service, number(all_), share(known, all_), duration(half)] for service, all_, known, half in led]
-    page.section("Lead time for changes", counts("lead_time_for_changes"), table("Time from commit to deployment by service. Coverage is the share of deployments with a known commit time; below 50%, the median is not reliable.", ["service", "deployments", "coverage", "median of daily medians"], rows) if rows else "<p>No deployments in this period.</p>")
+    page.section("Time to restore", counts("outages"), table("Outages by service", ["service", "outages", "restored", "median", "longest"], rows) if rows else "<p>No outages in this period.</p>")
+    undone = lake.query("SELECT kind, count(*), count(*) FILTER (WHERE status_category = 'success') FROM rollbacks WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1")
+    words = {"stage": "by the stage that failed", "pipeline": "by the pipeline that failed", "post_deployment": "started by somebody", "revert": "by a pipeline that names what it reverts"}
+    rows = [[words[kind], number(all_), number(good)] for kind, all_, good in undone]
+    page.section("Rollbacks", "Deployments that were rolled back or reverted.", table("Rollbacks", ["rollback", "number", "succeeded"], rows) if rows else "<p>No rollbacks in this period.</p>")
+    led = lake.query("SELECT coalesce(service_id, 'unknown'), count(DISTINCT (plan_execution_id, stage_node_id)), count(DISTINCT (plan_execution_id, stage_node_id)) FILTER (WHERE lead_time_ms IS NOT NULL), median(lead_time_ms) FROM of_changes WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %d" % SHOWN)
+    rows = [[service, number(all_), share(known, all_), duration(half) if known * 2 >= all_ else "too few known"] for service, all_, known, half in led]
+    page.section("Lead time for changes", counts("changes"), table("Median time from commit to deployment by service, where the commits of at least half of the deployments are known.", ["service", "deployments", "commits known", "median"], rows) if rows else "<p>No deployments in this period.</p>")
 
 
 def pipelines(page, lake):
@@ -257,9 +330,9 @@ def pipelines(page, lake):
     items = [(name, half, f"{duration(half)}, p95: {duration(most)}", [number(runs), duration(half), duration(most)]) for name, runs, half, most in slow]
     description = "Duration of successful executions including waiting time, for pipelines with at least five of them."
     page.section("Slowest pipelines", description, page.bars("Median duration by pipeline", "ok", items, ["pipeline", "executions", "median", "p95"]))
-    flaky = lake.query("SELECT org_id || '/' || project_id || '/' || pipeline_id, sum(repeated_commits), sum(flaky_commits) FROM flakiest_pipelines WHERE {where} GROUP BY 1 HAVING sum(flaky_commits) > 0 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
+    flaky = lake.query("SELECT org_id || '/' || project_id || '/' || pipeline_id, sum(commits), sum(flaky_commits) FROM flakiest_pipelines WHERE {where} GROUP BY 1 HAVING sum(flaky_commits) > 0 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
     items = [(name, int(bad), f"{bad} of {again} commits", [number(int(again)), number(int(bad)), share(bad, again)]) for name, again, bad in flaky]
-    page.section("Flakiest pipelines", counts("flakiest_pipelines"), page.bars("Commits that both succeeded and failed, by pipeline", "bad", items, ["pipeline", "commits with several runs", "flaky", "share"]))
+    page.section("Flakiest pipelines", counts("flakiest_pipelines"), page.bars("Commits that both succeeded and failed, by pipeline", "bad", items, ["pipeline", "commits", "flaky", "share"]))
     failing = lake.query("SELECT org_id || '/' || project_id || '/' || pipeline_id || ': ' || coalesce(stage_id, '?'), sum(runs), sum(failures) FROM failed_stages WHERE {where} GROUP BY 1 HAVING sum(failures) > 0 ORDER BY 3 DESC, 1 LIMIT %d" % SHOWN)
     items = [(name, int(bad), f"{bad} of {runs} ({share(bad, runs)})", [number(int(runs)), number(int(bad)), share(bad, runs)]) for name, runs, bad in failing]
     page.section("Failures by stage", counts("failed_stages"), page.bars("Failures by stage", "bad", items, ["stage", "runs", "failures", "share"]))
@@ -269,10 +342,11 @@ def pipelines(page, lake):
 
 def projects(page, lake, now):
     counts = {row[:2]: row[2:] for row in lake.query("SELECT org_id, project_id, count(*), count(*) FILTER (WHERE status_category = 'success'), count(*) FILTER (WHERE status_category IN ('failure', 'expired')) FROM executions WHERE {where} GROUP BY ALL")}
+    gone = set(lake.query("SELECT org_id, project_id FROM projects WHERE {scope} AND not_visible_since_ts IS NOT NULL"))
     rows = []
-    for org, project, watermark_ms, open_, gaps, code in lake.query("SELECT org_id, project_id, epoch_ms(watermark_ts), open_execution_count, gap_count, last_error_code FROM scopes WHERE {scope} ORDER BY 1, 2"):
+    for org, project, watermark_ms, open_, gaps, code in lake.query("SELECT org_id, project_id, epoch_ms(watermark_ts), open_execution_count, gap_count, last_error_code FROM scopes s WHERE {scope} ORDER BY 1, 2"):
         runs, good, bad = counts.get((org, project), (0, 0, 0))
-        state = f"failing: {code}" if code else f"{gaps} gaps" if gaps else "not read yet" if watermark_ms is None else "complete"
+        state = "not visible any more" if (org, project) in gone else f"failing: {code}" if code else f"{gaps} gaps" if gaps else "not read yet" if watermark_ms is None else "complete"
         rows.append([f"{org}/{project}", state, ago(watermark_ms, now), number(open_), number(runs), share(good, good + bad)])
     description = "Executions that started before the watermark are in the lake, except in gaps. Open executions are not known to be terminal."
     page.section("Projects and freshness", description, table("Projects", ["project", "state", "watermark", "open", "executions", "success rate"], rows))
@@ -315,6 +389,7 @@ def main():
     parser.add_argument("--project", metavar="GLOB", default="*", help="projects to include [default: all]")
     parser.add_argument("--from", metavar="DATE", dest="start", type=date, help="first day, UTC [default: first day of the lake]")
     parser.add_argument("--to", metavar="DATE", dest="end", type=date, help="day after the last day, UTC [default: end of the lake]")
+    parser.add_argument("--environment-type", metavar="TYPE", default="Production", help="Production, PreProduction or all, for the key figures [default: %(default)s]")
     parser.add_argument("--views", metavar="FILE", help="SQL statements that open the lake [default: LAKE/_views/duckdb.sql]")
     parser.add_argument("--init", metavar="FILE", help="SQL statements to run first, such as CREATE SECRET for S3")
     parser.add_argument("--now", type=dt.datetime.fromisoformat, help=argparse.SUPPRESS)

@@ -10,7 +10,7 @@ use harness_lake::ids::AccountId;
 use harness_lake::lake::metadata::FileMetadata;
 use harness_lake::lake::parquet::FileKind;
 use harness_lake::lake::writer::ObjectWriter;
-use harness_lake::tables::{Batches, ExecutionTables, RawRow};
+use harness_lake::tables::{Account, Batches, DEFAULT_BASE_URL, ExecutionTables, RawRow};
 use serde::de::IgnoredAny;
 
 /// The number of rows per fixture.
@@ -40,7 +40,8 @@ fn counted_parser(summaries: &[String]) {
 
 #[inline(never)]
 fn counted_tables(summaries: &[String]) -> Batches {
-    let mut tables = ExecutionTables::new(&AccountId::new("bench"));
+    let mut tables =
+        ExecutionTables::new(&Account::new(&AccountId::new("bench"), DEFAULT_BASE_URL));
     for (at, summary) in summaries.iter().enumerate() {
         let id = format!("execution-{at}");
         tables.push(&RawRow {

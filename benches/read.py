@@ -65,7 +65,7 @@ QUESTIONS = {
     "flakiest pipelines": """
         SELECT pipeline_id, count(*) AS lines FROM flakiest_pipelines GROUP BY 1""",
     "queue time": """
-        SELECT pipeline_id, count(*) AS days FROM queue_and_approval_time GROUP BY 1""",
+        SELECT pipeline_id, count(*) AS days FROM queue_and_wait_time GROUP BY 1""",
     "freshness": """
         SELECT org_id, project_id, max(observed_ts) AS newest FROM executions
         WHERE start_date >= DATE '{recent}' GROUP BY 1, 2""",

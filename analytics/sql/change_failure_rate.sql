@@ -1,8 +1,8 @@
--- Share of deployments that fail, by UTC day, service and environment.
--- Counts: deployments that succeeded, failed or expired, each once (rows of deployments_once). A deployment that
--- succeeded on a retry counts as a success, and so does one whose failures were ignored (IgnoreFailed).
--- Excludes: unfinished, aborted, rejected and skipped deployments. A successful deployment that was rolled back later
--- counts as a success, because Harness does not report which deployment a rollback reverts.
+-- Share of changes that fail, by UTC day of the deployment, service and environment.
+-- Counts: deployments that ended (rows of change_failures). `failed_deployments` are those that failed after all
+-- retries, rolled themselves back, or were undone later by a rollback or a revert.
+-- Definition: change failure rate of DORA.
+-- Excludes: what change_failures excludes. A failure that a retry or rerun repaired is in outages, not here.
 -- For a longer period, sum both counts and divide them. Do not average the rates.
 CREATE OR REPLACE VIEW change_failure_rate AS
 SELECT
@@ -13,8 +13,8 @@ SELECT
     environment_id,
     environment_type,
     COUNT(*) AS deployments,
-    COUNT(*) FILTER (WHERE status_category <> 'success') AS failed_deployments,
-    CAST(COUNT(*) FILTER (WHERE status_category <> 'success') AS DOUBLE) / COUNT(*) AS failure_rate
-FROM deployments_once
-WHERE status_category IN ('success', 'failure', 'expired')
+    COUNT(*) FILTER (WHERE is_failed_change) AS failed_deployments,
+    COUNT(*) FILTER (WHERE is_undone) AS undone_deployments,
+    CAST(COUNT(*) FILTER (WHERE is_failed_change) AS DOUBLE) / COUNT(*) AS failure_rate
+FROM change_failures
 GROUP BY start_date, org_id, project_id, service_id, environment_id, environment_type;

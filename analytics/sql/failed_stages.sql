@@ -1,7 +1,7 @@
 -- Stage failures by UTC day.
 -- Counts: stages that ran and succeeded, failed or expired. The instances of a matrix or loop count as runs of one
--- stage. `example_error_message` is one of the messages of the day, the first in alphabetical order.
--- Excludes: stages carried over by a retry, rollback stages, and unfinished, aborted, rejected or skipped stages. A
+-- stage. A failure in a pipeline that another pipeline ran counts there, once. `example_error_message` is one of the messages of the day, the first in alphabetical order.
+-- Excludes: stages of type Pipeline, stages carried over by a retry, rollback stages, and unfinished, aborted, rejected or skipped stages. A
 -- stage without failures has a row with zero failures.
 CREATE OR REPLACE VIEW failed_stages AS
 SELECT
@@ -9,7 +9,7 @@ SELECT
     org_id,
     project_id,
     pipeline_id,
-    stage_id,
+    strategy_stage_id AS stage_id,
     stage_type,
     COUNT(*) AS runs,
     COUNT(*) FILTER (WHERE status_category <> 'success') AS failures,
@@ -18,5 +18,6 @@ SELECT
 FROM stages
 WHERE ran_in_this_execution
     AND NOT is_rollback
+    AND COALESCE(stage_type, '') <> 'Pipeline'
     AND status_category IN ('success', 'failure', 'expired')
-GROUP BY start_date, org_id, project_id, pipeline_id, stage_id, stage_type;
+GROUP BY start_date, org_id, project_id, pipeline_id, strategy_stage_id, stage_type;

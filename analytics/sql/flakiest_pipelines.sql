@@ -1,7 +1,7 @@
 -- Pipelines with different outcomes for the same commit, by the UTC day on which the commit first ran.
 -- Counts: executions that succeeded, failed or expired, including retries and reruns, by pipeline, repository and
 -- commit_sha. A commit is flaky if the same pipeline both succeeded and failed with it. `flaky_share` is the share of
--- flaky commits among those with more than one run.
+-- flaky commits among all commits.
 -- Excludes: executions without a commit, and unfinished, aborted, rejected or skipped executions.
 -- Reads all dates whatever the filter on start_date, because a commit can run again on another day.
 CREATE OR REPLACE VIEW flakiest_pipelines AS
@@ -25,7 +25,6 @@ SELECT
     COUNT(*) AS commits,
     COUNT(*) FILTER (WHERE runs > 1) AS repeated_commits,
     COUNT(*) FILTER (WHERE successes > 0 AND successes < runs) AS flaky_commits,
-    CAST(COUNT(*) FILTER (WHERE successes > 0 AND successes < runs) AS DOUBLE)
-        / NULLIF(COUNT(*) FILTER (WHERE runs > 1), 0) AS flaky_share
+    CAST(COUNT(*) FILTER (WHERE successes > 0 AND successes < runs) AS DOUBLE) / COUNT(*) AS flaky_share
 FROM by_commit
 GROUP BY start_date, org_id, project_id, pipeline_id;

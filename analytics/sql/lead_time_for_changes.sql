@@ -1,28 +1,17 @@
 -- Time from commit to successful deployment, by UTC day, service and environment.
--- Counts: successful deployments, each once (rows of deployments_once). Lead time runs from the commit that the same
--- execution built (commit_sha) to the end of the deployment.
--- Excludes: from the times, deployments whose execution built no commit (pipelines that only deploy), and commits
--- without a time or with a time after the deployment. `covered_share` is the share of deployments with a lead time.
--- Below 0.5, do not rely on the times.
+-- Counts: every commit of every successful deployment (rows of changes). `covered_share` is the share of deployments
+-- with a commit of known time. Below 0.5, do not rely on the times.
+-- Definition: lead time for changes of DORA, from commit to running in production.
+-- Excludes: what changes excludes. For a longer period, take the percentiles of changes.
 CREATE OR REPLACE VIEW lead_time_for_changes AS
-WITH timed AS (
+WITH deployed AS (
     SELECT
-        d.start_date,
-        d.org_id,
-        d.project_id,
-        d.service_id,
-        d.environment_id,
-        d.environment_type,
-        CASE WHEN c.committed_ts <= d.end_ts THEN {ms d.end_ts} - {ms c.committed_ts} END AS lead_time_ms
-    FROM deployments_once d
-    JOIN executions e
-        ON e.start_date = d.start_date
-        AND e.plan_execution_id = d.plan_execution_id
-    LEFT JOIN commits c
-        ON c.start_date = e.start_date
-        AND c.plan_execution_id = e.plan_execution_id
-        AND c.commit_sha = e.commit_sha
-    WHERE d.status_category = 'success'
+        changes.*,
+        ROW_NUMBER() OVER (
+            PARTITION BY start_date, plan_execution_id, stage_node_id, service_key, environment_key
+            ORDER BY CASE WHEN lead_time_ms IS NULL THEN 1 ELSE 0 END, commit_sha
+        ) AS commit_number
+    FROM changes
 )
 SELECT
     start_date,
@@ -31,10 +20,12 @@ SELECT
     service_id,
     environment_id,
     environment_type,
-    COUNT(*) AS deployments,
-    COUNT(lead_time_ms) AS covered_deployments,
-    CAST(COUNT(lead_time_ms) AS DOUBLE) / COUNT(*) AS covered_share,
+    COUNT(*) FILTER (WHERE commit_number = 1) AS deployments,
+    COUNT(*) FILTER (WHERE commit_number = 1 AND lead_time_ms IS NOT NULL) AS covered_deployments,
+    CAST(COUNT(*) FILTER (WHERE commit_number = 1 AND lead_time_ms IS NOT NULL) AS DOUBLE)
+        / COUNT(*) FILTER (WHERE commit_number = 1) AS covered_share,
+    COUNT(lead_time_ms) AS changes,
     {p50 lead_time_ms} AS median_lead_time_ms,
     {p90 lead_time_ms} AS p90_lead_time_ms
-FROM timed
+FROM deployed
 GROUP BY start_date, org_id, project_id, service_id, environment_id, environment_type;

@@ -6,14 +6,14 @@
 
 use arrow_array::cast::AsArray;
 use harness_lake::ids::AccountId;
-use harness_lake::tables::{ExecutionTables, RawRow};
+use harness_lake::tables::{Account, DEFAULT_BASE_URL, ExecutionTables, RawRow};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 
 const START_MS: i64 = 1_763_971_200_000;
 
 fuzz_target!(|summary: &str| {
-    let mut tables = ExecutionTables::new(&AccountId::new("account"));
+    let mut tables = ExecutionTables::new(&Account::new(&AccountId::new("account"), DEFAULT_BASE_URL));
     // Push the summary twice, so that the second push meets the state of the first.
     for id in ["one", "other"] {
         tables.push(&RawRow {

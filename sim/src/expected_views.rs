@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
-use super::expected_deployments::{
-    Attempt, failure_rate, final_attempts, frequency, time_to_restore,
-};
+use super::expected_deployments::{Attempt, Deployments, Rollback};
 use super::truth::{Truth, object};
 use crate::clock::{date_of, from_ms};
 
@@ -27,19 +25,24 @@ impl Truth {
     /// extend a table are reduced to its key and the added columns.
     pub fn expected_views(&self) -> ExpectedViews {
         let facts = Index::of(self);
-        let attempts = facts.attempts();
-        let finals = final_attempts(&attempts);
+        let deployments = Deployments::of(&facts);
         let rows = |attempts: &[Attempt<'_>]| attempts.iter().map(Attempt::row).collect();
+        let rollbacks = deployments.rollbacks.iter().map(Rollback::row);
         ExpectedViews::from([
             ("executions_latest", facts.latest()),
-            ("deployment_attempts", rows(&attempts)),
-            ("deployments_once", rows(&finals)),
-            ("deployment_frequency", frequency(&finals)),
-            ("change_failure_rate", failure_rate(&finals)),
-            ("time_to_restore", time_to_restore(&finals)),
-            ("lead_time_for_changes", facts.lead_time(&finals)),
+            ("deployment_attempts", rows(&deployments.attempts)),
+            ("deployments_once", rows(&deployments.finals)),
+            ("rollbacks", rollbacks.collect()),
+            ("current_versions", deployments.current_versions()),
+            ("deployment_frequency", deployments.frequency()),
+            ("deployment_failure_rate", deployments.failure_rate()),
+            ("change_failure_rate", deployments.change_failure_rate()),
+            ("time_to_restore", deployments.time_to_restore()),
+            ("lead_time_for_changes", deployments.lead_time(&facts)),
             ("build_durations", facts.build_durations()),
-            ("queue_and_approval_time", facts.waiting()),
+            ("approvals_waited", facts.approvals()),
+            ("failure_types", facts.failure_types()),
+            ("queue_and_wait_time", facts.waiting()),
             ("failed_stages", facts.failed_stages()),
             ("flakiest_pipelines", facts.flakiest()),
             ("busiest_hours", facts.busiest_hours()),
@@ -51,20 +54,39 @@ impl Truth {
 pub(super) struct Index<'a> {
     pub(super) truth: &'a Truth,
     pub(super) executions: HashMap<&'a str, &'a Value>,
-    pub(super) stages: HashMap<(&'a str, &'a str), &'a Value>,
+    pub(super) commits: HashMap<&'a str, Vec<&'a Value>>,
 }
 
 impl<'a> Index<'a> {
     fn of(truth: &'a Truth) -> Self {
         let executions = truth.executions.iter();
-        let stages = truth.stages.iter();
-        let node = |row: &'a Value| (text(row, "plan_execution_id"), text(row, "stage_node_id"));
+        let mut commits = HashMap::<_, Vec<_>>::new();
+        for row in &truth.commits {
+            let of = commits.entry(text(row, "plan_execution_id")).or_default();
+            of.push(row);
+        }
         Self {
             truth,
             executions: executions
                 .map(|row| (text(row, "plan_execution_id"), row))
                 .collect(),
-            stages: stages.map(|row| (node(row), row)).collect(),
+            commits,
+        }
+    }
+
+    /// Returns the execution that all attempts at a deployment share.
+    pub(super) fn root_of_chain(&self, execution: &'a Value) -> &'a str {
+        let first = |row: &'a Value| {
+            let again = ["rerun_root_execution_id", "retry_root_execution_id"];
+            again.into_iter().find_map(|column| row[column].as_str())
+        };
+        match execution["parent_pipeline_execution_id"].as_str() {
+            Some(parent) => self
+                .executions
+                .get(parent)
+                .and_then(|row| first(row))
+                .unwrap_or(parent),
+            None => first(execution).unwrap_or_else(|| text(execution, "plan_execution_id")),
         }
     }
 
@@ -111,31 +133,109 @@ impl<'a> Index<'a> {
         })
     }
 
-    fn waiting(&self) -> Vec<Value> {
-        let mut approvals = HashMap::<&str, i64>::new();
+    /// Returns the approvals of each execution that ended, and the time during which one was pending.
+    fn waits(&self) -> BTreeMap<&'a str, (Vec<&'a Value>, i64)> {
+        let mut waits = BTreeMap::<&str, (Vec<&Value>, i64)>::new();
         for row in &self.truth.stages {
-            let answered = int(row, "duration_ms").filter(|_| row["stage_type"] == "Approval");
-            if let Some(took) = answered.filter(|_| row["ran_in_this_execution"] == true) {
-                *approvals.entry(text(row, "plan_execution_id")).or_default() += took;
+            let is_over = row["stage_type"] == "Approval" && !row["duration_ms"].is_null();
+            if is_over && row["ran_in_this_execution"] == true {
+                let of = waits.entry(text(row, "plan_execution_id")).or_default();
+                of.0.push(row);
             }
         }
+        for (approvals, waited) in waits.values_mut() {
+            let ms = |row: &Value, column: &str| int(row, column).unwrap_or_default() / 1_000;
+            approvals.sort_by_key(|row| ms(row, "start_ts"));
+            let mut until = i64::MIN;
+            for row in approvals {
+                let end = ms(row, "end_ts");
+                *waited += (end - until.max(ms(row, "start_ts"))).max(0);
+                until = until.max(end);
+            }
+        }
+        waits
+    }
+
+    fn approvals(&self) -> Vec<Value> {
+        let rows = self.waits().into_iter().map(|(id, (approvals, waited))| {
+            let execution = self.executions[id];
+            let count = |category: &str| approvals.iter().filter(|row| is(row, category)).count();
+            let mut row = group(execution, execution, &BY_PIPELINE);
+            row.extend(object(json!({
+                "plan_execution_id": id,
+                "approvals": approvals.len(),
+                "approved": count("success"),
+                "rejected": count("rejected"),
+                "expired": count("expired"),
+                "is_approved": count("success") == approvals.len(),
+                "waited_ms": waited,
+            })));
+            Value::Object(row)
+        });
+        rows.collect()
+    }
+
+    fn failure_types(&self) -> Vec<Value> {
+        let failed = self.ended_stages().filter(|row| !is(row, "success"));
+        let failed = failed.filter(|row| row["stage_type"] != "Pipeline");
+        let rows = failed.flat_map(|row| {
+            let kinds = row["failure_types"].as_array().into_iter().flatten();
+            kinds.map(|kind| {
+                let mut group = self.group(row, &BY_PIPELINE);
+                group.insert("failure_type".to_owned(), kind.clone());
+                (group, ())
+            })
+        });
+        aggregate(rows, |failures| json!({ "failures": failures.len() }))
+    }
+
+    fn waiting(&self) -> Vec<Value> {
+        let waits = self.waits();
         let executions = self.truth.executions.iter();
         aggregate(
             executions.map(|row| (self.group(row, &BY_PIPELINE), row)),
             |executions| {
-                let approval =
-                    |row: &&Value| approvals.get(text(row, "plan_execution_id")).copied();
+                let waits = |row: &Value| waits.get(text(row, "plan_execution_id"));
+                let of = |category: &str| {
+                    let is_of = |row: &&&Value| {
+                        let approvals = waits(row).map(|(approvals, _)| approvals);
+                        approvals.into_iter().flatten().any(|row| is(row, category))
+                    };
+                    executions.iter().filter(is_of).count()
+                };
                 let queued = executions.iter().filter_map(|row| int(row, "queued_ms"));
                 let queued: Vec<i64> = queued.collect();
-                let waited: Vec<i64> = executions.iter().filter_map(approval).collect();
+                let approved = |row: &&Value| {
+                    let (approvals, waited) = waits(row)?;
+                    approvals
+                        .iter()
+                        .all(|row| is(row, "success"))
+                        .then_some(*waited)
+                };
+                let approved: Vec<i64> = executions.iter().filter_map(approved).collect();
+                let ended = executions.iter().filter_map(|row| {
+                    let total = int(row, "duration_ms")?;
+                    let waited = waits(row).map_or(0, |(_, waited)| *waited);
+                    Some((
+                        total,
+                        total.min(int(row, "queued_ms").unwrap_or(0) + waited),
+                    ))
+                });
+                let sum = ended.reduce(|sum, next| (sum.0 + next.0, sum.1 + next.1));
+                let share = |(total, waited): (i64, i64)| (total > 0).then(|| ratio(waited, total));
                 json!({
                     "executions": executions.len(),
                     "started_executions": queued.len(),
                     "median_queued_ms": percentile(&queued, 0.5),
                     "p95_queued_ms": percentile(&queued, 0.95),
-                    "approved_executions": waited.len(),
-                    "median_approval_ms": percentile(&waited, 0.5),
-                    "p95_approval_ms": percentile(&waited, 0.95),
+                    "approved_executions": approved.len(),
+                    "rejected_executions": of("rejected"),
+                    "expired_executions": of("expired"),
+                    "median_approval_ms": percentile(&approved, 0.5),
+                    "p95_approval_ms": percentile(&approved, 0.95),
+                    "waiting_ms": sum.map(|sum| sum.1),
+                    "duration_ms": sum.map(|sum| sum.0),
+                    "waiting_share": sum.and_then(share),
                 })
             },
         )
@@ -144,20 +244,22 @@ impl<'a> Index<'a> {
     fn failed_stages(&self) -> Vec<Value> {
         let stages = self
             .ended_stages()
-            .filter(|row| row["is_rollback"] == false);
-        aggregate(
-            stages.map(|row| (self.group(row, &BY_STAGE), row)),
-            |stages| {
-                let failed: Vec<_> = stages.iter().filter(|row| !is(row, "success")).collect();
-                json!({
-                    "runs": stages.len(),
-                    "failures": failed.len(),
-                    "failure_rate": share(failed.len(), stages.len()),
-                    "example_error_message":
-                        failed.iter().filter_map(|row| row["error_message"].as_str()).min(),
-                })
-            },
-        )
+            .filter(|row| row["is_rollback"] == false && row["stage_type"] != "Pipeline");
+        let by_stage = |row: &'a Value| {
+            let mut group = self.group(row, &BY_STAGE);
+            group.insert("stage_id".to_owned(), row["strategy_stage_id"].clone());
+            (group, row)
+        };
+        aggregate(stages.map(by_stage), |stages| {
+            let failed: Vec<_> = stages.iter().filter(|row| !is(row, "success")).collect();
+            json!({
+                "runs": stages.len(),
+                "failures": failed.len(),
+                "failure_rate": share(failed.len(), stages.len()),
+                "example_error_message":
+                    failed.iter().filter_map(|row| row["error_message"].as_str()).min(),
+            })
+        })
     }
 
     fn flakiest(&self) -> Vec<Value> {
@@ -182,7 +284,7 @@ impl<'a> Index<'a> {
                 "commits": commits.len(),
                 "repeated_commits": repeated,
                 "flaky_commits": flaky,
-                "flaky_share": (repeated > 0).then(|| share(flaky, repeated)),
+                "flaky_share": share(flaky, commits.len()),
             })
         })
     }
@@ -271,6 +373,14 @@ pub(super) fn int(row: &Value, column: &str) -> Option<i64> {
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a simulated account")]
 pub(super) fn share(part: usize, total: usize) -> f64 {
+    part as f64 / total as f64
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "durations of a simulated account"
+)]
+fn ratio(part: i64, total: i64) -> f64 {
     part as f64 / total as f64
 }
 

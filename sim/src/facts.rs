@@ -1,6 +1,8 @@
 //! The facts of an execution beside its stages: trigger, build, deployment, and when each becomes
 //! visible.
 
+use std::borrow::Cow;
+
 use super::account::{Account, Execution, Origin, RowSize};
 use super::detail::{Detail, Failure, Node, rolls_back};
 use super::names;
@@ -147,13 +149,31 @@ impl Account {
         execution: &Execution,
         facts: &Facts,
         at: i64,
-    ) -> Vec<(&str, Option<&str>)> {
+    ) -> Vec<(&str, Option<Cow<'_, str>>)> {
         let own = &self.pipeline(execution).tags;
+        let reverted = self.reverted_by(execution).map(Execution::id);
         let late = facts.tagged.filter(|tagged| *tagged <= at);
         own.iter()
-            .map(|(key, value)| (*key, value.as_deref()))
-            .chain(late.map(|_| ("reviewed", Some("yes – geprüft"))))
+            .map(|(key, value)| (*key, value.as_deref().map(Cow::from)))
+            .chain(late.map(|_| ("reviewed", Some("yes – geprüft".into()))))
+            .chain(reverted.map(|id| ("revert_execution_id", Some(id.into()))))
             .collect()
+    }
+
+    /// Returns the execution that a pipeline reverts: the one before of the same pipeline.
+    pub(super) fn reverted_by(&self, execution: &Execution) -> Option<&Execution> {
+        let may_revert = self.pipeline(execution).shape == Shape::Cd
+            && execution.origin == Origin::Fresh
+            && execution.id.0.is_multiple_of(12);
+        let before = |other: &&Execution| {
+            other.pipeline == execution.pipeline
+                && other.origin == Origin::Fresh
+                && other.last_end < execution.start
+        };
+        let executions = self.executions().iter().filter(|_| may_revert);
+        executions
+            .filter(before)
+            .max_by_key(|other| (other.start, other.id))
     }
 
     /// Returns the failure that the execution reports at an instant.
@@ -211,6 +231,15 @@ pub(super) fn resolved(node: &Node<'_>, at: i64) -> Resolved {
         _ => Resolved::Artifact,
     };
     most.min(now)
+}
+
+/// Returns the duration of the rollback within a stage that failed.
+pub(super) fn rollback_ms(node: &Node<'_>, at: i64) -> Option<i64> {
+    node.failure_at(at)?;
+    let rolls_back = node.is_kind(StageKind::Deployment)
+        && node.key.0.is_multiple_of(3)
+        && resolved(node, at) >= Resolved::Environment;
+    rolls_back.then(|| 1_000 + i64::try_from(node.key.0 % 60_000).unwrap_or_default())
 }
 
 /// Returns the deployment stages that have resolved at least `least` at an instant.

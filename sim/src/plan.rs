@@ -63,6 +63,15 @@ pub(super) enum Slot {
     Strategy(Strategy, Stage),
 }
 
+impl Slot {
+    fn is_untyped(&self) -> bool {
+        match self {
+            Self::One(stage) | Self::Strategy(_, stage) => stage.is_untyped(),
+            Self::Parallel(slots) => slots.iter().any(Self::is_untyped),
+        }
+    }
+}
+
 pub(super) struct Stage {
     pub(super) id: String,
     pub(super) name: String,
@@ -73,6 +82,33 @@ pub(super) struct Stage {
     /// The probability, in thousandths, that a condition skips the stage.
     pub(super) skipped: u32,
     pub(super) hidden: bool,
+}
+
+impl Stage {
+    /// Returns whether the stage has no type, as in pipelines of Harness 3.0.
+    pub(super) fn is_untyped(&self) -> bool {
+        self.kind == StageKind::Deployment && names::SERVICES[self.service].0 == "stock_sync"
+    }
+
+    /// Returns the type in a summary.
+    pub(super) fn node_type(&self) -> &'static str {
+        if self.is_untyped() {
+            "stage"
+        } else {
+            self.kind.node_type()
+        }
+    }
+}
+
+impl Pipeline {
+    /// Returns `yamlVersion`.
+    pub(super) fn yaml_version(&self) -> &'static str {
+        if self.slots.iter().any(Slot::is_untyped) {
+            "1"
+        } else {
+            "0"
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -69,7 +69,7 @@ impl Snapshot<'_> {
             let scope = self.account.scope_at(pipeline.project, self.at);
             json.str("orgIdentifier", &scope.org);
             json.str("projectIdentifier", &scope.project);
-            json.str("yamlVersion", "0");
+            json.str("yamlVersion", pipeline.yaml_version());
         }
         json.str("planExecutionId", &self.execution.id.to_string());
         json.str("name", &pipeline.name);
@@ -78,7 +78,7 @@ impl Snapshot<'_> {
         let tags = self.account.tags_at(self.execution, &self.facts, self.at);
         json.maps("tags", tags, |json, (key, value)| {
             json.str("key", key);
-            json.opt("value", value);
+            json.opt("value", value.as_deref());
         });
     }
 

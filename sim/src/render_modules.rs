@@ -1,6 +1,6 @@
 //! Renders `moduleInfo` of executions and stages, which grows while an execution runs.
 
-use super::facts::{Build, Commit, Resolved, artifact, deployed, resolved};
+use super::facts::{Build, Commit, Resolved, artifact, deployed, resolved, rollback_ms};
 use super::json::Json;
 use super::names;
 use super::plan::{Stage, StageKind};
@@ -232,6 +232,12 @@ pub(super) fn stage(snapshot: &Snapshot<'_>, index: usize, json: &mut Json) {
             }
             if Resolved::Environment <= resolved {
                 environment(stage, json);
+            }
+            if node.end_at(snapshot.at).is_some() {
+                json.int(
+                    "rollbackDuration",
+                    rollback_ms(node, snapshot.at).unwrap_or(0),
+                );
             }
         }),
         StageKind::Approval | StageKind::Custom | StageKind::Pipeline => json.map("pms", |_| {}),

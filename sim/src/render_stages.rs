@@ -52,7 +52,7 @@ fn node(snapshot: &Snapshot<'_>, index: usize, json: &mut Json) {
             "STAGE"
         },
     );
-    json.str("nodeIdentifier", identifier(node));
+    json.str("nodeIdentifier", &identifier(node));
     if let Some(name) = name(node) {
         json.str("name", &name);
     }
@@ -182,7 +182,7 @@ pub(super) fn failure(json: &mut Json, failure: Option<Failure>) {
 
 pub(super) fn node_type(node: &Node<'_>) -> &'static str {
     match node.kind {
-        NodeKind::Stage(stage) => stage.kind.node_type(),
+        NodeKind::Stage(stage) => stage.node_type(),
         NodeKind::Parallel => "parallel",
         NodeKind::Strategy(strategy, _) => strategy.node_type(),
         NodeKind::PipelineRollback => "PipelineRollback",
@@ -196,7 +196,22 @@ pub(super) fn module(node: &Node<'_>) -> &'static str {
     }
 }
 
-pub(super) fn identifier<'a>(node: &'a Node<'_>) -> &'a str {
+/// Returns the identifier of a node: that of an instance of a strategy ends with its position.
+pub(super) fn identifier(node: &Node<'_>) -> String {
+    let mut id = plain_identifier(node).to_owned();
+    if let Some(instance) = &node.instance {
+        if instance.combination.is_empty() {
+            id = format!("{id}_{}", instance.index);
+        }
+        for position in &instance.combination {
+            id = format!("{id}_{position}");
+        }
+    }
+    id
+}
+
+/// Returns the identifier of a node in the pipeline.
+pub(super) fn plain_identifier<'a>(node: &'a Node<'_>) -> &'a str {
     match node.kind {
         NodeKind::Stage(stage) | NodeKind::Strategy(_, stage) => &stage.id,
         NodeKind::Parallel => "parallel",

@@ -162,7 +162,7 @@ fn lifetime(snapshot: &Snapshot<'_>, stages: &[(usize, Value)]) -> Value {
     })
 }
 
-fn provenance(snapshot: &Snapshot<'_>) -> Value {
+pub(super) fn provenance(snapshot: &Snapshot<'_>) -> Value {
     let (account, execution) = (snapshot.account, snapshot.execution);
     let trigger = snapshot.facts.trigger.as_ref();
     let id = |index: u32| account.by_index(index).id();
@@ -170,8 +170,8 @@ fn provenance(snapshot: &Snapshot<'_>) -> Value {
         Origin::Retry { of, root } if snapshot.vintage == Vintage::Saas => Some((id(of), id(root))),
         _ => None,
     };
-    let rerun_of = match execution.origin {
-        Origin::Rerun { of, .. } => Some(id(of)),
+    let rerun = match execution.origin {
+        Origin::Rerun { of, root } => Some((id(of), id(root))),
         _ => None,
     };
     let mode = match execution.origin {
@@ -188,7 +188,8 @@ fn provenance(snapshot: &Snapshot<'_>) -> Value {
         "is_retry": retry.is_some(),
         "retry_root_execution_id": retry.as_ref().map(|(_, root)| root),
         "retry_parent_execution_id": retry.as_ref().map(|(of, _)| of),
-        "rerun_of_execution_id": rerun_of,
+        "rerun_of_execution_id": rerun.as_ref().map(|(of, _)| of),
+        "rerun_root_execution_id": rerun.as_ref().map(|(_, root)| root),
         "parent_pipeline_execution_id": parent.as_ref().map(|(parent, _)| parent.id()),
         "parent_stage_node_id": parent.as_ref().map(|(_, stage)| stage.to_string()),
     })
@@ -207,7 +208,7 @@ fn content(snapshot: &Snapshot<'_>) -> Value {
     let tags: Map<String, Value> = account
         .tags_at(execution, &snapshot.facts, at)
         .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.into()))
+        .map(|(key, value)| (key.to_owned(), json!(value)))
         .collect();
     let store = if pipeline.remote { "REMOTE" } else { "INLINE" };
     let build = account.build_at(execution, &snapshot.detail, at);
@@ -215,6 +216,7 @@ fn content(snapshot: &Snapshot<'_>) -> Value {
     json!({
         "modules": modules,
         "tags": tags,
+        "yaml_version": (!execution.legacy).then(|| pipeline.yaml_version()),
         "store_type": (!execution.legacy).then_some(store),
         "repo_name": build.map(|_| pipeline.repo),
         "branch": build.map(super::facts::Build::reported_branch),
@@ -234,7 +236,10 @@ fn counted(stages: &[(usize, Value)]) -> Value {
             .filter(|(_, stage)| stage["status_category"] == category)
             .count()
     };
-    let rolled_back = |stage: &Value| stage["is_rollback"] == true && !stage["start_ts"].is_null();
+    let rolled_back = |stage: &Value| {
+        let started = !stage["start_ts"].is_null();
+        started && (stage["is_rollback"] == true || !stage["rollback_ms"].is_null())
+    };
     json!({
         "was_rolled_back": stages.iter().any(|(_, stage)| rolled_back(stage)),
         "stage_count": stages.len(),

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::detail::{Node, NodeKind};
-use super::facts::{Resolved, artifact, deployed, resolved};
+use super::facts::{Resolved, artifact, deployed, resolved, rollback_ms};
 use super::names;
 use super::plan::{Stage, StageKind, Strategy};
 use super::render::Snapshot;
-use super::render_stages::{identifier, module, name, node_type, shown};
-use super::truth::{head, micros, object};
+use super::render_stages::{identifier, module, name, node_type, plain_identifier, shown};
+use super::truth::{head, micros, object, provenance};
 
 type Service = (&'static str, &'static str, &'static str);
 type Environment = (
@@ -78,6 +78,8 @@ fn stage(snapshot: &Snapshot<'_>, index: usize, stage_index: usize) -> Value {
     row.extend(timing(snapshot, index));
     row.extend(object(json!({
         "stage_id": identifier(node),
+        "strategy_stage_id": plain_identifier(node),
+        "rollback_ms": rollback_ms(node, snapshot.at),
         "stage_name": name(node),
         "stage_type": node_type(node),
         "module": module(node),
@@ -131,15 +133,26 @@ fn matrix(node: &Node<'_>, strategy: Option<&Strategy>) -> Map<String, Value> {
 pub(super) fn deployments(snapshot: &Snapshot<'_>, stages: &[(usize, Value)]) -> Vec<Value> {
     stages
         .iter()
-        .filter_map(|(index, _)| {
+        .filter_map(|(index, row_of_stage)| {
             let node = &snapshot.detail.nodes[*index];
             node.started(snapshot.at)?;
             let stage = node
                 .stage()
                 .filter(|stage| stage.kind == StageKind::Deployment)?;
+            // Without a type, only a service tells that the stage deploys.
+            let resolved = resolved(node, snapshot.at);
+            if stage.is_untyped() && resolved < Resolved::Service {
+                return None;
+            }
             let mut row = head(snapshot);
             row.extend(timing(snapshot, *index));
-            row.extend(target(stage, node, resolved(node, snapshot.at)));
+            row.extend(target(stage, node, resolved));
+            row.extend(chain(snapshot, row_of_stage));
+            let keys = ["service", "environment"].map(|of| {
+                let id = row[&format!("{of}_id")].as_str();
+                (format!("{of}_key"), id.map(|id| key(&row, id)).into())
+            });
+            row.extend(keys);
             Some(Value::Object(row))
         })
         .collect()
@@ -153,7 +166,7 @@ fn target(stage: &Stage, node: &Node<'_>, resolved: Resolved) -> Map<String, Val
     let artifact =
         (resolved >= Resolved::Artifact).then(|| artifact(names::SERVICES[stage.service].0, node));
     object(json!({
-        "stage_id": stage.id,
+        "stage_id": identifier(node),
         "service_id": service.map(|service| service.0),
         "service_name": service.map(|service| service.1),
         "deployment_type": service.map(|service| service.2),
@@ -162,6 +175,48 @@ fn target(stage: &Stage, node: &Node<'_>, resolved: Resolved) -> Map<String, Val
         "environment_type": environment.map(|environment| environment.2),
         "infrastructure_id": infrastructure.map(|environment| environment.3),
         "artifact": artifact,
+    }))
+}
+
+/// Returns an identifier with its scope.
+fn key(row: &Map<String, Value>, id: &str) -> String {
+    if id.starts_with("org.") || id.starts_with("account.") {
+        return id.to_owned();
+    }
+    let part = |column: &str| row[column].as_str().unwrap_or_default();
+    format!("{}/{}/{id}", part("org_id"), part("project_id"))
+}
+
+/// Returns the columns of a deployment that tell what it retries, reverts or rolls back.
+fn chain(snapshot: &Snapshot<'_>, stage: &Value) -> Map<String, Value> {
+    let of = provenance(snapshot);
+    let id = snapshot.execution.id();
+    let axes = object(stage["matrix"].clone());
+    let axes = axes
+        .iter()
+        .map(|(axis, value)| format!("{axis}={}", value.as_str().unwrap_or_default()));
+    let axes: Vec<String> = axes.collect();
+    let instance = match stage["iteration"].as_i64() {
+        Some(iteration) if axes.is_empty() => iteration.to_string(),
+        _ => axes.join(","),
+    };
+    let date = |end: i64| crate::clock::date_of(crate::clock::from_ms(end / 1_000)).to_string();
+    let reverted = snapshot.account.reverted_by(snapshot.execution);
+    object(json!({
+        "strategy_stage_id": stage["strategy_stage_id"],
+        "strategy_instance": instance,
+        "was_rolled_back": !stage["rollback_ms"].is_null(),
+        "rollback_ms": stage["rollback_ms"],
+        "is_rollback": stage["is_rollback"] == true
+            || of["execution_mode"].as_str().is_some_and(|mode| mode.ends_with("ROLLBACK")),
+        "execution_mode": of["execution_mode"],
+        "attempted_ts": micros(snapshot.execution.created_ms()),
+        "retry_root_execution_id": of["retry_root_execution_id"].as_str().unwrap_or(&id),
+        "rerun_root_execution_id": of["rerun_root_execution_id"],
+        "parent_pipeline_execution_id": of["parent_pipeline_execution_id"],
+        "reverts_execution_id": reverted.map(super::account::Execution::id),
+        "triggered_by_name": of["triggered_by_name"],
+        "deployed_date": stage["end_ts"].as_i64().map(date),
     }))
 }
 

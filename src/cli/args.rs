@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::run_output::RunOutputArgs;
 use crate::lake::layout::Period;
 use crate::pii::Mode;
+use crate::tables::DEFAULT_BASE_URL;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Harness API")]
@@ -23,7 +24,7 @@ pub(super) struct SourceArgs {
         long,
         env = "HARNESS_BASE_URL",
         value_name = "URL",
-        default_value = "https://app.harness.io"
+        default_value = DEFAULT_BASE_URL
     )]
     pub(super) base_url: String,
     /// Maximum requests per minute, including retries. All users of a key share its limit of 400

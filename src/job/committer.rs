@@ -443,6 +443,7 @@ mod tests {
         let scratch = std::env::temp_dir();
         let options = OpenOptions {
             account: &account,
+            base_url: crate::tables::DEFAULT_BASE_URL,
             now: from_ms(0),
             buckets: None,
             pii: &PiiRequest::default(),

@@ -235,6 +235,7 @@ async fn open(
     }
     let options = OpenOptions {
         account: &config.source.account,
+        base_url: config.source.base_url.as_str(),
         now,
         buckets: config.buckets,
         pii: &config.pii,

@@ -419,7 +419,7 @@ impl Lake {
                 size,
             )?);
         }
-        let mut encoder = Encoder::new(self.account().clone(), partition, tables);
+        let mut encoder = Encoder::new(self.identity.table_account(), partition, tables);
         let due: BTreeSet<Date> = targets
             .iter()
             .flat_map(|target| target.due.clone())

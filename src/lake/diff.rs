@@ -46,12 +46,12 @@ pub(super) fn equal_except_write_id(one: (&[u8], &str), other: (&[u8], &str)) ->
     one.0[..start] == other.0[..other_start] && one.0[end..] == other.0[other_end..]
 }
 
-/// Returns true if some rows of a file equal all rows of another, in the same order.
+/// Returns true if two files have the same columns, and some rows of one equal all rows of the other, in the same order.
 pub(super) fn equal_rows(
     (one, rows): (&ParsedObject, Range<usize>),
     other: &ParsedObject,
 ) -> Result<bool, LakeError> {
-    if rows.len() != other.rows() {
+    if rows.len() != other.rows() || one.schema() != other.schema() {
         return Ok(false);
     }
     let (mut one, mut other) = (one.read(&rows)?, other.read(&(0..other.rows()))?);
@@ -73,10 +73,11 @@ mod tests {
     use crate::lake::parquet::FileKind;
     use crate::lake::writer::ObjectWriter;
     use crate::schema::Table;
-    use crate::tables::{ExecutionTables, RawRow};
+    use crate::tables::{Account, DEFAULT_BASE_URL, ExecutionTables, RawRow};
 
     fn file(name: &str) -> (Bytes, String) {
-        let mut rows = ExecutionTables::new(&AccountId::new("account"));
+        let mut rows =
+            ExecutionTables::new(&Account::new(&AccountId::new("account"), DEFAULT_BASE_URL));
         rows.push(&RawRow {
             plan_execution_id: "e1",
             org_id: "default",

@@ -20,9 +20,8 @@ use super::raw::{BATCH_BYTES, BATCH_ROWS};
 use super::rows::{RawObject, each_row};
 use super::writer::{Encoded, ObjectWriter};
 use crate::drift::Drift;
-use crate::ids::AccountId;
 use crate::schema::Table;
-use crate::tables::{Batches, ExecutionTables};
+use crate::tables::{Account, Batches, ExecutionTables};
 
 /// The number of threads that derive a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +38,7 @@ pub(super) type EncodedTables = (Vec<Encoded>, BTreeMap<Partition, Drift>);
 
 /// Encodes one object of each of some tables, day by day.
 pub(super) struct Encoder {
-    account: AccountId,
+    account: Account,
     partition: TablePartition,
     tables: Vec<TableEncoder>,
     drift: BTreeMap<Partition, Drift>,
@@ -176,7 +175,7 @@ impl TableEncoder {
 impl Encoder {
     /// Creates an encoder of some tables of a period.
     pub(super) fn new(
-        account: AccountId,
+        account: Account,
         partition: TablePartition,
         tables: Vec<TableEncoder>,
     ) -> Self {
@@ -273,7 +272,7 @@ fn with_date(table: Table, batch: &RecordBatch, date: Date) -> RecordBatch {
 
 /// Decodes a raw object, and passes the rows of every table to `each` in batches.
 fn decode(
-    account: &AccountId,
+    account: &Account,
     partition: Partition,
     raw: &RawObject,
     mut each: impl FnMut(Batches) -> Result<(), FileError>,
@@ -300,7 +299,7 @@ pub(super) struct Expectation {
 
 /// Derives all tables of one day from its raw object.
 pub(super) fn expectation(
-    account: &AccountId,
+    account: &Account,
     partition: TablePartition,
     (date, raw): (Date, &RawObject),
     scratch: &Path,

@@ -17,6 +17,7 @@ use super::{ATTEMPTS, LakeError, OpenOptions, back_off};
 use crate::checkpoint::UnknownFields;
 use crate::ids::{AccountId, PlanExecutionId};
 use crate::pii::{PiiRequest, Policy, Redactor};
+use crate::tables::{Account, DEFAULT_BASE_URL};
 
 /// The hash of summaries: see `source::content_hash`.
 const CONTENT_HASH: &str = "canonical-xxh3-64";
@@ -34,6 +35,9 @@ pub struct Identity {
     pub features: BTreeSet<String>,
     /// The account of the lake.
     pub account_id: AccountId,
+    /// The base URL of the API when the lake was created, for links to the Harness UI.
+    #[serde(default = "default_base_url")]
+    pub base_url: String,
     /// The creation time of the lake.
     pub created_at: Timestamp,
     /// Unique to the put.
@@ -54,6 +58,10 @@ pub struct Identity {
     /// Members of later versions.
     #[serde(flatten)]
     pub unknown: UnknownFields,
+}
+
+fn default_base_url() -> String {
+    DEFAULT_BASE_URL.to_owned()
 }
 
 /// The number of buckets from a date on.
@@ -79,7 +87,13 @@ impl BucketRule {
 }
 
 impl Identity {
-    fn new(account: &AccountId, now: Timestamp, buckets: u32, pii: Policy, period: Period) -> Self {
+    fn new(
+        (account, base_url): (&AccountId, &str),
+        now: Timestamp,
+        buckets: u32,
+        pii: Policy,
+        period: Period,
+    ) -> Self {
         Self {
             format: FORMAT,
             features: match period {
@@ -87,6 +101,7 @@ impl Identity {
                 Period::Month => BTreeSet::from([PERIOD_MONTH.to_owned()]),
             },
             account_id: account.clone(),
+            base_url: base_url.to_owned(),
             created_at: now,
             write_id: Ulid::generate().to_string(),
             content_hash: CONTENT_HASH.to_owned(),
@@ -96,6 +111,11 @@ impl Identity {
             buckets: vec![BucketRule::new(None, buckets)],
             unknown: UnknownFields::new(),
         }
+    }
+
+    /// Returns the account, as the tables name it.
+    pub(super) fn table_account(&self) -> Account {
+        Account::new(&self.account_id, &self.base_url)
     }
 
     /// Returns the partition of an execution: the UTC date of its start, and a bucket by its id.
@@ -160,6 +180,7 @@ impl Identity {
     ) -> Result<(Self, bool), LakeError> {
         let OpenOptions {
             account,
+            base_url,
             now,
             buckets,
             pii,
@@ -171,8 +192,13 @@ impl Identity {
         for attempt in 0..ATTEMPTS {
             back_off(attempt).await;
             let Some((identity, tag)) = Self::read(store).await? else {
-                let identity =
-                    Self::new(account, now, buckets.unwrap_or(1), pii.policy(), new_period);
+                let identity = Self::new(
+                    (account, base_url),
+                    now,
+                    buckets.unwrap_or(1),
+                    pii.policy(),
+                    new_period,
+                );
                 let put = store
                     .put(layout::LAKE, identity.encode(), &Expected::Absent)
                     .await?;
@@ -212,7 +238,13 @@ impl Identity {
             back_off(attempt).await;
             let Some((identity, _)) = Self::read(store).await? else {
                 let period = period.unwrap_or(like.period);
-                let identity = Self::new(&like.account_id, now, 1, like.pii.clone(), period);
+                let identity = Self::new(
+                    (&like.account_id, &like.base_url),
+                    now,
+                    1,
+                    like.pii.clone(),
+                    period,
+                );
                 let rules = buckets.map(|count| vec![BucketRule::new(None, count)]);
                 let identity = Self {
                     buckets: rules.unwrap_or_else(|| like.rules_of(period)),
@@ -344,6 +376,7 @@ mod tests {
         pii: &PiiRequest,
     ) -> Result<(Identity, bool), LakeError> {
         let options = OpenOptions {
+            base_url: DEFAULT_BASE_URL,
             account,
             now: now(),
             buckets,
@@ -357,7 +390,13 @@ mod tests {
 
     #[test]
     fn bucket_of_an_execution_never_changes() {
-        let identity = Identity::new(&AccountId::new("a"), now(), 8, Policy::Keep, Period::Day);
+        let identity = Identity::new(
+            (&AccountId::new("a"), DEFAULT_BASE_URL),
+            now(),
+            8,
+            Policy::Keep,
+            Period::Day,
+        );
         let buckets = ["-Xy_0", "abc", "qBOjSRxth5iimR4S6NGvHg"]
             .map(|id| identity.partition(&PlanExecutionId::new(id), now()).bucket);
         assert_eq!(
@@ -406,7 +445,13 @@ mod tests {
 
     #[test]
     fn identity_without_pii_setting_keeps_personal_data() {
-        let identity = Identity::new(&AccountId::new("a"), now(), 1, Policy::Drop, Period::Day);
+        let identity = Identity::new(
+            (&AccountId::new("a"), DEFAULT_BASE_URL),
+            now(),
+            1,
+            Policy::Drop,
+            Period::Day,
+        );
         let mut json = serde_json::to_value(&identity).unwrap();
         assert!(json.as_object_mut().unwrap().remove("pii").is_some());
         let read: Identity = serde_json::from_value(json).unwrap();

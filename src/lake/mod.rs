@@ -84,6 +84,8 @@ pub struct Lake {
 pub struct OpenOptions<'a> {
     /// The account that the lake must hold.
     pub account: &'a AccountId,
+    /// The base URL of the API, which a new lake keeps.
+    pub base_url: &'a str,
     /// The current time, by the clock of the source.
     pub now: Timestamp,
     /// Buckets of new periods; `None` keeps the setting of the lake.

@@ -214,6 +214,7 @@ mod tests {
         let account = AccountId::new("account");
         let options = OpenOptions {
             account: &account,
+            base_url: crate::tables::DEFAULT_BASE_URL,
             now: from_ms(0),
             buckets: None,
             pii: &PiiRequest::default(),

@@ -270,7 +270,7 @@ impl Lake {
             audit.add(FindingKind::Damage, &last, what, run_backfill(date));
             return Ok(());
         }
-        let (account, scratch) = (self.account().clone(), self.scratch.clone());
+        let (account, scratch) = (self.identity.table_account(), self.scratch.clone());
         let (revision, of) = (raw.revision, tables.partition);
         let expected = blocking(move || expectation(&account, of, (date, &raw), &scratch)).await?;
         let mut missing = Vec::new();

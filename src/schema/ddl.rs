@@ -15,6 +15,16 @@ pub enum Engine {
     Trino,
 }
 
+impl Engine {
+    /// Quotes a text.
+    pub(super) fn quoted(self, text: &str) -> String {
+        match self {
+            Self::Spark => spark_quoted(text),
+            Self::DuckDb | Self::Trino => quoted(text),
+        }
+    }
+}
+
 /// Returns the statements that create every table and view of a lake.
 ///
 /// `lake` is an absolute path or an object-store URL.
@@ -58,7 +68,7 @@ fn statements(engine: Engine, lake: &str, period: Period, rows: Rows) -> String 
         Engine::Trino => PARTITIONS,
     };
     let tables = Table::ALL.iter().map(table);
-    let views = VIEWS.iter().map(|view| view.statement(engine));
+    let views = VIEWS.iter().map(|view| view.statements(engine));
     let statements: Vec<String> = tables.chain(views).collect();
     format!("{first}{}", statements.join("\n"))
 }
@@ -211,11 +221,13 @@ fn columns(
     definition.columns.iter().map(line).collect()
 }
 
+/// Returns the comment of a column. It has no semicolon, so that the statements can be split at semicolons.
 fn comment(column: &Column) -> String {
-    match &column.unit {
+    let text = match &column.unit {
         Some(unit) => format!("{} ({unit}). Source: {}", column.meaning, column.source),
         None => format!("{}. Source: {}", column.meaning, column.source),
-    }
+    };
+    text.replace(';', ",")
 }
 
 fn duckdb_type(kind: ColumnType) -> &'static str {
@@ -226,6 +238,7 @@ fn duckdb_type(kind: ColumnType) -> &'static str {
         ColumnType::Int64 => "BIGINT",
         ColumnType::Double => "DOUBLE",
         ColumnType::Timestamp => "TIMESTAMP WITH TIME ZONE",
+        ColumnType::Date => "DATE",
         ColumnType::Utf8List => "VARCHAR[]",
         ColumnType::Utf8Map => "MAP(VARCHAR, VARCHAR)",
     }
@@ -239,6 +252,7 @@ fn spark_type(kind: ColumnType) -> &'static str {
         ColumnType::Int64 => "BIGINT",
         ColumnType::Double => "DOUBLE",
         ColumnType::Timestamp => "TIMESTAMP",
+        ColumnType::Date => "DATE",
         ColumnType::Utf8List => "ARRAY<STRING>",
         ColumnType::Utf8Map => "MAP<STRING, STRING>",
     }
@@ -253,6 +267,7 @@ fn trino_type(kind: ColumnType) -> &'static str {
         ColumnType::Double => "DOUBLE",
         // The Hive connector supports no time zones, and only milliseconds by default.
         ColumnType::Timestamp => "TIMESTAMP(3)",
+        ColumnType::Date => "DATE",
         ColumnType::Utf8List => "ARRAY(VARCHAR)",
         ColumnType::Utf8Map => "MAP(VARCHAR, VARCHAR)",
     }
@@ -305,7 +320,7 @@ mod tests {
                 );
             }
             for view in VIEWS {
-                let create = format!("CREATE OR REPLACE VIEW {} AS", view.name);
+                let create = format!("CREATE OR REPLACE VIEW {}", view.name);
                 assert!(text.contains(&create), "{engine:?} {}", view.name);
             }
             let month = ddl(engine, "s3://bucket/lake", Period::Month);

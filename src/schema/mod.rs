@@ -172,6 +172,9 @@ pub enum ColumnType {
     /// Microseconds since the epoch, UTC.
     #[serde(rename = "timestamp")]
     Timestamp,
+    /// Days since the epoch, UTC.
+    #[serde(rename = "date")]
+    Date,
     /// A list of texts without nulls.
     #[serde(rename = "list<utf8>")]
     Utf8List,
@@ -190,6 +193,7 @@ impl ColumnType {
             Self::Int64 => "int64",
             Self::Double => "double",
             Self::Timestamp => "timestamp",
+            Self::Date => "date",
             Self::Utf8List => "list<utf8>",
             Self::Utf8Map => "map<utf8,utf8>",
         }
@@ -204,6 +208,7 @@ impl ColumnType {
             Self::Int64 => DataType::Int64,
             Self::Double => DataType::Float64,
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Date => DataType::Date32,
             Self::Utf8List => DataType::List(list_item()),
             Self::Utf8Map => DataType::Map(map_entries(), false),
         }

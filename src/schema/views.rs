@@ -20,16 +20,27 @@ macro_rules! views {
 }
 
 /// Every view. A view comes after the views that it reads.
-pub const VIEWS: [View; 12] = views![
+pub const VIEWS: [View; 23] = views![
     "executions_latest",
+    "deployment_runs",
     "deployment_attempts",
     "deployments_once",
+    "deployment_failures",
+    "rollbacks",
+    "change_failures",
+    "outages",
+    "changes",
+    "current_versions",
+    "approvals_waited",
+    "failure_types",
     "deployment_frequency",
+    "deployment_failure_rate",
     "change_failure_rate",
     "time_to_restore",
     "lead_time_for_changes",
+    "dora_metrics",
     "build_durations",
-    "queue_and_approval_time",
+    "queue_and_wait_time",
     "failed_stages",
     "flakiest_pipelines",
     "busiest_hours",
@@ -42,18 +53,40 @@ impl View {
         first.trim_start_matches("-- ")
     }
 
-    /// Returns the statement that creates the view, with its comment.
-    pub fn statement(self, engine: Engine) -> String {
-        let mut pieces = self.source.split('{');
-        let mut text = pieces.next().unwrap_or_default().to_owned();
-        for piece in pieces {
-            let (placeholder, after) = piece.split_once('}').unwrap_or((piece, ""));
-            let (name, argument) = placeholder.split_once(' ').unwrap_or((placeholder, ""));
-            text.push_str(&expression(engine, name).replace('$', argument));
-            text.push_str(after);
+    /// Returns the statements that create the view, with its comment in the catalogue of the engine.
+    pub fn statements(self, engine: Engine) -> String {
+        let (header, query) = self
+            .source
+            .split_once("CREATE OR REPLACE VIEW")
+            .unwrap_or_default();
+        let comment: Vec<&str> = header
+            .lines()
+            .map(|line| line.trim_start_matches("-- "))
+            .collect();
+        let comment = engine.quoted(&comment.join(" "));
+        let name = self.name;
+        let mut text = header.to_owned();
+        text.push_str(&render(engine, &["CREATE OR REPLACE VIEW", query].concat()));
+        if engine == Engine::Spark {
+            let begin = format!("VIEW {name} AS");
+            return text.replacen(&begin, &format!("VIEW {name}\nCOMMENT {comment}\nAS"), 1);
         }
+        text.push_str(&["COMMENT ON VIEW ", name, " IS ", &comment, ";\n"].concat());
         text
     }
+}
+
+/// Replaces the placeholders of a query.
+fn render(engine: Engine, source: &str) -> String {
+    let mut pieces = source.split('{');
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (placeholder, after) = piece.split_once('}').unwrap_or((piece, ""));
+        let (name, argument) = placeholder.split_once(' ').unwrap_or((placeholder, ""));
+        text.push_str(&expression(engine, name).replace('$', argument));
+        text.push_str(after);
+    }
+    text
 }
 
 /// Returns the SQL for a placeholder. `$` stands for the argument.
@@ -72,15 +105,16 @@ fn expression(engine: Engine, placeholder: &str) -> &'static str {
         ("p95", DuckDb) => "quantile_cont($, 0.95)",
         ("p95", Spark) => "percentile($, 0.95)",
         ("p95", Trino) => "approx_percentile(CAST($ AS DOUBLE), 0.95)",
-        ("text", DuckDb) => {
-            "array_to_string(list_sort([x.key || '=' || COALESCE(x.value, '') FOR x IN map_entries($)]), ',')"
+        ("last", DuckDb) => "last_value($ IGNORE NULLS)",
+        ("last", Spark | Trino) => "last_value($) IGNORE NULLS",
+        ("stages_by", DuckDb) => "(SELECT stages.*, unnest($) AS value FROM stages) AS exploded",
+        ("stages_by", Spark) => "stages LATERAL VIEW explode($) exploded AS value",
+        ("stages_by", Trino) => "stages CROSS JOIN UNNEST($) AS exploded(value)",
+        ("days", DuckDb) => {
+            "CROSS JOIN UNNEST(generate_series($, INTERVAL 1 DAY)) AS each_day(value)"
         }
-        ("text", Spark) => {
-            "array_join(array_sort(transform(map_entries($), x -> x.key || '=' || COALESCE(x.value, ''))), ',')"
-        }
-        ("text", Trino) => {
-            "array_join(array_sort(transform(map_entries($), x -> x[1] || '=' || COALESCE(x[2], ''))), ',')"
-        }
+        ("days", Spark) => "LATERAL VIEW explode(sequence($)) each_day AS value",
+        ("days", Trino) => "CROSS JOIN UNNEST(sequence($)) AS each_day(value)",
         _ => unreachable!("a test renders every view for every engine"),
     }
 }
@@ -93,7 +127,7 @@ mod tests {
     fn every_view_is_one_documented_statement() {
         for view in VIEWS {
             for engine in [Engine::DuckDb, Engine::Spark, Engine::Trino] {
-                let text = view.statement(engine);
+                let text = view.statements(engine);
                 let comment: String = text
                     .lines()
                     .take_while(|line| line.starts_with("-- "))
@@ -101,10 +135,12 @@ mod tests {
                 for word in ["-- Counts: ", "-- Excludes: "] {
                     assert!(comment.contains(word), "{}: {word}", view.name);
                 }
-                let create = format!("\nCREATE OR REPLACE VIEW {} AS\n", view.name);
+                let create = format!("\nCREATE OR REPLACE VIEW {}", view.name);
                 assert!(text.contains(&create), "{}", view.name);
-                assert_eq!(text.matches(';').count(), 1, "{}", view.name);
+                let statements = if engine == Engine::Spark { 1 } else { 2 };
+                assert_eq!(text.matches(';').count(), statements, "{}", view.name);
                 assert!(text.ends_with(";\n"), "{}", view.name);
+                assert!(text.contains("COMMENT"), "{}", view.name);
                 assert!(!text.contains(['{', '}', '$']), "{text}");
             }
             assert!(view.summary().ends_with('.'), "{}", view.summary());

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 use arrow_array::builder::{
-    ArrayBuilder, BooleanBuilder, Int64Builder, ListBuilder, MapBuilder, MapFieldNames,
-    StringBuilder, TimestampMicrosecondBuilder,
+    ArrayBuilder, BooleanBuilder, Date32Builder, Int64Builder, ListBuilder, MapBuilder,
+    MapFieldNames, StringBuilder, TimestampMicrosecondBuilder,
 };
 
 use crate::schema;
@@ -179,6 +179,26 @@ impl Column for Time {
     fn finish(&mut self) -> ArrayRef {
         let next = Self::with_capacity(self.0.len());
         Arc::new(std::mem::replace(self, next).0.finish())
+    }
+}
+
+/// A `date` column.
+#[derive(Default)]
+pub(super) struct Day(Date32Builder);
+
+impl Day {
+    /// Appends the UTC date of a time in ms since the epoch, or null.
+    pub(super) fn push_ms(&mut self, ms: Option<i64>) {
+        const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+        let days = ms.and_then(|ms| i32::try_from(ms.div_euclid(DAY_MS)).ok());
+        self.0.append_option(days);
+    }
+}
+
+impl Column for Day {
+    fn finish(&mut self) -> ArrayRef {
+        let next = Date32Builder::with_capacity(self.0.len());
+        Arc::new(std::mem::replace(&mut self.0, next).finish())
     }
 }
 

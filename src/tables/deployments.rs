@@ -1,10 +1,11 @@
-//! The `deployments` table: one row per service and environment of a deployment stage that started.
+//! The `deployments` table: one row per service and environment of a stage that deployed and started.
 
 use std::borrow::Cow;
 
 use super::columns::{columns, set_head};
 use super::dedup;
 use super::json::object;
+use super::origin::Origin;
 use super::stages::StageFacts;
 use super::summary::Head;
 use crate::drift::Drift;
@@ -22,9 +23,13 @@ columns! {
         deployment_index: Int,
         stage_node_id: Text,
         stage_id: Text,
+        strategy_stage_id: Text,
+        strategy_instance: Text,
         service_id: Text,
+        service_key: Text,
         service_name: Text,
         environment_id: Text,
+        environment_key: Text,
         environment_name: Text,
         environment_type: Text,
         infrastructure_id: Text,
@@ -34,8 +39,18 @@ columns! {
         status_category: Text,
         is_rollback: Flag,
         ran_in_this_execution: Flag,
+        was_rolled_back: Flag,
+        rollback_ms: Int,
+        execution_mode: Text,
+        attempted_ts: Time,
+        retry_root_execution_id: Text,
+        rerun_root_execution_id: Text,
+        parent_pipeline_execution_id: Text,
+        reverts_execution_id: Text,
+        triggered_by_name: Text,
         start_ts: Time,
         end_ts: Time,
+        deployed_date: Day,
         duration_ms: Int,
         observed_ts: Time,
     }
@@ -52,6 +67,7 @@ object! {
         Service = "serviceInfo",
         Infra = "infraExecutionSummary",
         Gitops = "gitopsExecutionSummary",
+        RollbackDuration = "rollbackDuration",
     } others Ignore
 }
 
@@ -107,23 +123,12 @@ impl Deployments {
     /// environment were never resolved.
     pub(super) fn push(
         &mut self,
-        head: &Head<'_>,
+        (head, origin): (&Head<'_>, &Origin<'_>),
         stage: &StageFacts<'_>,
-        module_info: Option<Value<'_>>,
+        mut cd: StageCd<'_>,
         deployment_count: &mut usize,
         drift: &mut Drift,
     ) {
-        let modules = module_info.and_then(|raw| {
-            let modules = StageModules::read(raw, drift);
-            if modules.is_none() {
-                drift.odd_value("layoutNodeMap.*.moduleInfo", raw.json());
-            }
-            modules
-        });
-        let mut cd: StageCd<'_> = match modules {
-            Some(mut modules) => modules.object(StageModuleField::Cd, drift),
-            None => StageCd::empty(),
-        };
         let mut service: Service<'_> = cd.object(StageCdField::Service, drift);
         let service_id = service.text(ServiceField::Id, drift);
         let service_name = service.text(ServiceField::Name, drift);
@@ -137,8 +142,15 @@ impl Deployments {
             *deployment_count += 1;
             self.stage_node_id.set(stage.node_id);
             self.stage_id.push(stage.stage_id.as_ref());
+            self.strategy_stage_id
+                .push(stage.strategy_stage_id.as_ref());
+            self.strategy_instance.set(&stage.strategy_instance);
+            self.service_key
+                .push(service_id.as_deref().map(|id| key(head, id)));
             self.service_id.push(service_id.as_ref());
             self.service_name.push(service_name.as_ref());
+            self.environment_key
+                .push(environment.id.as_deref().map(|id| key(head, id)));
             self.environment_id.push(environment.id);
             self.environment_name.push(environment.name);
             self.environment_type.push(environment.kind);
@@ -147,13 +159,78 @@ impl Deployments {
             self.deployment_type.push(deployment_type.as_ref());
             self.status.push(stage.progress.status.as_ref());
             self.status_category.set(stage.progress.category.as_str());
-            self.is_rollback.set(stage.is_rollback);
+            self.is_rollback
+                .set(stage.is_rollback || origin.rolls_back());
             self.ran_in_this_execution.set(stage.ran_in_this_execution);
+            self.was_rolled_back.set(stage.rollback_ms.is_some());
+            self.rollback_ms.push(stage.rollback_ms);
+            self.push_origin(head, origin);
             self.start_ts.push_ms(stage.progress.start_ms);
             self.end_ts.push_ms(stage.progress.end_ms);
+            self.deployed_date.push_ms(stage.progress.end_ms);
             self.duration_ms.push(stage.progress.duration_ms());
         }
     }
+}
+
+impl Deployments {
+    fn push_origin(&mut self, head: &Head<'_>, origin: &Origin<'_>) {
+        let id = head.row.plan_execution_id;
+        self.execution_mode.push(origin.execution_mode.as_ref());
+        self.attempted_ts
+            .set_ms(origin.created_ms.unwrap_or(head.row.start_ms));
+        self.retry_root_execution_id
+            .set(origin.retry.root.as_deref().unwrap_or(id));
+        self.rerun_root_execution_id
+            .push(origin.trigger.rerun_root.as_ref());
+        self.parent_pipeline_execution_id
+            .push(origin.parent.execution.as_ref());
+        self.reverts_execution_id.push(origin.reverts());
+        self.triggered_by_name.push(origin.trigger.by_name.as_ref());
+    }
+}
+
+/// Returns `moduleInfo.cd` of a stage; empty if the stage has none.
+pub(super) fn cd<'a>(module_info: Value<'a>, drift: &mut Drift) -> StageCd<'a> {
+    let Some(mut modules) = StageModules::read(module_info, drift) else {
+        drift.odd_value("layoutNodeMap.*.moduleInfo", module_info.json());
+        return StageCd::empty();
+    };
+    modules.object(StageModuleField::Cd, drift)
+}
+
+/// Returns true if a stage of any type has a service or an infrastructure.
+pub(super) fn has_target(cd: &StageCd<'_>) -> bool {
+    // Counted when the row is added.
+    let drift = &mut Drift::default();
+    let service = cd.peek(StageCdField::Service);
+    let service = service.and_then(|raw| Service::read(raw, drift));
+    let infra = cd.peek(StageCdField::Infra);
+    let infra = infra.and_then(|raw| EnvironmentFields::read(raw, drift));
+    let gitops = cd.peek(StageCdField::Gitops);
+    let gitops = gitops.and_then(|raw| Gitops::read(raw, drift));
+    service.is_some_and(|mut service| service.text(ServiceField::Id, drift).is_some())
+        || infra.is_some_and(|mut infra| {
+            [EnvironmentField::Id, EnvironmentField::InfrastructureId]
+                .into_iter()
+                .any(|field| infra.text(field, drift).is_some())
+        })
+        || gitops.is_some_and(|mut gitops| {
+            gitops
+                .items(GitopsField::Environments, drift)
+                .next()
+                .is_some()
+        })
+}
+
+/// Returns the identifier of a service or environment with its scope.
+///
+/// Those of the organization and the account begin with `org.` and `account.` already.
+fn key<'a>(head: &Head<'_>, id: &'a str) -> Cow<'a, str> {
+    if id.starts_with("account.") || id.starts_with("org.") {
+        return Cow::Borrowed(id);
+    }
+    Cow::Owned(format!("{}/{}/{id}", head.row.org_id, head.row.project_id))
 }
 
 /// Returns the environments of a stage, distinct by ID.

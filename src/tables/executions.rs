@@ -1,10 +1,9 @@
 //! The `executions` table: one row per execution.
 
-use std::borrow::Cow;
-
 use super::columns::{columns, set_head};
 use super::json::object;
 use super::modules::Modules;
+use super::origin::Origin;
 use super::stages::{Progress, Totals};
 use super::summary::{self, Field, Fieldset, Head, Summary};
 use crate::drift::Drift;
@@ -20,6 +19,7 @@ columns! {
         pipeline_id: Text,
         pipeline_name: Text,
         plan_execution_id: Text,
+        execution_url: Text,
         run_sequence: Int,
         status: Text,
         status_category: Text,
@@ -42,6 +42,7 @@ columns! {
         retry_parent_execution_id: Text,
         is_rerun: Flag,
         rerun_of_execution_id: Text,
+        rerun_root_execution_id: Text,
         parent_pipeline_execution_id: Text,
         parent_stage_node_id: Text,
         parent_pipeline_id: Text,
@@ -55,6 +56,7 @@ columns! {
         yaml_branch: Text,
         yaml_file_path: Text,
         yaml_commit_sha: Text,
+        yaml_version: Text,
         repo_name: Text,
         branch: Text,
         commit_sha: Text,
@@ -81,56 +83,6 @@ columns! {
 }
 
 object! {
-    TriggerInfo of TriggerField at "executionTriggerInfo." {
-        Type = "triggerType",
-        TriggeredBy = "triggeredBy",
-        IsRerun = "isRerun",
-        RerunInfo = "rerunInfo",
-    } others CountUnknown ["buildInfo"]
-}
-
-object! {
-    TriggeredBy of TriggeredByField at "executionTriggerInfo.triggeredBy." {
-        Uuid = "uuid",
-        Identifier = "identifier",
-        ExtraInfo = "extraInfo",
-        TriggerIdentifier = "triggerIdentifier",
-        TriggerName = "triggerName",
-    } others CountUnknown
-}
-
-object! {
-    ExtraInfo of ExtraInfoField at "executionTriggerInfo.triggeredBy.extraInfo." {
-        Email = "email",
-    } others Keep
-}
-
-object! {
-    RerunInfo of RerunField at "executionTriggerInfo.rerunInfo." {
-        Previous = "prevExecutionId",
-    } others CountUnknown ["rootExecutionId", "rootTriggerType", "prevTriggerType"]
-}
-
-object! {
-    RetryMetadata of RetryField at "retryExecutionMetadata." {
-        Parent = "parentExecutionId",
-        Root = "rootExecutionId",
-    } others Keep
-}
-
-object! {
-    ParentStage of ParentField at "parentStageInfo." {
-        HasParent = "hasparentpipeline",
-        StageNodeId = "stagenodeid",
-        ExecutionId = "executionid",
-        PipelineId = "identifier",
-        ProjectId = "projectid",
-        OrgId = "orgid",
-        RunSequence = "runsequence",
-    } others CountUnknown ["triggerinfo", "triggerpayload"]
-}
-
-object! {
     GitDetails of GitField at "gitDetails." {
         Branch = "branch",
         FilePath = "filePath",
@@ -154,12 +106,14 @@ impl Executions {
         head: &Head<'_>,
         summary: &mut Summary<'_>,
         modules: &Modules<'_>,
+        origin: Origin<'_>,
         totals: &Totals,
         drift: &mut Drift,
     ) {
         set_head!(self, head);
         self.first_observed_ts.set_ms(head.row.first_observed_ms);
-        self.tags.push(summary.tags(drift));
+        self.execution_url.write(|out| head.write_url(out));
+        self.push_origin(origin);
         self.push_totals(head, totals);
         self.push_modules(modules);
 
@@ -167,16 +121,11 @@ impl Executions {
         self.pipeline_name.push(fields.text(Field::Name, drift));
         self.run_sequence
             .push(fields.integer(Field::RunSequence, drift));
-        self.execution_mode
-            .push(fields.text(Field::ExecutionMode, drift));
         self.store_type.push(fields.text(Field::StoreType, drift));
         self.modules.push(&fields.texts(Field::Modules, drift));
         self.module_info
             .push(fields.take(Field::ModuleInfo).map(Value::json));
         self.push_progress(head, fields, drift);
-        self.push_trigger(fields, drift);
-        self.push_retry(head, fields, drift);
-        self.push_parent(fields, drift);
         self.push_yaml(fields, drift);
         self.push_end(fields, drift);
         self.extra.write(|out| summary.write_extra(out));
@@ -216,8 +165,6 @@ impl Executions {
         self.status.push(progress.status.as_ref());
         self.status_category.set(progress.category.as_str());
         self.is_terminal.set(progress.is_terminal);
-        self.created_ts
-            .push_ms(fields.time(Field::CreatedAt, drift));
         self.start_ts.set_ms(head.row.start_ms);
         self.end_ts.push_ms(end_ms);
         self.duration_ms.push(progress.duration_ms());
@@ -225,81 +172,34 @@ impl Executions {
             .push_ms(fields.time(Field::TimeoutTs, drift));
     }
 
-    fn push_trigger(&mut self, fields: &mut Fieldset<'_>, drift: &mut Drift) {
-        let mut trigger: TriggerInfo<'_> = fields.object(Field::TriggerInfo, drift);
-        let mut by: TriggeredBy<'_> = trigger.object(TriggerField::TriggeredBy, drift);
-        let mut more: ExtraInfo<'_> = by.object(TriggeredByField::ExtraInfo, drift);
-        let mut rerun: RerunInfo<'_> = trigger.object(TriggerField::RerunInfo, drift);
-        self.trigger_type
-            .push(trigger.text(TriggerField::Type, drift));
-        self.trigger_id
-            .push(by.text(TriggeredByField::TriggerIdentifier, drift));
-        self.triggered_by_id
-            .push(by.text(TriggeredByField::Uuid, drift));
-        self.triggered_by_name
-            .push(by.text(TriggeredByField::Identifier, drift));
-        self.triggered_by_email
-            .push(more.text(ExtraInfoField::Email, drift));
-        self.is_rerun
-            .set(trigger.boolean(TriggerField::IsRerun, drift) == Some(true));
-        self.rerun_of_execution_id
-            .push(rerun.text(RerunField::Previous, drift));
-        // The server sends an empty name if there is no trigger.
-        by.take_if_empty(TriggeredByField::TriggerName);
-        by.restore_object(TriggeredByField::ExtraInfo, more);
-        trigger.restore_object(TriggerField::TriggeredBy, by);
-        trigger.restore_object(TriggerField::RerunInfo, rerun);
-        fields.restore_object(Field::TriggerInfo, trigger);
-    }
-
-    fn push_retry(&mut self, head: &Head<'_>, fields: &mut Fieldset<'_>, drift: &mut Drift) {
-        let is_marked = [Field::IsRetried, Field::Retried]
-            .map(|field| fields.boolean(field, drift) == Some(true))
-            .contains(&true);
-        let mut retry: RetryMetadata<'_> = fields.object(Field::RetryMetadata, drift);
-        let another = |id: &Cow<'_, str>| id != head.row.plan_execution_id;
-        let [root, parent] = [RetryField::Root, RetryField::Parent]
-            .map(|field| retry.text(field, drift).filter(another));
-        self.is_retry
-            .set(is_marked || root.is_some() || parent.is_some());
-        self.retry_root_execution_id.push(root);
-        self.retry_parent_execution_id.push(parent);
-        fields.restore_object(Field::RetryMetadata, retry);
-    }
-
-    /// Adds the columns of the parent. Without a parent, the server sends empty texts and zeros.
-    fn push_parent(&mut self, fields: &mut Fieldset<'_>, drift: &mut Drift) {
-        let mut parent: ParentStage<'_> = fields.object(Field::ParentStageInfo, drift);
-        let has_parent = parent.boolean(ParentField::HasParent, drift) == Some(true);
-        let mut is_named = false;
-        for (column, field) in [
-            (
-                &mut self.parent_pipeline_execution_id,
-                ParentField::ExecutionId,
-            ),
-            (&mut self.parent_stage_node_id, ParentField::StageNodeId),
-            (&mut self.parent_pipeline_id, ParentField::PipelineId),
-            (&mut self.parent_org_id, ParentField::OrgId),
-            (&mut self.parent_project_id, ParentField::ProjectId),
-        ] {
-            if has_parent {
-                let id = parent.text(field, drift);
-                is_named |= id.is_some();
-                column.push(id);
-            } else {
-                parent.take_if_empty(field);
-                column.push(None::<&str>);
-            }
-        }
-        if has_parent && !is_named {
-            parent.restore(ParentField::HasParent);
-        }
-        parent.take_if_empty(ParentField::RunSequence);
-        fields.restore_object(Field::ParentStageInfo, parent);
+    fn push_origin(&mut self, origin: Origin<'_>) {
+        self.tags.push(origin.tags);
+        self.created_ts.push_ms(origin.created_ms);
+        self.execution_mode.push(origin.execution_mode);
+        let trigger = origin.trigger;
+        self.trigger_type.push(trigger.kind);
+        self.trigger_id.push(trigger.id);
+        self.triggered_by_id.push(trigger.by_id);
+        self.triggered_by_name.push(trigger.by_name);
+        self.triggered_by_email.push(trigger.by_email);
+        self.is_rerun.set(trigger.is_rerun);
+        self.rerun_of_execution_id.push(trigger.rerun_of);
+        self.rerun_root_execution_id.push(trigger.rerun_root);
+        self.is_retry.set(origin.retry.is_marked);
+        self.retry_root_execution_id.push(origin.retry.root);
+        self.retry_parent_execution_id.push(origin.retry.parent);
+        let parent = origin.parent;
+        self.parent_pipeline_execution_id.push(parent.execution);
+        self.parent_stage_node_id.push(parent.stage_node);
+        self.parent_pipeline_id.push(parent.pipeline);
+        self.parent_org_id.push(parent.org);
+        self.parent_project_id.push(parent.project);
     }
 
     fn push_yaml(&mut self, fields: &mut Fieldset<'_>, drift: &mut Drift) {
         let mut git: GitDetails<'_> = fields.object(Field::GitDetails, drift);
+        self.yaml_version
+            .push(fields.text(Field::YamlVersion, drift));
         self.yaml_repo_name
             .push(git.text(GitField::RepoName, drift));
         self.yaml_branch.push(git.text(GitField::Branch, drift));

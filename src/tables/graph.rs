@@ -71,6 +71,8 @@ pub(super) struct Stage<'n> {
     pub(super) start_ms: Option<i64>,
     pub(super) parent_id: Option<&'n str>,
     pub(super) strategy_type: Option<&'n str>,
+    /// `nodeIdentifier` of the strategy. That of an instance has a suffix.
+    pub(super) strategy_stage_id: Option<Cow<'n, str>>,
 }
 
 struct Node<'a> {
@@ -207,6 +209,7 @@ impl<'a> Graph<'a> {
                 start_ms: node.start_ms,
                 parent_id: parent.map(|parent| &*parent.id),
                 strategy_type: strategy.and_then(|parent| parent.kind.as_deref()),
+                strategy_stage_id: strategy.and_then(Node::identifier),
             };
             each(stage, fields);
         }
@@ -342,6 +345,11 @@ impl<'a> Node<'a> {
         let is_group = self.is_strategy() || self.is_type("parallel");
         let is_missing = !is_reached && self.is_placeholder();
         !(is_hidden || is_group || is_missing)
+    }
+
+    fn identifier(&self) -> Option<Cow<'a, str>> {
+        let identifier = self.fields.peek(NodeField::NodeIdentifier)?.text();
+        identifier.filter(|identifier| !identifier.is_empty())
     }
 
     fn is_placeholder(&self) -> bool {

@@ -29,6 +29,7 @@ mod graph;
 mod json;
 mod modules;
 mod names;
+mod origin;
 mod stages;
 mod summary;
 #[cfg(test)]
@@ -59,12 +60,36 @@ pub struct RawRow<'a> {
     pub summary: &'a str,
 }
 
+/// The base URL of Harness' own service.
+pub const DEFAULT_BASE_URL: &str = "https://app.harness.io";
+
+/// The account of a lake, as the tables name it.
+#[derive(Clone, Debug)]
+pub struct Account {
+    id: AccountId,
+    /// The page of the account in the Harness UI.
+    url: String,
+}
+
+impl Account {
+    /// Returns the account at a base URL of the API.
+    pub fn new(id: &AccountId, base_url: &str) -> Self {
+        let base = base_url.trim_end_matches('/');
+        // A prefix of the API, which the UI does not have.
+        let base = base.strip_suffix("/gateway").unwrap_or(base);
+        Self {
+            id: id.clone(),
+            url: format!("{base}/ng/account/{id}"),
+        }
+    }
+}
+
 /// One batch per partitioned table, in the order of [`Table::PARTITIONED`].
 pub type Batches = [(Table, RecordBatch); 4];
 
 /// Builders of the four tables that are derived from raw rows.
 pub struct ExecutionTables {
-    account: AccountId,
+    account: Account,
     scanner: scan::Scanner,
     graph_buffers: graph::GraphBuffers,
     commit_buffers: modules::CommitBuffers,
@@ -79,7 +104,7 @@ pub struct ExecutionTables {
 
 impl ExecutionTables {
     /// Creates empty builders for one account.
-    pub fn new(account: &AccountId) -> Self {
+    pub fn new(account: &Account) -> Self {
         Self {
             account: account.clone(),
             scanner: scan::Scanner::default(),
@@ -105,17 +130,19 @@ impl ExecutionTables {
         let json = document.as_ref().map(scan::Document::root);
         let mut summary = summary::Summary::read(row, json, drift);
         let head = summary::Head {
-            account: self.account.as_str(),
+            account: self.account.id.as_str(),
+            account_url: &self.account.url,
             row,
             pipeline_id: summary.fields.text(summary::Field::PipelineId, drift),
         };
         let module_info = summary.fields.peek(summary::Field::ModuleInfo);
         let modules = modules::Modules::read(module_info, &mut self.commit_buffers, drift);
+        let origin = origin::Origin::take(&head, &mut summary, drift);
         let graph = graph::Graph::take(&mut summary, &mut self.graph_buffers, drift);
         let mut totals = stages::Totals::default();
         graph.for_each_stage(&mut self.graph_buffers, |stage, fields| {
             self.stages.push(
-                &head,
+                (&head, &origin),
                 &stage,
                 fields,
                 &mut totals,
@@ -125,7 +152,7 @@ impl ExecutionTables {
         });
         self.commits.push(&head, &modules.build);
         self.executions
-            .push(&head, &mut summary, &modules, &totals, drift);
+            .push(&head, &mut summary, &modules, origin, &totals, drift);
         self.graph_buffers.recycle(summary);
         self.commit_buffers.recycle(modules.build.commits);
         self.rows += 1;

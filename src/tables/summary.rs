@@ -42,8 +42,8 @@ object! {
         IsRetried = "isRetriedExecution",
         Retried = "retriedExecution",
         RetryMetadata = "retryExecutionMetadata",
+        YamlVersion = "yamlVersion",
     } others CountUnknown [
-        "yamlVersion",
         "labels",
         "governanceMetadata",
         "canRetry",
@@ -102,8 +102,35 @@ object! {
 /// The values that all tables of an execution share.
 pub(super) struct Head<'a> {
     pub(super) account: &'a str,
+    /// The page of the account in the Harness UI.
+    pub(super) account_url: &'a str,
     pub(super) row: &'a RawRow<'a>,
     pub(super) pipeline_id: Option<Cow<'a, str>>,
+}
+
+impl Head<'_> {
+    /// Writes the address of the execution in the Harness UI. Returns false if its pipeline is unknown.
+    pub(super) fn write_url(&self, out: &mut impl fmt::Write) -> bool {
+        let Some(pipeline) = self.pipeline_id.as_deref() else {
+            return false;
+        };
+        let row = self.row;
+        writer::put(out, self.account_url);
+        for part in [
+            "/all/orgs/",
+            row.org_id,
+            "/projects/",
+            row.project_id,
+            "/pipelines/",
+            pipeline,
+            "/executions/",
+            row.plan_execution_id,
+            "/pipeline",
+        ] {
+            writer::put(out, part);
+        }
+        true
+    }
 }
 
 /// One execution's summary.

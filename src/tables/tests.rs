@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{Date32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use proptest::prelude::*;
@@ -22,7 +22,7 @@ fn derive(summary: &str) -> ([(Table, RecordBatch); 4], Drift) {
     // The lake stores no row with an invalid start.
     let start_ms = parsed["startTs"].as_i64();
     let start_ms = start_ms.filter(|ms| (START_MS - 1_000_000_000_000..=START_MS).contains(ms));
-    let mut tables = ExecutionTables::new(&AccountId::new("acct"));
+    let mut tables = ExecutionTables::new(&Account::new(&AccountId::new("acct"), DEFAULT_BASE_URL));
     tables.push(&RawRow {
         plan_execution_id: id,
         org_id: "default",
@@ -75,6 +75,11 @@ fn cell(column: &ArrayRef, row: usize) -> Option<String> {
         DataType::Utf8 => column.as_string::<i32>().value(row).to_owned(),
         DataType::Boolean => column.as_boolean().value(row).to_string(),
         DataType::Int64 => column.as_primitive::<Int64Type>().value(row).to_string(),
+        DataType::Date32 => {
+            let days = column.as_primitive::<Date32Type>().value(row);
+            let date = jiff::civil::Date::new(1970, 1, 1).unwrap();
+            (date + jiff::Span::new().days(days)).to_string()
+        }
         DataType::Timestamp(..) => {
             let micros = column.as_primitive::<TimestampMicrosecondType>().value(row);
             jiff::Timestamp::from_microsecond(micros)
@@ -273,7 +278,7 @@ fn invalid_summary_is_kept_in_extra() {
 
 #[test]
 fn finish_resets_the_builders() {
-    let mut tables = ExecutionTables::new(&AccountId::new("acct"));
+    let mut tables = ExecutionTables::new(&Account::new(&AccountId::new("acct"), DEFAULT_BASE_URL));
     let row = RawRow {
         plan_execution_id: "e1",
         org_id: "default",

@@ -167,11 +167,14 @@ fn page_numbers_match_the_lake() {
     let page = page(lake.path(), &["--org", "north*", "--from", "2026-11-16"]);
     let of = "WHERE org_id LIKE 'north%' AND start_date >= DATE '2026-11-16'";
     let asked = [
-        format!("SELECT format('<dd>{{:,}}</dd>', count(*)) FROM executions {of}"),
-        format!("SELECT format('<dd>{{:,}}</dd>', sum(deployments)::BIGINT) FROM change_failure_rate {of}"),
+        format!("SELECT format('>{{:,}} pipeline executions', count(*)) FROM executions {of}"),
         format!(
             "SELECT format('<dd>{{:.1f}}%</dd>', 100 * sum(failed_deployments) / sum(deployments))
-             FROM change_failure_rate {of}"
+             FROM change_failure_rate {of} AND environment_type = 'Production'"
+        ),
+        format!(
+            "SELECT format('<dd>{{:.1f}}</dd>', sum(successful_deployments) / 9)
+             FROM deployment_frequency {of} AND environment_type = 'Production'"
         ),
         format!(
             "SELECT format('>{{}} of {{}} ({{:.1f}}%)</text>', sum(failures)::BIGINT, sum(runs)::BIGINT, 100 * sum(failures) / sum(runs))

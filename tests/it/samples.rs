@@ -10,7 +10,7 @@ use std::time::Duration;
 use harness_lake::ids::{AccountId, Scope};
 use harness_lake::schema::Table;
 use harness_lake::source::{Client, ExecutionsQuery, Page, RetryPolicy, SourceSettings};
-use harness_lake::tables::{ExecutionTables, RawRow};
+use harness_lake::tables::{Account, DEFAULT_BASE_URL, ExecutionTables, RawRow};
 use harness_lake::window::{Window, from_ms};
 
 /// Answers every request with `body`, one connection at a time.
@@ -88,7 +88,8 @@ fn real_pages_become_one_row_per_execution() {
             "{name}: {:?}",
             page.drift
         );
-        let mut tables = ExecutionTables::new(&AccountId::new("account"));
+        let mut tables =
+            ExecutionTables::new(&Account::new(&AccountId::new("account"), DEFAULT_BASE_URL));
         for row in &page.rows {
             tables.push(&RawRow {
                 plan_execution_id: row.id.as_str(),

@@ -168,6 +168,7 @@ fn period_of(seed: u64) -> Period {
 
 async fn open(store: Store, now: Timestamp, period: Period) -> Lake {
     let options = OpenOptions {
+        base_url: harness_lake::tables::DEFAULT_BASE_URL,
         account: &AccountId::new("account"),
         now,
         buckets: None,

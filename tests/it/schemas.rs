@@ -9,7 +9,7 @@ use harness_lake::lake::replay::Dates;
 use harness_lake::lake::rows::{RawObject, each_row};
 use harness_lake::lake::store::Store;
 use harness_lake::schema::Table;
-use harness_lake::tables::ExecutionTables;
+use harness_lake::tables::{Account, DEFAULT_BASE_URL, ExecutionTables};
 use jiff::SignedDuration;
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
@@ -94,9 +94,9 @@ fn completions_and_the_manual_name_the_commands() {
 const TOY: &str = "executions/v2";
 
 /// The column that the example version adds, from a field that version 1 keeps in `extra`.
-fn yaml_version(summary: &str) -> Option<String> {
+fn notes(summary: &str) -> Option<String> {
     let summary: Value = serde_json::from_str(summary).unwrap();
-    Some(summary["yamlVersion"].as_str()?.to_owned())
+    Some(summary["notes"].as_str()?.to_owned())
 }
 
 /// Fills the example version from the raw partitions, as `replay` of a later program would.
@@ -108,11 +108,11 @@ fn fill_next_version(lake: &Lake) {
         let path = partition.raw();
         let (bytes, _) = block_on(lake.store().get(&path)).unwrap().unwrap();
         let raw = RawObject::new(&path, bytes).unwrap();
-        let mut tables = ExecutionTables::new(lake.account());
+        let mut tables = ExecutionTables::new(&Account::new(lake.account(), DEFAULT_BASE_URL));
         let mut added = Vec::new();
         each_row(&path, &raw, |row, _| {
             tables.push(row);
-            added.push(yaml_version(row.summary));
+            added.push(notes(row.summary));
             Ok(())
         })
         .unwrap();
@@ -120,7 +120,7 @@ fn fill_next_version(lake: &Lake) {
         assert_eq!(table, Table::Executions);
 
         let mut fields = executions.schema().fields().to_vec();
-        fields.push(Arc::new(Field::new("yaml_version", DataType::Utf8, true)));
+        fields.push(Arc::new(Field::new("notes", DataType::Utf8, true)));
         let mut columns = executions.columns().to_vec();
         columns.push(Arc::new(StringArray::from(added)));
         let schema = Arc::new(Schema::new(fields));
@@ -159,18 +159,18 @@ fn next_table_version_is_derived_beside_the_first() {
     assert_ne!(first, next);
     let (mut columns, next_columns) = (described(&first), described(&next));
     let date = columns.len() - 1;
-    columns.insert(date, ("yaml_version".to_owned(), "VARCHAR".to_owned()));
+    columns.insert(date, ("notes".to_owned(), "VARCHAR".to_owned()));
     assert_eq!(next_columns, columns);
 
     let of_first = format!("SELECT count(*) FROM {first}");
     let differ = format!(
-        "SELECT count(*) FROM (SELECT * EXCLUDE (yaml_version) FROM {next} EXCEPT ALL SELECT * FROM {first})"
+        "SELECT count(*) FROM (SELECT * EXCLUDE (notes) FROM {next} EXCEPT ALL SELECT * FROM {first})"
     );
     let filled = format!(
         "SELECT count(*) FROM {first} JOIN {next} n USING (plan_execution_id)
-         WHERE n.yaml_version IS NOT NULL AND n.yaml_version = {first_extra}",
+         WHERE n.notes IS NOT NULL AND n.yaml_version = {first_extra}",
         first = first.clone() + " f",
-        first_extra = "json_extract_string(f.extra, '$.yamlVersion')"
+        first_extra = "json_extract_string(f.extra, '$.notes')"
     );
     let answers = rows(&[&of_first, &differ, &filled]);
     assert_eq!(answers[0][0][0], json!(sim.truth().executions.len()));

@@ -1,6 +1,6 @@
 """Asks every view of a lake, in DuckDB and in Spark, and compares with what is expected.
 
-Standard input holds a list of lakes: `name`, `duckdb` and `spark` (the statements that open the lake), and `answers` by view.
+Standard input holds a list of lakes: `name`, `duckdb` and `spark` (the statements that open the lake, or null), and `answers` by view.
 """
 
 import json
@@ -92,6 +92,8 @@ def main(scratch):
         "spark": spark_engine(scratch),
     }.items():
         for lake in lakes:
+            if not lake[engine]:
+                continue
             open_lake(lake)
             for view, expected in lake["answers"].items():
                 columns, rows = ask(f"SELECT * FROM {view}")

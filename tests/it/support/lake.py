@@ -34,6 +34,8 @@ def readable(column, kind):
     """What turns a column into the truth's form: micros, sorted lists, maps as JSON."""
     if kind == "TIMESTAMP WITH TIME ZONE":
         return f'epoch_us("{column}")'
+    if kind == "DATE":
+        return f'CAST("{column}" AS VARCHAR)'
     if kind == "VARCHAR[]":
         return f'list_sort("{column}")'
     if kind.startswith("MAP"):
