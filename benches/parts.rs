@@ -10,7 +10,7 @@ use harness_lake::lake::metadata::FileMetadata;
 use harness_lake::lake::parquet::FileKind;
 use harness_lake::lake::writer::ObjectWriter;
 use harness_lake::schema::Table;
-use harness_lake::tables::{Account, Batches, DEFAULT_BASE_URL, ExecutionTables, RawRow};
+use harness_lake::tables::{self, Batches, DEFAULT_BASE_URL, ExecutionTables, RawRow};
 use harness_sim::{Account, AccountSpec, RowSize, Vintage};
 use jiff::Timestamp;
 use serde::de::IgnoredAny;
@@ -43,7 +43,7 @@ fn rows(now: Timestamp) -> Vec<Row> {
 
 /// Derives the tables and calls `each` with every batch. `replay` drops a batch after encoding it.
 fn tables(account: &AccountId, rows: &[Row], mut each: impl FnMut(Batches)) {
-    let mut tables = ExecutionTables::new(&Account::new(account, DEFAULT_BASE_URL));
+    let mut tables = ExecutionTables::new(&tables::Account::new(account, DEFAULT_BASE_URL));
     for rows in rows.chunks(BATCH) {
         for row in rows {
             tables.push(&RawRow {
