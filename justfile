@@ -18,6 +18,14 @@ budget *ARGS:
 airflow-test:
     ./scripts/airflow-test
 
+# Replay on a Spark cluster of two workers, of which one is killed, and through Spark Connect.
+spark-cluster-test:
+    ./scripts/spark-cluster-test
+
+# Build the image on bases of Debian packages, and run it against the simulated account.
+image-test *ARGS:
+    ./scripts/image-test {{ARGS}}
+
 # Build the wheel and test it in an empty virtual environment.
 wheel PROFILE="dist":
     ./scripts/wheel {{PROFILE}}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::lab::files;
+use crate::support::{Run, interpreter};
 
 fn read(path: &str) -> String {
     fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -136,6 +138,37 @@ fn dockerfile_copies_every_file_that_the_build_needs() {
             let path = source.parent().unwrap().join(path);
             assert!(path.exists(), "the image lacks {}", path.display());
         }
+    }
+}
+
+/// Runs `just`, which is next to the Python of the tests, and returns what it prints.
+fn just(arguments: &[&str]) -> String {
+    let mut just = Command::new(Path::new(&interpreter()).with_file_name("just"));
+    just.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments);
+    let run = Run::of(just.output().unwrap()).expect(0);
+    run.stdout + &run.stderr
+}
+
+#[test]
+fn just_recipes_run_existing_files_and_documented_commands() {
+    let recipes = just(&["--summary"]);
+    for recipe in recipes.split_whitespace() {
+        let commands = just(&["--dry-run", recipe]);
+        let scripts = commands.lines().filter_map(|line| line.strip_prefix("./"));
+        for script in scripts.filter_map(|line| line.split(' ').next()) {
+            let metadata = fs::metadata(format!("{}/{script}", env!("CARGO_MANIFEST_DIR")));
+            assert!(
+                metadata.unwrap().permissions().mode() & 0o100 != 0,
+                "{script}"
+            );
+        }
+    }
+    for (recipe, page) in [("demo", "README.md"), ("check", "CONTRIBUTING.md")] {
+        let command = just(&["--dry-run", recipe]);
+        assert!(
+            read(page).contains(command.trim()),
+            "{page} lacks {command}"
+        );
     }
 }
 

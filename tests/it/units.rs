@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use harness_sim::AccountSpec;
 use serde_json::Value;
 
 use crate::s3::{self, S3};
@@ -139,65 +140,56 @@ fn concurrent_replay_units_in_a_bucket_equal_one_process() {
     run(&["verify"], 0);
 }
 
-/// Runs the Spark driver in local mode with several workers.
-fn spark(lake: &Lake, binary: &str) -> std::process::Output {
+/// Runs the Spark driver in local mode with three workers, which try each task up to four times.
+fn spark(lake: &Lake, path: &str) -> Run {
     let mut python = Command::new(interpreter());
-    python.env("SPARK_LOCAL_IP", "127.0.0.1");
-    python.args([
-        SCRIPT,
-        lake.path(),
-        "--units",
-        "4",
-        "--master",
-        "local[3]",
-        "--binary",
-        binary,
-        "--retry-delay",
-        "0.1",
-    ]);
-    python.output().unwrap()
+    python.envs([("SPARK_LOCAL_IP", "127.0.0.1"), ("PATH", path)]);
+    python.env("PYSPARK_PYTHON", interpreter());
+    let options = ["--units", "4", "--master", "local[3,4]"];
+    python.arg(SCRIPT).arg(lake.path()).args(options);
+    Run::of(python.output().unwrap())
 }
 
 #[test]
-fn spark_replays_a_lake_on_workers_and_reports_each_unit() {
-    let sim = Sim::small();
+fn spark_replays_a_month_lake_and_retries_failed_units() {
+    let spec = AccountSpec::small("2026-12-06T15:00:00Z".parse().unwrap());
+    let sim = Sim::start(&spec, |_| {});
     let lake = Lake::new();
-    sim.sync(&lake, &[]).expect(3);
+    sim.sync(&lake, &["--period", "month"]).expect(3);
     lose_tables(&lake);
-    let own = bare_command(&[]);
-    let binary = own.get_program().to_str().unwrap();
-    let run = spark(&lake, binary);
-    let stdout = String::from_utf8_lossy(&run.stdout).into_owned();
-    assert_eq!(
-        run.status.code(),
-        Some(0),
-        "{stdout}{}",
-        String::from_utf8_lossy(&run.stderr)
-    );
-    assert_eq!(
-        stdout.matches("exit code 0 after 1 attempts").count(),
-        4,
-        "{stdout}"
-    );
-    sim.assert_truth(&lake);
-
-    // One unit meets a conflict once; another has no permissions.
     let units = units_of_a_replay(&lake);
-    let wrapper = lake.beside("wrapper");
-    let (conflict, refused) = (&units[0][0], &units[2][0]);
+    let [first, second] = &units[..] else {
+        panic!("{units:?} are not two months");
+    };
+    let month = "2026-12-01";
+    assert_eq!([&first[1], &second[0]], [month, month]);
+
+    // The first unit meets a conflict once; later, the second has no permissions.
+    let (folder, refused) = (lake.beside("bin"), lake.beside("refused"));
+    fs::create_dir(&folder).unwrap();
+    let own = bare_command(&[]);
+    let (binary, conflict) = (own.get_program().to_str().unwrap(), &first[0]);
     let script = format!(
         "#!/bin/sh\ncase \"$*\" in\n\
-         replay*'--from {conflict}'*) if [ ! -e {wrapper}.seen ]; then touch {wrapper}.seen; exit 8; fi;;\n\
-         replay*'--from {refused}'*) echo '{{\"error\": {{\"message\": \"no rights\"}}}}'; exit 7;;\nesac\nexec {binary} \"$@\"\n"
+         replay*'--from {conflict}'*) mkdir {folder}/seen 2>/dev/null && exit 8;;\n\
+         replay*'--from {month}'*) if [ -e {refused} ]; then\n\
+         echo '{{\"error\": {{\"message\": \"no rights\", \"hint\": \"ask\"}}}}'; exit 7; fi;;\nesac\n\
+         exec {binary} \"$@\"\n"
     );
+    let wrapper = format!("{folder}/harness-lake");
     fs::write(&wrapper, script).unwrap();
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-    let run = spark(&lake, &wrapper);
-    let stdout = String::from_utf8_lossy(&run.stdout);
-    assert_eq!(run.status.code(), Some(7), "{stdout}");
-    assert!(stdout.contains("exit code 0 after 2 attempts"), "{stdout}");
-    assert!(
-        stdout.contains("exit code 7 after 1 attempts") && stdout.contains("no rights"),
-        "{stdout}"
-    );
+    let path = format!("{folder}:/usr/local/bin:/usr/bin:/bin");
+    let run = spark(&lake, &path).expect(0);
+    assert!(run.stdout.contains("attempt 2"), "{run:?}");
+    let total = "replayed 8 objects in 2 units";
+    assert!(run.stdout.contains(total), "{run:?}");
+    // The log of harness-lake is in the log of the executor.
+    assert!(run.stderr.contains("replay ended: success"), "{run:?}");
+    sim.assert_truth(&lake);
+
+    fs::write(&refused, "").unwrap();
+    let run = spark(&lake, &path).expect(1);
+    let failure = format!("--from {month} --to 2026-12-07 ended with exit code 7: no rights; ask");
+    assert!(run.stderr.contains(&failure), "{run:?}");
 }
