@@ -114,6 +114,7 @@ fn schema(table: &str) -> Vec<(String, String)> {
         "double" => "DOUBLE",
         "boolean" => "BOOLEAN",
         "timestamp" => "TIMESTAMP WITH TIME ZONE",
+        "date" => "DATE",
         "list<utf8>" => "VARCHAR[]",
         "map<utf8,utf8>" => "MAP(VARCHAR, VARCHAR)",
         other => panic!("{other} is no type of the contract"),

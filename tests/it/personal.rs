@@ -15,12 +15,13 @@ use crate::support::{Lake, Run, Sim, compare, now, rows};
 const KEY: &str = "the tests' key for personal data";
 
 /// Columns that contain personal data, by table.
-const COLUMNS: [(&str, &[&str]); 2] = [
+const COLUMNS: [(&str, &[&str]); 3] = [
     (
         "executions",
         &["triggered_by_name", "triggered_by_email", "aborted_by_name"],
     ),
     ("commits", &["author_name", "author_email"]),
+    ("deployments", &["triggered_by_name"]),
 ];
 
 /// Returns the names and addresses of all users of the simulator, in lower case.
@@ -92,6 +93,7 @@ fn treated(mut truth: Truth, treat: fn(&str) -> Value) -> Truth {
     for (table, columns) in COLUMNS {
         let rows = match table {
             "commits" => &mut truth.commits,
+            "deployments" => &mut truth.deployments,
             _ => &mut truth.executions,
         };
         for row in rows {

@@ -325,7 +325,7 @@ fn spark_types(schema: &Value) -> Vec<(String, String)> {
             "int64" => "bigint",
             "list<utf8>" => "array<string>",
             "map<utf8,utf8>" => "map<string,string>",
-            same @ ("timestamp" | "boolean" | "double") => same,
+            same @ ("timestamp" | "date" | "boolean" | "double") => same,
             other => panic!("no type of Spark is known for {other}"),
         };
         (column["name"].as_str().unwrap(), kind)

@@ -9,7 +9,7 @@ use harness_lake::lake::replay::Dates;
 use harness_lake::lake::rows::{RawObject, each_row};
 use harness_lake::lake::store::Store;
 use harness_lake::schema::Table;
-use harness_lake::tables::{Account, DEFAULT_BASE_URL, ExecutionTables};
+use harness_lake::tables::{Account, ExecutionTables};
 use jiff::SignedDuration;
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
@@ -108,7 +108,8 @@ fn fill_next_version(lake: &Lake) {
         let path = partition.raw();
         let (bytes, _) = block_on(lake.store().get(&path)).unwrap().unwrap();
         let raw = RawObject::new(&path, bytes).unwrap();
-        let mut tables = ExecutionTables::new(&Account::new(lake.account(), DEFAULT_BASE_URL));
+        let mut tables =
+            ExecutionTables::new(&Account::new(lake.account(), &lake.identity().base_url));
         let mut added = Vec::new();
         each_row(&path, &raw, |row, _| {
             tables.push(row);

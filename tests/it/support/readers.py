@@ -179,6 +179,9 @@ def sums(columns, is_partitioned, spark):
         elif kind == "timestamp":
             yield f"first {column}", f"min({micros}({column}))"
             yield f"last {column}", f"max({micros}({column}))"
+        elif kind == "date":
+            yield f"first {column}", f"CAST(min({column}) AS STRING)"
+            yield f"last {column}", f"CAST(max({column}) AS STRING)"
         elif kind == "boolean":
             yield f"true {column}", f"count(CASE WHEN {column} THEN 1 END)"
         elif kind.startswith("list"):
