@@ -96,7 +96,7 @@ const TOY: &str = "executions/v2";
 /// The column that the example version adds, from a field that version 1 keeps in `extra`.
 fn notes(summary: &str) -> Option<String> {
     let summary: Value = serde_json::from_str(summary).unwrap();
-    Some(summary["notes"].as_str()?.to_owned())
+    Some(summary["connectorRef"].as_str()?.to_owned())
 }
 
 /// Fills the example version from the raw partitions, as `replay` of a later program would.
@@ -171,7 +171,7 @@ fn next_table_version_is_derived_beside_the_first() {
         "SELECT count(*) FROM {first} JOIN {next} n USING (plan_execution_id)
          WHERE n.notes IS NOT NULL AND n.yaml_version = {first_extra}",
         first = first.clone() + " f",
-        first_extra = "json_extract_string(f.extra, '$.notes')"
+        first_extra = "json_extract_string(f.extra, '$.connectorRef')"
     );
     let answers = rows(&[&of_first, &differ, &filled]);
     assert_eq!(answers[0][0][0], json!(sim.truth().executions.len()));
