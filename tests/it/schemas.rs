@@ -94,7 +94,7 @@ fn completions_and_the_manual_name_the_commands() {
 const TOY: &str = "executions/v2";
 
 /// The column that the example version adds, from a field that version 1 keeps in `extra`.
-fn notes(summary: &str) -> Option<String> {
+fn connector_ref(summary: &str) -> Option<String> {
     let summary: Value = serde_json::from_str(summary).unwrap();
     Some(summary["connectorRef"].as_str()?.to_owned())
 }
@@ -113,7 +113,7 @@ fn fill_next_version(lake: &Lake) {
         let mut added = Vec::new();
         each_row(&path, &raw, |row, _| {
             tables.push(row);
-            added.push(notes(row.summary));
+            added.push(connector_ref(row.summary));
             Ok(())
         })
         .unwrap();
@@ -121,7 +121,7 @@ fn fill_next_version(lake: &Lake) {
         assert_eq!(table, Table::Executions);
 
         let mut fields = executions.schema().fields().to_vec();
-        fields.push(Arc::new(Field::new("notes", DataType::Utf8, true)));
+        fields.push(Arc::new(Field::new("connector_ref", DataType::Utf8, true)));
         let mut columns = executions.columns().to_vec();
         columns.push(Arc::new(StringArray::from(added)));
         let schema = Arc::new(Schema::new(fields));
@@ -160,16 +160,16 @@ fn next_table_version_is_derived_beside_the_first() {
     assert_ne!(first, next);
     let (mut columns, next_columns) = (described(&first), described(&next));
     let date = columns.len() - 1;
-    columns.insert(date, ("notes".to_owned(), "VARCHAR".to_owned()));
+    columns.insert(date, ("connector_ref".to_owned(), "VARCHAR".to_owned()));
     assert_eq!(next_columns, columns);
 
     let of_first = format!("SELECT count(*) FROM {first}");
     let differ = format!(
-        "SELECT count(*) FROM (SELECT * EXCLUDE (notes) FROM {next} EXCEPT ALL SELECT * FROM {first})"
+        "SELECT count(*) FROM (SELECT * EXCLUDE (connector_ref) FROM {next} EXCEPT ALL SELECT * FROM {first})"
     );
     let filled = format!(
         "SELECT count(*) FROM {first} JOIN {next} n USING (plan_execution_id)
-         WHERE n.notes IS NOT NULL AND n.yaml_version = {first_extra}",
+         WHERE n.connector_ref IS NOT NULL AND n.connector_ref = {first_extra}",
         first = first.clone() + " f",
         first_extra = "json_extract_string(f.extra, '$.connectorRef')"
     );
