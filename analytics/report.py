@@ -104,7 +104,8 @@ def counts(view):
     lines = (SQL / f"{view}.sql").read_text().splitlines()
     comment = " ".join(line[3:] for line in lines if line.startswith("-- "))
     match = re.search(r"Counts: (.*?\.)(?: |$)", comment)
-    text = match.group(1).replace("`", "") if match else ""
+    # The readers of the page know no names of views.
+    text = re.sub(r" ?\(rows of \w+\)", "", match.group(1)).replace("`", "") if match else ""
     return text[:1].upper() + text[1:]
 
 

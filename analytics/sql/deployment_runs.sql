@@ -7,17 +7,17 @@
 CREATE OR REPLACE VIEW deployment_runs AS
 SELECT
     d.*,
-    COALESCE(
-        p.root_execution_id,
-        d.parent_pipeline_execution_id,
-        d.rerun_root_execution_id,
-        d.retry_root_execution_id
-    ) AS root_execution_id
+    COALESCE(again.root_execution_id, d.parent_pipeline_execution_id, d.plan_execution_id) AS root_execution_id
 FROM deployments d
 LEFT JOIN (
-    SELECT plan_execution_id, COALESCE(rerun_root_execution_id, retry_root_execution_id) AS root_execution_id
-    FROM executions
-    WHERE retry_root_execution_id IS NOT NULL OR rerun_root_execution_id IS NOT NULL
-) p
-    ON p.plan_execution_id = d.parent_pipeline_execution_id
+    SELECT
+        e.plan_execution_id,
+        COALESCE(first.rerun_root_execution_id, e.rerun_root_execution_id, e.retry_root_execution_id) AS root_execution_id
+    FROM executions e
+    LEFT JOIN executions first
+        ON first.plan_execution_id = e.retry_root_execution_id
+        AND first.rerun_root_execution_id IS NOT NULL
+    WHERE e.retry_root_execution_id IS NOT NULL OR e.rerun_root_execution_id IS NOT NULL
+) again
+    ON again.plan_execution_id = COALESCE(d.parent_pipeline_execution_id, d.plan_execution_id)
 WHERE d.ran_in_this_execution;

@@ -77,8 +77,13 @@ impl<'a> Index<'a> {
     /// Returns the execution that all attempts at a deployment share.
     pub(super) fn root_of_chain(&self, execution: &'a Value) -> &'a str {
         let first = |row: &'a Value| {
-            let again = ["rerun_root_execution_id", "retry_root_execution_id"];
-            again.into_iter().find_map(|column| row[column].as_str())
+            let retried = row["retry_root_execution_id"].as_str();
+            let of_first = retried.and_then(|id| self.executions.get(id));
+            let rerun = |row: &'a Value| row["rerun_root_execution_id"].as_str();
+            of_first
+                .and_then(|row| rerun(row))
+                .or_else(|| rerun(row))
+                .or(retried)
         };
         match execution["parent_pipeline_execution_id"].as_str() {
             Some(parent) => self

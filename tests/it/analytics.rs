@@ -145,15 +145,20 @@ fn deployment_is_counted_once_in_rare_chains() {
         ('4', '4', seconds(4), 'n14', 'again', '', 's', 'e', 'failure', true, 'NORMAL', NULL, NULL),
         ('5', '5', seconds(5), 'n15', 'again', '', 's', 'e', 'success', true, 'NORMAL', '4', NULL),
         ('6', '6', seconds(6), 'n16', 'again', '', 's', 'e', 'success', true, 'NORMAL', '4', NULL),
+        -- A retry of a failed rerun belongs to the first execution, too.
+        ('4', '4', seconds(4), 'n21', 'both', '', 's', 'e', 'failure', true, 'NORMAL', NULL, NULL),
+        ('6b', '6b', seconds(6), 'n22', 'both', '', 's', 'e', 'failure', true, 'NORMAL', '4', NULL),
+        ('7', '6b', seconds(7), 'n23', 'both', '', 's', 'e', 'success', true, 'NORMAL', NULL, NULL),
         -- The retry of a parent runs its child again. One parent may run two children.
         ('c1', 'c1', seconds(1), 'n17', 'child', '', 's', 'e', 'failure', true, 'NORMAL', NULL, 'p1'),
         ('c2', 'c2', seconds(2), 'n18', 'child', '', 's', 'e', 'success', true, 'NORMAL', NULL, 'p2'),
         ('d1', 'd1', seconds(1), 'n19', 'twin', '', 's', 'e', 'failure', true, 'NORMAL', NULL, 'p1'),
         ('d2', 'd2', seconds(2), 'n20', 'twin', '', 's', 'e', 'success', true, 'NORMAL', NULL, 'p1')";
-    let parents = "INSERT INTO executions (plan_execution_id, retry_root_execution_id) VALUES ('p1', NULL), ('p2', 'p1')";
+    let parents = "INSERT INTO executions (plan_execution_id, retry_root_execution_id) VALUES ('p1', NULL), ('p2', 'p1'), ('2', '1'), ('3', '1'), ('3b', '1'), ('7', '6b')";
+    let reruns = "INSERT INTO executions (plan_execution_id, rerun_root_execution_id) VALUES ('5', '4'), ('6', '4'), ('6b', '4')";
     let once = "SELECT plan_execution_id, stage_node_id, strategy_instance FROM deployments_once
                 ORDER BY length(stage_node_id), stage_node_id";
-    let answers = crafted(CHAIN, chains, &[parents, once]);
+    let answers = crafted(CHAIN, chains, &[parents, reruns, once]);
     let expected = json!([
         ["1", "n1", "eu"],
         ["3", "n4", "us"],
@@ -166,8 +171,9 @@ fn deployment_is_counted_once_in_rare_chains() {
         ["c2", "n18", ""],
         ["d1", "n19", ""],
         ["d2", "n20", ""],
+        ["7", "n23", ""],
     ]);
-    assert_eq!(json!(answers[1]), expected);
+    assert_eq!(json!(answers[2]), expected);
 }
 
 #[test]
