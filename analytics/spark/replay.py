@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["pyspark>=4", "pyarrow"]
+# dependencies = ["pyspark>=4", "pandas", "pyarrow"]
 # ///
 """Rebuilds the tables of a lake on the executors of a Spark cluster. Each task replays one range of dates.
 
