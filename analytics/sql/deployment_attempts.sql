@@ -3,7 +3,7 @@
 -- before Harness had resolved its environment takes service, environment and infrastructure from the other runs of the
 -- same pipeline, stage and instance if these agree, and is_environment_inferred is true.
 -- Excludes: rollbacks, which are in the view rollbacks.
--- A filter on start_date prunes deployments, but for the few columns that tell environments.
+-- A filter on start_date prunes deployments, but for the few columns that identify environments.
 CREATE OR REPLACE VIEW deployment_attempts AS
 WITH targets AS (
     SELECT

@@ -16,7 +16,7 @@ const BY_TARGET: [&str; 5] = [
     "environment_type",
 ];
 
-/// The columns of a target that another run of the same stage can tell.
+/// The columns of a target that another run of the same stage can supply.
 const INFERRED: [&str; 5] = [
     "service_id",
     "service_key",

@@ -139,7 +139,7 @@ pub(super) fn deployments(snapshot: &Snapshot<'_>, stages: &[(usize, Value)]) ->
             let stage = node
                 .stage()
                 .filter(|stage| stage.kind == StageKind::Deployment)?;
-            // Without a type, only a service tells that the stage deploys.
+            // Without a type, only a service shows that the stage deploys.
             let resolved = resolved(node, snapshot.at);
             if stage.is_untyped() && resolved < Resolved::Service {
                 return None;
@@ -187,7 +187,7 @@ fn key(row: &Map<String, Value>, id: &str) -> String {
     format!("{}/{}/{id}", part("org_id"), part("project_id"))
 }
 
-/// Returns the columns of a deployment that tell what it retries, reverts or rolls back.
+/// Returns the columns of a deployment that show what it retries, reverts or rolls back.
 fn chain(snapshot: &Snapshot<'_>, stage: &Value) -> Map<String, Value> {
     let of = provenance(snapshot);
     let id = snapshot.execution.id();
