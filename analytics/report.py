@@ -36,6 +36,12 @@ RESTORE = (DAY_MS / 24, DAY_MS, 7 * DAY_MS)
 FAILURE_RATE = (0.05, 0.10, 0.15)
 FREQUENCY = (1, 1 / 7, 1 / 30)
 
+# A project whose watermark is so much older than the newest is listed apart.
+LATE_MS = 2 * DAY_MS
+
+# Deleted projects are never read again.
+VISIBLE = "NOT EXISTS (FROM projects p WHERE p.org_id = s.org_id AND p.project_id = s.project_id AND p.not_visible_since_ts IS NOT NULL)"
+
 # The views. The first comment of each says what it counts.
 SQL = Path(__file__).parent / "sql"
 
@@ -228,9 +234,10 @@ class Lake:
         for name in ("change_failures", "changes", "outages"):
             self.query(f"CREATE TEMP TABLE of_{name} AS SELECT * FROM {name} WHERE {{scope}}")
 
-    def query(self, sql):
+    def query(self, sql, **more):
+        """Returns the rows of a query with the filters of the report, and more values by name."""
         sql = sql.replace("{where}", self.where).replace("{scope}", self.scope)
-        values = {name: value for name, value in self.values.items() if f"${name}" in sql}
+        values = {name: value for name, value in (self.values | more).items() if f"${name}" in sql}
         return self.con.execute(sql, values).fetchall()
 
     def by_day(self, view, *sums):
@@ -241,18 +248,17 @@ class Lake:
 
 
 def tiles(lake, begin, end):
-    """Returns the five figures of a period; None where nothing is known."""
+    """Returns the five figures of a period. A figure is None if nothing is known, as before the first day of the lake."""
     days = (end - begin).days
     if begin < lake.data_from or not days:
         return [None] * 5
-    values = {"begin": begin, "end": end, "kind": lake.environment_type}
-    one = lambda sql: lake.con.execute(sql, {name: value for name, value in values.items() if f"${name}" in sql}).fetchone()
-    here = "start_date >= $begin AND start_date < $end AND ($kind = 'all' OR environment_type = $kind)"
+    one = lambda sql: lake.query(sql, begin=begin, end=end, kind=lake.environment_type)[0]
+    time = "start_date >= $begin AND start_date < $end"
+    here = f"{time} AND ($kind = 'all' OR environment_type = $kind)"
     good, bad, all_ = one(f"SELECT count(*) FILTER (WHERE status_category = 'success'), count(*) FILTER (WHERE is_failed_change), count(*) FROM of_change_failures WHERE {here}")
     known, lead = one(f"SELECT count(DISTINCT plan_execution_id) FILTER (WHERE lead_time_ms IS NOT NULL) / nullif(count(DISTINCT plan_execution_id), 0), median(lead_time_ms) FROM of_changes WHERE {here}")
     (restore,) = one(f"SELECT median(restore_ms) FROM of_outages WHERE {here}")
-    values |= {"org": lake.values["org"], "project": lake.values["project"]}
-    (waiting,) = one(f"SELECT sum(waiting_ms) / nullif(sum(duration_ms), 0) FROM queue_and_wait_time WHERE {lake.scope} AND start_date >= $begin AND start_date < $end")
+    (waiting,) = one(f"SELECT sum(waiting_ms) / nullif(sum(duration_ms), 0) FROM queue_and_wait_time WHERE {{scope}} AND {time}")
     return [good / days, lead if known and known >= 0.5 else None, bad / all_ if all_ else None, restore, waiting]
 
 
@@ -286,18 +292,11 @@ def key_figures(page, lake, now):
         page.parts.append(f"<p>Not read for longer, maybe deleted: {esc(', '.join(late[:SHOWN]))}.</p>")
 
 
-# A project that is read so much later than the others is named apart.
-LATE_MS = 2 * DAY_MS
-
-# Deleted projects are never read again.
-VISIBLE = "NOT EXISTS (FROM projects p WHERE p.org_id = s.org_id AND p.project_id = s.project_id AND p.not_visible_since_ts IS NOT NULL)"
-
-
 def executions(page, lake):
     kinds = ["status_category = 'success'", "status_category IN ('failure', 'expired')", "status_category NOT IN ('success', 'failure', 'expired')"]
     days, (good, bad, rest) = lake.by_day("executions", *(f"count(*) FILTER (WHERE {kind})" for kind in kinds))
     series = [("succeeded", "ok", good), ("failed", "bad", bad), ("aborted, rejected, skipped or not finished", "other", rest)]
-    description = f"{number(sum(good) + sum(bad) + sum(rest))} pipeline executions by UTC start date, {share(sum(good), sum(good) + sum(bad))} of those that ended well or badly succeeded. Each attempt of a retry counts as one execution."
+    description = f"{number(sum(good) + sum(bad) + sum(rest))} pipeline executions by UTC start date, {share(sum(good), sum(good) + sum(bad))} of those that succeeded or failed were successful. Each attempt of a retry counts as one execution."
     page.section("Executions", description, page.columns("Executions by day", days, series))
 
 

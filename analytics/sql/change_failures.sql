@@ -9,16 +9,11 @@ CREATE OR REPLACE VIEW change_failures AS
 SELECT
     d.*,
     d.status_category <> 'success' AS is_failed,
-    u.undone_execution_id IS NOT NULL AS is_undone,
-    d.status_category <> 'success' OR d.was_rolled_back OR u.undone_execution_id IS NOT NULL AS is_failed_change
+    u.plan_execution_id IS NOT NULL AS is_undone,
+    d.status_category <> 'success' OR d.was_rolled_back OR u.plan_execution_id IS NOT NULL AS is_failed_change
 FROM deployments_once d
-LEFT JOIN (
-    SELECT undone_execution_id, service_key, environment_key, COALESCE(infrastructure_id, '') AS infrastructure_key
-    FROM rollbacks
-    WHERE status_category = 'success' AND kind <> 'stage'
-    GROUP BY undone_execution_id, service_key, environment_key, COALESCE(infrastructure_id, '')
-) u
-    ON u.undone_execution_id = d.plan_execution_id
+LEFT JOIN undone_deployments u
+    ON u.plan_execution_id = d.plan_execution_id
     AND u.service_key = d.service_key
     AND u.environment_key = d.environment_key
     AND u.infrastructure_key = COALESCE(d.infrastructure_id, '')

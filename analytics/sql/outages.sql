@@ -7,21 +7,15 @@
 -- Excludes: aborted and rejected deployments, those without an end, and those whose service or environment is unknown.
 -- Reads all dates whatever the filter on start_date, because earlier and later deployments decide the result.
 CREATE OR REPLACE VIEW outages AS
-WITH undone AS (
-    SELECT undone_execution_id, service_key, environment_key, COALESCE(infrastructure_id, '') AS infrastructure_key
-    FROM rollbacks
-    WHERE status_category = 'success' AND kind <> 'stage'
-    GROUP BY undone_execution_id, service_key, environment_key, COALESCE(infrastructure_id, '')
-),
-events AS (
+WITH events AS (
     SELECT
         d.start_date, d.org_id, d.project_id, d.pipeline_id, d.plan_execution_id, d.target_org_id,
         d.service_id, d.service_key, d.environment_id, d.environment_key, d.environment_type,
         COALESCE(d.infrastructure_id, '') AS infrastructure_key, d.end_ts,
-        d.status_category = 'success' AND u.undone_execution_id IS NULL AS is_good
+        d.status_category = 'success' AND u.plan_execution_id IS NULL AS is_good
     FROM deployment_attempts d
-    LEFT JOIN undone u
-        ON u.undone_execution_id = d.plan_execution_id
+    LEFT JOIN undone_deployments u
+        ON u.plan_execution_id = d.plan_execution_id
         AND u.service_key = d.service_key
         AND u.environment_key = d.environment_key
         AND u.infrastructure_key = COALESCE(d.infrastructure_id, '')

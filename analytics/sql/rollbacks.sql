@@ -7,27 +7,28 @@
 -- Excludes: repairs by a new version, which nothing marks as rollbacks.
 -- Reads all dates whatever the filter on start_date, because a rollback can undo a deployment of another day.
 CREATE OR REPLACE VIEW rollbacks AS
-WITH events AS (
+WITH runs AS (
     SELECT
-        d.*,
+        deployments.*,
         CASE WHEN service_key LIKE 'org.%' OR environment_key LIKE 'org.%' THEN org_id ELSE '' END AS target_org_id,
         CASE
             WHEN execution_mode = 'POST_EXECUTION_ROLLBACK' THEN 'post_deployment'
             WHEN is_rollback THEN 'pipeline'
             WHEN reverts_execution_id IS NOT NULL THEN 'revert'
             WHEN was_rolled_back THEN 'stage'
-        END AS kind,
+        END AS kind
+    FROM deployments
+    WHERE ran_in_this_execution
+),
+events AS (
+    SELECT
+        runs.*,
         {last CASE WHEN NOT is_rollback AND status_category = 'success' THEN plan_execution_id END} OVER (
-            PARTITION BY
-                CASE WHEN service_key LIKE 'org.%' OR environment_key LIKE 'org.%' THEN org_id ELSE '' END,
-                service_key,
-                environment_key,
-                COALESCE(infrastructure_id, '')
+            PARTITION BY target_org_id, service_key, environment_key, COALESCE(infrastructure_id, '')
             ORDER BY CASE WHEN is_rollback THEN start_ts ELSE COALESCE(end_ts, start_ts) END, plan_execution_id
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ) AS last_success_execution_id
-    FROM deployments d
-    WHERE ran_in_this_execution
+    FROM runs
 )
 SELECT
     start_date,
@@ -50,7 +51,8 @@ SELECT
     CASE kind
         WHEN 'revert' THEN reverts_execution_id
         WHEN 'stage' THEN plan_execution_id
-        ELSE last_success_execution_id
+        -- Nothing is known of what a rollback of an unknown target undid.
+        ELSE CASE WHEN service_key IS NOT NULL AND environment_key IS NOT NULL THEN last_success_execution_id END
     END AS undone_execution_id
 FROM events
 WHERE kind IS NOT NULL;

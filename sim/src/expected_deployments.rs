@@ -1,51 +1,15 @@
 //! The expected rows of the views over deployments.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::expected_views::{
-    Index, aggregate, group, has_outcome, int, is, percentile, share, text,
-};
-
-const BY_TARGET: [&str; 5] = [
-    "org_id",
-    "project_id",
-    "service_id",
-    "environment_id",
-    "environment_type",
-];
-
-/// The columns of a target that another run of the same stage can supply.
-const INFERRED: [&str; 5] = [
-    "service_id",
-    "service_key",
-    "environment_id",
-    "environment_key",
-    "environment_type",
-];
-
-/// A service, its environment and infrastructure, unique within the account.
-type Target = [String; 4];
-
-/// A deployment that an execution ran itself.
-#[derive(Clone)]
-pub(super) struct Attempt<'a> {
-    deployment: Value,
-    execution: &'a Value,
-    root: &'a str,
-    is_inferred: bool,
-}
-
-/// The rollback or revert of a deployment.
-pub(super) struct Rollback<'a> {
-    run: Attempt<'a>,
-    kind: &'static str,
-    undone: Option<String>,
-}
+use super::expected_attempts::{Attempt, Rollback, Target, final_attempts, infer, rollbacks};
+use super::expected_views::{Index, aggregate, has_outcome, int, percentile, share};
 
 /// The deployments of an account.
 pub(super) struct Deployments<'a> {
+    pub(super) runs: Vec<Attempt<'a>>,
     pub(super) attempts: Vec<Attempt<'a>>,
     pub(super) finals: Vec<Attempt<'a>>,
     pub(super) rollbacks: Vec<Rollback<'a>>,
@@ -72,7 +36,8 @@ impl<'a> Deployments<'a> {
             .map(attempt)
             .collect();
         let rollbacks = rollbacks(&runs);
-        let mut attempts: Vec<_> = runs.into_iter().filter(|run| !run.undoes()).collect();
+        let attempts = runs.iter().filter(|run| !run.undoes());
+        let mut attempts: Vec<_> = attempts.cloned().collect();
         infer(&mut attempts);
         let succeeded = rollbacks
             .iter()
@@ -81,6 +46,7 @@ impl<'a> Deployments<'a> {
             .filter_map(|rollback| Some((rollback.undone.clone()?, rollback.run.target()?)))
             .collect();
         Self {
+            runs,
             finals: final_attempts(&attempts),
             attempts,
             rollbacks,
@@ -95,13 +61,13 @@ impl<'a> Deployments<'a> {
             .is_some_and(|target| self.undone.contains(&(id, target)))
     }
 
-    fn is_failed_change(&self, attempt: &Attempt<'_>) -> bool {
+    pub(super) fn is_failed_change(&self, attempt: &Attempt<'_>) -> bool {
         !attempt.is("success")
             || attempt.deployment["was_rolled_back"] == true
             || self.is_undone(attempt)
     }
 
-    fn ended(&self) -> impl Iterator<Item = &Attempt<'a>> {
+    pub(super) fn ended(&self) -> impl Iterator<Item = &Attempt<'a>> {
         self.finals
             .iter()
             .filter(|attempt| has_outcome(&attempt.deployment))
@@ -188,7 +154,7 @@ impl<'a> Deployments<'a> {
     }
 
     /// Returns the outages: the failed deployment, and the time until the service was restored.
-    fn outages(&self) -> Vec<(&Attempt<'a>, Option<i64>)> {
+    pub(super) fn outages(&self) -> Vec<(&Attempt<'a>, Option<i64>)> {
         let mut events = BTreeMap::<Target, Vec<(i64, &str, bool, &Attempt<'a>)>>::new();
         let attempts = self
             .attempts
@@ -236,8 +202,15 @@ impl<'a> Deployments<'a> {
         })
     }
 
-    /// Returns the lead times of the commits of a deployment. An unknown time is `None`.
-    fn lead_times(facts: &Index<'a>, attempt: &Attempt<'_>) -> Vec<Option<i64>> {
+    pub(super) fn successful(&self) -> impl Iterator<Item = &Attempt<'a>> {
+        self.finals.iter().filter(|attempt| attempt.is("success"))
+    }
+
+    /// Returns the commits of a deployment, each with its lead time if that is known.
+    pub(super) fn changes<'f>(
+        facts: &'f Index<'a>,
+        attempt: &Attempt<'_>,
+    ) -> Vec<(&'f Value, Option<i64>)> {
         let row = &attempt.deployment;
         let sources = [
             Some(attempt.id()),
@@ -245,20 +218,95 @@ impl<'a> Deployments<'a> {
             row["parent_pipeline_execution_id"].as_str(),
             Some(attempt.root),
         ];
-        let commits = sources
-            .into_iter()
-            .flatten()
-            .find_map(|id| facts.commits.get(id));
-        let lead_time = |commit: &&Value| {
+        let mut sources = sources.into_iter().flatten();
+        let commits = sources.find_map(|id| facts.commits.get(id));
+        let lead_time = |commit: &Value| {
             let (from, to) = (int(commit, "committed_ts")?, attempt.end()?);
             (from <= to).then_some(to / 1_000 - from / 1_000)
         };
-        commits.into_iter().flatten().map(lead_time).collect()
+        let commits = commits.into_iter().flatten();
+        commits.map(|commit| (*commit, lead_time(commit))).collect()
+    }
+
+    pub(super) fn change_rows(&self, facts: &Index<'a>) -> Vec<Value> {
+        let rows = self.successful().flat_map(|attempt| {
+            let mut changes: Vec<_> = Self::changes(facts, attempt)
+                .into_iter()
+                .map(|(commit, time)| (commit["commit_sha"].clone(), time))
+                .collect();
+            if changes.is_empty() {
+                changes.push((Value::Null, None));
+            }
+            changes.into_iter().map(|(sha, time)| {
+                let mut row = attempt.keyed_group();
+                row.insert("commit_sha".to_owned(), sha);
+                row.insert("lead_time_ms".to_owned(), time.into());
+                Value::Object(row)
+            })
+        });
+        rows.collect()
+    }
+
+    pub(super) fn failure_rows(&self, facts: &Index<'a>) -> Vec<Value> {
+        let failed = self
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.is("failure") || attempt.is("expired"));
+        let rows = failed.map(|attempt| {
+            let mut row = attempt.keyed_group();
+            let stage = facts.stage_of(&attempt.deployment);
+            row.insert("error_message".to_owned(), stage["error_message"].clone());
+            Value::Object(row)
+        });
+        rows.collect()
+    }
+
+    pub(super) fn change_failure_rows(&self) -> Vec<Value> {
+        let rows = self.ended().map(|attempt| {
+            let mut row = attempt.keyed_group();
+            for (column, value) in [
+                ("is_failed", !attempt.is("success")),
+                ("is_undone", self.is_undone(attempt)),
+                ("is_failed_change", self.is_failed_change(attempt)),
+            ] {
+                row.insert(column.to_owned(), value.into());
+            }
+            Value::Object(row)
+        });
+        rows.collect()
+    }
+
+    pub(super) fn outage_rows(&self) -> Vec<Value> {
+        let rows = self.outages().into_iter().map(|(first, time)| {
+            let mut row = first.group();
+            row.insert("plan_execution_id".to_owned(), first.id().into());
+            row.insert("restore_ms".to_owned(), time.into());
+            Value::Object(row)
+        });
+        rows.collect()
+    }
+
+    pub(super) fn undone_rows(&self) -> Vec<Value> {
+        let rows = self.undone.iter().map(|(id, target)| {
+            let [_, service, environment, infrastructure] = target;
+            json!({
+                "plan_execution_id": id,
+                "service_key": service,
+                "environment_key": environment,
+                "infrastructure_key": infrastructure,
+            })
+        });
+        rows.collect()
     }
 
     pub(super) fn lead_time(&self, facts: &Index<'a>) -> Vec<Value> {
-        let successful = self.finals.iter().filter(|attempt| attempt.is("success"));
-        let rows = successful.map(|attempt| (attempt.group(), Self::lead_times(facts, attempt)));
+        let lead_times = |attempt: &Attempt<'_>| {
+            let changes = Self::changes(facts, attempt).into_iter();
+            changes.map(|(_, time)| time).collect::<Vec<_>>()
+        };
+        let rows = self
+            .successful()
+            .map(|attempt| (attempt.group(), lead_times(attempt)));
         aggregate(rows, |deployments| {
             let known: Vec<i64> = deployments.iter().flatten().copied().flatten().collect();
             let covered = deployments
@@ -275,214 +323,4 @@ impl<'a> Deployments<'a> {
             })
         })
     }
-}
-
-impl Attempt<'_> {
-    fn id(&self) -> &str {
-        text(self.execution, "plan_execution_id")
-    }
-
-    fn is(&self, category: &str) -> bool {
-        is(&self.deployment, category)
-    }
-
-    fn end(&self) -> Option<i64> {
-        int(&self.deployment, "end_ts")
-    }
-
-    fn undoes(&self) -> bool {
-        self.deployment["is_rollback"] == true
-    }
-
-    fn group(&self) -> Map<String, Value> {
-        group(self.execution, &self.deployment, &BY_TARGET)
-    }
-
-    fn attempted(&self) -> (Option<i64>, &str) {
-        (int(&self.deployment, "attempted_ts"), self.id())
-    }
-
-    /// Returns what is deployed, and where; `None` if it was never resolved.
-    fn target(&self) -> Option<Target> {
-        let row = &self.deployment;
-        let service = row["service_key"].as_str()?.to_owned();
-        let environment = row["environment_key"].as_str()?.to_owned();
-        let is_of_org = service.starts_with("org.") || environment.starts_with("org.");
-        let org = if is_of_org { text(row, "org_id") } else { "" };
-        let infrastructure = text(row, "infrastructure_id").to_owned();
-        Some([org.to_owned(), service, environment, infrastructure])
-    }
-
-    /// Returns whether another attempt stands for this one.
-    fn is_replaced_by(&self, other: &Self) -> bool {
-        let column = |name: &str| {
-            (
-                self.deployment[name].clone(),
-                other.deployment[name].clone(),
-            )
-        };
-        let may_equal = |name: &str| {
-            let (one, other) = column(name);
-            one.is_null() || other.is_null() || one == other
-        };
-        let (parent, other_parent) = column("parent_pipeline_execution_id");
-        let (retried, other_retried) = column("retry_root_execution_id");
-        let is_later = self.attempted() < other.attempted();
-        let (has_ended, other_has_ended) = (
-            has_outcome(&self.deployment),
-            has_outcome(&other.deployment),
-        );
-        if self.id() == other.id() || !may_equal("service_id") || !may_equal("environment_id") {
-            return false;
-        }
-        if retried != other_retried {
-            let same_parent = !parent.is_null() && parent == other_parent;
-            let created = (self.attempted().0, other.attempted().0);
-            return !self.is("success") && other_has_ended && created.0 < created.1 && !same_parent;
-        }
-        if has_ended == other_has_ended {
-            is_later
-        } else {
-            other_has_ended
-        }
-    }
-
-    pub(super) fn row(&self) -> Value {
-        let mut row = group(self.execution, &self.deployment, &INFERRED);
-        for column in [
-            "stage_node_id",
-            "status_category",
-            "strategy_instance",
-            "strategy_stage_id",
-        ] {
-            row.insert(column.to_owned(), self.deployment[column].clone());
-        }
-        row.insert("plan_execution_id".to_owned(), self.id().into());
-        row.insert("root_execution_id".to_owned(), self.root.into());
-        row.insert(
-            "is_environment_inferred".to_owned(),
-            self.is_inferred.into(),
-        );
-        row.into()
-    }
-}
-
-impl Rollback<'_> {
-    pub(super) fn row(&self) -> Value {
-        let mut row = group(self.run.execution, &self.run.deployment, &BY_TARGET);
-        for column in ["status_category", "triggered_by_name"] {
-            row.insert(column.to_owned(), self.run.deployment[column].clone());
-        }
-        row.insert("plan_execution_id".to_owned(), self.run.id().into());
-        row.insert("kind".to_owned(), self.kind.into());
-        row.insert("undone_execution_id".to_owned(), self.undone.clone().into());
-        row.into()
-    }
-}
-
-/// Returns the rollbacks among all runs, each with the deployment that it undid.
-fn rollbacks<'a>(runs: &[Attempt<'a>]) -> Vec<Rollback<'a>> {
-    let found = runs.iter().filter_map(|run| {
-        let row = &run.deployment;
-        let reverts = row["reverts_execution_id"].as_str();
-        let (kind, undone) = if row["execution_mode"] == "POST_EXECUTION_ROLLBACK" {
-            ("post_deployment", last_success(runs, run))
-        } else if run.undoes() {
-            ("pipeline", last_success(runs, run))
-        } else if let Some(id) = reverts {
-            ("revert", Some(id.to_owned()))
-        } else if row["was_rolled_back"] == true {
-            ("stage", Some(run.id().to_owned()))
-        } else {
-            return None;
-        };
-        Some(Rollback {
-            run: run.clone(),
-            kind,
-            undone,
-        })
-    });
-    found.collect()
-}
-
-/// Returns the last successful deployment of the same target before a rollback began.
-fn last_success(runs: &[Attempt<'_>], rollback: &Attempt<'_>) -> Option<String> {
-    let target = rollback.target()?;
-    let begin = (int(&rollback.deployment, "start_ts"), rollback.id());
-    let ended = |run: &Attempt<'_>| run.end().or_else(|| int(&run.deployment, "start_ts"));
-    let before = runs.iter().filter(|run| {
-        !run.undoes()
-            && run.is("success")
-            && run.target().as_ref() == Some(&target)
-            && (ended(run), run.id()) < begin
-    });
-    let last = before.max_by_key(|run| (ended(run), run.id()));
-    last.map(|run| run.id().to_owned())
-}
-
-/// Fills unknown targets in from other runs of the same stage, if these agree.
-fn infer(attempts: &mut [Attempt<'_>]) {
-    const STAGE: [&str; 5] = [
-        "org_id",
-        "project_id",
-        "pipeline_id",
-        "strategy_stage_id",
-        "strategy_instance",
-    ];
-    let stage = |row: &Value| STAGE.map(|column| text(row, column).to_owned());
-    let mut known = HashMap::<_, Vec<Value>>::new();
-    for attempt in attempts.iter() {
-        if !attempt.deployment["environment_key"].is_null() {
-            let rows = known.entry(stage(&attempt.deployment)).or_default();
-            rows.push(attempt.deployment.clone());
-        }
-    }
-    for attempt in attempts {
-        let row = &mut attempt.deployment;
-        let Some(others) = known
-            .get(&stage(row))
-            .filter(|_| row["environment_key"].is_null())
-        else {
-            continue;
-        };
-        let agree = |column: &str| {
-            let mut values = others
-                .iter()
-                .map(|row| &row[column])
-                .filter(|value| !value.is_null());
-            let first = values.next();
-            first
-                .filter(|first| values.all(|value| value == *first))
-                .cloned()
-        };
-        if agree("environment_key").is_none() {
-            continue;
-        }
-        attempt.is_inferred = true;
-        for column in INFERRED.into_iter().chain(["infrastructure_id"]) {
-            if row[column].is_null() {
-                row[column] = agree(column).unwrap_or_default();
-            }
-        }
-    }
-}
-
-/// Returns the attempt that stands for each deployment.
-fn final_attempts<'a>(attempts: &[Attempt<'a>]) -> Vec<Attempt<'a>> {
-    let mut chains = BTreeMap::<_, Vec<&Attempt<'a>>>::new();
-    for attempt in attempts {
-        let column = |name: &str| text(&attempt.deployment, name).to_owned();
-        let stage = ["pipeline_id", "strategy_stage_id", "strategy_instance"].map(column);
-        chains
-            .entry((attempt.root, stage))
-            .or_default()
-            .push(attempt);
-    }
-    let last = |chain: Vec<&Attempt<'a>>| {
-        let stands =
-            |attempt: &&Attempt<'a>| !chain.iter().any(|other| attempt.is_replaced_by(other));
-        let stands = chain.iter().copied().filter(stands).cloned();
-        stands.collect::<Vec<_>>()
-    };
-    chains.into_values().flat_map(last).collect()
 }

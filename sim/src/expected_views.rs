@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
-use super::expected_deployments::{Attempt, Deployments, Rollback};
+use super::expected_attempts::{Attempt, Rollback};
+use super::expected_deployments::Deployments;
+use super::expected_dora::dora_metrics;
 use super::truth::{Truth, object};
 use crate::clock::{date_of, from_ms};
 
@@ -30,6 +32,16 @@ impl Truth {
         let rollbacks = deployments.rollbacks.iter().map(Rollback::row);
         ExpectedViews::from([
             ("executions_latest", facts.latest()),
+            (
+                "deployment_runs",
+                deployments.runs.iter().map(Attempt::run_row).collect(),
+            ),
+            ("deployment_failures", deployments.failure_rows(&facts)),
+            ("undone_deployments", deployments.undone_rows()),
+            ("change_failures", deployments.change_failure_rows()),
+            ("outages", deployments.outage_rows()),
+            ("changes", deployments.change_rows(&facts)),
+            ("dora_metrics", dora_metrics(&deployments, &facts)),
             ("deployment_attempts", rows(&deployments.attempts)),
             ("deployments_once", rows(&deployments.finals)),
             ("rollbacks", rollbacks.collect()),
@@ -72,6 +84,15 @@ impl<'a> Index<'a> {
                 .collect(),
             commits,
         }
+    }
+
+    /// Returns the stage of a deployment.
+    pub(super) fn stage_of(&self, deployment: &Value) -> &'a Value {
+        let key =
+            |row: &Value| ["plan_execution_id", "stage_node_id"].map(|column| row[column].clone());
+        let sought = key(deployment);
+        let found = self.truth.stages.iter().find(|stage| key(stage) == sought);
+        found.unwrap_or(&Value::Null)
     }
 
     /// Returns the execution that all attempts at a deployment share.

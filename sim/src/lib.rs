@@ -21,7 +21,9 @@
 mod account;
 mod clock;
 mod detail;
+mod expected_attempts;
 mod expected_deployments;
+mod expected_dora;
 mod expected_views;
 mod facts;
 mod faults;

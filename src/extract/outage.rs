@@ -109,9 +109,10 @@ impl Outage {
         }
         let mut was_silent = !self.is_suspected(client);
         let answers = client.answers();
+        // A scope whose requests always fail may have failed again since another one was answered.
+        let silence = || client.silence().filter(|_| client.answers() == answers);
         loop {
-            // A scope whose requests always fail may have failed again since another one was answered.
-            if client.silence().is_none() || client.answers() != answers {
+            if silence().is_none() {
                 return if was_silent { Health::Back } else { Health::Up };
             }
             let other = self.other(scope);
@@ -122,12 +123,9 @@ impl Outage {
                 }
             };
             drop(tokio::join!(client.probe(scope), probe_other));
-            let Some((failures, time)) = client.silence() else {
+            let Some((failures, time)) = silence() else {
                 continue;
             };
-            if client.answers() != answers {
-                continue;
-            }
             let left = client.patience().saturating_sub(time);
             if left.is_zero() {
                 tracing::error!(failures, "the API does not answer; stopped reading");

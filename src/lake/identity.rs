@@ -113,7 +113,7 @@ impl Identity {
         }
     }
 
-    /// Returns the account, as the tables name it.
+    /// Returns the account for the columns of the tables.
     pub(super) fn table_account(&self) -> Account {
         Account::new(&self.account_id, &self.base_url)
     }

@@ -310,6 +310,24 @@ mod tests {
     }
 
     #[test]
+    fn statements_can_be_split_at_semicolons() {
+        for engine in [Engine::DuckDb, Engine::Spark, Engine::Trino] {
+            for period in [Period::Day, Period::Month] {
+                let text = ddl(engine, "s3://bucket/lake", period);
+                for statement in text.split(';') {
+                    let lines = statement.lines().filter(|line| !line.starts_with("--"));
+                    let code: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+                    let code = code.join("\n");
+                    let is_statement = ["CREATE ", "COMMENT ", "MSCK "]
+                        .iter()
+                        .any(|verb| code.starts_with(verb));
+                    assert!(is_statement || code.is_empty(), "{engine:?}: {code}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn ddl_creates_every_table_and_view() {
         for engine in [Engine::DuckDb, Engine::Spark, Engine::Trino] {
             let text = ddl(engine, "s3://bucket/it's/", Period::Day);
@@ -320,7 +338,8 @@ mod tests {
                 );
             }
             for view in VIEWS {
-                let create = format!("CREATE OR REPLACE VIEW {}", view.name);
+                let end = if engine == Engine::Spark { "" } else { " AS" };
+                let create = format!("CREATE OR REPLACE VIEW {}{end}\n", view.name);
                 assert!(text.contains(&create), "{engine:?} {}", view.name);
             }
             let month = ddl(engine, "s3://bucket/lake", Period::Month);

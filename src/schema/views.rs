@@ -20,13 +20,14 @@ macro_rules! views {
 }
 
 /// Every view. A view comes after the views that it reads.
-pub const VIEWS: [View; 23] = views![
+pub const VIEWS: [View; 24] = views![
     "executions_latest",
     "deployment_runs",
     "deployment_attempts",
     "deployments_once",
     "deployment_failures",
     "rollbacks",
+    "undone_deployments",
     "change_failures",
     "outages",
     "changes",
@@ -55,24 +56,19 @@ impl View {
 
     /// Returns the statements that create the view, with its comment in the catalogue of the engine.
     pub fn statements(self, engine: Engine) -> String {
-        let (header, query) = self
-            .source
-            .split_once("CREATE OR REPLACE VIEW")
-            .unwrap_or_default();
-        let comment: Vec<&str> = header
-            .lines()
-            .map(|line| line.trim_start_matches("-- "))
-            .collect();
-        let comment = engine.quoted(&comment.join(" "));
-        let name = self.name;
-        let mut text = header.to_owned();
-        text.push_str(&render(engine, &["CREATE OR REPLACE VIEW", query].concat()));
-        if engine == Engine::Spark {
-            let begin = format!("VIEW {name} AS");
-            return text.replacen(&begin, &format!("VIEW {name}\nCOMMENT {comment}\nAS"), 1);
+        let create = ["CREATE OR REPLACE VIEW ", self.name].concat();
+        let begin = [&create, " AS\n"].concat();
+        let (header, query) = self.source.split_once(&begin).unwrap_or_default();
+        let lines = header.lines().map(|line| line.trim_start_matches("-- "));
+        let comment = engine.quoted(&lines.collect::<Vec<_>>().join(" "));
+        let query = render(engine, query);
+        match engine {
+            Engine::Spark => format!("{header}{create}\nCOMMENT {comment}\nAS\n{query}"),
+            Engine::DuckDb | Engine::Trino => {
+                let name = self.name;
+                format!("{header}{begin}{query}COMMENT ON VIEW {name} IS {comment};\n")
+            }
         }
-        text.push_str(&["COMMENT ON VIEW ", name, " IS ", &comment, ";\n"].concat());
-        text
     }
 }
 
@@ -135,12 +131,24 @@ mod tests {
                 for word in ["-- Counts: ", "-- Excludes: "] {
                     assert!(comment.contains(word), "{}: {word}", view.name);
                 }
-                let create = format!("\nCREATE OR REPLACE VIEW {}", view.name);
-                assert!(text.contains(&create), "{}", view.name);
+                let quoted = engine.quoted(view.summary());
+                let begin = quoted.trim_end_matches('\'');
+                let name = view.name;
+                let (create, catalogue) = match engine {
+                    Engine::Spark => (
+                        format!("\nCREATE OR REPLACE VIEW {name}\nCOMMENT {begin}"),
+                        "\nAS\n".to_owned(),
+                    ),
+                    Engine::DuckDb | Engine::Trino => (
+                        format!("\nCREATE OR REPLACE VIEW {name} AS\n"),
+                        format!(";\nCOMMENT ON VIEW {name} IS {begin}"),
+                    ),
+                };
+                assert!(text.contains(&create), "{name}");
+                assert!(text.contains(&catalogue), "{name}");
                 let statements = if engine == Engine::Spark { 1 } else { 2 };
-                assert_eq!(text.matches(';').count(), statements, "{}", view.name);
-                assert!(text.ends_with(";\n"), "{}", view.name);
-                assert!(text.contains("COMMENT"), "{}", view.name);
+                assert_eq!(text.matches(';').count(), statements, "{name}");
+                assert!(text.ends_with(";\n"), "{name}");
                 assert!(!text.contains(['{', '}', '$']), "{text}");
             }
             assert!(view.summary().ends_with('.'), "{}", view.summary());

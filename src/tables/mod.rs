@@ -63,7 +63,7 @@ pub struct RawRow<'a> {
 /// The base URL of Harness' own service.
 pub const DEFAULT_BASE_URL: &str = "https://app.harness.io";
 
-/// The account of a lake, as the tables name it.
+/// The account of a lake: its identifier, and its page in the Harness UI.
 #[derive(Clone, Debug)]
 pub struct Account {
     id: AccountId,
@@ -72,10 +72,11 @@ pub struct Account {
 }
 
 impl Account {
-    /// Returns the account at a base URL of the API.
+    /// Returns the account at a base URL of the API, such as [`DEFAULT_BASE_URL`].
+    ///
+    /// The UI has the same base URL, but for the prefix `/gateway`.
     pub fn new(id: &AccountId, base_url: &str) -> Self {
         let base = base_url.trim_end_matches('/');
-        // A prefix of the API, which the UI does not have.
         let base = base.strip_suffix("/gateway").unwrap_or(base);
         Self {
             id: id.clone(),

@@ -211,7 +211,7 @@ impl Stages {
         }
     }
 
-    /// Adds the columns of the strategy. Returns which instance of it the stage is.
+    /// Adds the columns of the strategy. Returns the instance of it that the stage is.
     fn push_strategy<'a, const N: usize>(
         &mut self,
         fields: &mut Object<'a, NodeField, N>,

@@ -277,6 +277,44 @@ fn invalid_summary_is_kept_in_extra() {
 }
 
 #[test]
+fn execution_url_has_the_base_url_of_the_lake() {
+    for (base, ui) in [
+        ("https://app.harness.io", "https://app.harness.io"),
+        ("https://app.harness.io/", "https://app.harness.io"),
+        (
+            "https://harness.example.com/gateway",
+            "https://harness.example.com",
+        ),
+        (
+            "http://127.0.0.1:8080/proxy/gateway/",
+            "http://127.0.0.1:8080/proxy",
+        ),
+    ] {
+        let account = Account::new(&AccountId::new("acct"), base);
+        let url = |summary: &str| {
+            let mut tables = ExecutionTables::new(&account);
+            tables.push(&RawRow {
+                plan_execution_id: "-e_1",
+                org_id: "default",
+                project_id: "bakery",
+                start_ms: START_MS,
+                observed_ms: START_MS,
+                first_observed_ms: START_MS,
+                summary,
+            });
+            let [.., (_, executions)] = tables.finish();
+            cell(executions.column_by_name("execution_url").unwrap(), 0)
+        };
+        let page = "ng/account/acct/all/orgs/default/projects/bakery/pipelines/till/executions/-e_1/pipeline";
+        assert_eq!(
+            url(r#"{"pipelineIdentifier":"till"}"#),
+            Some(format!("{ui}/{page}"))
+        );
+        assert_eq!(url("{}"), None);
+    }
+}
+
+#[test]
 fn finish_resets_the_builders() {
     let mut tables = ExecutionTables::new(&Account::new(&AccountId::new("acct"), DEFAULT_BASE_URL));
     let row = RawRow {

@@ -6,7 +6,7 @@ use std::fs;
 use harness_sim::{AccountSpec, Truth, Vintage};
 use serde_json::{Value, json};
 
-use crate::support::{Lake, Sim, compare, described, now, rows};
+use crate::support::{Lake, Run, Sim, bare_command, compare, described, now, rows};
 
 const PARTITIONED: [&str; 4] = ["executions", "stages", "deployments", "commits"];
 const DIMENSIONS: [&str; 3] = ["orgs", "projects", "scopes"];
@@ -25,6 +25,21 @@ fn first_sync(vintage: Vintage) -> (Sim, Lake) {
 fn lake_of_the_current_server_has_the_expected_rows() {
     let (sim, lake) = first_sync(Vintage::Saas);
     sim.assert_truth(&lake);
+    assert_links_lead_to(sim.server().base_url(), &lake);
+    // The lake keeps the address: a replay knows no other.
+    let replay = bare_command(&["replay", "--all", "--lake", lake.path()]);
+    Run::of({ replay }.output().unwrap()).expect(0);
+    assert_links_lead_to(sim.server().base_url(), &lake);
+}
+
+fn assert_links_lead_to(base_url: &str, lake: &Lake) {
+    let others = format!(
+        "SELECT count(*) FROM {} WHERE execution_url IS DISTINCT FROM '{}/ng/account/' || account_id || '/all/orgs/' || org_id
+         || '/projects/' || project_id || '/pipelines/' || pipeline_id || '/executions/' || plan_execution_id || '/pipeline'",
+        lake.table("executions"),
+        base_url.trim_end_matches('/')
+    );
+    assert_eq!(rows(&[&others])[0], [[json!(0)]]);
 }
 
 /// Proves that the comparison can fail.

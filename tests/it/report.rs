@@ -190,6 +190,12 @@ fn page_numbers_match_the_lake() {
         let expected = expected.as_str().unwrap();
         assert!(page.contains(expected), "{asked}: {expected}");
     }
+    let before = "SELECT format('before: {:.1f};', sum(successful_deployments) / 7) FROM deployment_frequency
+                  WHERE environment_type = 'Production' AND start_date >= DATE '2026-11-11' AND start_date < DATE '2026-11-18'";
+    let expected = rows(&[&opened, before]).remove(1).remove(0).remove(0);
+    let week = self::page(lake.path(), &["--from", "2026-11-18"]);
+    assert!(week.contains("The last 7 days"));
+    assert!(week.contains(expected.as_str().unwrap()), "{expected}");
     let others = "SELECT DISTINCT org_id || '/' || project_id FROM executions
                   WHERE org_id NOT LIKE 'north%'";
     for row in rows(&[&opened, others]).remove(1) {

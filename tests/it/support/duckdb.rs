@@ -58,7 +58,7 @@ struct Reader {
     stdout: BufReader<ChildStdout>,
 }
 
-/// The readers that answer no request now. They end with the test process, which closes their input.
+/// Idle readers. They end with the test process, which closes their input.
 static IDLE: Mutex<Vec<Reader>> = Mutex::new(Vec::new());
 
 impl Reader {
