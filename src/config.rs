@@ -119,6 +119,8 @@ pub struct SyncConfig {
     pub buckets: Option<u32>,
     /// The period of the lake; `None` to keep that of the lake, and to choose that of a new one.
     pub period: Option<Period>,
+    /// Whether to update Delta tables; `None` to keep the setting of the lake.
+    pub delta: Option<bool>,
     /// The scratch directory.
     pub scratch: PathBuf,
     /// The requested treatment of personal data.

@@ -337,6 +337,9 @@ impl Error {
                 "choose the lake itself, or a path outside of it"
             }
             Self::Lake(LakeError::Missing { .. }) => "create a lake with `harness-lake sync`",
+            Self::Lake(LakeError::Delta { .. }) => {
+                "delete the folder of the Delta table, then run `harness-lake replay`, which writes it again; the other tables are complete"
+            }
             Self::Lake(LakeError::TooLarge { .. }) => {
                 "split new dates with `--buckets N`; split existing dates with `replay --into` a new lake with `--buckets N`"
             }

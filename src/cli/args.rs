@@ -191,6 +191,14 @@ pub(super) struct RunArgs {
     #[arg(long, env = "HARNESS_LAKE_BUCKETS", value_name = "N", help_heading = "Lake",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) buckets: Option<u32>,
+    /// Also update the tables as Delta tables under `delta/`; kept with the lake [default: off]
+    #[arg(
+        long,
+        env = "HARNESS_LAKE_DELTA",
+        value_name = "MODE",
+        help_heading = "Lake"
+    )]
+    pub(super) delta: Option<DeltaArg>,
     // A flattened group changes the heading of the arguments after it, so groups come last.
     #[command(flatten)]
     pub(super) pii: PiiArgs,
@@ -207,6 +215,19 @@ pub(super) struct PiiArgs {
     /// File that contains the key for `--pii hash` [default: the key in `HARNESS_LAKE_PII_KEY`]
     #[arg(long, value_name = "FILE")]
     pub(super) pii_key_file: Option<PathBuf>,
+}
+
+/// The setting of the Delta tables, as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum DeltaArg {
+    On,
+    Off,
+}
+
+impl DeltaArg {
+    pub(super) fn is_on(self) -> bool {
+        matches!(self, Self::On)
+    }
 }
 
 /// The period of a lake, as an argument.
@@ -257,6 +278,14 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "N", requires = "into", help_heading = "Target",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) buckets: Option<u32>,
+    /// Also update the tables as Delta tables under `delta/`; kept with the lake [default: as in this lake]
+    #[arg(
+        long,
+        env = "HARNESS_LAKE_DELTA",
+        value_name = "MODE",
+        help_heading = "Target"
+    )]
+    pub(super) delta: Option<DeltaArg>,
     #[command(flatten)]
     pub(super) run_output: RunOutputArgs,
 }

@@ -158,6 +158,7 @@ fn config(server: &Server, lake: &Path) -> Result<SyncConfig, Error> {
         buckets: None,
         // The demo shows how few objects a run replaces.
         period: Some(Period::Day),
+        delta: None,
         pii: PiiRequest::default(),
         scratch: std::env::temp_dir(),
         filter: Filter::default(),

@@ -2,7 +2,7 @@
 
 use indicatif::HumanCount;
 
-use super::args::PeriodArg;
+use super::args::{DeltaArg, PeriodArg};
 use super::output::{self, count};
 use super::{Context, ReplayArgs, open_store, panics};
 use crate::config::ConfigError;
@@ -69,11 +69,12 @@ struct OpenedLakes {
 async fn open(args: &ReplayArgs, context: &Context) -> Result<OpenedLakes, Error> {
     let dates = args.dates()?;
     let target = args.into.as_deref().map(open_store).transpose()?;
+    let delta = args.delta.map(DeltaArg::is_on);
     let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()?).await?;
     let Some(target) = target else {
         return Ok(OpenedLakes {
             source: None,
-            lake,
+            lake: lake.prepare_delta(delta, dates).await?,
             dates,
         });
     };
@@ -83,8 +84,9 @@ async fn open(args: &ReplayArgs, context: &Context) -> Result<OpenedLakes, Error
     }
     let now = (context.clock)();
     let period = args.period.and_then(PeriodArg::period);
+    let target = lake.open_like(target, now, (args.buckets, period)).await?;
     Ok(OpenedLakes {
-        lake: lake.open_like(target, now, (args.buckets, period)).await?,
+        lake: target.prepare_delta(delta, dates).await?,
         source: Some(lake),
         dates,
     })

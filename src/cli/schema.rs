@@ -11,7 +11,7 @@ use crate::lake::identity::Identity;
 use crate::lake::layout::Period;
 use crate::lake::store::normalized;
 use crate::schema::Table;
-use crate::schema::ddl::{Engine, ddl, depends_on_period};
+use crate::schema::ddl::{Engine, ddl, ddl_of_delta, depends_on_period};
 use crate::schema::dictionary::{dictionary, of_table};
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +34,9 @@ pub(super) enum SchemaCommand {
         /// What one object of a table holds [default: as in the lake]
         #[arg(long, value_name = "PERIOD", help_heading = "Lake")]
         period: Option<PeriodArg>,
+        /// Read the Delta tables of the lake, which `sync --delta on` writes
+        #[arg(long, conflicts_with = "period", help_heading = "Lake")]
+        delta: bool,
     },
     /// Print the data dictionary, `docs/schema.md`
     #[command(hide = true)]
@@ -74,6 +77,7 @@ pub(super) async fn run(command: &SchemaCommand, context: &Context) -> Result<()
             engine,
             lake,
             period,
+            delta,
         } => {
             let engine = match engine {
                 EngineArg::DuckDb => Engine::DuckDb,
@@ -83,10 +87,14 @@ pub(super) async fn run(command: &SchemaCommand, context: &Context) -> Result<()
             let lake = normalized(lake).map_err(ConfigError::Lake)?;
             let period = match period.and_then(PeriodArg::period) {
                 Some(period) => period,
-                None if depends_on_period(engine, &lake) => period_of(&lake).await?,
+                None if !delta && depends_on_period(engine, &lake) => period_of(&lake).await?,
                 None => Period::Day,
             };
-            let statements = ddl(engine, &lake, period);
+            let statements = if *delta {
+                ddl_of_delta(engine, &lake)
+            } else {
+                ddl(engine, &lake, period)
+            };
             let value = serde_json::json!({ "ddl": statements });
             output::print_result(context.output, &value, || statements)
         }

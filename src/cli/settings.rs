@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::args::{
-    BackfillArgs, LakeArgs, PeriodArg, PiiArgs, RangeArgs, ReplayArgs, RunArgs, ScopeArgs,
-    SourceArgs, SyncArgs,
+    BackfillArgs, DeltaArg, LakeArgs, PeriodArg, PiiArgs, RangeArgs, ReplayArgs, RunArgs,
+    ScopeArgs, SourceArgs, SyncArgs,
 };
 use crate::config::{self, ConfigError, SourceConfig, SyncConfig};
 use crate::error::Error;
@@ -127,6 +127,7 @@ impl RunArgs {
             partial_exit_code: self.partial_exit_code,
             buckets: self.buckets,
             period: self.period.and_then(PeriodArg::period),
+            delta: self.delta.map(DeltaArg::is_on),
             pii: self.pii.request()?,
             scratch: lake.scratch()?,
             store: lake.store()?,

@@ -448,6 +448,7 @@ mod tests {
             buckets: None,
             pii: &PiiRequest::default(),
             period: None,
+            delta: None,
             new_period: Period::Day,
             scratch: &scratch,
         };

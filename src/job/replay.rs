@@ -59,7 +59,7 @@ pub async fn replay(
             copy(source, task.dates, committer, progress, &limits).await?;
         }
         let changes = &mut parts.replayed;
-        rebuild(task, &limits, progress, changes, &mut partitions).await
+        rebuild(task, clock(), &limits, progress, changes, &mut partitions).await
     });
     let result = progress.show_during(work).await;
     let error = result.as_ref().err();
@@ -73,6 +73,7 @@ pub async fn replay(
 
 async fn rebuild(
     task: ReplayTask<'_>,
+    now: Timestamp,
     limits: &Limits,
     progress: &Progress,
     changes: &mut Changes,
@@ -86,7 +87,8 @@ async fn rebuild(
     let rebuilt = async {
         let raw = task.lake.raw_partitions(task.dates).await?;
         progress.start(raw.len(), "raw partitions");
-        task.lake.replay(&raw, task.refresh, record).await
+        task.lake.replay(&raw, task.refresh, record).await?;
+        task.lake.replay_delta(task.dates, now).await
     };
     limits.run(rebuilt).await
 }

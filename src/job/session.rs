@@ -240,6 +240,7 @@ async fn open(
         buckets: config.buckets,
         pii: &config.pii,
         period: config.period,
+        delta: config.delta,
         new_period: chosen.as_ref().map_or(Period::Day, |chosen| chosen.period),
         scratch: &config.scratch,
     };

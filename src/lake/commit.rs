@@ -239,9 +239,12 @@ impl Lake {
     ) -> Result<(Record, Vec<WrittenFile>), LakeError> {
         let record =
             Record::append(&self.store, run_id, now, delta, &self.identity.features).await?;
+        // The pending list stays until then, so that the next run completes an interrupted update.
+        self.commit_delta(&record, now).await?;
         self.delete_pending(run_id).await?;
         hit("after-delete-pending");
         let files = self.derive_dimensions(&record).await?;
+        self.commit_delta_dimensions(&record, now).await?;
         Ok((record, files))
     }
 
@@ -324,6 +327,7 @@ pub(super) mod tests {
             buckets: None,
             pii: &PiiRequest::default(),
             period: None,
+            delta: None,
             new_period: Period::Day,
             scratch,
         };

@@ -150,8 +150,9 @@ impl Lake {
         };
         for attempt in 0..super::ATTEMPTS {
             back_off(attempt).await;
-            let targets = self.targets(partition, &mut days, refresh).await?;
+            let (targets, executions) = self.targets(partition, &mut days, refresh).await?;
             if targets.is_empty() {
+                self.touch_current(partition, executions.as_ref());
                 return Ok(derived);
             }
             let encoded = self.encode(partition, &days, &targets, threads).await?;
@@ -171,14 +172,14 @@ impl Lake {
         })
     }
 
-    /// Returns the tables of the partition to replace, in the order of writing. Removes the days that
-    /// must not be derived.
+    /// Returns the tables of the partition to replace, in the order of writing, and the days of `executions`. Removes
+    /// the days that must not be derived.
     async fn targets(
         &self,
         partition: TablePartition,
         days: &mut RawDays,
         refresh: Refresh,
-    ) -> Result<Vec<Target>, LakeError> {
+    ) -> Result<(Vec<Target>, Option<Days>), LakeError> {
         let mut last = Some(self.current(partition, Table::Executions).await?);
         let executions = last.as_ref().and_then(known_days(partition.start));
         self.skip_lost_days(partition, executions.as_ref(), refresh, days)
@@ -188,7 +189,7 @@ impl Lake {
             derived.is_some_and(|derived| derived.revision >= day.revision)
         };
         if days.is_empty() || (refresh == Refresh::Stale && days.iter().all(is_current)) {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), executions));
         }
         let mut tables = Vec::new();
         for table in Table::PARTITIONED {
@@ -218,7 +219,7 @@ impl Lake {
                 });
             }
         }
-        Ok(targets)
+        Ok((targets, executions))
     }
 
     /// Reads the metadata of the object of a table; `None` if there is no object.
@@ -453,8 +454,9 @@ impl Lake {
         bodies: Vec<Encoded>,
         derived: &mut Derived,
     ) -> Result<bool, LakeError> {
+        let mut copies = BTreeMap::new();
         for (target, encoded) in targets.into_iter().zip(bodies) {
-            let path = partition.path(target.table);
+            let (table, path) = (target.table, partition.path(target.table));
             let rows = encoded.rows();
             let body = blocking(|| Ok(encoded.into_bytes()?)).await?;
             super::check_size(&path, body.len())?;
@@ -467,9 +469,12 @@ impl Lake {
             };
             let bytes = body.len() as u64;
             hit("before-table");
-            match self.store.put(&path, body, &expected).await? {
+            match self.store.put(&path, body.clone(), &expected).await? {
                 PutOutcome::Written(_) => {
                     hit("after-table");
+                    if let Some(copy) = self.copy_to_delta(table, partition, &body).await? {
+                        copies.insert(table, copy);
+                    }
                     derived.dates.extend(target.due);
                     derived.files.push(WrittenFile {
                         path,
@@ -477,9 +482,13 @@ impl Lake {
                         bytes,
                     });
                 }
-                PutOutcome::Lost => return Ok(false),
+                PutOutcome::Lost => {
+                    self.touch_written(partition, copies);
+                    return Ok(false);
+                }
             }
         }
+        self.touch_written(partition, copies);
         Ok(true)
     }
 

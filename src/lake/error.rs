@@ -83,6 +83,14 @@ pub enum LakeError {
         /// The requested period.
         ours: Period,
     },
+    /// The log of a Delta table is damaged, or another program changed the table.
+    #[error("failed to update the Delta table {path}: {reason}")]
+    Delta {
+        /// The table, or the file of its log.
+        path: String,
+        /// Why it cannot be updated.
+        reason: String,
+    },
     /// An object exceeds the size limit of a single write.
     #[error("failed to write {path}: its size of {megabytes} MiB exceeds the limit of {limit} MiB", limit = super::MAX_OBJECT_BYTES >> 20)]
     TooLarge {

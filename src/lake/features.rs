@@ -13,10 +13,13 @@ use super::store::Store;
 pub const FORMAT: u32 = 1;
 
 /// The features that this version knows. A lake names a feature if an older version would damage it.
-pub const FEATURES: &[&str] = &[PERIOD_MONTH];
+pub const FEATURES: &[&str] = &[PERIOD_MONTH, DELTA];
 
 /// The feature of lakes whose tables have an object a month.
 pub const PERIOD_MONTH: &str = "period-month";
+
+/// The feature of lakes with Delta tables: an older version would not update them.
+pub const DELTA: &str = "delta";
 
 /// An object that a newer version of this program wrote.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

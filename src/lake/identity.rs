@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::features::{self, FORMAT, PERIOD_MONTH, newer};
+use super::features::{self, DELTA, FORMAT, PERIOD_MONTH, newer};
 use super::layout::{self, Partition, Period, date_of};
 use super::store::{Expected, PutOutcome, Store, Tag};
 use super::{ATTEMPTS, LakeError, OpenOptions, back_off};
@@ -55,6 +55,22 @@ pub struct Identity {
     /// The number of buckets by date, oldest rule first. The last rule that begins on or before a
     /// date applies.
     pub buckets: Vec<BucketRule>,
+    /// The Delta tables; `None` if the lake never had any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<DeltaSetting>,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
+}
+
+/// The Delta tables of a lake.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaSetting {
+    /// True if runs update them.
+    pub on: bool,
+    /// The number of the newest complete comparison that was requested. Runs compare all objects with a table whose
+    /// last complete comparison has a lower number.
+    pub comparison: u64,
     /// Members of later versions.
     #[serde(flatten)]
     pub unknown: UnknownFields,
@@ -109,6 +125,7 @@ impl Identity {
             pii,
             period,
             buckets: vec![BucketRule::new(None, buckets)],
+            delta: None,
             unknown: UnknownFields::new(),
         }
     }
@@ -116,6 +133,62 @@ impl Identity {
     /// Returns the account for the columns of the tables.
     pub(super) fn table_account(&self) -> Account {
         Account::new(&self.account_id, &self.base_url)
+    }
+
+    /// Returns true if runs update the Delta tables.
+    pub fn has_delta(&self) -> bool {
+        self.delta.as_ref().is_some_and(|delta| delta.on)
+    }
+
+    /// Returns the number of the newest complete comparison of the Delta tables that was requested.
+    pub(super) fn delta_comparison(&self) -> u64 {
+        self.delta.as_ref().map_or(0, |delta| delta.comparison)
+    }
+
+    /// Returns the identity of a lake with or without Delta tables. Tables that are turned on may be stale, so they are
+    /// compared completely.
+    fn with_delta(&self, on: bool) -> Self {
+        let mut changed = Self {
+            write_id: Ulid::generate().to_string(),
+            ..self.clone()
+        };
+        let delta = changed.delta.get_or_insert_default();
+        delta.on = on;
+        if on {
+            delta.comparison += 1;
+            changed.features.insert(DELTA.to_owned());
+        } else {
+            changed.features.remove(DELTA);
+        }
+        changed
+    }
+
+    /// Turns the Delta tables of a lake on or off, or requests a complete comparison of them.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Contended`], [`LakeError::Newer`], [`LakeError::Missing`].
+    pub(super) async fn set_delta(store: &Store, on: bool) -> Result<Self, LakeError> {
+        for attempt in 0..ATTEMPTS {
+            back_off(attempt).await;
+            let Some((identity, tag)) = Self::read(store).await? else {
+                return Err(LakeError::Missing {
+                    store: store.location().to_owned(),
+                });
+            };
+            if !on && !identity.has_delta() {
+                return Ok(identity);
+            }
+            let changed = identity.with_delta(on);
+            let expected = Expected::Version(tag);
+            let put = store.put(layout::LAKE, changed.encode(), &expected).await?;
+            if let PutOutcome::Written(_) = put {
+                return Ok(changed);
+            }
+        }
+        Err(LakeError::Contended {
+            what: layout::LAKE.to_owned(),
+        })
     }
 
     /// Returns the partition of an execution: the UTC date of its start, and a bucket by its id.
@@ -382,6 +455,7 @@ mod tests {
             buckets,
             pii,
             period: None,
+            delta: None,
             new_period: Period::Day,
             scratch: Path::new(""),
         };

@@ -7,6 +7,8 @@
 //! _raw/v1/start_date=2026-11-24/part-0-of-1.parquet         the raw partition of a date
 //! _state/lake.json  _state/checkpoints/<20 digits>.json.zst  _state/pending/<run>-<n>.json
 //! _runs/<run_id>.json
+//! delta/executions/v1/start_date=2026-11-24/part-0-of-1-r<revision>-<write id>.parquet   a file of a Delta table
+//! delta/executions/v1/_delta_log/<20 digits>.json                                        an entry of its log
 //! _views/duckdb.sql
 //! ```
 
@@ -209,9 +211,64 @@ pub fn table_folder(table: Table) -> String {
     format!("{}/v{VERSION}", table.name())
 }
 
+/// The object of a dimension, below the folder of its table.
+pub const DIMENSION_OBJECT: &str = "part-0-of-1.parquet";
+
 /// Returns the path of a dimension.
 pub fn dimension(table: Table) -> String {
-    format!("{}/part-0-of-1.parquet", table_folder(table))
+    format!("{}/{DIMENSION_OBJECT}", table_folder(table))
+}
+
+/// The folder of the log, below the folder of a Delta table.
+pub const DELTA_LOG: &str = "_delta_log";
+
+/// A file of the log of a Delta table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeltaLogFile {
+    /// The actions of one version.
+    Entry,
+    /// The state of a version.
+    Checkpoint,
+}
+
+/// The folder of the Delta tables.
+pub const DELTA: &str = "delta";
+
+/// Returns the folder of a Delta table, in the current schema version.
+pub fn delta_folder(table: Table) -> String {
+    format!("{DELTA}/{}", table_folder(table))
+}
+
+/// Returns the folder of the log of a Delta table.
+pub fn delta_log(table: Table) -> String {
+    format!("{}/{DELTA_LOG}", delta_folder(table))
+}
+
+/// Returns the path of an entry of the log of a Delta table.
+pub fn delta_entry(table: Table, version: u64) -> String {
+    format!("{}/{version:020}.json", delta_log(table))
+}
+
+/// Returns the path of a checkpoint of a Delta table.
+pub fn delta_checkpoint(table: Table, version: u64) -> String {
+    format!("{}/{version:020}.checkpoint.parquet", delta_log(table))
+}
+
+/// Returns the path of the hint to the newest checkpoint of a Delta table.
+pub fn delta_last_checkpoint(table: Table) -> String {
+    format!("{}/_last_checkpoint", delta_log(table))
+}
+
+/// Parses the path of an entry or a checkpoint of a Delta table. Files of other programs are ignored.
+pub fn parse_delta_log(table: Table, path: &str) -> Option<(u64, DeltaLogFile)> {
+    let name = path.strip_prefix(&delta_log(table))?.strip_prefix('/')?;
+    let (digits, kind) = name.split_once('.')?;
+    let kind = match kind {
+        "json" => DeltaLogFile::Entry,
+        "checkpoint.parquet" => DeltaLogFile::Checkpoint,
+        _ => return None,
+    };
+    (digits.len() == 20).then(|| Some((digits.parse().ok()?, kind)))?
 }
 
 /// Returns the path of a checkpoint record.

@@ -8,6 +8,7 @@
 
 pub mod commit;
 pub mod create;
+pub mod delta;
 pub mod derive;
 mod diff;
 pub mod dimensions;
@@ -35,7 +36,7 @@ pub mod views;
 pub mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -46,6 +47,7 @@ use crate::pii::PiiRequest;
 use crate::schema::Table;
 use crate::worker;
 use create::check_can_create;
+use delta::Touched;
 pub use error::LakeError;
 use identity::Identity;
 use layout::Period;
@@ -77,6 +79,8 @@ pub struct Lake {
     scratch: PathBuf,
     /// Limits concurrent decoding and encoding to the number of cores.
     encode_slots: Arc<Semaphore>,
+    /// The tables derived since the last commit: the Delta tables must follow them.
+    touched: Arc<Mutex<Touched>>,
 }
 
 /// The account and settings that a run opens a lake with.
@@ -94,6 +98,8 @@ pub struct OpenOptions<'a> {
     pub period: Option<Period>,
     /// The period of a new lake.
     pub new_period: Period,
+    /// Whether to update Delta tables; `None` keeps the setting of the lake.
+    pub delta: Option<bool>,
     /// The requested handling of personal data.
     pub pii: &'a PiiRequest,
     /// The scratch directory.
@@ -107,6 +113,7 @@ impl Lake {
             identity,
             scratch: scratch.to_path_buf(),
             encode_slots: Arc::new(Semaphore::new(cores())),
+            touched: Arc::default(),
         }
     }
 
@@ -123,7 +130,9 @@ impl Lake {
         if is_new {
             tracing::info!(lake = store.location(), account.id = %options.account, "created the lake");
         }
-        Ok(Self::new(store, identity, options.scratch))
+        let mut lake = Self::new(store, identity, options.scratch);
+        lake.turn_delta(options.delta).await?;
+        Ok(lake)
     }
 
     /// Opens a lake that receives the rows of this one. Creates it if it does not exist.

@@ -75,7 +75,8 @@ impl Lake {
         let mut lists = Vec::new();
         for object in self.store.list(layout::PENDING).await? {
             let age = now.as_millisecond() - object.modified.as_millisecond();
-            if age < PENDING_AGE_MS {
+            let is_orphaned = age >= PENDING_AGE_MS;
+            if !is_orphaned && !self.identity.has_delta() {
                 continue;
             }
             let Some((bytes, _)) = self.store.get(&object.path).await? else {
@@ -83,8 +84,15 @@ impl Lake {
             };
             features::check(&object.path, &bytes).map_err(|newer| newer.at(&self.store))?;
             // An unreadable list was not written completely, so its run had merged nothing yet.
-            lists.extend(serde_json::from_slice::<PendingList>(&bytes));
-            paths.push(object.path);
+            let list = serde_json::from_slice::<PendingList>(&bytes).ok();
+            for partition in list.iter().flat_map(|list| &list.partitions) {
+                // If its run was killed, the Delta tables may be stale though the tables are current.
+                self.touch_current(partition.tables(self.period()), None);
+            }
+            if is_orphaned {
+                lists.extend(list);
+                paths.push(object.path);
+            }
         }
         Ok(lists)
     }

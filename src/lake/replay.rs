@@ -5,6 +5,7 @@ use std::iter::{self, Peekable};
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use jiff::civil::Date;
 use tokio::sync::Semaphore;
 
@@ -41,6 +42,11 @@ const MAX_CONCURRENT_KB: u32 = 12 << 10;
 const LOCK_TURN: Duration = Duration::from_secs(10);
 
 impl Dates {
+    /// Returns true if the range has no end.
+    pub fn are_all(self) -> bool {
+        self.from.or(self.to).is_none()
+    }
+
     /// Returns true if the range contains `date`.
     pub fn contains(self, date: Date) -> bool {
         self.from.is_none_or(|from| from <= date) && self.to.is_none_or(|to| date < to)
@@ -87,6 +93,25 @@ impl Lake {
     ) -> Result<(), LakeError> {
         self.replay_in_turns(partitions, refresh, LOCK_TURN, on_derived)
             .await
+    }
+
+    /// Updates the Delta tables after a replay, if the lake has any: completely after one of all dates, which also
+    /// repairs them.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Delta`], [`LakeError::Contended`].
+    pub async fn replay_delta(&self, dates: Dates, now: Timestamp) -> Result<(), LakeError> {
+        if !self.identity.has_delta() {
+            return Ok(());
+        }
+        let _lock = self.store.lock(LOCK_TIMEOUT).await?;
+        let record = Record::newest(&self.store).await?;
+        if dates.are_all() {
+            return self.commit_delta_completely(&record, now).await;
+        }
+        self.commit_delta(&record, now).await?;
+        self.commit_delta_dimensions(&record, now).await
     }
 
     async fn replay_in_turns(
@@ -219,6 +244,7 @@ mod tests {
             buckets: None,
             pii: &PiiRequest::default(),
             period: None,
+            delta: None,
             new_period: Period::Day,
             scratch: folder.path(),
         };

@@ -2,7 +2,7 @@
 
 use super::views::VIEWS;
 use super::{Column, ColumnType, Definition, Table, VERSION};
-use crate::lake::layout::Period;
+use crate::lake::layout::{DELTA, Period};
 
 /// A supported SQL engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,39 @@ pub fn depends_on_period(engine: Engine, lake: &str) -> bool {
 /// files, so these views are empty by definition.
 pub fn ddl_without_rows(lake: &str, period: Period) -> String {
     statements(Engine::DuckDb, lake, period, Rows::None)
+}
+
+/// Returns the statements that create every table and view over the Delta tables of a lake.
+pub fn ddl_of_delta(engine: Engine, lake: &str) -> String {
+    let table = |table: &Table| {
+        let definition = table.definition();
+        let name = &definition.table;
+        let lake = lake.trim_end_matches('/');
+        let folder = engine.quoted(&format!("{lake}/{DELTA}/{name}/v{VERSION}"));
+        match engine {
+            Engine::DuckDb => format!(
+                "CREATE OR REPLACE VIEW {name} AS SELECT * FROM delta_scan({folder});\n{}",
+                duckdb_comments(definition)
+            ),
+            Engine::Spark => {
+                format!("CREATE TABLE IF NOT EXISTS {name} USING DELTA LOCATION {folder};\n")
+            }
+            Engine::Trino => format!(
+                "CALL system.register_table(schema_name => CURRENT_SCHEMA, table_name => '{name}', table_location => {folder});\n"
+            ),
+        }
+    };
+    let first = match engine {
+        Engine::DuckDb => "-- Install and load the extension `delta` first.\n",
+        Engine::Spark => "",
+        Engine::Trino => {
+            "-- In a catalog of the Delta Lake connector with delta.register-table-procedure.enabled.\n"
+        }
+    };
+    let tables = Table::ALL.iter().map(table);
+    let views = VIEWS.iter().map(|view| view.statements(engine));
+    let statements: Vec<String> = tables.chain(views).collect();
+    format!("{first}{}", statements.join("\n"))
 }
 
 /// The rows of the partitioned tables.
@@ -115,11 +148,16 @@ fn duckdb(definition: &Definition, folder: &str, period: Period, rows: Rows) -> 
             format!("SELECT * FROM read_parquet({glob}, hive_partitioning = {hive})")
         }
     };
-    let mut text = format!(
-        "CREATE OR REPLACE VIEW {name} AS {select};\n\
-         COMMENT ON VIEW {name} IS {};\n",
-        quoted(&definition.description),
-    );
+    format!(
+        "CREATE OR REPLACE VIEW {name} AS {select};\n{}",
+        duckdb_comments(definition)
+    )
+}
+
+fn duckdb_comments(definition: &Definition) -> String {
+    let name = &definition.table;
+    let description = quoted(&definition.description);
+    let mut text = format!("COMMENT ON VIEW {name} IS {description};\n");
     for column in &definition.columns {
         let comment = quoted(&comment(column));
         text.push_str(
@@ -312,18 +350,38 @@ mod tests {
     #[test]
     fn statements_can_be_split_at_semicolons() {
         for engine in [Engine::DuckDb, Engine::Spark, Engine::Trino] {
-            for period in [Period::Day, Period::Month] {
-                let text = ddl(engine, "s3://bucket/lake", period);
+            let lake = "s3://bucket/lake";
+            for text in [
+                ddl(engine, lake, Period::Day),
+                ddl(engine, lake, Period::Month),
+                ddl_of_delta(engine, lake),
+            ] {
                 for statement in text.split(';') {
                     let lines = statement.lines().filter(|line| !line.starts_with("--"));
                     let code: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
                     let code = code.join("\n");
-                    let is_statement = ["CREATE ", "COMMENT ", "MSCK "]
+                    let is_statement = ["CREATE ", "COMMENT ", "MSCK ", "CALL "]
                         .iter()
                         .any(|verb| code.starts_with(verb));
                     assert!(is_statement || code.is_empty(), "{engine:?}: {code}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn ddl_of_delta_reads_the_folder_of_each_table() {
+        for (engine, start) in [
+            (Engine::DuckDb, "FROM delta_scan("),
+            (Engine::Spark, "USING DELTA LOCATION "),
+            (Engine::Trino, "table_location => "),
+        ] {
+            let text = ddl_of_delta(engine, "s3://bucket/lake/");
+            for table in Table::ALL {
+                let folder = format!("{start}'s3://bucket/lake/delta/{}/v1'", table.name());
+                assert!(text.contains(&folder), "{engine:?}: {folder}");
+            }
+            assert!(text.contains("VIEW dora_metrics"), "{engine:?}");
         }
     }
 

@@ -19,6 +19,7 @@ mod completeness;
 mod copies;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod delta;
 mod edges;
 mod faults;
 mod full_run;

@@ -266,14 +266,14 @@ fn report_is_the_same_on_the_oldest_declared_duckdb() {
     let source = fs::read_to_string(SCRIPT).unwrap();
     let (_, declared) = source.split_once("\"duckdb>=").unwrap();
     let oldest = declared.split('"').next().unwrap();
-    let folder = Path::new(&interpreter()).with_file_name("../s3-reader");
+    let folder = Path::new(&interpreter()).with_file_name("../readers");
     let run = |code: &str, arguments: &[&str]| {
         let mut python = Command::new(interpreter());
         python.env("PYTHONPATH", &folder).arg(code).args(arguments);
         Run::of(python.output().unwrap()).expect(0).stdout
     };
     let version = run("-c", &["import duckdb; print(duckdb.__version__)"]);
-    assert_eq!(version.trim(), oldest, "scripts/requirements-s3-reader.txt");
+    assert_eq!(version.trim(), oldest, "scripts/requirements-readers.txt");
 
     let (_sim, lake) = account();
     let out = TempDir::new().unwrap();

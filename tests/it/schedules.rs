@@ -17,7 +17,8 @@ use futures::future::poll_fn;
 use harness_lake::checkpoint::{Delta, State};
 use harness_lake::ids::{AccountId, PlanExecutionId, Scope};
 use harness_lake::lake::derive::Refresh;
-use harness_lake::lake::layout::{self, Period};
+use harness_lake::lake::finding::Audit;
+use harness_lake::lake::layout::{self, DeltaLogFile, Period};
 use harness_lake::lake::log::Record;
 use harness_lake::lake::recover::Recovery;
 use harness_lake::lake::replay::{Dates, RawPartition};
@@ -32,6 +33,7 @@ use harness_lake::window::{Coverage, Window, from_ms};
 use jiff::{SignedDuration, Timestamp};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
+use serde_json::Value;
 
 use crate::support::faulty_store::{FaultyStore, Gate, RUNS, Verdict};
 use crate::support::lab::decode;
@@ -166,7 +168,12 @@ fn period_of(seed: u64) -> Period {
     }
 }
 
-async fn open(store: Store, now: Timestamp, period: Period) -> Lake {
+/// Returns true if the lake of a seed has Delta tables.
+fn has_delta(seed: u64) -> bool {
+    seed.is_multiple_of(3)
+}
+
+async fn open(store: Store, now: Timestamp, seed: u64) -> Lake {
     let options = OpenOptions {
         base_url: harness_lake::tables::DEFAULT_BASE_URL,
         account: &AccountId::new("account"),
@@ -174,7 +181,8 @@ async fn open(store: Store, now: Timestamp, period: Period) -> Lake {
         buckets: None,
         pii: &PiiRequest::default(),
         period: None,
-        new_period: period,
+        delta: has_delta(seed).then_some(true),
+        new_period: period_of(seed),
         scratch: &std::env::temp_dir(),
     };
     Lake::open(store, &options).await.unwrap()
@@ -184,7 +192,9 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
     let scratch = std::env::temp_dir();
     let lake = Lake::open_existing(store, &scratch).await?;
     let Job::Sync(spools) = job else {
-        return replay(&lake).await;
+        let lake = lake.prepare_delta(None, Dates::default()).await?;
+        replay(&lake).await?;
+        return lake.replay_delta(Dates::default(), clock).await;
     };
     let Recovery { result, lists } = lake.recover(clock, || true).await?.unwrap();
     let mut recovered = result.open_updates;
@@ -222,11 +232,16 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
 async fn replay(lake: &Lake) -> Result<(), LakeError> {
     let partitions = lake.raw_partitions(Dates::default()).await?;
     let tables = |raw: &RawPartition| raw.partition.tables(lake.period());
-    // The gate lets one request of a run wait at a time.
     for of_one in partitions.chunk_by(|one, other| tables(one) == tables(other)) {
         lake.replay(of_one, Refresh::All, |_| {}).await?;
     }
     Ok(())
+}
+
+/// Returns true for an entry of the log of the Delta table of executions.
+fn is_delta_entry(path: &str) -> bool {
+    let parsed = layout::parse_delta_log(Table::Executions, path);
+    parsed.is_some_and(|(_, kind)| kind == DeltaLogFile::Entry)
 }
 
 /// A schedule: a lake, its runs, and the rows that a reader has seen.
@@ -238,6 +253,8 @@ struct Schedule {
     is_verbose: bool,
     /// The time at which each execution in the table was observed, by path.
     rows: BTreeMap<String, BTreeMap<String, i64>>,
+    /// The same of the Delta table.
+    delta_rows: BTreeMap<String, i64>,
     newest: Option<State>,
     jobs: Vec<Job>,
 }
@@ -333,9 +350,64 @@ impl Schedule {
         }
     }
 
+    /// Checks a version of the Delta table of executions: its log uses each file once, and its rows are at least as new
+    /// as those of the version before.
+    async fn read_delta(&mut self) {
+        let seed = self.seed;
+        let folder = layout::delta_folder(Table::Executions);
+        let log = below(&self.objects, &layout::delta_log(Table::Executions)).await;
+        let entries = log.iter().filter(|(path, _)| is_delta_entry(path));
+        let (mut live, mut used) = (BTreeSet::new(), BTreeSet::new());
+        for (_, entry) in entries {
+            let lines = entry
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty());
+            let actions: Vec<Value> = lines
+                .map(|line| serde_json::from_slice(line).unwrap())
+                .collect();
+            let paths = |kind: &str| {
+                let paths = actions
+                    .iter()
+                    .filter_map(|action| action[kind]["path"].as_str());
+                paths.map(str::to_owned).collect::<Vec<_>>()
+            };
+            for path in paths("remove") {
+                assert!(live.remove(&path), "seed {seed}: {path} was not live");
+            }
+            for path in paths("add") {
+                assert!(
+                    used.insert(path.clone()),
+                    "seed {seed}: {path} was live before"
+                );
+                live.insert(path);
+            }
+        }
+        let mut rows = BTreeMap::new();
+        for path in live {
+            let path = format!("{folder}/{path}");
+            let object = self.objects.get(&path.as_str().into()).await.unwrap();
+            for (id, at) in rows_of(&decode(object.bytes().await.unwrap())) {
+                assert!(
+                    rows.insert(id.clone(), at).is_none(),
+                    "seed {seed}: {id} is in two files"
+                );
+            }
+        }
+        for (id, at) in &self.delta_rows {
+            assert!(
+                rows.get(id) >= Some(at),
+                "seed {seed}: {id} is older than before"
+            );
+        }
+        self.delta_rows = rows;
+    }
+
     /// Checks the rows that a reader of the lake sees after each step.
     async fn read(&mut self, what: &str, path: &str) {
         let seed = self.seed;
+        if what == "put" && is_delta_entry(path) && self.objects.head(&path.into()).await.is_ok() {
+            self.read_delta().await;
+        }
         if what == "put" && path.starts_with("executions/") {
             let Ok(object) = self.objects.get(&path.into()).await else {
                 return;
@@ -440,7 +512,7 @@ async fn try_seed(seed: u64, is_verbose: bool) {
         "memory",
     );
     let begin = from_ms(BEGIN);
-    open(store.clone(), begin, period_of(seed)).await;
+    open(store.clone(), begin, seed).await;
     let mut jobs = Vec::new();
     for run in 0..2 + dice.below(2) {
         if run != 0 && dice.percent(50) {
@@ -464,6 +536,7 @@ async fn try_seed(seed: u64, is_verbose: bool) {
         gate: Arc::default(),
         is_verbose,
         rows: BTreeMap::new(),
+        delta_rows: BTreeMap::new(),
         newest: None,
         jobs: Vec::new(),
     };
@@ -481,6 +554,7 @@ async fn try_seed(seed: u64, is_verbose: bool) {
     // The store's clock is the local one, so "an hour later" makes every list of dates orphaned.
     let all_well = schedule.run(later(1), true, 0).await;
     if all_well {
+        assert_delta_is_current(seed, &objects).await;
         let raw = raw_rows(&objects).await;
         let state = Record::newest(&store).await.unwrap().state;
         for (id, row) in &raw {
@@ -509,6 +583,7 @@ async fn try_seed(seed: u64, is_verbose: bool) {
     schedule.jobs = vec![Job::Sync(vec![last.clone()])];
     let ended = schedule.run(later(25), false, RUNS - 1).await;
     assert!(ended, "seed {seed}: the clean run failed");
+    assert_eq!(!schedule.delta_rows.is_empty(), has_delta(seed));
     check_end(seed, &objects, &last, &observations).await;
 }
 
@@ -606,7 +681,7 @@ async fn check_end(
         "".into(),
         "again",
     );
-    let lake = open(store, from_ms(BEGIN), period_of(seed)).await;
+    let lake = open(store, from_ms(BEGIN), seed).await;
     for (path, bytes) in below(objects, layout::RAW).await {
         again.put(&path.into(), bytes.into()).await.unwrap();
     }
@@ -628,6 +703,7 @@ async fn check_end(
         "".into(),
         "memory",
     );
+    assert_delta_is_current(seed, objects).await;
     let state = Record::newest(&store).await.unwrap().state;
     let open: BTreeSet<_> = state.open.keys().cloned().collect();
     let expected: BTreeSet<_> = last
@@ -636,6 +712,16 @@ async fn check_end(
         .map(|seen| seen.id.clone())
         .collect();
     assert_eq!(open, expected, "seed {seed}: the open list");
+}
+
+/// Fails unless the Delta tables have the rows of the tables.
+async fn assert_delta_is_current(seed: u64, objects: &InMemory) {
+    let fork = Arc::new(objects.fork()) as Arc<dyn ObjectStore>;
+    let store = Store::from_object_store(fork, "".into(), "memory");
+    let lake = open(store, from_ms(BEGIN), seed).await;
+    let mut audit = Audit::default();
+    lake.verify_delta(from_ms(BEGIN), &mut audit).await.unwrap();
+    assert_eq!(audit.findings, [], "seed {seed}: the Delta tables");
 }
 
 /// Runs every second seed, so that two cores share the work.

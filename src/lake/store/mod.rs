@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
     Error as ObjectError, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
@@ -187,7 +188,26 @@ impl Store {
     /// [`StoreError::Objects`], [`StoreError::Unavailable`] after a minute of retries, [`StoreError::Interrupted`].
     pub async fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let prefix = self.object_path(folder);
-        let mut listing = self.objects.list(Some(&prefix));
+        self.collect(folder, self.objects.list(Some(&prefix))).await
+    }
+
+    /// Lists the objects of a folder whose names are greater than `name`, in no order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::list`].
+    pub async fn list_from(&self, folder: &str, name: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        let prefix = self.object_path(folder);
+        let offset = prefix.clone().join(name);
+        let listing = self.objects.list_with_offset(Some(&prefix), &offset);
+        self.collect(folder, listing).await
+    }
+
+    async fn collect(
+        &self,
+        folder: &str,
+        mut listing: BoxStream<'static, Result<ObjectMeta, ObjectError>>,
+    ) -> Result<Vec<ObjectInfo>, StoreError> {
         let mut objects = Vec::new();
         let failed = |source| self.failed("list", folder, source);
         while let Some(meta) = listing.try_next().await.map_err(failed)? {

@@ -4,6 +4,7 @@
 //! operation at a time, which run continues and how its operation ends. A schedule is thus a list of
 //! choices, and the same choices give the same schedule.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -31,9 +32,9 @@ pub(crate) enum Verdict {
     Dies,
 }
 
-/// The waiting operations, at most one per run.
+/// The waiting operations of each run, in the order of their start.
 #[derive(Debug, Default)]
-pub(crate) struct Gate(Mutex<[Option<Waiting>; RUNS]>);
+pub(crate) struct Gate(Mutex<[VecDeque<Waiting>; RUNS]>);
 
 /// Maximum number of concurrent runs.
 pub(crate) const RUNS: usize = 4;
@@ -49,12 +50,12 @@ pub(crate) struct Waiting {
 
 impl Gate {
     pub(crate) fn waits(&self, run: usize) -> bool {
-        self.waiting()[run].is_some()
+        !self.waiting()[run].is_empty()
     }
 
-    /// Lets the operation of a run continue and returns its name and path.
+    /// Lets the first operation of a run continue and returns its name and path.
     pub(crate) fn open(&self, run: usize, verdict: Verdict) -> (&'static str, String) {
-        let waiting = self.waiting()[run].take().unwrap();
+        let waiting = self.waiting()[run].pop_front().unwrap();
         waiting.go.send(verdict).unwrap();
         (waiting.what, waiting.path)
     }
@@ -62,13 +63,17 @@ impl Gate {
     async fn pass(&self, run: usize, what: &'static str, path: &Path) -> Verdict {
         let (go, verdict) = oneshot::channel();
         let path = path.to_string();
-        let before = self.waiting()[run].replace(Waiting { what, path, go });
-        assert!(before.is_none(), "a run does one thing at a time");
+        self.waiting()[run].push_back(Waiting { what, path, go });
         verdict.await.unwrap()
     }
 
-    fn waiting(&self) -> MutexGuard<'_, [Option<Waiting>; RUNS]> {
-        self.0.lock().unwrap()
+    fn waiting(&self) -> MutexGuard<'_, [VecDeque<Waiting>; RUNS]> {
+        let mut waiting = self.0.lock().unwrap();
+        for operations in waiting.iter_mut() {
+            // An error cancels the other operations of its run.
+            operations.retain(|operation| !operation.go.is_closed());
+        }
+        waiting
     }
 }
 

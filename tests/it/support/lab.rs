@@ -96,6 +96,7 @@ pub(crate) fn decoded(folder: &Path) -> BTreeMap<String, RecordBatch> {
     files(folder)
         .into_iter()
         .filter(|path| path.extension().is_some_and(|it| it == "parquet"))
+        .filter(|path| !text(path).contains("_delta_log/"))
         .map(|path| {
             let name = text(path.strip_prefix(folder).unwrap()).to_owned();
             (name, decode(fs::read(&path).unwrap().into()))
@@ -145,7 +146,7 @@ pub(crate) fn observed<'a>(
 ) -> BTreeMap<String, i64> {
     let mut observed = BTreeMap::new();
     for (path, batch) in objects {
-        if !path.contains("executions/v1/") {
+        if !path.starts_with("executions/v1/") {
             continue;
         }
         let ids = batch["plan_execution_id"].as_string::<i32>();

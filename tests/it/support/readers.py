@@ -23,7 +23,7 @@ def duckdb_connection(config=None):
 
 def duckdb_over_s3():
     """Another version of DuckDB: the newest whose extension for S3 is a package."""
-    folder = os.path.join(sys.prefix, "s3-reader")
+    folder = os.path.join(sys.prefix, "readers")
     sys.path.insert(0, folder)
     con = duckdb_connection({"allow_unsigned_extensions": "true"})
     [extension] = glob.glob(f"{folder}/**/httpfs.duckdb_extension", recursive=True)
