@@ -244,7 +244,7 @@ impl Code {
                 "grant the user or service account of the key core_organization_view and core_project_view"
             }
             Self::Lake => {
-                "check that --lake can be read and written; on S3, check the bucket, the AWS_* variables and the permissions of the role"
+                "check that --lake can be read and written; in an object store, check its bucket or container, the credentials and their permissions"
             }
             Self::Conflict => {
                 "run again when the other runs have finished; nothing of theirs was lost"
@@ -368,6 +368,9 @@ impl Error {
             }
             Self::Config(ConfigError::Lake(StoreError::Variable { .. })) => {
                 "correct or unset this environment variable"
+            }
+            Self::Config(ConfigError::Lake(StoreError::MissingVariable { .. })) => {
+                "set this environment variable"
             }
             Self::Bug { .. } => {
                 "this is a bug: report it with this message and the output of `harness-lake --version`; committed data is safe"

@@ -68,7 +68,7 @@ pub(super) struct ScopeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Lake")]
 pub(super) struct LakeArgs {
-    /// Location of the lake: a path, `file://…` or `s3://bucket/prefix`
+    /// Location of the lake: a path or a URL: `file://`, `s3://`, `az://`, `abfss://`, `gs://`
     #[arg(long, env = "HARNESS_LAKE", value_name = "LAKE")]
     pub(super) lake: String,
     /// Directory for data that does not fit in memory [default: the system's temporary directory]

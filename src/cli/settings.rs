@@ -74,9 +74,10 @@ impl ScopeArgs {
 /// Opens the store at `url`, the value of `--lake` or `--into`.
 pub(super) fn open_store(url: &str) -> Result<Store, Error> {
     Store::open(url).map_err(|error| match error {
-        error @ (StoreError::Url { .. } | StoreError::UrlParts | StoreError::Variable { .. }) => {
-            Error::Config(ConfigError::Lake(error))
-        }
+        error @ (StoreError::Url { .. }
+        | StoreError::UrlParts { .. }
+        | StoreError::Variable { .. }
+        | StoreError::MissingVariable { .. }) => Error::Config(ConfigError::Lake(error)),
         error => Error::from(LakeError::from(error)),
     })
 }

@@ -1,129 +1,65 @@
-//! Checks the `AWS_*` variables. `object_store` checks few of them and panics at its first request.
-
-use std::ffi::OsString;
+//! The client of Amazon S3, and the checks of its variables.
 
 use object_store::ClientConfigKey;
-use object_store::Error as ObjectError;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey as Key};
 use reqwest::header::HeaderValue;
-use url::Url;
 
-use super::StoreError;
-use crate::causes::chain;
+use super::location::Bucket;
+use super::patience::Patience;
+use super::variables::{CLIENT_TIMEOUT, Client, check_graphic, check_line, check_url, no_retries};
 
-/// A variable that configures the client of S3.
-#[derive(Clone, Debug)]
-struct Variable {
-    name: String,
-    key: Key,
-    value: String,
-}
+impl Client for AmazonS3 {
+    const PREFIX: &'static str = "AWS_";
+    const ERROR_PREFIX: &'static str = "Generic S3 error: ";
+    type Key = Key;
+    type Builder = AmazonS3Builder;
 
-/// Builds the client of a bucket from the variables. `finish` adds settings that override them.
-///
-/// # Errors
-///
-/// [`StoreError::Variable`] with the name of a variable that cannot be used; [`StoreError::Setup`].
-pub(super) fn build(
-    url: &str,
-    variables: impl Iterator<Item = (OsString, OsString)>,
-    finish: impl Fn(AmazonS3Builder) -> AmazonS3Builder,
-) -> Result<AmazonS3, StoreError> {
-    let variables = read(variables)?;
-    let build = |excluded: Option<&str>| {
-        let variables = variables
-            .iter()
-            .filter(|variable| Some(variable.name.as_str()) != excluded);
-        let builder = variables.fold(AmazonS3Builder::new(), |builder, variable| {
-            builder.with_config(variable.key, &variable.value)
-        });
-        finish(builder).build()
-    };
-    build(None).map_err(|error| {
-        // The error does not name the variable. It is the one without which the client can be built.
-        let mut names = variables.iter().map(|variable| &variable.name);
-        match names.find(|name| build(Some(name)).is_ok()) {
-            Some(name) => StoreError::Variable {
-                name: name.clone(),
-                reason: reason(&error),
-            },
-            None => StoreError::Setup {
-                url: url.to_owned(),
-                source: error,
-            },
+    fn check(key: Key, value: &str) -> Result<(), String> {
+        if key == Key::Client(ClientConfigKey::ProxyCaCertificate) {
+            return Ok(());
         }
-    })
-}
-
-/// Returns the message of an error without the name of the store.
-fn reason(error: &ObjectError) -> String {
-    let message = chain(error);
-    let message = message.strip_prefix("Generic S3 error: ");
-    message.map_or_else(|| chain(error), str::to_owned)
-}
-
-/// Reads and checks the variables that `object_store` knows. An empty variable counts as unset.
-fn read(
-    variables: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Vec<Variable>, StoreError> {
-    let mut known = Vec::new();
-    for (name, value) in variables {
-        let Some(name) = name.to_str().filter(|name| name.starts_with("AWS_")) else {
-            continue;
+        check_line(value)?;
+        let mistake = match key {
+            Key::Endpoint
+            | Key::S3Endpoint
+            | Key::StsEndpoint
+            | Key::MetadataEndpoint
+            | Key::ContainerCredentialsFullUri => return check_endpoint(value),
+            Key::ContainerCredentialsRelativeUri if value.starts_with('/') => {
+                return check_endpoint(&format!("http://localhost{value}"));
+            }
+            Key::ContainerCredentialsRelativeUri => "expected a path that begins with `/`",
+            Key::ContainerAuthorizationTokenFile if !holds_header(value) => {
+                "remove the line breaks and control characters from this file"
+            }
+            Key::Region | Key::DefaultRegion if !value.chars().all(is_region_char) => {
+                "expected a region such as us-east-1"
+            }
+            Key::AccessKeyId | Key::Token => return check_graphic(value),
+            _ => return Ok(()),
         };
-        let Ok(key) = name.to_ascii_lowercase().parse::<Key>() else {
-            continue;
-        };
-        if value.is_empty() {
-            continue;
-        }
-        let value = value.into_string().ok();
-        let checked = match &value {
-            Some(value) => check(key, value),
-            None => Err("expected UTF-8".to_owned()),
-        };
-        checked.map_err(|reason| StoreError::Variable {
-            name: name.to_owned(),
-            reason,
-        })?;
-        known.push(Variable {
-            name: name.to_owned(),
-            key,
-            value: value.unwrap_or_default(),
-        });
+        Err(mistake.to_owned())
     }
-    Ok(known)
+
+    fn with(builder: AmazonS3Builder, key: Key, value: &str) -> AmazonS3Builder {
+        builder.with_config(key, value)
+    }
+
+    fn at(builder: AmazonS3Builder, bucket: &Bucket, patience: &Patience) -> AmazonS3Builder {
+        builder
+            .with_bucket_name(&bucket.name)
+            .with_retry(no_retries())
+            .with_http_connector(patience.clone())
+            .with_config(Key::Client(ClientConfigKey::Timeout), CLIENT_TIMEOUT)
+    }
+
+    fn build(builder: AmazonS3Builder) -> object_store::Result<Self> {
+        builder.build()
+    }
 }
 
-/// Returns the reason why a value cannot be used. It contains no value that may be secret.
-fn check(key: Key, value: &str) -> Result<(), String> {
-    if key == Key::Client(ClientConfigKey::ProxyCaCertificate) {
-        return Ok(());
-    }
-    let mistake = match key {
-        _ if value.trim() != value => "remove the blanks or line breaks around its value",
-        _ if value.contains(char::is_control) => "remove the control characters from its value",
-        Key::Endpoint
-        | Key::S3Endpoint
-        | Key::StsEndpoint
-        | Key::MetadataEndpoint
-        | Key::ContainerCredentialsFullUri => return check_url(value),
-        Key::ContainerCredentialsRelativeUri if value.starts_with('/') => {
-            return check_url(&format!("http://localhost{value}"));
-        }
-        Key::ContainerCredentialsRelativeUri => "expected a path that begins with `/`",
-        Key::ContainerAuthorizationTokenFile if !holds_header(value) => {
-            "remove the line breaks and control characters from this file"
-        }
-        Key::Region | Key::DefaultRegion if !value.chars().all(is_region_char) => {
-            "expected a region such as us-east-1"
-        }
-        Key::AccessKeyId | Key::Token if !value.chars().all(|c| c.is_ascii_graphic()) => {
-            "expected ASCII without blanks"
-        }
-        _ => return Ok(()),
-    };
-    Err(mistake.to_owned())
+fn check_endpoint(value: &str) -> Result<(), String> {
+    check_url(value, "https://s3.example.com:9000")
 }
 
 /// Returns whether a header can contain the content of a file. A missing file is reported once it is needed.
@@ -135,37 +71,13 @@ fn is_region_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_.".contains(c)
 }
 
-fn check_url(value: &str) -> Result<(), String> {
-    let is_url_char = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]!$&'()*+,;=%".contains(c);
-    let url = Url::parse(value).ok();
-    let scheme = value.split("://").next().unwrap_or_default();
-    let is_http = ["http", "https"].contains(&scheme.to_ascii_lowercase().as_str());
-    if is_http && value.chars().all(is_url_char) && url.is_some_and(|url| url.has_host()) {
-        return Ok(());
-    }
-    // Whoever wrote a password into the URL must not find it in the log.
-    let shown = if value.contains('@') {
-        String::new()
-    } else {
-        format!(" instead of `{value}`")
-    };
-    Err(format!(
-        "expected a URL such as https://s3.example.com:9000{shown}"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lake::store::variables::error_of;
 
     fn error(variables: &[(&str, &str)]) -> Option<String> {
-        let variables = variables
-            .iter()
-            .map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        let built = build("s3://b/x", variables, |builder| {
-            builder.with_bucket_name("b")
-        });
-        built.err().map(|error| chain(&error))
+        error_of::<AmazonS3>("s3://b/x", variables)
     }
 
     #[test]

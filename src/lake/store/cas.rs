@@ -101,13 +101,16 @@ impl Store {
         }
         let mode = match expected {
             Expected::Absent => PutMode::Create,
-            Expected::Version(Tag(tag)) => PutMode::Update(UpdateVersion {
-                e_tag: Some(tag.clone()),
-                version: None,
+            Expected::Version(tag) => PutMode::Update(UpdateVersion {
+                e_tag: Some(tag.e_tag.clone()),
+                version: tag.version.clone(),
             }),
         };
         match self.put_object(path, body, mode).await {
-            Ok(result) => Ok(PutOutcome::Written(self.require_tag(path, result.e_tag)?)),
+            Ok(result) => {
+                let tag = self.require_tag(path, result.e_tag, result.version)?;
+                Ok(PutOutcome::Written(tag))
+            }
             Err(source) => Err(self.failed("write", path, source)),
         }
     }

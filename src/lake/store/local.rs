@@ -268,7 +268,10 @@ fn tag_of(meta: &fs::Metadata) -> Tag {
     let modified = meta.modified().ok();
     let since = modified.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     let micros = since.unwrap_or_default().as_micros();
-    Tag(format!("\"{:x}-{micros:x}-{:x}\"", meta.ino(), meta.len()))
+    Tag {
+        e_tag: format!("\"{:x}-{micros:x}-{:x}\"", meta.ino(), meta.len()),
+        version: None,
+    }
 }
 
 /// Creates the parent folders of `path`, and syncs each new one into its parent.

@@ -1,31 +1,53 @@
-//! Parses the location of a lake: a path, `file:///path` or `s3://bucket/prefix`.
+//! Parses the location of a lake: a path, `file:///path` or the URL of an object store.
 
 use std::path::PathBuf;
 
 use object_store::path::Path;
 
-use super::{StoreError, local};
+use super::provider::Provider;
+use super::{StoreError, azure, local};
 
 /// The parsed location of a lake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Location {
     /// An absolute folder.
     Folder(PathBuf),
-    /// A prefix in a bucket. As in other tools, the prefix is literal: `%20` is no blank.
-    S3 {
-        /// The bucket.
-        bucket: String,
-        /// The prefix of every object of the lake.
-        prefix: Path,
-        /// The location without trailing slashes.
-        url: String,
-    },
+    /// A prefix in an object store.
+    Bucket(Bucket),
+}
+
+/// A prefix in a bucket or container. As in other tools, the prefix is literal: `%20` is no blank.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bucket {
+    /// The object store.
+    pub(super) provider: Provider,
+    /// The bucket or container.
+    pub(super) name: String,
+    /// The storage account of Azure, if the location names one.
+    pub(super) account: Option<Account>,
+    /// The prefix of every object of the lake.
+    pub(super) prefix: Path,
+    /// The location without trailing slashes.
+    pub(super) url: String,
+}
+
+/// A storage account of Azure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Account {
+    /// Its name.
+    pub(super) name: String,
+    /// The domain of its cloud: `core.windows.net`.
+    pub(super) domain: String,
 }
 
 /// The accepted locations.
-const EXPECTED: &str = "a path, file:///path or s3://bucket/prefix";
+const EXPECTED: &str = "a path, file:///path, s3://bucket/prefix, az://container/prefix, \
+                        abfss://container@account.dfs.core.windows.net/prefix or gs://bucket/prefix";
 
-/// Returns the location of a lake as SQL engines take it: an absolute path or an S3 URL.
+/// The domain of the public cloud of Azure.
+const AZURE_DOMAIN: &str = "core.windows.net";
+
+/// Returns the location of a lake as SQL engines take it: an absolute path or a URL.
 ///
 /// # Errors
 ///
@@ -33,8 +55,34 @@ const EXPECTED: &str = "a path, file:///path or s3://bucket/prefix";
 pub fn normalized(text: &str) -> Result<String, StoreError> {
     Ok(match Location::parse(text)? {
         Location::Folder(folder) => folder.display().to_string(),
-        Location::S3 { url, .. } => url,
+        Location::Bucket(bucket) => bucket.url,
     })
+}
+
+/// Returns the location of a lake with the storage account of Azure in it, which Spark and Trino need:
+/// `az://container/prefix` becomes `abfss://container@account.dfs.core.windows.net/prefix`.
+///
+/// # Errors
+///
+/// As [`normalized`]; [`StoreError::MissingVariable`] if `account` is unset and the location names none;
+/// [`StoreError::Variable`] if it cannot be the name of an account.
+pub fn with_account(text: &str, account: Option<&str>) -> Result<String, StoreError> {
+    let bucket = match Location::parse(text)? {
+        Location::Bucket(bucket) if bucket.provider == Provider::Azure => bucket,
+        Location::Folder(_) | Location::Bucket(_) => return normalized(text),
+    };
+    if bucket.account.is_some() {
+        return Ok(bucket.url);
+    }
+    let account = account.filter(|name| !name.is_empty());
+    let account = account.ok_or_else(azure::missing_account)?;
+    azure::check_account(account).map_err(|reason| StoreError::Variable {
+        name: azure::ACCOUNT.to_owned(),
+        reason,
+    })?;
+    let (container, prefix) = (bucket.name, bucket.prefix);
+    let url = format!("abfss://{container}@{account}.dfs.{AZURE_DOMAIN}/{prefix}");
+    Ok(url.trim_end_matches('/').to_owned())
 }
 
 impl Location {
@@ -51,11 +99,15 @@ impl Location {
             ));
         }
         match split_scheme(text) {
-            Some(("s3" | "s3a", rest)) if rest.starts_with("//") => parse_s3(text, &rest[2..]),
             Some(("file", rest)) if rest.starts_with("//") => parse_file(text),
-            Some((scheme, rest)) => Err(misspelled(text, scheme, rest)),
+            Some((scheme, rest)) => match (Provider::of_scheme(scheme), rest.strip_prefix("//")) {
+                (Some(provider), Some(rest)) => parse_bucket(provider, text, scheme, rest),
+                _ => Err(misspelled(text, scheme, rest)),
+            },
             None => match text.split_once("//") {
-                Some((scheme @ ("s3" | "s3a" | "file"), rest)) => {
+                Some((scheme, rest))
+                    if scheme == "file" || Provider::of_scheme(scheme).is_some() =>
+                {
                     Err(misspelled(text, scheme, &format!("/{rest}")))
                 }
                 _ => folder(text.as_ref()),
@@ -74,14 +126,42 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     is_scheme.then_some((scheme, rest))
 }
 
-fn parse_s3(text: &str, rest: &str) -> Result<Location, StoreError> {
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    if bucket.contains('@') || rest.contains(['?', '#']) {
-        return Err(StoreError::UrlParts);
+fn parse_bucket(
+    provider: Provider,
+    text: &str,
+    scheme: &str,
+    rest: &str,
+) -> Result<Location, StoreError> {
+    let expected = match scheme {
+        "abfss" => "abfss://container@account.dfs.core.windows.net/prefix",
+        "az" => "az://container/prefix",
+        "gs" => "gs://bucket/prefix",
+        _ => "s3://bucket/prefix",
+    };
+    let (authority, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let (name, host) = match authority.split_once('@') {
+        Some((name, host)) if scheme == "abfss" => (name, Some(host)),
+        _ => (authority, None),
+    };
+    let has_user =
+        name.contains('@') || host.is_some_and(|host| name.contains(':') || host.contains('@'));
+    if has_user || rest.contains(['?', '#']) {
+        return Err(StoreError::UrlParts {
+            expected,
+            variables: provider.credentials(),
+        });
     }
-    let is_bucket_char = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-    if bucket.is_empty() || !bucket.chars().all(is_bucket_char) {
-        return Err(invalid(text, "s3://bucket/prefix"));
+    let account = host.map(|host| account(host).ok_or_else(|| invalid(text, expected)));
+    let account = account.transpose()?;
+    let is_name = match provider {
+        Provider::Azure => is_container(name),
+        Provider::S3 | Provider::Google => {
+            let is_bucket_char = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+            !name.is_empty() && name.chars().all(is_bucket_char)
+        }
+    };
+    if !is_name || (scheme == "abfss" && account.is_none()) {
+        return Err(invalid(text, expected));
     }
     let prefix = prefix.trim_end_matches('/');
     let path = Path::parse(prefix).ok();
@@ -89,10 +169,29 @@ fn parse_s3(text: &str, rest: &str) -> Result<Location, StoreError> {
         let expected = "a prefix without empty parts, `.`, `..` and control characters";
         invalid(text, expected)
     })?;
-    Ok(Location::S3 {
-        bucket: bucket.to_owned(),
+    Ok(Location::Bucket(Bucket {
+        provider,
+        name: name.to_owned(),
+        account,
         prefix: path,
         url: text.trim_end_matches('/').to_owned(),
+    }))
+}
+
+/// Returns whether a text can be the name of a container of Azure.
+fn is_container(name: &str) -> bool {
+    let is_container_char = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    name == "$root" || (3..=63).contains(&name.len()) && name.chars().all(is_container_char)
+}
+
+/// Parses `account.dfs.core.windows.net`, or the same in another cloud.
+fn account(host: &str) -> Option<Account> {
+    let (name, domain) = host.split_once(".dfs.")?;
+    let is_domain_char = |c: char| c.is_ascii_alphanumeric() || ".-".contains(c);
+    let is_domain = domain.contains('.') && domain.chars().all(is_domain_char);
+    (azure::check_account(name).is_ok() && is_domain).then(|| Account {
+        name: name.to_owned(),
+        domain: domain.to_owned(),
     })
 }
 
@@ -128,7 +227,10 @@ fn misspelled(text: &str, scheme: &str, rest: &str) -> StoreError {
     let rest = redacted(rest);
     let path = rest.trim_start_matches('/');
     let expected = match scheme.to_ascii_lowercase().as_str() {
-        scheme @ ("s3" | "s3a") => format!("`{scheme}://{path}`"),
+        scheme if Provider::of_scheme(scheme).is_some() => format!("`{scheme}://{path}`"),
+        "gcs" => format!("`gs://{path}`"),
+        "azure" => format!("`az://{path}`"),
+        "abfs" => format!("`abfss://{path}`"),
         "file" if rest.starts_with('/') => format!("`file:///{path}` or `/{path}`"),
         "file" => format!("`{rest}`"),
         _ if rest.starts_with("//") => EXPECTED.to_owned(),
@@ -164,6 +266,98 @@ mod tests {
         Location::parse(text).unwrap_err().to_string()
     }
 
+    fn bucket(text: &str) -> Bucket {
+        match Location::parse(text).unwrap() {
+            Location::Bucket(bucket) => bucket,
+            Location::Folder(folder) => panic!("{text} is the folder {}", folder.display()),
+        }
+    }
+
+    #[test]
+    fn locations_of_every_store_are_parsed() {
+        let account = |domain: &str| {
+            Some(Account {
+                name: "account".to_owned(),
+                domain: domain.to_owned(),
+            })
+        };
+        let abfss = "abfss://container@account.dfs.core.windows.net";
+        let china = "abfss://container@account.dfs.core.chinacloudapi.cn/a";
+        for (text, provider, name, expected, prefix) in [
+            (
+                "s3://my.bucket_1/a/b",
+                Provider::S3,
+                "my.bucket_1",
+                None,
+                "a/b",
+            ),
+            ("s3a://bucket", Provider::S3, "bucket", None, ""),
+            (
+                "gs://my.bucket_1/a/b/",
+                Provider::Google,
+                "my.bucket_1",
+                None,
+                "a/b",
+            ),
+            (
+                "az://container/a/b",
+                Provider::Azure,
+                "container",
+                None,
+                "a/b",
+            ),
+            (
+                abfss,
+                Provider::Azure,
+                "container",
+                account("core.windows.net"),
+                "",
+            ),
+            (
+                china,
+                Provider::Azure,
+                "container",
+                account("core.chinacloudapi.cn"),
+                "a",
+            ),
+        ] {
+            let bucket = bucket(text);
+            assert_eq!((bucket.provider, &*bucket.name), (provider, name), "{text}");
+            assert_eq!(bucket.account, expected, "{text}");
+            assert_eq!(bucket.prefix.as_ref(), prefix, "{text}");
+            assert_eq!(bucket.url, text.trim_end_matches('/'));
+        }
+    }
+
+    #[test]
+    fn account_completes_a_location_of_azure() {
+        let abfss = "abfss://container@account.dfs.core.windows.net/a/b";
+        let with = |text| with_account(text, Some("account")).unwrap();
+        assert_eq!(with("az://container/a/b/"), abfss);
+        assert_eq!(
+            with("az://container"),
+            "abfss://container@account.dfs.core.windows.net"
+        );
+        for text in [
+            "s3://bucket/x",
+            "gs://bucket/x",
+            "/lake",
+            "abfss://other@other.dfs.core.windows.net/x",
+        ] {
+            assert_eq!(with(text), text);
+        }
+        for (account, expected) in [
+            (None, "AZURE_STORAGE_ACCOUNT_NAME is not set"),
+            (Some(""), "AZURE_STORAGE_ACCOUNT_NAME is not set"),
+            (Some("a/b"), "invalid AZURE_STORAGE_ACCOUNT_NAME"),
+        ] {
+            let message = with_account("az://container/a", account)
+                .unwrap_err()
+                .to_string();
+            assert!(message.starts_with(expected), "{message}");
+        }
+    }
+
     #[test]
     fn misspelled_urls_are_no_folders() {
         for (text, expected) in [
@@ -177,8 +371,35 @@ mod tests {
             ("file:x/y", "`x/y`"),
             ("File:///x", "`file:///x` or `/x`"),
             ("file:///x#1", "percent-encode"),
-            ("gs://b/x", EXPECTED),
-            ("GS:/b/x", "`./GS:/b/x`"),
+            ("gs:/b/x", "`gs://b/x`"),
+            ("GS:/b/x", "`gs://b/x`"),
+            ("gcs://b/x", "`gs://b/x`"),
+            ("gs//b/x", "`gs://b/x`"),
+            ("gs://b:80/x", "gs://bucket/prefix"),
+            ("az:b/x", "`az://b/x`"),
+            ("azure://b/x", "`az://b/x`"),
+            ("AZ://b/x", "`az://b/x`"),
+            (
+                "az://account.blob.core.windows.net/b/x",
+                "az://container/prefix",
+            ),
+            ("az://Container/x", "az://container/prefix"),
+            ("az://c1/x", "az://container/prefix"),
+            ("abfs://b/x", "`abfss://b/x`"),
+            (
+                "abfss://b/x",
+                "abfss://container@account.dfs.core.windows.net/prefix",
+            ),
+            ("abfss://b@account/x", "abfss://container@account.dfs"),
+            (
+                "abfss://b@account.blob.core.windows.net/x",
+                "abfss://container@account.dfs",
+            ),
+            (
+                "abfss://b@account.dfs.core.windows.net:80/x",
+                "abfss://container@account.dfs",
+            ),
+            ("wasbs://b/x", EXPECTED),
             ("hdfs:x", "`./hdfs:x`"),
             ("C:\\lake", EXPECTED),
             ("s3://minio:9000/b/x", "s3://bucket/prefix"),
@@ -187,7 +408,9 @@ mod tests {
             ("./lake ", "without blanks"),
         ] {
             let message = error(text);
-            let start = format!("invalid lake location `{text}`: expected ");
+            // The container could be a user.
+            let shown = text.replace("b@", "…@");
+            let start = format!("invalid lake location `{shown}`: expected ");
             assert!(message.starts_with(&start), "{message}");
             assert!(message.contains(expected), "{message}");
         }
@@ -207,10 +430,7 @@ mod tests {
     fn prefix_is_literal() {
         for prefix in ["a%20b", "a b", "ü/~{x}", "a@b"] {
             let text = format!("s3://b/{prefix}");
-            let Location::S3 { prefix: path, .. } = Location::parse(&text).unwrap() else {
-                panic!("{text} is in a bucket")
-            };
-            assert_eq!(path.as_ref(), prefix);
+            assert_eq!(bucket(&text).prefix.as_ref(), prefix);
             assert_eq!(normalized(&format!("{text}/")).unwrap(), text);
         }
         for prefix in ["/x", "a//b", "a/../b", "./a", "a\tb"] {
@@ -221,7 +441,8 @@ mod tests {
     #[test]
     fn credentials_are_not_printed() {
         for text in [
-            "gs://id:secret@b/x",
+            "hdfs://id:secret@b/x",
+            "gs:/id:secret@b/x",
             "S3:/id:secret@b/x",
             "s3//id:secret@b/x",
         ] {
@@ -231,6 +452,18 @@ mod tests {
                 "{message}"
             );
         }
-        assert!(!error("s3://id:secret@b/x").contains("secret"));
+        for text in [
+            "s3://id:secret@b/x",
+            "gs://id:secret@b/x",
+            "az://id:secret@b/x",
+            "abfss://id:secret@account.dfs.core.windows.net/x",
+            "abfss://b@secret@account.dfs.core.windows.net/x",
+            "az://b/x?sv=1&sig=secret",
+        ] {
+            let message = error(text);
+            assert!(message.contains("takes no `?`, `#` or user"), "{message}");
+            assert!(!message.contains("secret"), "{message}");
+        }
+        assert!(error("gs://a:b@c").contains("GOOGLE_APPLICATION_CREDENTIALS"));
     }
 }

@@ -1,13 +1,18 @@
 //! The storage of a lake: a folder or an object store behind one small set of operations.
 
 mod aws;
+mod azure;
 mod cas;
 mod error;
+mod gcs;
+mod hints;
 mod local;
 mod location;
 mod open;
 mod patience;
 mod probe;
+mod provider;
+mod variables;
 
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
@@ -28,11 +33,11 @@ use tokio::time::Instant;
 pub use cas::{Expected, PutOutcome};
 pub use error::StoreError;
 pub use local::LockGuard;
-pub use location::normalized;
+pub use location::{normalized, with_account};
 pub use probe::ProbeError;
 
 use super::layout;
-use error::is_missing_bucket;
+use hints::is_missing_bucket;
 use patience::{GaveUp, Patience};
 
 /// The open store of a lake. Cheap to clone.
@@ -48,9 +53,21 @@ pub struct Store {
     patience: Patience,
 }
 
-/// The version of an object: its `ETag`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tag(String);
+/// The version of an object. Equal if the `ETag` is equal.
+#[derive(Clone, Debug)]
+pub struct Tag {
+    e_tag: String,
+    /// The generation in Google Cloud Storage, whose conditional puts take no `ETag`.
+    version: Option<String>,
+}
+
+impl PartialEq for Tag {
+    fn eq(&self, other: &Self) -> bool {
+        self.e_tag == other.e_tag
+    }
+}
+
+impl Eq for Tag {}
 
 /// The metadata of an object.
 #[derive(Clone, Debug)]
@@ -59,7 +76,8 @@ pub struct ObjectInfo {
     pub path: String,
     /// Its size in bytes.
     pub size: u64,
-    /// Its version.
+    /// Its version. That of a listing is no condition of a put or a read: Azure lists another spelling, Google Cloud
+    /// Storage no generation.
     pub tag: Tag,
     /// Its last write, by the clock of the store.
     pub modified: jiff::Timestamp,
@@ -126,11 +144,13 @@ impl Store {
     pub async fn get(&self, path: &str) -> Result<Option<(Bytes, Tag)>, StoreError> {
         let read = async {
             let result = self.objects.get(&self.object_path(path)).await?;
-            let tag = result.meta.e_tag.clone();
-            Ok((result.bytes().await?, tag))
+            let (e_tag, version) = (result.meta.e_tag.clone(), result.meta.version.clone());
+            Ok((result.bytes().await?, e_tag, version))
         };
         match read.await {
-            Ok((bytes, tag)) => Ok(Some((bytes, self.require_tag(path, tag)?))),
+            Ok((bytes, e_tag, version)) => {
+                Ok(Some((bytes, self.require_tag(path, e_tag, version)?)))
+            }
             Err(source) => self.missing("read", path, source),
         }
     }
@@ -161,7 +181,7 @@ impl Store {
     ) -> Result<Bytes, StoreError> {
         let options = GetOptions {
             range: Some(GetRange::Bounded(range)),
-            if_match: Some(tag.0.clone()),
+            if_match: Some(tag.e_tag.clone()),
             ..GetOptions::default()
         };
         let read = async {
@@ -271,7 +291,7 @@ impl Store {
             .unwrap_or(location)
             .trim_start_matches('/')
             .to_owned();
-        let tag = self.require_tag(&path, meta.e_tag)?;
+        let tag = self.require_tag(&path, meta.e_tag, meta.version)?;
         let modified = crate::window::from_ms(meta.last_modified.timestamp_millis());
         Ok(ObjectInfo {
             path,
@@ -281,8 +301,14 @@ impl Store {
         })
     }
 
-    fn require_tag(&self, path: &str, tag: Option<String>) -> Result<Tag, StoreError> {
-        tag.map(Tag).ok_or_else(|| StoreError::NoETag {
+    fn require_tag(
+        &self,
+        path: &str,
+        e_tag: Option<String>,
+        version: Option<String>,
+    ) -> Result<Tag, StoreError> {
+        let tag = e_tag.map(|e_tag| Tag { e_tag, version });
+        tag.ok_or_else(|| StoreError::NoETag {
             path: self.full_path(path),
         })
     }

@@ -1,36 +1,33 @@
-//! Opens the store of a location: a path, `file:///path` or `s3://bucket/prefix`.
+//! Opens the store of a location.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use object_store::aws::AmazonS3ConfigKey;
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3;
+use object_store::azure::MicrosoftAzure;
+use object_store::gcp::GoogleCloudStorage;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 
-use super::location::Location;
+use super::location::{Bucket, Location};
 use super::patience::Patience;
-use super::{Store, StoreError, aws, local};
-
-/// Timeout of a request in the S3 client: 5 s and 1 s per MiB of the largest object, since one put
-/// sends a complete object.
-const CLIENT_TIMEOUT: &str = "517s";
+use super::provider::Provider;
+use super::{Store, StoreError, local, variables};
 
 impl Store {
-    /// Opens a path, `file://` or `s3://bucket/prefix`. The first put creates a missing folder.
+    /// Opens a path, `file://`, `s3://bucket/prefix`, `az://container/prefix`,
+    /// `abfss://container@account.dfs.core.windows.net/prefix` or `gs://bucket/prefix`. The first put creates a
+    /// missing folder.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Url`], [`StoreError::Variable`] and [`StoreError::Setup`] for invalid settings. Opening
-    /// reads and writes nothing.
+    /// [`StoreError::Url`], [`StoreError::Variable`], [`StoreError::MissingVariable`] and [`StoreError::Setup`]
+    /// for invalid settings. Opening reads and writes nothing.
     pub fn open(url: &str) -> Result<Self, StoreError> {
         match Location::parse(url)? {
             Location::Folder(folder) => Self::open_folder(folder),
-            Location::S3 {
-                bucket,
-                prefix,
-                url,
-            } => Self::open_s3(&bucket, prefix, &url),
+            Location::Bucket(bucket) => Self::open_bucket(bucket),
         }
     }
 
@@ -46,23 +43,23 @@ impl Store {
         })
     }
 
-    fn open_s3(bucket: &str, prefix: Path, url: &str) -> Result<Self, StoreError> {
+    fn open_bucket(bucket: Bucket) -> Result<Self, StoreError> {
+        fn client<C: variables::Client>(
+            bucket: &Bucket,
+            patience: &Patience,
+        ) -> Result<Arc<dyn ObjectStore>, StoreError> {
+            let client: C = variables::build(bucket, patience, std::env::vars_os())?;
+            Ok(Arc::new(client))
+        }
         let patience = Patience::default();
-        let retry = RetryConfig {
-            max_retries: 0,
-            ..RetryConfig::default()
-        };
-        let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
-        let objects = aws::build(url, std::env::vars_os(), |builder| {
-            builder
-                .with_bucket_name(bucket)
-                .with_retry(retry.clone())
-                .with_http_connector(patience.clone())
-                .with_config(timeout, CLIENT_TIMEOUT)
-        })?;
+        let objects = match bucket.provider {
+            Provider::S3 => client::<AmazonS3>(&bucket, &patience),
+            Provider::Azure => client::<MicrosoftAzure>(&bucket, &patience),
+            Provider::Google => client::<GoogleCloudStorage>(&bucket, &patience),
+        }?;
         Ok(Self {
             patience,
-            ..Self::from_object_store(Arc::new(objects), prefix, url)
+            ..Self::from_object_store(objects, bucket.prefix, &bucket.url)
         })
     }
 

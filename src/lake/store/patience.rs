@@ -218,11 +218,8 @@ struct Client {
 #[async_trait]
 impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let host = request.uri().host().map(str::parse::<Ipv4Addr>);
-        // The metadata service has such an address in every cloud.
-        let is_metadata = matches!(host, Some(Ok(ip)) if ip.is_link_local());
         let response = async {
-            if is_metadata {
+            if is_for_metadata(&request) {
                 self.request_credentials(request).await
             } else {
                 self.request(request).await
@@ -338,13 +335,23 @@ async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Result<T, F
     result.map_err(|_| Failure::Transient(format!("no response within {seconds} s")))
 }
 
+/// Returns whether a request is for the metadata service of a cloud. It has such an address in every cloud; Google and
+/// Azure want such a header.
+fn is_for_metadata(request: &HttpRequest) -> bool {
+    let host = request.uri().host().map(str::parse::<Ipv4Addr>);
+    matches!(host, Some(Ok(ip)) if ip.is_link_local())
+        || ["metadata-flavor", "metadata"].map(|name| request.headers().contains_key(name))
+            != [false; 2]
+}
+
 /// Returns whether the same request may succeed later.
 fn is_transient(status: StatusCode, is_post: bool, body: &[u8]) -> bool {
-    let has_code =
-        |code: &str| String::from_utf8_lossy(body).contains(&format!("<Code>{code}</Code>"));
+    let has = |part: &str| String::from_utf8_lossy(body).contains(part);
+    let has_code = |code: &str| has(&format!("<Code>{code}</Code>"));
     match status.as_u16() {
-        // A deletion of several objects reports failures in its body.
+        // A deletion of several objects reports failures in its body. S3 has codes, Azure one response for each object.
         200 => is_post && (has_code("InternalError") || has_code("SlowDown")),
+        202 => is_post && (has("HTTP/1.1 5") || has("HTTP/1.1 429")),
         400 => has_code("RequestTimeout"),
         408 | 425 | 429 => true,
         // Not implemented, an unsupported version of HTTP, a full disk.
@@ -545,9 +552,40 @@ mod tests {
     }
 
     #[test]
+    fn metadata_services_are_known_by_address_or_header() {
+        let request = |url: &str, header: Option<&'static str>| {
+            let mut request = HttpRequest::new(Bytes::new().into());
+            *request.uri_mut() = url.parse().unwrap();
+            let value = "true".parse().unwrap();
+            header.map(|name| request.headers_mut().insert(name, value));
+            is_for_metadata(&request)
+        };
+        assert!(request("http://169.254.170.2/v2/credentials", None));
+        let google = "http://metadata.google.internal/computeMetadata/v1/instance";
+        assert!(request(google, Some("metadata-flavor")));
+        assert!(request(
+            "http://localhost:41741/msi/token",
+            Some("metadata")
+        ));
+        assert!(!request("https://account.blob.core.windows.net/c/x", None));
+    }
+
+    #[test]
     fn deletions_report_failures_in_their_body() {
         let body = b"<Error><Code>SlowDown</Code></Error>";
         assert!(is_transient(StatusCode::OK, true, body));
         assert!(!is_transient(StatusCode::OK, false, body));
+        let part = |status| format!("--batch\r\nContent-ID: 0\r\n\r\nHTTP/1.1 {status}\r\n");
+        for (status, expected) in [
+            ("503 Server Busy", true),
+            ("429 Too Many Requests", true),
+            ("202 Accepted", false),
+            ("404 The specified blob does not exist.", false),
+            ("403 This request is not authorized.", false),
+        ] {
+            let body = part(status);
+            let found = is_transient(StatusCode::ACCEPTED, true, body.as_bytes());
+            assert_eq!(found, expected, "{status}");
+        }
     }
 }
