@@ -405,7 +405,9 @@ fn partial(failed: usize, total: usize, unlisted: usize) -> String {
 /// Returns the code of an error of the source.
 pub fn code_of_source(error: &SourceError) -> Code {
     match error {
-        SourceError::Unauthorized { .. } | SourceError::InvalidKey => Code::InvalidCredentials,
+        SourceError::Unauthorized { .. }
+        | SourceError::Rejected { status: 401, .. }
+        | SourceError::InvalidKey => Code::InvalidCredentials,
         SourceError::Forbidden { .. } => Code::InvalidPermissions,
         SourceError::Unavailable { .. }
         | SourceError::Outage { .. }

@@ -37,6 +37,11 @@ impl EmptyWindows {
         self.history.is_some()
     }
 
+    /// Returns whether the source has shown rows of the scope to an earlier run.
+    pub(super) fn has_history(&self) -> bool {
+        self.history.is_some()
+    }
+
     fn should_contain_row(&self, window: Window) -> bool {
         self.expected_row_start
             .is_some_and(|start| window.contains(start))

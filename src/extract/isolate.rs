@@ -107,7 +107,9 @@ impl ScopeReader<'_> {
     ///
     /// As [`ScopeReader::isolate`].
     pub(super) async fn may_isolate(&mut self, error: &SourceError) -> Result<bool, ReadEnd> {
-        if !error.may_concern_single_rows() || !self.probe_source().await? {
+        // Projects that were never readable cost no probe each run.
+        let may_be_one_page = error.is_forbidden() && self.was_readable();
+        if !(error.may_concern_single_rows() || may_be_one_page) || !self.probe_source().await? {
             return Ok(false);
         }
         if !self.isolation().is_active() {

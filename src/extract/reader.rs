@@ -299,6 +299,11 @@ impl ScopeReader<'_> {
         self.done.rows > 0
     }
 
+    /// Returns whether the source has answered for this scope in this run, or shown rows of it to an earlier one.
+    pub(super) fn was_readable(&self) -> bool {
+        self.done.observed.is_some() || self.empty.has_history()
+    }
+
     /// Records an open execution that could not be polled though the source is up.
     pub(super) fn note_failed_poll(&mut self, error: &SourceError) {
         self.done.failed_polls += 1;

@@ -26,7 +26,8 @@ use super::canonical;
 use super::clock::ServerClock;
 use super::counts::{Counters, RequestCounts};
 use super::error::{Endpoint, Resource, SourceError};
-use super::http::{Http, Request};
+use super::http::{DecodeError, Http, Request, Response};
+use super::key_check::KeyCheck;
 use super::listing::{Element, ListPage, OrgEntry, ProjectEntry};
 use super::page::Page;
 use super::retry::{RetryPolicy, RetryState};
@@ -87,6 +88,7 @@ pub struct Client {
     small_timeout: Duration,
     redactor: Redactor,
     drift: Mutex<Drift>,
+    key_check: KeyCheck,
 }
 
 impl Client {
@@ -135,6 +137,7 @@ impl Client {
             small_timeout: settings.request_timeout.min(hurried(SMALL_TIMEOUT)),
             redactor: Redactor::Keep,
             drift: Mutex::default(),
+            key_check: KeyCheck::default(),
         })
     }
 
@@ -259,7 +262,46 @@ impl Client {
         let scope = canonical::ScopeHash::new(query.scope);
         let redactor = self.redactor.clone();
         let decode = move |response: &_| Page::decode(response, scope, &redactor);
-        self.http.send(request, decode).await
+        let page = self.send(request, decode).await?;
+        self.key_check.executions_answered();
+        Ok(page)
+    }
+
+    /// Sends a request. A 401 that concerns only its resource becomes [`SourceError::Rejected`].
+    async fn send<T, D>(&self, request: Request, decode: D) -> Result<T, SourceError>
+    where
+        T: Send + 'static,
+        D: Fn(&Response) -> Result<T, DecodeError> + Clone + Send + 'static,
+    {
+        match self.http.send(request, decode).await {
+            Err(SourceError::Unauthorized { resource, message })
+                if resource.endpoint != Endpoint::Orgs
+                    && self.key_check.is_due()
+                    && self.first_org().await.is_ok() =>
+            {
+                Err(SourceError::Rejected {
+                    resource,
+                    status: 401,
+                    code: String::new(),
+                    message,
+                })
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Requests one organization, which succeeds with every valid key.
+    async fn first_org(&self) -> Result<(), SourceError> {
+        let mut url = self.url(&["v1", "orgs"]);
+        url.query_pairs_mut()
+            .append_pair("page", "0")
+            .append_pair("limit", "1");
+        let request = Request {
+            retry_state: self.attempts_left(1),
+            ..self.get(resource(Endpoint::Orgs, None), url)
+        };
+        let decode = |response: &_| ListPage::decode(response, "org");
+        self.http.send(request, decode).await.map(|_| ())
     }
 
     /// Returns the retry state of a request that may fail `left` times.
@@ -343,7 +385,7 @@ impl Client {
                 self.url(&["pipeline", "api", "pipelines", "retention", account]),
             )
         };
-        let months = self.http.send(request, |response| {
+        let months = self.send(request, |response| {
             let mut scanner = Scanner::default();
             let document = scan(&response.body, &mut scanner)?;
             let [months] =
@@ -431,7 +473,7 @@ impl Client {
                 .append_pair("order", "ASC");
             let request = self.get(resource.clone(), url);
             let decode = move |response: &_| ListPage::decode(response, inner);
-            let next = self.http.send(request, decode).await?;
+            let next = self.send(request, decode).await?;
             let before = read.elements.len() as u64 + read.skipped;
             received += next.received as u64;
             read.skipped += next.skipped;

@@ -57,7 +57,7 @@ impl fmt::Display for Resource {
 /// A request that failed, or settings that no client can be built from.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// 401, twice: the key is invalid, expired or of another account.
+    /// 401, twice, and no sign that the key works elsewhere: it is invalid, expired or of another account.
     #[error("failed to read {resource}: the API key was rejected: {message}")]
     Unauthorized {
         /// The requested resource.
@@ -99,7 +99,8 @@ pub enum SourceError {
         /// The maximum number of such executions in the checkpoint.
         limit: usize,
     },
-    /// Another 4xx, or a status other than SUCCESS: retrying would not help.
+    /// Another 4xx, a status other than SUCCESS, or a 401 of one resource while the key works elsewhere: retrying
+    /// would not help.
     #[error(
         "failed to read {resource}: {status}{}: {message}",
         prefixed_with_space(code)
@@ -266,8 +267,8 @@ impl Cause {
             Self::TooLarge { .. }
             | Self::Malformed(_)
             | Self::Status { .. }
+            | Self::NotJson { .. }
             | Self::Transport(_) => true,
-            Self::NotJson { status, .. } => *status == 200 || *status >= 500,
             Self::RateLimited(_) | Self::Unreachable { .. } => false,
         }
     }
@@ -293,8 +294,8 @@ impl SourceError {
     pub fn may_concern_single_rows(&self) -> bool {
         match self {
             Self::Unavailable { cause, .. } => cause.may_concern_single_rows(),
-            Self::Rejected { status, .. } => matches!(status, 400 | 413 | 422),
-            Self::TooDeep { .. } | Self::PageGone { .. } => true,
+            // Gateways block single responses with statuses of every kind.
+            Self::Rejected { .. } | Self::TooDeep { .. } | Self::PageGone { .. } => true,
             _ => false,
         }
     }

@@ -10,6 +10,7 @@ mod clock;
 mod counts;
 mod error;
 mod http;
+mod key_check;
 mod listing;
 mod page;
 mod persons;

@@ -378,9 +378,8 @@ fn lagging_replicas_lose_nothing_and_reopen_nothing() {
 fn key_revoked_during_a_run_ends_it() {
     let sim = Sim::small();
     let lake = Lake::new();
-    let bad = sim.busy()[0].clone();
-    let when = Match::executions().of(bad);
-    sim.faults().always(when, FaultKind::Unauthorized);
+    sim.faults()
+        .always(Match::executions(), FaultKind::Unauthorized);
     let run = sim.sync(&lake, &[]).expect(4);
     assert_eq!(run.error_code(), "invalid_credentials");
     let reports: Vec<Value> = lake

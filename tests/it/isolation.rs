@@ -80,6 +80,8 @@ fn bad_execution_costs_its_minute_only() {
     let kinds = [
         FaultKind::Status(500),
         FaultKind::Status(504),
+        FaultKind::Status(404),
+        FaultKind::Status(418),
         FaultKind::MalformedJson,
         FaultKind::TruncatedBody,
         FaultKind::EmptyBody,

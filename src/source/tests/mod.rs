@@ -153,9 +153,46 @@ async fn permanent_failures_are_not_retried() {
 #[tokio::test]
 async fn second_401_is_final() {
     let refused = Response::new(401, BAD_TOKEN);
-    let (outcome, requests) = outcome([refused.clone(), refused]).await;
+    // The last one is for an organization, to learn if the key works at all.
+    let (outcome, requests) = outcome(vec![refused; 3]).await;
     assert!(outcome.unwrap_err().is_unauthorized());
-    assert_eq!(requests, 2);
+    assert_eq!(requests, 3);
+}
+
+#[tokio::test]
+async fn second_401_of_one_resource_does_not_condemn_the_key() {
+    let refused = Response::new(401, BAD_TOKEN);
+    let orgs = Response::new(200, r#"[{"org":{"identifier":"default"}}]"#);
+    let server = Server::start([refused.clone(), refused, orgs]);
+    let error = page(&client(&server), 100).await.unwrap_err();
+    assert!(
+        matches!(error, SourceError::Rejected { status: 401, .. }),
+        "{error:?}"
+    );
+    assert!(error.may_concern_single_rows());
+    assert!(server.requests()[2].starts_with("GET /v1/orgs?page=0&limit=1 "));
+}
+
+#[tokio::test]
+async fn blocked_responses_may_concern_single_rows() {
+    let refused = r#"{"status":"ERROR","code":"NEW_CODE","message":"no"}"#;
+    for (status, body) in [
+        (200, refused),
+        (204, ""),
+        (304, ""),
+        (302, HTML),
+        (403, HTML),
+        (404, refused),
+        (404, HTML),
+        (418, refused),
+        (451, HTML),
+    ] {
+        let (outcome, _) = outcome(vec![Response::new(status, body); 9]).await;
+        let error = outcome.unwrap_err();
+        assert!(error.may_concern_single_rows(), "{status}: {error:?}");
+    }
+    let (outcome, _) = outcome([Response::new(403, DENIED)]).await;
+    assert!(!outcome.unwrap_err().may_concern_single_rows());
 }
 
 #[tokio::test]
@@ -367,7 +404,7 @@ async fn retention_is_read_or_unknown() {
         assert_eq!(client.retention_months().await.unwrap(), expected);
         assert_eq!(client.counts().total, server.requests().len() as u64);
     }
-    let server = Server::start(vec![Response::new(401, BAD_TOKEN); 2]);
+    let server = Server::start(vec![Response::new(401, BAD_TOKEN); 3]);
     let refused = client(&server).retention_months().await;
     assert!(refused.unwrap_err().is_unauthorized());
 }

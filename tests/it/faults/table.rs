@@ -79,8 +79,13 @@ fn lasting() -> Vec<Row> {
         ..stays("a project that is deleted", Status(404), "404")
     };
     let revoked = Row {
+        place: Place::Anywhere,
         ends: Ends::Fails(4, "invalid_credentials"),
         ..stays("a key that is revoked", Unauthorized, "")
+    };
+    let unauthorized = Row {
+        ends: Ends::Partial("invalid_credentials", "401"),
+        ..stays("a key that one project rejects", Unauthorized, "401")
     };
     let repeats = Row {
         place: Place::OneProject,
@@ -103,6 +108,7 @@ fn lasting() -> Vec<Row> {
         lies,
         deleted,
         revoked,
+        unauthorized,
     ]
 }
 
