@@ -273,11 +273,12 @@ impl Client {
         T: Send + 'static,
         D: Fn(&Response) -> Result<T, DecodeError> + Clone + Send + 'static,
     {
-        match self.http.send(request, decode).await {
+        // Boxed, so that the futures of the callers stay small.
+        match Box::pin(self.http.send(request, decode)).await {
             Err(SourceError::Unauthorized { resource, message })
                 if resource.endpoint != Endpoint::Orgs
                     && self.key_check.is_due()
-                    && self.first_org().await.is_ok() =>
+                    && Box::pin(self.first_org()).await.is_ok() =>
             {
                 Err(SourceError::Rejected {
                     resource,
