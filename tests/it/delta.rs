@@ -8,7 +8,7 @@ use harness_sim::AccountSpec;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::s3::{self, S3};
+use crate::support::stores::ObjectServer;
 use crate::support::{Lake, Run, Sim, bare_command, interpreter, now};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/delta.py");
@@ -34,7 +34,7 @@ impl Drop for Readers {
 }
 
 impl Readers {
-    fn start(server: Option<&S3>) -> Self {
+    fn start(server: Option<&ObjectServer>) -> Self {
         let mut command = Command::new(interpreter());
         command.arg(SCRIPT);
         let mut command = match server {
@@ -244,17 +244,17 @@ fn statements_over_delta_tables_open_every_view() {
 
 #[test]
 fn delta_tables_in_a_bucket_equal_the_tables() {
-    for server in [S3::moto(), S3::seaweed()] {
+    for server in [ObjectServer::moto(), ObjectServer::seaweed()] {
         let sim = account();
         let run = |arguments: &[&str]| {
-            let command = sim.command(&[arguments, &["--lake", s3::LAKE]].concat());
+            let command = sim.command(&[arguments, &["--lake", &server.lake()]].concat());
             Run::of(server.at(command).output().unwrap()).expect(0)
         };
         run(&["sync", "--delta", "on"]);
         sim.advance(SignedDuration::from_hours(9));
         // Two runs overlap; one may give way to the other.
         let overlapping = [(); 2].map(|()| {
-            let mut command = server.at(sim.command(&["sync", "--lake", s3::LAKE]));
+            let mut command = server.at(sim.command(&["sync", "--lake", &server.lake()]));
             command
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -269,7 +269,7 @@ fn delta_tables_in_a_bucket_equal_the_tables() {
         let mut readers = Readers::start(Some(&server));
         let compared = readers.get(&json!([
             "compare",
-            s3::LAKE,
+            &server.lake(),
             ["duckdb", "deltalake", "polars"]
         ]));
         assert_eq!(compared, json!({}));

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::s3::{self, S3};
+use crate::support::stores::ObjectServer;
 use crate::support::{Lake, Run, Sim, interpreter, now};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/readers.py");
@@ -29,19 +29,19 @@ const ATTEMPTS: usize = 3;
 /// The location of the lake.
 enum Place {
     Folder(Lake),
-    Bucket(S3),
+    Bucket(ObjectServer),
 }
 
 impl Place {
-    fn url(&self) -> &str {
+    fn url(&self) -> String {
         match self {
-            Self::Folder(lake) => lake.path(),
-            Self::Bucket(_) => s3::LAKE,
+            Self::Folder(lake) => lake.path().to_owned(),
+            Self::Bucket(server) => server.lake(),
         }
     }
 
     fn command(&self, sim: &Sim, arguments: &[&str]) -> Command {
-        let command = sim.command(&[arguments, &["--lake", self.url()]].concat());
+        let command = sim.command(&[arguments, &["--lake", &self.url()]].concat());
         match self {
             Self::Folder(_) => command,
             Self::Bucket(server) => server.at(command),
@@ -71,7 +71,7 @@ fn duckdb_reads_correctly_during_writes() {
 
 #[test]
 fn duckdb_reads_a_bucket_correctly_during_writes() {
-    read_while_written("duckdb", &Place::Bucket(S3::seaweed()), 4, 12);
+    read_while_written("duckdb", &Place::Bucket(ObjectServer::seaweed()), 4, 12);
 }
 
 #[test]
@@ -166,7 +166,7 @@ struct Reader {
 impl Reader {
     fn start(engine: &str, place: &Place) -> Self {
         let scratch = TempDir::new().unwrap();
-        let mut reader = python(&["watch", engine, place.url()], scratch.path());
+        let mut reader = python(&["watch", engine, &place.url()], scratch.path());
         if let Place::Bucket(server) = place {
             reader = server.at(reader);
         }

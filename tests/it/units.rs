@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use harness_sim::AccountSpec;
 use serde_json::Value;
 
-use crate::s3::{self, S3};
 use crate::support::lab::assert_same_rows;
+use crate::support::stores::ObjectServer;
 use crate::support::{Lake, Run, Sim, bare_command, interpreter};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/analytics/spark/replay.py");
@@ -110,8 +110,9 @@ fn concurrent_backfill_units_equal_one_process() {
 #[test]
 fn concurrent_replay_units_in_a_bucket_equal_one_process() {
     let sim = Sim::small();
-    let s3 = S3::seaweed();
-    let lake = ["--lake", s3::LAKE];
+    let s3 = ObjectServer::seaweed();
+    let url = s3.lake();
+    let lake = ["--lake", &url];
     let run = |command: &[&str], code: i32| {
         let output = s3.at(sim.command(&[command, &lake].concat())).output();
         Run::of(output.unwrap()).expect(code)

@@ -2,11 +2,14 @@
 
 mod duckdb;
 pub(crate) mod faulty_store;
+mod google;
 pub(crate) mod lab;
 mod lake;
+mod processes;
 #[cfg(feature = "failpoints")]
 pub(crate) mod proxy;
 mod sim;
+pub(crate) mod stores;
 
 pub(crate) use duckdb::{compare, described, interpreter, rows};
 pub(crate) use lake::Lake;
