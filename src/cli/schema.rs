@@ -4,12 +4,13 @@ use clap::{CommandFactory, Subcommand, ValueEnum};
 
 use super::args::PeriodArg;
 use super::output::{self, table};
+use super::settings::env_var;
 use super::{Cli, Context, open_store};
 use crate::config::ConfigError;
 use crate::error::Error;
 use crate::lake::identity::Identity;
 use crate::lake::layout::Period;
-use crate::lake::store::normalized;
+use crate::lake::store::{normalized, with_account};
 use crate::schema::Table;
 use crate::schema::ddl::{Engine, ddl, ddl_of_delta, depends_on_period};
 use crate::schema::dictionary::{dictionary, of_table};
@@ -84,7 +85,13 @@ pub(super) async fn run(command: &SchemaCommand, context: &Context) -> Result<()
                 EngineArg::Spark => Engine::Spark,
                 EngineArg::Trino => Engine::Trino,
             };
-            let lake = normalized(lake).map_err(ConfigError::Lake)?;
+            let lake = match engine {
+                Engine::DuckDb => normalized(lake),
+                Engine::Spark | Engine::Trino => {
+                    with_account(lake, env_var("AZURE_STORAGE_ACCOUNT_NAME").as_deref())
+                }
+            };
+            let lake = lake.map_err(ConfigError::Lake)?;
             let period = match period.and_then(PeriodArg::period) {
                 Some(period) => period,
                 None if !delta && depends_on_period(engine, &lake) => period_of(&lake).await?,

@@ -57,7 +57,7 @@ impl SourceArgs {
     clippy::disallowed_methods,
     reason = "besides clap, only this function reads the environment"
 )]
-fn env_var(name: &str) -> Option<String> {
+pub(super) fn env_var(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 

@@ -1,5 +1,6 @@
 //! SQL statements that open the tables and views in DuckDB, Spark and Trino. Pure.
 
+use super::place;
 use super::views::VIEWS;
 use super::{Column, ColumnType, Definition, Table, VERSION};
 use crate::lake::layout::{DELTA, Period};
@@ -27,7 +28,7 @@ impl Engine {
 
 /// Returns the statements that create every table and view of a lake.
 ///
-/// `lake` is an absolute path or an object-store URL.
+/// `lake` is an absolute path or an object-store URL; Spark and Trino need the account of Azure in it.
 pub fn ddl(engine: Engine, lake: &str, period: Period) -> String {
     statements(engine, lake, period, Rows::Any)
 }
@@ -45,11 +46,11 @@ pub fn ddl_without_rows(lake: &str, period: Period) -> String {
 
 /// Returns the statements that create every table and view over the Delta tables of a lake.
 pub fn ddl_of_delta(engine: Engine, lake: &str) -> String {
+    let place = place::location(engine, lake.trim_end_matches('/'));
     let table = |table: &Table| {
         let definition = table.definition();
         let name = &definition.table;
-        let lake = lake.trim_end_matches('/');
-        let folder = engine.quoted(&format!("{lake}/{DELTA}/{name}/v{VERSION}"));
+        let folder = engine.quoted(&format!("{place}/{DELTA}/{name}/v{VERSION}"));
         match engine {
             Engine::DuckDb => format!(
                 "CREATE OR REPLACE VIEW {name} AS SELECT * FROM delta_scan({folder});\n{}",
@@ -73,7 +74,8 @@ pub fn ddl_of_delta(engine: Engine, lake: &str) -> String {
     let tables = Table::ALL.iter().map(table);
     let views = VIEWS.iter().map(|view| view.statements(engine));
     let statements: Vec<String> = tables.chain(views).collect();
-    format!("{first}{}", statements.join("\n"))
+    let setup = place::setup(engine, lake);
+    format!("{setup}{first}{}", statements.join("\n"))
 }
 
 /// The rows of the partitioned tables.
@@ -86,9 +88,10 @@ enum Rows {
 }
 
 fn statements(engine: Engine, lake: &str, period: Period, rows: Rows) -> String {
+    let place = place::location(engine, lake.trim_end_matches('/'));
     let table = |table: &Table| {
         let definition = table.definition();
-        let folder = format!("{}/{}/v{VERSION}", lake.trim_end_matches('/'), table.name());
+        let folder = format!("{place}/{}/v{VERSION}", table.name());
         match engine {
             Engine::DuckDb => duckdb(definition, &folder, period, rows),
             Engine::Spark => spark(definition, &folder, period),
@@ -103,7 +106,8 @@ fn statements(engine: Engine, lake: &str, period: Period, rows: Rows) -> String 
     let tables = Table::ALL.iter().map(table);
     let views = VIEWS.iter().map(|view| view.statements(engine));
     let statements: Vec<String> = tables.chain(views).collect();
-    format!("{first}{}", statements.join("\n"))
+    let setup = place::setup(engine, lake);
+    format!("{setup}{first}{}", statements.join("\n"))
 }
 
 const REFRESH: &str = "\
@@ -382,6 +386,29 @@ mod tests {
                 assert!(text.contains(&folder), "{engine:?}: {folder}");
             }
             assert!(text.contains("VIEW dora_metrics"), "{engine:?}");
+        }
+    }
+
+    #[test]
+    fn every_engine_reads_every_store_in_its_own_spelling() {
+        let azure = "abfss://container@account.dfs.core.windows.net/a";
+        for (engine, lake, place) in [
+            (Engine::DuckDb, azure, "az://container/a"),
+            (Engine::DuckDb, "az://container/a/", "az://container/a"),
+            (Engine::DuckDb, "gs://bucket/a", "gs://bucket/a"),
+            (Engine::Spark, azure, azure),
+            (Engine::Spark, "gs://bucket/a", "gs://bucket/a"),
+            (Engine::Trino, azure, azure),
+            (Engine::Trino, "gs://bucket/a", "gs://bucket/a"),
+        ] {
+            let text = ddl(engine, lake, Period::Day);
+            assert!(text.contains(&format!("'{place}/executions/v1")), "{text}");
+            assert!(text.starts_with(&place::setup(engine, lake)), "{text}");
+            let text = ddl_of_delta(engine, lake);
+            assert!(
+                text.contains(&format!("'{place}/delta/executions/v1'")),
+                "{text}"
+            );
         }
     }
 

@@ -7,6 +7,7 @@ pub mod ddl;
 pub mod dictionary;
 #[cfg(test)]
 mod frozen;
+mod place;
 pub mod views;
 
 use std::sync::{Arc, LazyLock};

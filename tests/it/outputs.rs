@@ -197,10 +197,11 @@ fn misspelled_lake_is_a_usage_error_and_no_folder() {
         ("S3://bucket/lake", "`s3://bucket/lake`"),
         ("s3a:/bucket/lake", "`s3a://bucket/lake`"),
         ("FILE:/data/lake", "`file:///data/lake`"),
-        (
-            "gs:/bucket/lake",
-            "a path, file:///path or s3://bucket/prefix",
-        ),
+        ("gs:/bucket/lake", "`gs://bucket/lake`"),
+        ("gcs://bucket/lake", "`gs://bucket/lake`"),
+        ("azure://container/lake", "`az://container/lake`"),
+        ("abfss://container/lake", "abfss://container@account.dfs."),
+        ("hdfs://host/lake", "a path, file:///path, s3://bucket/"),
     ] {
         let from = ["--from", "2026-11-01", "--to", "2026-11-02"];
         for command in [
@@ -239,6 +240,28 @@ fn unusable_store_variable_is_named() {
             assert!(run.stdout.contains("invalid AWS_ENDPOINT_URL: "), "{run:?}");
         }
     }
+}
+
+#[test]
+fn missing_account_of_azure_is_named() {
+    let sim = Sim::small();
+    let lake = ["--lake", "az://container/x", "--output", "json"];
+    for command in [
+        &["sync"][..],
+        &["status"],
+        &["schema", "ddl", "spark", "--period", "day"],
+    ] {
+        let run = sim.run(&[command, &lake].concat()).expect(2);
+        assert_eq!(run.error_code(), "usage");
+        let expected = "AZURE_STORAGE_ACCOUNT_NAME is not set";
+        assert!(run.stdout.contains(expected), "{run:?}");
+    }
+    let mut ddl = sim.command(&["schema", "ddl", "trino", "--period", "day"]);
+    ddl.args(["--lake", "az://container/x"]);
+    ddl.env("AZURE_STORAGE_ACCOUNT_NAME", "account");
+    let run = Run::of(ddl.output().unwrap()).expect(0);
+    let expected = "'abfss://container@account.dfs.core.windows.net/x/executions/v1'";
+    assert!(run.stdout.contains(expected), "{run:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! refused.
 
 use std::fmt;
+use std::io::Write;
 use std::path::Path as FsPath;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -20,9 +21,9 @@ use object_store::{
 };
 use tempfile::TempDir;
 
-use crate::support::Run;
 use crate::support::lab::{Source, decoded, ended, observed, text};
 use crate::support::stores::{ObjectServer, runtime};
+use crate::support::{Run, bare_command, interpreter};
 
 #[track_caller]
 pub(crate) fn assert_same(server: &ObjectServer, folder: &FsPath) {
@@ -115,6 +116,32 @@ fn lake_works_on_seaweedfs() {
 #[test]
 fn lake_works_on_azurite() {
     keeps_a_lake(&ObjectServer::azurite());
+}
+
+#[test]
+fn duckdb_reads_azure_through_the_printed_statements() {
+    let (server, source) = (ObjectServer::azurite(), Source::start());
+    let sync = server.command(&source, "sync --delta on").output().unwrap();
+    let inserted = ended(&sync, 0)["executions"]["inserted"].take();
+    // The name of the account is in the location, as Spark and Trino need it.
+    let lake = server.lake().replace("az://", "");
+    let (container, prefix) = lake.split_once('/').unwrap();
+    let lake = format!("abfss://{container}@account.dfs.core.windows.net/{prefix}");
+    for options in [&[][..], &["--delta"]] {
+        let ddl = ["schema", "ddl", "duckdb", "--lake", &lake];
+        let ddl = bare_command(&[&ddl, options].concat()).output().unwrap();
+        let ddl = Run::of(ddl).expect(0).stdout;
+        assert!(ddl.contains("ACCOUNT_NAME 'account'"), "{ddl}");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/azure.py");
+        let mut python = Command::new(interpreter());
+        python.arg(script).stdin(Stdio::piped());
+        python.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut python = server.at(python).spawn().unwrap();
+        let statements = python.stdin.take().unwrap().write_all(ddl.as_bytes());
+        statements.unwrap();
+        let counted = Run::of(python.wait_with_output().unwrap()).expect(0);
+        assert_eq!(counted.stdout.trim(), inserted.to_string(), "{options:?}");
+    }
 }
 
 #[test]
