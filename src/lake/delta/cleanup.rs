@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 
 use super::action::{Action, Remove, decode_entry};
+use super::file::parse;
 use super::snapshot::Snapshot;
-use super::{RETENTION_MS, TOMBSTONES_MS, parse};
+use super::{RETENTION_MS, TOMBSTONES_MS};
 use crate::lake::layout::{self, DeltaLogFile};
 use crate::lake::{Lake, LakeError};
 use crate::schema::Table;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::action::{Add, Format, Metadata, TextMap};
+use super::snapshot::Snapshot;
 use crate::lake::layout::Period;
 use crate::lake::metadata::FileMetadata;
 use crate::lake::parquet::FileError;
@@ -86,13 +87,17 @@ pub(super) fn parse(path: &str) -> Option<(String, u64)> {
 /// # Errors
 ///
 /// [`FileError`] if it is not a table object.
-pub(super) fn describe(object: &str, bytes: &Bytes, attempt: u32) -> Result<Copy, FileError> {
+pub(super) fn describe(
+    object: &str,
+    bytes: &Bytes,
+    snapshot: &Snapshot,
+) -> Result<Copy, FileError> {
     let metadata = FileMetadata::of(object, bytes)?;
     let footer = ParquetMetaDataReader::new()
         .parse_and_finish(bytes)
         .map_err(FileError::parquet::<ParquetError>(object))?;
     let add = Add {
-        path: path_of(object, &metadata, attempt),
+        path: snapshot.unused_path(object, &metadata),
         partition_values: partition_values(object),
         size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
         modification_time: 0,

@@ -10,6 +10,8 @@
 mod action;
 mod checkpoint;
 mod cleanup;
+mod commit;
+mod copies;
 mod file;
 mod snapshot;
 #[cfg(test)]
@@ -17,49 +19,26 @@ mod tests;
 mod verify;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use tokio::time::Instant;
-use ulid::Ulid;
 
-use self::action::{Action, CommitInfo, Remove, Txn, encode_entry};
-use self::file::Copy;
-use self::file::{describe, parse, path_of, revision_of, table_metadata};
-use self::snapshot::{LastCheckpoint, PROTOCOL, Snapshot};
+use self::file::{Copy, describe};
+use self::snapshot::Snapshot;
 use super::identity::Identity;
 use super::layout::{self, TablePartition};
 use super::log::Record;
-use super::metadata::{Days, WRITER, read_metadata};
+use super::metadata::Days;
 use super::replay::Dates;
-use super::store::{Expected, PutOutcome};
-use super::{LOCK_TIMEOUT, Lake, LakeError, back_off, blocking};
-use crate::failpoint::hit;
+use super::{LOCK_TIMEOUT, Lake, LakeError};
 use crate::mutex;
 use crate::schema::Table;
-
-/// The name under which a table keeps the number of the newest checkpoint record whose rows it has.
-const RECORD: &str = "harness-lake";
-
-/// The name under which a table keeps the number of the newest complete comparison with the lake.
-const COMPARISON: &str = "harness-lake-comparison";
 
 /// Time that replaced files, and the versions that use them, can be read.
 const RETENTION_MS: i64 = 7 * 86_400_000;
 
 /// Time that checkpoints name replaced files: until they are deleted.
 const TOMBSTONES_MS: i64 = RETENTION_MS + 86_400_000;
-
-/// Attempts at a commit. Each failed attempt means that another run committed.
-const ATTEMPTS: u32 = 32;
-
-/// Time after which a commit is checked again: its process slept, and the entries after it may be cleaned up.
-const MAX_COMMIT_TIME: Duration = Duration::from_secs(3600);
-
-/// Table objects that are compared at a time.
-const CONCURRENCY: usize = 8;
 
 /// The table objects that a run derived or found current.
 #[derive(Clone, Debug, Default)]
@@ -169,7 +148,7 @@ impl Lake {
         if !self.identity.has_delta() {
             return Ok(None);
         }
-        let copy = describe(&partition.to_string(), body, 0)?;
+        let copy = describe(&partition.to_string(), body, &Snapshot::default())?;
         self.put_copy(table, &copy, body.clone()).await?;
         Ok(Some(copy))
     }
@@ -228,306 +207,4 @@ impl Lake {
         }
         Ok(())
     }
-
-    async fn commit_table(
-        &self,
-        table: Table,
-        scope: &Scope,
-        record: u64,
-        now: Timestamp,
-    ) -> Result<(), LakeError> {
-        let comparison = self.identity.delta_comparison();
-        for attempt in 0..ATTEMPTS {
-            back_off(attempt).await;
-            let begun = Instant::now();
-            let mut snapshot = Snapshot::newest(&self.store, table).await?;
-            // Table objects are read after the log: a copy that is live is never newer than its object.
-            let is_compared = snapshot.number(COMPARISON) >= comparison;
-            let is_complete =
-                matches!(scope, Scope::All) || !is_compared || snapshot.has_foreign_files();
-            let copies = match scope {
-                Scope::Objects(objects) if !is_complete => {
-                    self.due_copies(table, objects, &snapshot).await?
-                }
-                _ => self.all_copies(table, &snapshot).await?,
-            };
-            let metadata = self.new_metadata(table, &snapshot, now);
-            let changes = changes(&snapshot, &copies, is_complete, now);
-            if changes.is_empty() && metadata.is_none() && is_compared {
-                return Ok(());
-            }
-            let number = |app_id: &str, ours: u64| Txn {
-                app_id: app_id.to_owned(),
-                version: i64::try_from(snapshot.number(app_id).max(ours)).unwrap_or(i64::MAX),
-                last_updated: Some(now.as_millisecond()),
-            };
-            let compared = if is_complete { comparison } else { 0 };
-            let mut actions: Vec<Action> = vec![
-                commit_info(now).into(),
-                number(RECORD, record).into(),
-                number(COMPARISON, compared).into(),
-            ];
-            if snapshot.version.is_none() {
-                actions.push(PROTOCOL.into());
-            }
-            actions.extend(metadata);
-            actions.extend(changes);
-            let version = snapshot.version.map_or(0, |version| version + 1);
-            let path = layout::delta_entry(table, version);
-            hit("before-delta-entry");
-            let body = encode_entry(&actions).into();
-            let put = self.store.put(&path, body, &Expected::Absent).await?;
-            if put == PutOutcome::Lost || begun.elapsed() > MAX_COMMIT_TIME {
-                continue;
-            }
-            hit("after-delta-entry");
-            for action in actions {
-                snapshot.apply(action);
-            }
-            snapshot.version = Some(version);
-            self.write_checkpoint(table, version, &snapshot, now)
-                .await?;
-            return self.clean_up(table, version, &snapshot, now).await;
-        }
-        Err(LakeError::Contended {
-            what: layout::delta_log(table),
-        })
-    }
-
-    /// Returns the metadata to write: for a new table, or one whose columns changed.
-    fn new_metadata(&self, table: Table, snapshot: &Snapshot, now: Timestamp) -> Option<Action> {
-        let current = snapshot.metadata.as_ref();
-        let id = current.map_or_else(new_id, |metadata| metadata.id.clone());
-        let new = table_metadata(table, self.period(), id, now);
-        let is_same = current.is_some_and(|current| {
-            current.schema_string == new.schema_string
-                && current.partition_columns == new.partition_columns
-        });
-        (!is_same).then(|| new.into())
-    }
-
-    async fn write_checkpoint(
-        &self,
-        table: Table,
-        version: u64,
-        snapshot: &Snapshot,
-        now: Timestamp,
-    ) -> Result<(), LakeError> {
-        let actions = snapshot.actions(now.as_millisecond() - TOMBSTONES_MS);
-        let hint = LastCheckpoint {
-            version,
-            size: actions.len(),
-        };
-        let path = layout::delta_checkpoint(table, version);
-        let of = path.clone();
-        let body = blocking(move || Ok(checkpoint::encode(&of, &actions)?)).await?;
-        self.store.overwrite(&path, body).await?;
-        hit("after-delta-checkpoint");
-        let hint = serde_json::to_vec(&hint).expect("the hint has text keys only");
-        let path = layout::delta_last_checkpoint(table);
-        Ok(self.store.overwrite(&path, hint.into()).await?)
-    }
-
-    /// Returns what should be live of the given table objects, as far as it differs.
-    async fn due_copies(
-        &self,
-        table: Table,
-        objects: &BTreeMap<String, Due>,
-        snapshot: &Snapshot,
-    ) -> Result<BTreeMap<String, Copy>, LakeError> {
-        let live: BTreeMap<String, u64> = snapshot
-            .live
-            .keys()
-            .filter_map(|path| parse(path))
-            .collect();
-        let mut copies = BTreeMap::new();
-        for (object, due) in objects {
-            let live = live.get(object).copied();
-            let copy = match &due.copy {
-                Some(copy) if snapshot.live.contains_key(&copy.add.path) => continue,
-                Some(copy) if live.is_some_and(|live| live > copy.revision) => continue,
-                Some(copy)
-                    if live != Some(copy.revision)
-                        && !snapshot.removed.contains_key(&copy.add.path) =>
-                {
-                    Some(copy.clone())
-                }
-                None if due.revision.is_some() && live >= due.revision => continue,
-                // Only the table object shows which version is the newer one.
-                _ => self.current_copy(table, object, snapshot, None).await?,
-            };
-            copies.extend(copy.map(|copy| (object.clone(), copy)));
-        }
-        Ok(copies)
-    }
-
-    /// Returns what should be live of all table objects.
-    async fn all_copies(
-        &self,
-        table: Table,
-        snapshot: &Snapshot,
-    ) -> Result<BTreeMap<String, Copy>, LakeError> {
-        let stored = &self.stored_files(table).await?;
-        let objects = self.table_objects(table).await?;
-        let copies: Vec<_> = stream::iter(objects)
-            .map(|object| async move {
-                let copy = self.current_copy(table, &object, snapshot, Some(stored));
-                Ok::<_, LakeError>(copy.await?.map(|copy| (object, copy)))
-            })
-            .buffer_unordered(CONCURRENCY)
-            .try_collect()
-            .await?;
-        Ok(copies.into_iter().flatten().collect())
-    }
-
-    /// Lists the objects of a table, below its folder.
-    async fn table_objects(&self, table: Table) -> Result<Vec<String>, LakeError> {
-        let folder = layout::table_folder(table) + "/";
-        let is_object = |object: &String| {
-            if table.definition().partitioned {
-                TablePartition::parse(self.period(), object).is_some()
-            } else {
-                object == layout::DIMENSION_OBJECT
-            }
-        };
-        let found = self.store.list(&layout::table_folder(table)).await?;
-        let objects = found
-            .iter()
-            .filter_map(|found| found.path.strip_prefix(&folder));
-        Ok(objects.map(str::to_owned).filter(is_object).collect())
-    }
-
-    /// Returns the sizes of the data files of a Delta table, by path below its folder.
-    async fn stored_files(&self, table: Table) -> Result<BTreeMap<String, u64>, LakeError> {
-        let folder = layout::delta_folder(table) + "/";
-        let found = self.store.list(&layout::delta_folder(table)).await?;
-        let files = found.iter().filter_map(|found| {
-            let path = found.path.strip_prefix(&folder)?;
-            let is_data = !path.starts_with(layout::DELTA_LOG);
-            is_data.then(|| (path.to_owned(), found.size))
-        });
-        Ok(files.collect())
-    }
-
-    /// Returns the copy of a table object as it is now. Writes the copy if it is not live, or if it is not `stored`
-    /// with its size.
-    async fn current_copy(
-        &self,
-        table: Table,
-        object: &str,
-        snapshot: &Snapshot,
-        stored: Option<&BTreeMap<String, u64>>,
-    ) -> Result<Option<Copy>, LakeError> {
-        let path = format!("{}/{object}", layout::table_folder(table));
-        let Some((Ok(metadata), _)) = read_metadata(&self.store, &path).await? else {
-            // A damaged object: `verify` reports it, and its last copy stays.
-            return Ok(live_copy(object, snapshot));
-        };
-        let attempt = unused_attempt(snapshot, |attempt| path_of(object, &metadata, attempt));
-        if let Some(add) = snapshot.live.get(&path_of(object, &metadata, attempt)) {
-            let size = |stored: &BTreeMap<String, u64>| stored.get(&add.path).copied();
-            let is_stored = stored.is_none_or(|stored| {
-                size(stored).and_then(|size| i64::try_from(size).ok()) == Some(add.size)
-            });
-            if is_stored {
-                return Ok(Some(Copy {
-                    object: object.to_owned(),
-                    revision: revision_of(&metadata),
-                    add: add.clone(),
-                }));
-            }
-        }
-        let Some((bytes, _)) = self.store.get(&path).await? else {
-            return Ok(live_copy(object, snapshot));
-        };
-        // The object may have been replaced after its footer was read.
-        let mut copy = describe(object, &bytes, 0)?;
-        if snapshot.removed.contains_key(&copy.add.path) {
-            copy = describe(object, &bytes, attempt)?;
-        }
-        self.put_copy(table, &copy, bytes).await?;
-        Ok(Some(copy))
-    }
-
-    /// Writes a data file. Its name determines its bytes.
-    async fn put_copy(&self, table: Table, copy: &Copy, bytes: Bytes) -> Result<(), LakeError> {
-        let path = format!("{}/{}", layout::delta_folder(table), copy.add.path);
-        hit("before-delta-file");
-        let put = self
-            .store
-            .put(&path, bytes.clone(), &Expected::Absent)
-            .await?;
-        if put == PutOutcome::Lost {
-            // The file is damaged.
-            self.store.overwrite(&path, bytes).await?;
-        }
-        hit("after-delta-file");
-        Ok(())
-    }
-}
-
-/// Returns the first number of a copy whose path was not removed: readers would not see the file again.
-fn unused_attempt(snapshot: &Snapshot, path: impl Fn(u32) -> String) -> u32 {
-    let mut attempt = 0;
-    while snapshot.removed.contains_key(&path(attempt)) {
-        attempt += 1;
-    }
-    attempt
-}
-
-fn live_copy(object: &str, snapshot: &Snapshot) -> Option<Copy> {
-    let is_of = |path: &String| parse(path).filter(|(of, _)| of == object);
-    snapshot.live.iter().find_map(|(path, add)| {
-        let (object, revision) = is_of(path)?;
-        Some(Copy {
-            object,
-            revision,
-            add: add.clone(),
-        })
-    })
-}
-
-/// Returns the actions that make these copies live. If they are of all table objects, removes all other files.
-fn changes(
-    snapshot: &Snapshot,
-    copies: &BTreeMap<String, Copy>,
-    is_complete: bool,
-    now: Timestamp,
-) -> Vec<Action> {
-    let now = now.as_millisecond();
-    let is_replaced = |path: &String| {
-        let copy = parse(path).and_then(|(object, _)| copies.get(&object));
-        copy.map_or(is_complete, |copy| copy.add.path != *path)
-    };
-    let removed = snapshot.live.iter().filter(|(path, _)| is_replaced(path));
-    let remove = |(path, add): (&String, &action::Add)| Remove {
-        path: path.clone(),
-        deletion_timestamp: Some(now),
-        data_change: true,
-        extended_file_metadata: Some(true),
-        partition_values: Some(add.partition_values.clone()),
-        size: Some(add.size),
-    };
-    let added = copies
-        .values()
-        .filter(|copy| !snapshot.live.contains_key(&copy.add.path));
-    let add = |copy: &Copy| action::Add {
-        modification_time: now,
-        ..copy.add.clone()
-    };
-    let changes = removed.map(remove).map(Action::from);
-    changes.chain(added.map(add).map(Action::from)).collect()
-}
-
-fn commit_info(now: Timestamp) -> CommitInfo {
-    CommitInfo {
-        timestamp: now.as_millisecond(),
-        operation: "WRITE".to_owned(),
-        engine_info: format!("harness-lake/{WRITER}"),
-        txn_id: new_id(),
-    }
-}
-
-fn new_id() -> String {
-    Ulid::generate().to_string()
 }

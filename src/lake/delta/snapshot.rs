@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Add, Metadata, Protocol, Remove, Txn, decode_entry};
+use super::file::Copy;
 use super::{checkpoint, file};
 use crate::lake::LakeError;
 use crate::lake::layout;
+use crate::lake::metadata::FileMetadata;
 use crate::lake::store::Store;
 use crate::schema::Table;
 
@@ -171,6 +173,31 @@ impl Snapshot {
     /// Returns true if another program wrote a live file: it compacted the table, for example.
     pub(super) fn has_foreign_files(&self) -> bool {
         self.live.keys().any(|path| file::parse(path).is_none())
+    }
+
+    /// Returns the path for the copy of a table object: the first one that was not removed, because some readers would
+    /// not see that file again.
+    pub(super) fn unused_path(&self, object: &str, metadata: &FileMetadata) -> String {
+        let mut attempt = 0;
+        loop {
+            let path = file::path_of(object, metadata, attempt);
+            if !self.removed.contains_key(&path) {
+                return path;
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Returns the live copy of a table object.
+    pub(super) fn copy_of(&self, object: &str) -> Option<Copy> {
+        self.live.iter().find_map(|(path, add)| {
+            let (of, revision) = file::parse(path)?;
+            (of == object).then(|| Copy {
+                object: of,
+                revision,
+                add: add.clone(),
+            })
+        })
     }
 
     fn check_protocol(&self, table: Table) -> Result<(), LakeError> {

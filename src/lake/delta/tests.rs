@@ -9,7 +9,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::action::{Add, Metadata, Protocol, decode_entry};
+use super::action::{Action, Add, Metadata, Protocol, Remove, Txn, decode_entry, encode_entry};
+use super::commit::{RECORD, new_id};
+use super::file::{parse, table_metadata};
+use super::snapshot::PROTOCOL;
 use super::*;
 use crate::checkpoint::Delta;
 use crate::ids::AccountId;

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::file::path_of;
+use super::RETENTION_MS;
+use super::file::parse;
 use super::snapshot::Snapshot;
-use super::{RETENTION_MS, parse, unused_attempt};
 use crate::lake::finding::{Audit, FindingKind, RUN_REPLAY};
 use crate::lake::layout;
 use crate::lake::metadata::{FileMetadata, read_metadata};
@@ -61,17 +61,10 @@ impl Lake {
             let path = format!("{}/{object}", layout::table_folder(table));
             let Some((Ok(metadata), _)) = read_metadata(&self.store, &path).await? else {
                 // Missing or damaged objects have their own finding.
-                expected.extend(
-                    snapshot
-                        .live
-                        .keys()
-                        .find(|live| parse(live).is_some_and(|(of, _)| of == object))
-                        .cloned(),
-                );
+                expected.extend(snapshot.copy_of(&object).map(|copy| copy.add.path));
                 continue;
             };
-            let path_of = |attempt| path_of(&object, &metadata, attempt);
-            let copy = path_of(unused_attempt(snapshot, path_of));
+            let copy = snapshot.unused_path(&object, &metadata);
             let at = format!("{folder}/{copy}");
             match snapshot.live.get(&copy) {
                 None => {
