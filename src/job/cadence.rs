@@ -8,14 +8,19 @@ use tokio::time::Instant;
 const MIN_CALLS: u32 = 5;
 const CALLS_SHARE: u32 = 5;
 
+/// Time between commits, in multiples of the last one. Reading goes on meanwhile.
+const COMMIT_TIME_SHARE: u32 = 4;
+
+/// The shortest time between commits: short runs commit once, at their end.
+const MIN_INTERVAL: Duration = Duration::from_secs(2);
+
 /// The calls and the time since the last commit.
 #[derive(Debug)]
 pub(super) struct Cadence {
     calls: u32,
     all_calls: u32,
     since: Instant,
-    /// The time that the last commit took. Reading goes on meanwhile.
-    last: Duration,
+    interval: Duration,
 }
 
 impl Cadence {
@@ -25,7 +30,7 @@ impl Cadence {
             calls: 0,
             all_calls: 0,
             since: Instant::now(),
-            last: Duration::ZERO,
+            interval: MIN_INTERVAL,
         }
     }
 
@@ -40,19 +45,18 @@ impl Cadence {
         self.since.elapsed()
     }
 
-    /// Returns whether so much was read since the last commit that a crash must not lose it. Commits become rarer with
-    /// the calls of a run, so a run of 1,000 calls commits about 20 times.
+    /// Returns whether so much was read since the last commit that a crash must not lose it.
     pub(super) fn is_due(&self) -> bool {
         self.calls >= MIN_CALLS
             && self.calls >= self.all_calls / CALLS_SHARE
-            && self.elapsed() >= self.last
+            && self.elapsed() >= self.interval
     }
 
     /// Records a commit that took so long.
     pub(super) fn committed(&mut self, took: Duration) {
         self.calls = 0;
         self.since = Instant::now();
-        self.last = took;
+        self.interval = (took * COMMIT_TIME_SHARE).max(MIN_INTERVAL);
     }
 }
 
@@ -64,18 +68,19 @@ mod tests {
     async fn commits_follow_calls_and_time() {
         let mut cadence = Cadence::new();
         let add = |cadence: &mut Cadence, calls| (0..calls).for_each(|_| cadence.add_call());
-        add(&mut cadence, MIN_CALLS - 1);
+        add(&mut cadence, MIN_CALLS);
         assert!(!cadence.is_due());
-        add(&mut cadence, 1);
+        tokio::time::advance(MIN_INTERVAL).await;
         assert!(cadence.is_due());
-        cadence.committed(Duration::from_secs(2));
+        cadence.committed(MIN_INTERVAL);
         add(&mut cadence, 100);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!cadence.is_due(), "commits take half of the time at most");
-        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::advance(MIN_INTERVAL).await;
+        assert!(!cadence.is_due(), "commits take a part of the time only");
+        tokio::time::advance(MIN_INTERVAL * COMMIT_TIME_SHARE).await;
         assert!(cadence.is_due());
         cadence.committed(Duration::ZERO);
         add(&mut cadence, MIN_CALLS);
+        tokio::time::advance(MIN_INTERVAL).await;
         assert!(!cadence.is_due(), "few calls of many");
     }
 }
