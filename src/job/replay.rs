@@ -59,7 +59,15 @@ pub async fn replay(
             copy(source, task.dates, committer, progress, &limits).await?;
         }
         let changes = &mut parts.replayed;
-        rebuild(task, clock(), &limits, progress, changes, &mut partitions).await
+        rebuild(
+            task,
+            (&run.id, clock()),
+            &limits,
+            progress,
+            changes,
+            &mut partitions,
+        )
+        .await
     });
     let result = progress.show_during(work).await;
     let error = result.as_ref().err();
@@ -73,7 +81,7 @@ pub async fn replay(
 
 async fn rebuild(
     task: ReplayTask<'_>,
-    now: Timestamp,
+    (run_id, now): (&str, Timestamp),
     limits: &Limits,
     progress: &Progress,
     changes: &mut Changes,
@@ -88,7 +96,7 @@ async fn rebuild(
         let raw = task.lake.raw_partitions(task.dates).await?;
         progress.start(raw.len(), "raw partitions");
         task.lake.replay(&raw, task.refresh, record).await?;
-        task.lake.replay_delta(task.dates, now).await
+        task.lake.finish_replay(run_id, task.dates, now).await
     };
     limits.run(rebuilt).await
 }

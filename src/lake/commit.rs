@@ -48,6 +48,9 @@ pub(super) struct PendingList {
     pub(super) format: u32,
     pub(super) run_id: String,
     pub(super) partitions: Vec<Partition>,
+    /// True if the run is a replay, which can change every object.
+    #[serde(default)]
+    pub(super) is_replay: bool,
 }
 
 impl MergeResult {
@@ -88,6 +91,7 @@ impl Lake {
             format: FORMAT,
             run_id: run_id.to_owned(),
             partitions: spool.partitions().collect(),
+            is_replay: false,
         };
         hit("before-pending");
         let path = layout::pending(run_id, flush);
@@ -248,7 +252,7 @@ impl Lake {
         Ok((record, files))
     }
 
-    async fn delete_pending(&self, run_id: &str) -> Result<(), LakeError> {
+    pub(super) async fn delete_pending(&self, run_id: &str) -> Result<(), LakeError> {
         let prefix = layout::pending_prefix(run_id);
         for list in self.store.list(layout::PENDING).await? {
             if list.path.starts_with(&prefix) {
@@ -278,7 +282,7 @@ pub fn open_update(start: Timestamp, stored: StoredVersion) -> OpenUpdate {
     }))
 }
 
-fn json(value: &impl Serialize) -> Bytes {
+pub(super) fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value)
         .expect("the value has text keys only")
         .into()

@@ -163,7 +163,7 @@ impl Identity {
         changed
     }
 
-    /// Turns the Delta tables of a lake on or off, or requests a complete comparison of them.
+    /// Turns the Delta tables of a lake on or off.
     ///
     /// # Errors
     ///
@@ -176,7 +176,7 @@ impl Identity {
                     store: store.location().to_owned(),
                 });
             };
-            if !on && !identity.has_delta() {
+            if identity.has_delta() == on {
                 return Ok(identity);
             }
             let changed = identity.with_delta(on);

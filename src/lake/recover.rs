@@ -85,10 +85,7 @@ impl Lake {
             features::check(&object.path, &bytes).map_err(|newer| newer.at(&self.store))?;
             // An unreadable list was not written completely, so its run had merged nothing yet.
             let list = serde_json::from_slice::<PendingList>(&bytes).ok();
-            for partition in list.iter().flat_map(|list| &list.partitions) {
-                // If its run was killed, the Delta tables may be stale though the tables are current.
-                self.touch_current(partition.tables(self.period()), None);
-            }
+            list.iter().for_each(|list| self.touch_pending(list));
             if is_orphaned {
                 lists.extend(list);
                 paths.push(object.path);

@@ -101,17 +101,23 @@ impl Lake {
     /// # Errors
     ///
     /// [`LakeError::Delta`], [`LakeError::Contended`].
-    pub async fn replay_delta(&self, dates: Dates, now: Timestamp) -> Result<(), LakeError> {
+    pub async fn finish_replay(
+        &self,
+        run_id: &str,
+        dates: Dates,
+        now: Timestamp,
+    ) -> Result<(), LakeError> {
         if !self.identity.has_delta() {
             return Ok(());
         }
         let _lock = self.store.lock(LOCK_TIMEOUT).await?;
         let record = Record::newest(&self.store).await?;
-        if dates.are_all() {
-            return self.commit_delta_completely(&record, now).await;
+        if !dates.are_all() {
+            self.commit_delta(&record, now).await?;
+            return self.commit_delta_dimensions(&record, now).await;
         }
-        self.commit_delta(&record, now).await?;
-        self.commit_delta_dimensions(&record, now).await
+        self.commit_delta_completely(&record, now).await?;
+        self.delete_pending(run_id).await
     }
 
     async fn replay_in_turns(

@@ -192,9 +192,10 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
     let scratch = std::env::temp_dir();
     let lake = Lake::open_existing(store, &scratch).await?;
     let Job::Sync(spools) = job else {
-        let lake = lake.prepare_delta(None, Dates::default()).await?;
+        let (run_id, all) = (format!("run{run}"), Dates::default());
+        let lake = lake.prepare_replay(&run_id, None, all).await?;
         replay(&lake).await?;
-        return lake.replay_delta(Dates::default(), clock).await;
+        return lake.finish_replay(&run_id, all, clock).await;
     };
     let Recovery { result, lists } = lake.recover(clock, || true).await?.unwrap();
     let mut recovered = result.open_updates;

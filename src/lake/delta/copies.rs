@@ -18,6 +18,32 @@ use crate::schema::Table;
 /// Table objects that are compared at a time.
 const CONCURRENCY: usize = 8;
 
+/// The source of the copy of a table object that should be live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The log: what is live is at least as new.
+    Log,
+    /// This run, which wrote a newer version of the object.
+    Run,
+    /// The object: only it shows which version is the newer one.
+    Object,
+}
+
+impl Due {
+    /// Returns the source of the copy, given the revision that is live.
+    pub(super) fn source(&self, live: Option<u64>, snapshot: &Snapshot) -> Source {
+        match &self.copy {
+            Some(copy) if snapshot.live.contains_key(&copy.add.path) => Source::Log,
+            Some(copy) if live > Some(copy.revision) => Source::Log,
+            Some(copy) if live == Some(copy.revision) => Source::Object,
+            Some(copy) if snapshot.removed.contains_key(&copy.add.path) => Source::Object,
+            Some(_) => Source::Run,
+            None if self.revision.is_some() && live >= self.revision => Source::Log,
+            None => Source::Object,
+        }
+    }
+}
+
 impl Lake {
     /// Returns what should be live of the given table objects, as far as it differs.
     pub(super) async fn due_copies(
@@ -33,18 +59,9 @@ impl Lake {
             .collect();
         let mut copies = BTreeMap::new();
         for (object, due) in objects {
-            let live = live.get(object).copied();
-            let copy = match &due.copy {
-                Some(copy) if snapshot.live.contains_key(&copy.add.path) => continue,
-                Some(copy) if live.is_some_and(|live| live > copy.revision) => continue,
-                Some(copy)
-                    if live != Some(copy.revision)
-                        && !snapshot.removed.contains_key(&copy.add.path) =>
-                {
-                    Some(copy.clone())
-                }
-                None if due.revision.is_some() && live >= due.revision => continue,
-                // Only the table object shows which version is the newer one.
+            let copy = match (due.source(live.get(object).copied(), snapshot), &due.copy) {
+                (Source::Log, _) => continue,
+                (Source::Run, Some(copy)) => Some(copy.clone()),
                 _ => self.current_copy(table, object, snapshot, None).await?,
             };
             copies.extend(copy.map(|copy| (object.clone(), copy)));

@@ -13,6 +13,8 @@ mod cleanup;
 mod commit;
 mod copies;
 mod file;
+#[cfg(test)]
+mod model;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,8 @@ use jiff::Timestamp;
 
 use self::file::{Copy, describe};
 use self::snapshot::Snapshot;
+use super::commit::{PendingList, json};
+use super::features::FORMAT;
 use super::identity::Identity;
 use super::layout::{self, TablePartition};
 use super::log::Record;
@@ -42,7 +46,11 @@ const TOMBSTONES_MS: i64 = RETENTION_MS + 86_400_000;
 
 /// The table objects that a run derived or found current.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Touched(BTreeMap<TablePartition, TouchedPartition>);
+pub(super) struct Touched {
+    partitions: BTreeMap<TablePartition, TouchedPartition>,
+    /// True if every object must be compared.
+    is_complete: bool,
+}
 
 #[derive(Clone, Debug, Default)]
 struct TouchedPartition {
@@ -77,7 +85,7 @@ impl Touched {
             };
             (partition.to_string(), due)
         };
-        Scope::Objects(self.0.iter().map(due).collect())
+        Scope::Objects(self.partitions.iter().map(due).collect())
     }
 }
 
@@ -100,33 +108,48 @@ impl Lake {
         Ok(())
     }
 
-    /// Turns the Delta tables on or off before a replay; `None` changes nothing. If the replay is of all dates, the
-    /// next commit compares them completely, also if the replay is killed.
+    /// Prepares a replay: turns the Delta tables on or off; `None` changes nothing. A replay of all dates leaves a
+    /// pending list until its end, so that later runs compare everything if it is killed.
     ///
     /// # Errors
     ///
     /// [`LakeError::Contended`], [`LakeError::Store`].
-    pub async fn prepare_delta(
+    pub async fn prepare_replay(
         mut self,
-        on: Option<bool>,
+        run_id: &str,
+        delta: Option<bool>,
         dates: Dates,
     ) -> Result<Self, LakeError> {
-        let had_delta = self.identity.has_delta();
-        if on.is_none_or(|on| on == had_delta) && !(had_delta && dates.are_all()) {
-            return Ok(self);
+        if delta.is_some_and(|on| on != self.identity.has_delta()) {
+            let _lock = self.store.lock(LOCK_TIMEOUT).await?;
+            self.turn_delta(delta).await?;
         }
-        let _lock = self.store.lock(LOCK_TIMEOUT).await?;
-        self.turn_delta(on).await?;
-        if had_delta && self.identity.has_delta() {
-            self.identity = Identity::set_delta(&self.store, true).await?;
+        if self.identity.has_delta() && dates.are_all() {
+            let list = PendingList {
+                format: FORMAT,
+                run_id: run_id.to_owned(),
+                partitions: Vec::new(),
+                is_replay: true,
+            };
+            let path = layout::pending(run_id, 0);
+            self.store.overwrite(&path, json(&list)).await?;
         }
         Ok(self)
+    }
+
+    /// Remembers what a pending list names. If its run was killed, the Delta tables may be stale though the tables
+    /// are current.
+    pub(super) fn touch_pending(&self, list: &PendingList) {
+        for partition in &list.partitions {
+            self.touch_current(partition.tables(self.period()), None);
+        }
+        mutex::lock(&self.touched).is_complete |= list.is_replay;
     }
 
     /// Remembers the tables of a partition of which this run has written these copies.
     pub(super) fn touch_written(&self, partition: TablePartition, copies: BTreeMap<Table, Copy>) {
         let mut touched = mutex::lock(&self.touched);
-        let touched = touched.0.entry(partition).or_default();
+        let touched = touched.partitions.entry(partition).or_default();
         touched.revision = None;
         touched.copies.extend(copies);
     }
@@ -135,7 +158,7 @@ impl Lake {
     pub(super) fn touch_current(&self, partition: TablePartition, executions: Option<&Days>) {
         let revision = executions.map(|days| days.values().map(|day| day.revision).sum());
         let mut touched = mutex::lock(&self.touched);
-        touched.0.entry(partition).or_default().revision = revision;
+        touched.partitions.entry(partition).or_default().revision = revision;
     }
 
     /// Copies a table object that this run has just written, if the lake has Delta tables.
@@ -166,6 +189,9 @@ impl Lake {
         let touched = std::mem::take(&mut *mutex::lock(&self.touched));
         if !self.identity.has_delta() {
             return Ok(());
+        }
+        if touched.is_complete {
+            return self.commit_delta_completely(record, now).await;
         }
         for table in Table::PARTITIONED {
             self.commit_table(table, &touched.of(table), record.number, now)
