@@ -92,7 +92,8 @@ pub(crate) fn write(path: &Path, text: &[u8]) -> io::Result<()> {
 
 /// Returns true if a path names an open file of this process.
 fn is_descriptor(path: &Path) -> bool {
-    path.starts_with("/dev") || path.starts_with("/proc")
+    let standard = ["/dev/stdin", "/dev/stdout", "/dev/stderr"].map(Path::new);
+    path.starts_with("/proc") || path.starts_with("/dev/fd") || standard.contains(&path)
 }
 
 /// Returns true if `meta` is the file of an open descriptor. Opening such a file again would overwrite what the
