@@ -49,6 +49,13 @@ impl Limits {
         store.set_limits(self.stop.clone(), deadline);
     }
 
+    /// Returns the end of a part of the time until the deadline; `None` without a deadline.
+    pub(crate) fn share_of_deadline(&self, parts: u32) -> Option<Instant> {
+        let now = Instant::now();
+        let left = self.deadline?.at.saturating_duration_since(now);
+        now.checked_add(left / parts)
+    }
+
     /// Returns the flag of the signal.
     pub(crate) fn stop(&self) -> &StopSignal {
         &self.stop

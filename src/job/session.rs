@@ -228,7 +228,7 @@ async fn open(
     part.scopes = scopes.len();
     part.unlisted = found.unlisted.iter().map(Failure::from).collect();
     part.unlisted.iter().for_each(Failure::log);
-    let chosen = period::choose(config, client, &scopes, now);
+    let chosen = period::choose(config, client, &scopes, now, limits);
     let chosen = limits.run(chosen).await?;
     if let Some(ChosenPeriod { period, reason }) = &chosen {
         tracing::info!(%period, reason, "chose the period of the new lake");

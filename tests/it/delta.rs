@@ -17,7 +17,7 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/delt
 const READERS: [&str; 4] = ["duckdb", "deltalake", "polars", "sail"];
 
 /// Reads beside runs. The goal was measured with 1,000.
-const READS: usize = 120;
+const READS: usize = 60;
 
 /// A process that reads Delta tables.
 struct Readers {

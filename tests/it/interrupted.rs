@@ -123,6 +123,22 @@ fn backfill_builds_on_runs_that_were_terminated() {
 }
 
 #[test]
+fn first_run_chooses_a_period_and_reads_before_its_deadline() {
+    let sim = slow_sim(Duration::from_millis(500));
+    let lake = Lake::new();
+    let limits = ["sync", "--period", "auto", "--deadline", "4s"];
+    // To count all 24 projects takes longer than the deadline.
+    let run = sim.run(&arguments(&limits, &lake)).expect(10);
+    let report = run.json();
+    let reason = report["chosen_period"]["reason"].as_str().unwrap();
+    assert!(reason.contains("of 24 projects"), "{reason}");
+    assert!(
+        report["executions"]["inserted"].as_u64() > Some(0),
+        "{report}"
+    );
+}
+
+#[test]
 fn backfill_reads_while_it_counts() {
     let sim = slow_sim(Duration::from_millis(100));
     let lake = Lake::new();
