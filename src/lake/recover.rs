@@ -85,7 +85,9 @@ impl Lake {
             features::check(&object.path, &bytes).map_err(|newer| newer.at(&self.store))?;
             // An unreadable list was not written completely, so its run had merged nothing yet.
             let list = serde_json::from_slice::<PendingList>(&bytes).ok();
-            list.iter().for_each(|list| self.touch_pending(list));
+            if let Some(list) = &list {
+                self.touch_pending(list);
+            }
             if is_orphaned {
                 lists.extend(list);
                 paths.push(object.path);
