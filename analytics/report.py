@@ -5,7 +5,7 @@
 # ///
 """Renders a lake as one self-contained HTML page: `uv run analytics/report.py ./lake -o report.html`.
 
-A local lake is opened with the statements in its `_views/duckdb.sql`. For a lake in S3, write them to a file with
+A local lake is opened with the statements in its `_views/duckdb.sql`. For a lake in an object store, write them to a file with
 `harness-lake schema ddl duckdb --lake s3://bucket/prefix > views.sql` and pass `--views views.sql`.
 """
 
@@ -371,8 +371,8 @@ def read_statements(args):
     """Returns the statements that open the lake, or None if the lake has no rows yet."""
     if args.views:
         return read_file(args.views)
-    if args.lake.startswith("s3://"):
-        fail("a lake in S3 needs --views", f"run `harness-lake schema ddl duckdb --lake {args.lake} > views.sql` and pass `--views views.sql`")
+    if "://" in args.lake and not args.lake.startswith("file://"):
+        fail("a lake in an object store needs --views", f"run `harness-lake schema ddl duckdb --lake {args.lake} > views.sql` and pass `--views views.sql`")
     lake = Path(args.lake)
     if not (lake / "_state/lake.json").exists():
         fail(f"{args.lake} is not a lake: _state/lake.json does not exist", f"run `harness-lake sync --lake {args.lake}` to create it")
@@ -383,7 +383,7 @@ def read_statements(args):
 def main():
     date = dt.date.fromisoformat
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lake", metavar="LAKE", help="lake directory, or s3://bucket/prefix with --views")
+    parser.add_argument("lake", metavar="LAKE", help="lake directory, or the URL of an object store with --views")
     parser.add_argument("-o", "--output", metavar="FILE", default="report.html", help="HTML file to write [default: %(default)s]")
     parser.add_argument("--org", metavar="GLOB", default="*", help="organizations to include [default: all]")
     parser.add_argument("--project", metavar="GLOB", default="*", help="projects to include [default: all]")
@@ -391,7 +391,7 @@ def main():
     parser.add_argument("--to", metavar="DATE", dest="end", type=date, help="day after the last day, UTC [default: end of the lake]")
     parser.add_argument("--environment-type", metavar="TYPE", default="Production", help="Production, PreProduction or all, for the key figures [default: %(default)s]")
     parser.add_argument("--views", metavar="FILE", help="SQL statements that open the lake [default: LAKE/_views/duckdb.sql]")
-    parser.add_argument("--init", metavar="FILE", help="SQL statements to run first, such as CREATE SECRET for S3")
+    parser.add_argument("--init", metavar="FILE", help="SQL statements to run first, such as CREATE SECRET")
     parser.add_argument("--now", type=dt.datetime.fromisoformat, help=argparse.SUPPRESS)
     args = parser.parse_args()
     now = args.now or dt.datetime.now(dt.timezone.utc)

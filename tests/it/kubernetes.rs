@@ -7,11 +7,15 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use harness_lake::error::Code;
+use harness_lake::lake::store::Store;
 use serde_json::{Value, json};
 
 use crate::support::{Lake, Run, Sim, interpreter};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Example installations: AWS, Azure, Google.
+const EXAMPLES: [&str; 3] = ["example", "example-azure", "example-google"];
 
 /// Returns the output of a kustomization, or its error.
 fn built(folder: &str) -> Result<Vec<Value>, String> {
@@ -82,7 +86,7 @@ fn copy_beside(lake: &Lake, name: &str) {
 
 #[test]
 fn every_manifest_is_valid_and_a_typo_is_not() {
-    for name in ["base", "example", "backfill", "replay"] {
+    for name in ["base", "backfill", "replay"].into_iter().chain(EXAMPLES) {
         assert!(!shipped(name).is_empty());
     }
     let copy = Lake::new();
@@ -132,7 +136,7 @@ fn jobs_retry_or_fail_by_exit_code() {
 
 #[test]
 fn containers_have_least_privileges() {
-    for name in ["example", "backfill", "replay"] {
+    for name in ["backfill", "replay"].into_iter().chain(EXAMPLES) {
         let manifests = shipped(name);
         for job in jobs(&manifests) {
             let pod = &job["template"]["spec"];
@@ -193,11 +197,42 @@ fn network_policy_selects_every_pod() {
 }
 
 #[test]
-fn example_names_its_image_by_digest() {
-    let manifests = shipped("example");
-    for job in jobs(&manifests) {
-        let image = container(job)["image"].as_str().unwrap();
-        assert!(image.contains("@sha256:"), "{image}");
+fn examples_name_their_image_by_digest() {
+    for name in EXAMPLES {
+        let manifests = shipped(name);
+        for job in jobs(&manifests) {
+            let image = container(job)["image"].as_str().unwrap();
+            assert!(image.contains("@sha256:"), "{image}");
+        }
+    }
+}
+
+#[test]
+fn lakes_of_examples_can_be_opened() {
+    for (name, scheme) in EXAMPLES.into_iter().zip(["s3://", "abfss://", "gs://"]) {
+        let settings = settings(&shipped(name));
+        let lake = &settings["HARNESS_LAKE"];
+        assert!(lake.starts_with(scheme), "{name}: {lake}");
+        Store::open(lake).unwrap();
+        assert_eq!(settings.contains_key("AWS_REGION"), scheme == "s3://");
+    }
+}
+
+#[test]
+fn pods_have_the_identity_of_their_cloud() {
+    for (name, key) in EXAMPLES.into_iter().zip([
+        "eks.amazonaws.com/role-arn",
+        "azure.workload.identity/client-id",
+        "iam.gke.io/gcp-service-account",
+    ]) {
+        let manifests = shipped(name);
+        let account = &only(&manifests, "ServiceAccount")["metadata"];
+        assert!(account["annotations"][key].is_string(), "{name}: {account}");
+        for job in jobs(&manifests) {
+            let labels = &job["template"]["metadata"]["labels"];
+            let label = &labels["azure.workload.identity/use"];
+            assert_eq!(*label == "true", name == "example-azure", "{labels}");
+        }
     }
 }
 

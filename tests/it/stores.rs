@@ -259,6 +259,25 @@ fn google_needs_four_permissions() {
 }
 
 #[test]
+fn roles_have_the_permissions_that_are_needed() {
+    let read = |name: &str| {
+        let path = format!("{}/deploy/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    };
+    let role = read("gcp/writer-role.yaml");
+    let granted = role
+        .lines()
+        .filter_map(|line| line.strip_prefix("- storage.objects."));
+    let granted: Vec<_> = granted.collect();
+    assert_eq!(granted, ["create", "delete", "get", "list"]);
+    let role: serde_json::Value = serde_json::from_str(&read("azure/writer-role.json")).unwrap();
+    let blobs = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs";
+    let needed = ["read", "write", "delete"].map(|action| format!("{blobs}/{action}"));
+    assert_eq!(role["DataActions"], serde_json::json!(needed));
+    assert_eq!(role["Actions"], serde_json::json!([]));
+}
+
+#[test]
 fn google_takes_tokens_of_the_metadata_service() {
     let (server, source) = (ObjectServer::google(), Source::start());
     let mut command = server.command(&source, "check");
