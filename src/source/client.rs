@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Method};
 use secrecy::{ExposeSecret, SecretString};
@@ -22,6 +22,7 @@ use crate::pii::Redactor;
 use crate::scan::{Scanner, Value};
 use crate::window::Window;
 
+use super::body;
 use super::canonical;
 use super::clock::ServerClock;
 use super::counts::{Counters, RequestCounts};
@@ -115,6 +116,9 @@ impl Client {
             .user_agent(concat!("harness-lake/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers(&settings.api_key, &settings.account)?)
             .redirect(Policy::none())
+            // Another crate may turn these features on.
+            .no_gzip()
+            .no_zstd()
             .timeout(settings.request_timeout)
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_max_idle_per_host(concurrency);
@@ -543,5 +547,6 @@ fn headers(api_key: &SecretString, account: &AccountId) -> Result<HeaderMap, Sou
         (ACCOUNT, account),
         (ACCEPT, json.clone()),
         (CONTENT_TYPE, json),
+        (ACCEPT_ENCODING, HeaderValue::from_static(body::ACCEPTED)),
     ]))
 }

@@ -204,6 +204,9 @@ pub enum Cause {
     /// The connection broke or timed out.
     #[error("incomplete response")]
     Transport(#[source] reqwest::Error),
+    /// The body is not in the encoding that its header names, or it is truncated.
+    #[error("incomplete response")]
+    Encoding(#[source] std::io::Error),
 }
 
 impl From<reqwest::Error> for Cause {
@@ -250,7 +253,7 @@ impl Cause {
     /// Returns whether a smaller page may succeed.
     pub fn wants_smaller_page(&self) -> bool {
         match self {
-            Self::TooLarge { .. } | Self::Malformed(_) => true,
+            Self::TooLarge { .. } | Self::Malformed(_) | Self::Encoding(_) => true,
             Self::Transport(error) => {
                 (error.is_timeout() && !error.is_connect()) || error.is_body() || error.is_decode()
             }
@@ -268,7 +271,8 @@ impl Cause {
             | Self::Malformed(_)
             | Self::Status { .. }
             | Self::NotJson { .. }
-            | Self::Transport(_) => true,
+            | Self::Transport(_)
+            | Self::Encoding(_) => true,
             Self::RateLimited(_) | Self::Unreachable { .. } => false,
         }
     }

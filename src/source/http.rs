@@ -14,6 +14,7 @@ use crate::causes::chain;
 use crate::ids::AccountId;
 use crate::worker;
 
+use super::body::Body;
 use super::clock::ServerClock;
 use super::counts::Counters;
 use super::error::{Cause, Resource, SourceError};
@@ -222,13 +223,13 @@ impl Http {
             header(response.headers(), &RETRY_AFTER),
             date.unwrap_or(local),
         );
-        let mut body = Vec::new();
+        let mut body = Body::new(response.headers()).map_err(Cause::Encoding)?;
         while let Some(chunk) = response.chunk().await? {
-            if body.len() + chunk.len() > BODY_LIMIT {
+            if !body.push(&chunk, BODY_LIMIT).map_err(Cause::Encoding)? {
                 return Err(Cause::TooLarge { limit: BODY_LIMIT });
             }
-            body.extend_from_slice(&chunk);
         }
+        let mut body = body.finish().map_err(Cause::Encoding)?;
         if body.starts_with(BYTE_ORDER_MARK) {
             body.drain(..BYTE_ORDER_MARK.len());
         }

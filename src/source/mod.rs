@@ -4,6 +4,7 @@
 //! rate, waits and retries to all tasks alike. No code outside this module knows a URL or a header;
 //! a [`Page`] keeps the JSON text of its rows.
 
+mod body;
 mod canonical;
 mod client;
 mod clock;

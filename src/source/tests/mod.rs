@@ -2,8 +2,11 @@
 
 mod server;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use jiff::Timestamp;
 
 use super::*;
@@ -246,6 +249,19 @@ async fn compressed_page_is_read() {
     let response = Response::new(200, GZIPPED).header("content-encoding", "gzip");
     let (outcome, _) = outcome([response]).await;
     assert_eq!(outcome.unwrap().bytes, PAGE.len());
+}
+
+#[tokio::test]
+async fn page_of_two_gzip_members_is_read() {
+    let (first, second) = PAGE.split_at(PAGE.len() / 2);
+    let pack = |text: &str| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let response = Response::new(200, [pack(first), pack(second)].concat());
+    let (outcome, requests) = outcome([response.header("content-encoding", "gzip")]).await;
+    assert_eq!((outcome.unwrap().bytes, requests), (PAGE.len(), 1));
 }
 
 #[tokio::test]
