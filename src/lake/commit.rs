@@ -230,7 +230,7 @@ impl Lake {
         LakeError::File(FileError::Scratch { folder, source })
     }
 
-    /// Commits the changes of a run, deletes its pending lists, and derives the dimensions. Step 5.
+    /// Commits the changes of a run, derives the dimensions, and deletes its pending lists. Step 5.
     ///
     /// # Errors
     ///
@@ -243,12 +243,13 @@ impl Lake {
     ) -> Result<(Record, Vec<WrittenFile>), LakeError> {
         let record =
             Record::append(&self.store, run_id, now, delta, &self.identity.features).await?;
-        // The pending list stays until then, so that the next run completes an interrupted update.
-        self.commit_delta(&record, now).await?;
+        // The pending list stays until the end, so that other runs complete an interrupted update.
+        let dimensions = self.commit_delta(run_id, &record, now).await?;
+        let files = self.derive_dimensions(&record).await?;
+        self.commit_delta_dimensions(dimensions, &record, now)
+            .await?;
         self.delete_pending(run_id).await?;
         hit("after-delete-pending");
-        let files = self.derive_dimensions(&record).await?;
-        self.commit_delta_dimensions(&record, now).await?;
         Ok((record, files))
     }
 

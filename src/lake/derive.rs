@@ -150,9 +150,8 @@ impl Lake {
         };
         for attempt in 0..super::ATTEMPTS {
             back_off(attempt).await;
-            let (targets, executions) = self.targets(partition, &mut days, refresh).await?;
+            let targets = self.targets(partition, &mut days, refresh).await?;
             if targets.is_empty() {
-                self.touch_current(partition, executions.as_ref());
                 return Ok(derived);
             }
             let encoded = self.encode(partition, &days, &targets, threads).await?;
@@ -172,14 +171,14 @@ impl Lake {
         })
     }
 
-    /// Returns the tables of the partition to replace, in the order of writing, and the days of `executions`. Removes
-    /// the days that must not be derived.
+    /// Returns the tables of the partition to replace, in the order of writing. Removes the days that
+    /// must not be derived.
     async fn targets(
         &self,
         partition: TablePartition,
         days: &mut RawDays,
         refresh: Refresh,
-    ) -> Result<(Vec<Target>, Option<Days>), LakeError> {
+    ) -> Result<Vec<Target>, LakeError> {
         let mut last = Some(self.current(partition, Table::Executions).await?);
         let executions = last.as_ref().and_then(known_days(partition.start));
         self.skip_lost_days(partition, executions.as_ref(), refresh, days)
@@ -189,7 +188,7 @@ impl Lake {
             derived.is_some_and(|derived| derived.revision >= day.revision)
         };
         if days.is_empty() || (refresh == Refresh::Stale && days.iter().all(is_current)) {
-            return Ok((Vec::new(), executions));
+            return Ok(Vec::new());
         }
         let mut tables = Vec::new();
         for table in Table::PARTITIONED {
@@ -219,7 +218,7 @@ impl Lake {
                 });
             }
         }
-        Ok((targets, executions))
+        Ok(targets)
     }
 
     /// Reads the metadata of the object of a table; `None` if there is no object.
@@ -483,12 +482,12 @@ impl Lake {
                     });
                 }
                 PutOutcome::Lost => {
-                    self.touch_written(partition, copies);
+                    self.touch(partition, copies);
                     return Ok(false);
                 }
             }
         }
-        self.touch_written(partition, copies);
+        self.touch(partition, copies);
         Ok(true)
     }
 

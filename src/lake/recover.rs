@@ -75,8 +75,7 @@ impl Lake {
         let mut lists = Vec::new();
         for object in self.store.list(layout::PENDING).await? {
             let age = now.as_millisecond() - object.modified.as_millisecond();
-            let is_orphaned = age >= PENDING_AGE_MS;
-            if !is_orphaned && !self.identity.has_delta() {
+            if age < PENDING_AGE_MS {
                 continue;
             }
             let Some((bytes, _)) = self.store.get(&object.path).await? else {
@@ -84,14 +83,8 @@ impl Lake {
             };
             features::check(&object.path, &bytes).map_err(|newer| newer.at(&self.store))?;
             // An unreadable list was not written completely, so its run had merged nothing yet.
-            let list = serde_json::from_slice::<PendingList>(&bytes).ok();
-            if let Some(list) = &list {
-                self.touch_pending(list);
-            }
-            if is_orphaned {
-                lists.extend(list);
-                paths.push(object.path);
-            }
+            lists.extend(serde_json::from_slice::<PendingList>(&bytes));
+            paths.push(object.path);
         }
         Ok(lists)
     }

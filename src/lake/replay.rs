@@ -112,11 +112,12 @@ impl Lake {
         }
         let _lock = self.store.lock(LOCK_TIMEOUT).await?;
         let record = Record::newest(&self.store).await?;
-        if !dates.are_all() {
-            self.commit_delta(&record, now).await?;
-            return self.commit_delta_dimensions(&record, now).await;
+        if dates.are_all() {
+            self.compare_delta_completely();
         }
-        self.commit_delta_completely(&record, now).await?;
+        let dimensions = self.commit_delta(run_id, &record, now).await?;
+        self.commit_delta_dimensions(dimensions, &record, now)
+            .await?;
         self.delete_pending(run_id).await
     }
 

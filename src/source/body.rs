@@ -19,7 +19,7 @@ pub(super) enum Body {
     /// Not packed.
     Plain(Vec<u8>),
     /// Packed with gzip.
-    Gzip(MultiGzDecoder<Vec<u8>>),
+    Gzip(Box<MultiGzDecoder<Vec<u8>>>),
     /// Packed with zstd.
     Zstd(Box<Decoder<'static, Vec<u8>>>),
 }
@@ -35,7 +35,7 @@ impl Body {
         let encoding = encoding.and_then(|value| value.to_str().ok());
         let encoding = encoding.unwrap_or_default().trim().to_ascii_lowercase();
         Ok(match encoding.as_str() {
-            "gzip" | "x-gzip" => Self::Gzip(MultiGzDecoder::new(Vec::new())),
+            "gzip" | "x-gzip" => Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new()))),
             "zstd" => Self::Zstd(Box::new(Decoder::new(Vec::new())?)),
             _ => Self::Plain(Vec::new()),
         })

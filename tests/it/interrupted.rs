@@ -126,8 +126,8 @@ fn backfill_builds_on_runs_that_were_terminated() {
 fn first_run_chooses_a_period_and_reads_before_its_deadline() {
     let sim = slow_sim(Duration::from_millis(500));
     let lake = Lake::new();
-    let limits = ["sync", "--period", "auto", "--deadline", "4s"];
-    // To count all 24 projects takes longer than the deadline.
+    let limits = ["sync", "--period", "auto", "--deadline", "8s"];
+    // A quarter of it is too short to count all 24 projects.
     let run = sim.run(&arguments(&limits, &lake)).expect(10);
     let report = run.json();
     let reason = report["chosen_period"]["reason"].as_str().unwrap();

@@ -45,7 +45,7 @@ impl Lake {
             let begun = Instant::now();
             let mut snapshot = Snapshot::newest(&self.store, table).await?;
             // Table objects are read after the log: a copy that is live is never newer than its object.
-            let is_compared = snapshot.number(COMPARISON) >= comparison;
+            let is_compared = self.is_compared(&snapshot);
             let is_complete =
                 matches!(scope, Scope::All) || !is_compared || snapshot.has_foreign_files();
             let copies = match scope {
@@ -95,6 +95,12 @@ impl Lake {
         Err(LakeError::Contended {
             what: layout::delta_log(table),
         })
+    }
+
+    /// Returns true if a table was compared completely since the Delta tables were turned on.
+    pub(super) fn is_compared(&self, snapshot: &Snapshot) -> bool {
+        snapshot.version.is_some()
+            && snapshot.number(COMPARISON) >= self.identity.delta_comparison()
     }
 
     /// Returns the metadata to write: for a new table, or one whose columns changed.

@@ -38,7 +38,6 @@ impl Due {
             Some(copy) if live == Some(copy.revision) => Source::Object,
             Some(copy) if snapshot.removed.contains_key(&copy.add.path) => Source::Object,
             Some(_) => Source::Run,
-            None if self.revision.is_some() && live >= self.revision => Source::Log,
             None => Source::Object,
         }
     }

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use self::commit::RECORD;
 use self::file::{Copy, describe};
 use self::snapshot::Snapshot;
 use super::commit::{PendingList, json};
@@ -32,8 +33,6 @@ use super::features::FORMAT;
 use super::identity::Identity;
 use super::layout::{self, TablePartition};
 use super::log::Record;
-use super::metadata::Days;
-use super::replay::Dates;
 use super::{LOCK_TIMEOUT, Lake, LakeError};
 use crate::mutex;
 use crate::schema::Table;
@@ -44,46 +43,37 @@ const RETENTION_MS: i64 = 7 * 86_400_000;
 /// Time that checkpoints name replaced files: until they are deleted.
 const TOMBSTONES_MS: i64 = RETENTION_MS + 86_400_000;
 
-/// The table objects that a run derived or found current.
+/// The table objects that a run wrote, or that another run may have written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Touched {
-    partitions: BTreeMap<TablePartition, TouchedPartition>,
+    /// The partitions, and the copies of the objects that the run wrote.
+    partitions: BTreeMap<TablePartition, BTreeMap<Table, Copy>>,
     /// True if every object must be compared.
     is_complete: bool,
 }
 
-#[derive(Clone, Debug, Default)]
-struct TouchedPartition {
-    /// The revision of the tables; `None` if it is not known.
-    revision: Option<u64>,
-    /// The copies of the objects that the run wrote.
-    copies: BTreeMap<Table, Copy>,
-}
-
 /// A table object to compare.
 #[derive(Clone, Debug, Default)]
-struct Due {
-    /// Its revision at least; `None` if it is not known.
-    revision: Option<u64>,
+pub(super) struct Due {
     /// Its copy, if this run wrote the object.
     copy: Option<Copy>,
 }
 
 /// The table objects to compare, by path below the folder of the table.
 #[derive(Clone, Debug)]
-enum Scope {
+pub(super) enum Scope {
     All,
     Objects(BTreeMap<String, Due>),
 }
 
 impl Touched {
     fn of(&self, table: Table) -> Scope {
-        let due = |(partition, touched): (&TablePartition, &TouchedPartition)| {
-            let due = Due {
-                revision: touched.revision,
-                copy: touched.copies.get(&table).cloned(),
-            };
-            (partition.to_string(), due)
+        if self.is_complete {
+            return Scope::All;
+        }
+        let due = |(partition, copies): (&TablePartition, &BTreeMap<Table, Copy>)| {
+            let copy = copies.get(&table).cloned();
+            (partition.to_string(), Due { copy })
         };
         Scope::Objects(self.partitions.iter().map(due).collect())
     }
@@ -108,8 +98,8 @@ impl Lake {
         Ok(())
     }
 
-    /// Prepares a replay: turns the Delta tables on or off; `None` changes nothing. A replay of all dates leaves a
-    /// pending list until its end, so that later runs compare everything if it is killed.
+    /// Prepares a replay: turns the Delta tables on or off; `None` changes nothing. The replay leaves a pending list
+    /// until its end, so that other runs compare everything if it is killed.
     ///
     /// # Errors
     ///
@@ -118,13 +108,12 @@ impl Lake {
         mut self,
         run_id: &str,
         delta: Option<bool>,
-        dates: Dates,
     ) -> Result<Self, LakeError> {
         if delta.is_some_and(|on| on != self.identity.has_delta()) {
             let _lock = self.store.lock(LOCK_TIMEOUT).await?;
             self.turn_delta(delta).await?;
         }
-        if self.identity.has_delta() && dates.are_all() {
+        if self.identity.has_delta() {
             let list = PendingList {
                 format: FORMAT,
                 run_id: run_id.to_owned(),
@@ -137,28 +126,42 @@ impl Lake {
         Ok(self)
     }
 
-    /// Remembers what a pending list names. If its run was killed, the Delta tables may be stale though the tables
-    /// are current.
-    pub(super) fn touch_pending(&self, list: &PendingList) {
-        for partition in &list.partitions {
-            self.touch_current(partition.tables(self.period()), None);
-        }
-        mutex::lock(&self.touched).is_complete |= list.is_replay;
-    }
-
     /// Remembers the tables of a partition of which this run has written these copies.
-    pub(super) fn touch_written(&self, partition: TablePartition, copies: BTreeMap<Table, Copy>) {
+    pub(super) fn touch(&self, partition: TablePartition, copies: BTreeMap<Table, Copy>) {
         let mut touched = mutex::lock(&self.touched);
-        let touched = touched.partitions.entry(partition).or_default();
-        touched.revision = None;
-        touched.copies.extend(copies);
+        touched
+            .partitions
+            .entry(partition)
+            .or_default()
+            .extend(copies);
     }
 
-    /// Remembers a partition whose tables were current, and so have at least the revisions of `executions`.
-    pub(super) fn touch_current(&self, partition: TablePartition, executions: Option<&Days>) {
-        let revision = executions.map(|days| days.values().map(|day| day.revision).sum());
-        let mut touched = mutex::lock(&self.touched);
-        touched.partitions.entry(partition).or_default().revision = revision;
+    /// Remembers to compare every object.
+    pub(super) fn compare_delta_completely(&self) {
+        mutex::lock(&self.touched).is_complete = true;
+    }
+
+    /// Remembers what the pending lists of other runs name: they may have written table objects without updating the
+    /// Delta tables yet, or were killed before.
+    async fn touch_pending(&self, run_id: &str) -> Result<(), LakeError> {
+        let own = layout::pending_prefix(run_id);
+        for list in self.store.list(layout::PENDING).await? {
+            if list.path.starts_with(&own) {
+                continue;
+            }
+            let Some((bytes, _)) = self.store.get(&list.path).await? else {
+                continue;
+            };
+            // An unreadable list was not written completely, so its run had written nothing yet.
+            let Ok(list) = serde_json::from_slice::<PendingList>(&bytes) else {
+                continue;
+            };
+            for partition in list.partitions {
+                self.touch(partition.tables(self.period()), BTreeMap::new());
+            }
+            mutex::lock(&self.touched).is_complete |= list.is_replay;
+        }
+        Ok(())
     }
 
     /// Copies a table object that this run has just written, if the lake has Delta tables.
@@ -176,60 +179,58 @@ impl Lake {
         Ok(Some(copy))
     }
 
-    /// Updates the Delta tables of the periods after a commit of the checkpoint.
+    /// Updates the Delta tables of the periods after a commit of the checkpoint. Returns the dimensions to update.
     ///
     /// # Errors
     ///
     /// [`LakeError::Delta`] if another program changed a table so that this version cannot write it.
     pub(super) async fn commit_delta(
         &self,
+        run_id: &str,
         record: &Record,
         now: Timestamp,
-    ) -> Result<(), LakeError> {
-        let touched = std::mem::take(&mut *mutex::lock(&self.touched));
+    ) -> Result<Vec<(Table, Scope)>, LakeError> {
         if !self.identity.has_delta() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        if touched.is_complete {
-            return self.commit_delta_completely(record, now).await;
+        self.touch_pending(run_id).await?;
+        let mut touched = std::mem::take(&mut *mutex::lock(&self.touched));
+        // `scopes` is updated last, and by each record. So it shows if another run did not update all tables.
+        let scopes = Snapshot::newest(&self.store, Table::Scopes).await?;
+        touched.is_complete |= !self.is_compared(&scopes);
+        let is_stale = scopes.number(RECORD) + 1 < record.number;
+        if touched.is_complete || !touched.partitions.is_empty() {
+            for table in Table::PARTITIONED {
+                self.commit_table(table, &touched.of(table), record.number, now)
+                    .await?;
+            }
         }
-        for table in Table::PARTITIONED {
-            self.commit_table(table, &touched.of(table), record.number, now)
-                .await?;
-        }
-        Ok(())
+        let scope = if touched.is_complete {
+            Scope::All
+        } else {
+            Scope::Objects([(layout::DIMENSION_OBJECT.to_owned(), Due::default())].into())
+        };
+        let is_due = |table: &Table| {
+            let is_changed = record.dimension_revision(*table) == record.number;
+            is_changed || is_stale || touched.is_complete
+        };
+        let due = Table::DIMENSIONS.into_iter().filter(is_due);
+        Ok(due.map(|table| (table, scope.clone())).collect())
     }
 
-    /// Updates the Delta tables of the dimensions.
+    /// Updates the Delta tables of dimensions.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lake::commit_delta`].
     pub(super) async fn commit_delta_dimensions(
         &self,
+        dimensions: Vec<(Table, Scope)>,
         record: &Record,
         now: Timestamp,
     ) -> Result<(), LakeError> {
-        if !self.identity.has_delta() {
-            return Ok(());
-        }
-        for table in Table::DIMENSIONS {
-            let due = Due {
-                revision: Some(record.dimension_revision(table)),
-                copy: None,
-            };
-            let objects = BTreeMap::from([(layout::DIMENSION_OBJECT.to_owned(), due)]);
-            self.commit_table(table, &Scope::Objects(objects), record.number, now)
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// Compares all table objects with the Delta tables and updates these.
-    pub(super) async fn commit_delta_completely(
-        &self,
-        record: &Record,
-        now: Timestamp,
-    ) -> Result<(), LakeError> {
-        for table in Table::ALL {
-            self.commit_table(table, &Scope::All, record.number, now)
-                .await?;
+        for (table, scope) in dimensions {
+            self.commit_table(table, &scope, record.number, now).await?;
         }
         Ok(())
     }

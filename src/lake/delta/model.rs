@@ -26,6 +26,7 @@ enum Kind {
 enum Step {
     Start,
     Put,
+    ReadPending,
     ReadLog,
     ReadObject,
     Commit,
@@ -40,10 +41,10 @@ struct Run {
     step: Step,
     /// The version that this run wrote.
     written: Option<Version>,
-    /// Whether another run left the object to this one to compare.
-    is_recovering: bool,
-    /// Whether the object of this run was current already.
-    found_current: Option<u64>,
+    /// Whether the pending list of another run names the object.
+    is_named: bool,
+    /// Whether the run compares every object.
+    is_complete: bool,
     /// The number of entries that were read.
     entries: usize,
     wanted: Option<Version>,
@@ -109,8 +110,8 @@ impl State {
             kind: *kind,
             step: Step::Start,
             written: None,
-            is_recovering: false,
-            found_current: None,
+            is_named: false,
+            is_complete: false,
             entries: 0,
             wanted: None,
         };
@@ -136,7 +137,6 @@ impl State {
         let run = self.runs[at].clone();
         match (run.step, run.kind) {
             (Step::Start, Kind::Sync) => {
-                next.runs[at].is_recovering = !self.pending.is_empty();
                 next.pending.insert(at);
                 next.runs[at].step = Step::Put;
             }
@@ -146,27 +146,28 @@ impl State {
                 }
                 next.runs[at].step = Step::Put;
             }
-            (Step::Start | Step::Put, Kind::Other) => {
-                next.runs[at].is_recovering = !self.pending.is_empty();
-                let is_done = self.pending.is_empty();
-                next.runs[at].step = if is_done { Step::End } else { Step::ReadLog };
-            }
+            (Step::Start | Step::Put, Kind::Other) => next.runs[at].step = Step::ReadPending,
             (Step::Put, Kind::Sync) => {
-                next.runs[at].step = Step::ReadLog;
+                next.runs[at].step = Step::ReadPending;
                 // Another run may have derived the tables from the rows of this one.
-                let mut current = next.clone();
-                current.runs[at].found_current = self.object.map(|(revision, _)| revision);
+                let current = self.object.is_some().then(|| next.clone());
                 next.put(at, self.object.map_or(0, |(revision, _)| revision) + 1);
-                return [next]
-                    .into_iter()
-                    .chain(self.object.is_some().then_some(current))
-                    .collect();
+                return [next].into_iter().chain(current).collect();
+            }
+            (Step::ReadPending, _) => {
+                let mut others = self.pending.iter().filter(|other| **other != at);
+                next.runs[at].is_named = others.clone().next().is_some();
+                next.runs[at].is_complete = run.kind == Kind::Replay
+                    || others.any(|other| self.runs[*other].kind == Kind::Replay);
+                let run = &next.runs[at];
+                let is_touched = run.is_complete || run.is_named || run.written.is_some();
+                next.runs[at].step = if is_touched { Step::ReadLog } else { Step::End };
             }
             (Step::Put, Kind::Replay) => {
                 if let Some((revision, _)) = self.object {
                     next.put(at, revision);
                 }
-                next.runs[at].step = Step::ReadLog;
+                next.runs[at].step = Step::ReadPending;
             }
             (Step::ReadLog, _) => {
                 next.runs[at].entries = self.log.len();
@@ -202,12 +203,10 @@ impl State {
             .find_map(|path| parse(path))
             .map(|(_, revision)| revision);
         let due = Due {
-            revision: run.found_current,
             copy: run.written.map(copy_of),
         };
-        let is_complete = run.kind == Kind::Replay || run.is_recovering;
         let source = match due.source(live, &snapshot) {
-            _ if is_complete => Source::Object,
+            _ if run.is_complete => Source::Object,
             Source::Log
                 if broken == Break::OlderCopiesWin && live != run.written.map(|one| one.0) =>
             {
