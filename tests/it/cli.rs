@@ -86,7 +86,7 @@ fn invalid_settings_are_usage_errors() {
         ),
         (
             ["--lake", "gs://id:secret@bucket/team"],
-            "`gs://…@bucket/team`",
+            "gs://bucket/prefix takes no `?`, `#`",
         ),
         (["--window-lag", "soon"], "invalid duration `soon`"),
         (["--window-lag", "7000000d"], "7000000d is too long"),
