@@ -295,7 +295,7 @@ class Bench:
                 self.command(
                     "sync", "--lake", store.lake, "--report", report, "--start-date", instant(CREATED)
                 ),
-                env=sim.env | store.env | FAST,
+                env=sim.env | store.env | FAST | {"HARNESS_LAKE_DELTA": self.options.delta},
             )
         return json.loads(report.read_text()), sample
 
@@ -311,6 +311,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=30, help="days of history of a size, 180 at most")
     parser.add_argument("--per-day", type=int, help="executions a day")
     parser.add_argument("--store", nargs="*", default=["folder", "s3"], choices=["folder", "s3"])
+    parser.add_argument("--delta", default="off", choices=["on", "off"], help="Delta tables of `age`; use another --work")
     parser.add_argument("--again", action="store_true", help="measure what was measured before, too")
     options = parser.parse_args()
     getattr(Bench(options), options.part)()
