@@ -17,7 +17,7 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/delt
 const READERS: [&str; 4] = ["duckdb", "deltalake", "polars", "sail"];
 
 /// Reads beside runs. The goal was measured with 1,000.
-const READS: usize = 60;
+const READS: usize = 40;
 
 /// A process that reads Delta tables.
 struct Readers {
@@ -78,7 +78,8 @@ impl Readers {
 
 fn account() -> Sim {
     let spec = AccountSpec {
-        executions: 800,
+        executions: 300,
+        days: 6,
         future_hours: 240,
         forbidden_project: false,
         ..AccountSpec::small(now())
@@ -172,7 +173,7 @@ fn reads_beside_replacing_runs_see_one_committed_state() {
     // The first read of each starts its engine.
     readers.get(&json!(["watch", lake.path(), READERS, READERS.len()]));
     readers.ask(&json!(["watch", lake.path(), READERS, READS]));
-    for _ in 0..8 {
+    for _ in 0..4 {
         sync(&sim, &lake);
         sim.run(&["replay", "--all", "--lake", lake.path()])
             .expect(0);
