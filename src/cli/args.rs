@@ -191,7 +191,7 @@ pub(super) struct RunArgs {
     #[arg(long, env = "HARNESS_LAKE_BUCKETS", value_name = "N", help_heading = "Lake",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) buckets: Option<u32>,
-    /// Also update the tables as Delta tables under `delta/`; kept with the lake [default: off]
+    /// Also write each table as a Delta table under `delta/`; kept with the lake [default: off]
     #[arg(
         long,
         env = "HARNESS_LAKE_DELTA",
@@ -278,7 +278,7 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "N", requires = "into", help_heading = "Target",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) buckets: Option<u32>,
-    /// Also update the tables as Delta tables under `delta/`; kept with the lake [default: as in this lake]
+    /// Also write each table as a Delta table under `delta/`; kept with the lake [default: as in the lake]
     #[arg(
         long,
         env = "HARNESS_LAKE_DELTA",

@@ -74,7 +74,7 @@ async fn open(args: &ReplayArgs, context: &Context) -> Result<OpenedLakes, Error
     let Some(target) = target else {
         return Ok(OpenedLakes {
             source: None,
-            lake: lake.prepare_replay(&context.run_id, delta).await?,
+            lake: lake.with_delta(delta).await?,
             dates,
         });
     };
@@ -86,7 +86,7 @@ async fn open(args: &ReplayArgs, context: &Context) -> Result<OpenedLakes, Error
     let period = args.period.and_then(PeriodArg::period);
     let target = lake.open_like(target, now, (args.buckets, period)).await?;
     Ok(OpenedLakes {
-        lake: target.prepare_replay(&context.run_id, delta).await?,
+        lake: target.with_delta(delta).await?,
         source: Some(lake),
         dates,
     })

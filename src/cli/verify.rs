@@ -63,9 +63,7 @@ pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<(), Erro
         .then(|| args.api.config(DEFAULT_RATE))
         .transpose()?;
     let lake = Lake::open_existing(args.lake.store()?, &args.lake.scratch()?).await?;
-    let mut audit = lake.verify().await?;
-    lake.verify_delta((context.clock)(), &mut audit).await?;
-    audit.findings.sort();
+    let mut audit = lake.verify((context.clock)()).await?;
     let source = match options.zip(api) {
         Some((options, api)) => {
             let compared =

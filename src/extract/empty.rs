@@ -31,10 +31,10 @@ impl EmptyWindows {
 
     /// Keeps an empty window for confirmation. Returns false if it is trusted as it is.
     pub(super) fn distrust(&mut self, window: Window) -> bool {
-        if self.history.is_some() {
+        if self.has_history() {
             self.unconfirmed.push(window);
         }
-        self.history.is_some()
+        self.has_history()
     }
 
     /// Returns whether the source has shown rows of the scope to an earlier run.

@@ -95,6 +95,8 @@ async fn rebuild(
     let rebuilt = async {
         let raw = task.lake.raw_partitions(task.dates).await?;
         progress.start(raw.len(), "raw partitions");
+        // After a copy, whose commits delete the pending lists of the run.
+        task.lake.begin_replay(run_id).await?;
         task.lake.replay(&raw, task.refresh, record).await?;
         task.lake.finish_replay(run_id, task.dates, now).await
     };

@@ -230,7 +230,7 @@ impl Lake {
         LakeError::File(FileError::Scratch { folder, source })
     }
 
-    /// Commits the changes of a run, derives the dimensions, and deletes its pending lists. Step 5.
+    /// Commits the changes of a run, derives the dimensions, and deletes its pending lists. Steps 5 and 6.
     ///
     /// # Errors
     ///

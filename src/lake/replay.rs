@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use tokio::sync::Semaphore;
 
+use super::commit::{PendingList, json};
 use super::derive::{Derived, RawDay, RawDays, Refresh, Threads, add_day};
+use super::features::FORMAT;
 use super::layout::{self, Partition, TablePartition};
 use super::log::Record;
 use super::metadata::read_metadata;
@@ -93,6 +95,26 @@ impl Lake {
     ) -> Result<(), LakeError> {
         self.replay_in_turns(partitions, refresh, LOCK_TURN, on_derived)
             .await
+    }
+
+    /// Leaves a pending list until [`Lake::finish_replay`], if the lake has Delta tables: a replay can change objects
+    /// without a new revision, so other runs compare everything if it is killed.
+    ///
+    /// # Errors
+    ///
+    /// [`LakeError::Store`].
+    pub async fn begin_replay(&self, run_id: &str) -> Result<(), LakeError> {
+        if !self.identity.has_delta() {
+            return Ok(());
+        }
+        let list = PendingList {
+            format: FORMAT,
+            run_id: run_id.to_owned(),
+            partitions: Vec::new(),
+            is_replay: true,
+        };
+        let path = layout::pending(run_id, 0);
+        Ok(self.store.overwrite(&path, json(&list)).await?)
     }
 
     /// Updates the Delta tables after a replay, if the lake has any: completely after one of all dates, which also

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use jiff::civil::Date;
 
 use super::diff::difference;
@@ -71,12 +72,13 @@ impl Lake {
     /// - the names, schema and metadata of all files;
     /// - each execution is stored once, in its partition;
     /// - tables equal the tables derived from their raw object;
-    /// - the checkpoint and the dimensions derived from it.
+    /// - the checkpoint and the dimensions derived from it;
+    /// - the Delta tables. `now` shows which of their files are leftover.
     ///
     /// # Errors
     ///
     /// [`LakeError`] if the store cannot be read. A problem of a single file is a finding.
-    pub async fn verify(&self) -> Result<Audit, LakeError> {
+    pub async fn verify(&self, now: Timestamp) -> Result<Audit, LakeError> {
         let mut audit = Audit::default();
         let record = self.newest_record(&mut audit).await?;
         if let Some(record) = &record {
@@ -126,6 +128,7 @@ impl Lake {
         if let Some(record) = &record {
             self.verify_record(record, &seen, &mut audit);
         }
+        self.verify_delta(now, &mut audit).await?;
         audit.findings.sort();
         Ok(audit)
     }

@@ -11,7 +11,7 @@ use zstd::stream::write::Decoder;
 /// The value of the header `Accept-Encoding`.
 pub(super) const ACCEPTED: &str = "gzip, zstd";
 
-/// Packed bytes that are unpacked at a time: a thousand times as many may come out.
+/// Packed bytes between two checks of the limit: they can unpack to a thousand times as many.
 const PIECE: usize = 4 << 10;
 
 /// A body that is being received.
@@ -73,7 +73,8 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// [`io::Error`] if a gzip body is truncated. A zstd body then ends early, and so does one whose checksum is missing.
+    /// [`io::Error`] if a gzip body is truncated. A truncated zstd body is returned as far as it was received, which is
+    /// no complete JSON.
     pub(super) fn finish(self) -> io::Result<Vec<u8>> {
         match self {
             Self::Plain(body) => Ok(body),

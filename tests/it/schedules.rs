@@ -193,7 +193,7 @@ async fn work(run: usize, job: Job, store: Store, clock: Timestamp) -> Result<()
     let lake = Lake::open_existing(store, &scratch).await?;
     let Job::Sync(spools) = job else {
         let (run_id, all) = (format!("run{run}"), Dates::default());
-        let lake = lake.prepare_replay(&run_id, None).await?;
+        lake.begin_replay(&run_id).await?;
         replay(&lake).await?;
         return lake.finish_replay(&run_id, all, clock).await;
     };

@@ -29,9 +29,9 @@ impl Lake {
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Result<(), LakeError> {
-        let forgotten = now.as_millisecond() - TOMBSTONES_MS;
-        let is_forgotten = |remove: &Remove| remove.deletion_timestamp < Some(forgotten);
-        if !version.is_multiple_of(INTERVAL) && !snapshot.removed.values().any(is_forgotten) {
+        let expired = now.as_millisecond() - TOMBSTONES_MS;
+        let is_expired = |remove: &Remove| remove.deletion_timestamp < Some(expired);
+        if !version.is_multiple_of(INTERVAL) && !snapshot.removed.values().any(is_expired) {
             return Ok(());
         }
         let oldest = now.as_millisecond() - RETENTION_MS;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use ulid::Ulid;
 
 use super::action::{Action, Add, CommitInfo, Remove, Txn, encode_entry};
-use super::file::{Copy, parse, table_metadata};
+use super::file::{DataFile, parse, table_metadata};
 use super::snapshot::{LastCheckpoint, PROTOCOL, Snapshot};
 use super::{Scope, TOMBSTONES_MS, checkpoint};
 use crate::failpoint::hit;
@@ -115,6 +115,7 @@ impl Lake {
         (!is_same).then(|| new.into())
     }
 
+    /// Writes the checkpoint of a version, then the hint to it.
     pub(super) async fn write_checkpoint(
         &self,
         table: Table,
@@ -141,7 +142,7 @@ impl Lake {
 /// Returns the actions that make these copies live. If they are of all table objects, removes all other files.
 fn changes(
     snapshot: &Snapshot,
-    copies: &BTreeMap<String, Copy>,
+    copies: &BTreeMap<String, DataFile>,
     is_complete: bool,
     now: Timestamp,
 ) -> Vec<Action> {
@@ -162,7 +163,7 @@ fn changes(
     let added = copies
         .values()
         .filter(|copy| !snapshot.live.contains_key(&copy.add.path));
-    let add = |copy: &Copy| Add {
+    let add = |copy: &DataFile| Add {
         modification_time: now,
         ..copy.add.clone()
     };

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::Due;
-use super::file::{Copy, describe, parse, revision_of};
+use super::file::{DataFile, describe, parse, revision_of};
 use super::snapshot::Snapshot;
 use crate::failpoint::hit;
 use crate::lake::layout::{self, TablePartition};
 use crate::lake::metadata::read_metadata;
-use crate::lake::store::{Expected, PutOutcome};
+use crate::lake::store::{Expected, ObjectInfo, PutOutcome};
 use crate::lake::{Lake, LakeError};
 use crate::schema::Table;
 
@@ -29,16 +28,18 @@ pub(super) enum Source {
     Object,
 }
 
-impl Due {
-    /// Returns the source of the copy, given the revision that is live.
-    pub(super) fn source(&self, live: Option<u64>, snapshot: &Snapshot) -> Source {
-        match &self.copy {
-            Some(copy) if snapshot.live.contains_key(&copy.add.path) => Source::Log,
-            Some(copy) if live > Some(copy.revision) => Source::Log,
-            Some(copy) if live == Some(copy.revision) => Source::Object,
-            Some(copy) if snapshot.removed.contains_key(&copy.add.path) => Source::Object,
-            Some(_) => Source::Run,
-            None => Source::Object,
+impl Source {
+    /// Returns the source, given the copy of this run and the revision that is live.
+    pub(super) fn of(copy: Option<&DataFile>, live: Option<u64>, snapshot: &Snapshot) -> Self {
+        let Some(copy) = copy else {
+            return Self::Object;
+        };
+        if snapshot.live.contains_key(&copy.add.path) || live > Some(copy.revision) {
+            Self::Log
+        } else if live == Some(copy.revision) || snapshot.removed.contains_key(&copy.add.path) {
+            Self::Object
+        } else {
+            Self::Run
         }
     }
 }
@@ -48,20 +49,21 @@ impl Lake {
     pub(super) async fn due_copies(
         &self,
         table: Table,
-        objects: &BTreeMap<String, Due>,
+        objects: &BTreeMap<String, Option<DataFile>>,
         snapshot: &Snapshot,
-    ) -> Result<BTreeMap<String, Copy>, LakeError> {
+    ) -> Result<BTreeMap<String, DataFile>, LakeError> {
         let live: BTreeMap<_, _> = snapshot
             .live
             .keys()
             .filter_map(|path| parse(path))
             .collect();
         let mut copies = BTreeMap::new();
-        for (object, due) in objects {
-            let copy = match (due.source(live.get(object).copied(), snapshot), &due.copy) {
-                (Source::Log, _) => continue,
-                (Source::Run, Some(copy)) => Some(copy.clone()),
-                _ => self.current_copy(table, object, snapshot, None).await?,
+        for (object, copy) in objects {
+            let live = live.get(object).copied();
+            let copy = match Source::of(copy.as_ref(), live, snapshot) {
+                Source::Log => continue,
+                Source::Run => copy.clone(),
+                Source::Object => self.current_copy(table, object, snapshot, None).await?,
             };
             copies.extend(copy.map(|copy| (object.clone(), copy)));
         }
@@ -73,7 +75,7 @@ impl Lake {
         &self,
         table: Table,
         snapshot: &Snapshot,
-    ) -> Result<BTreeMap<String, Copy>, LakeError> {
+    ) -> Result<BTreeMap<String, DataFile>, LakeError> {
         let stored = &self.stored_files(table).await?;
         let objects = self.table_objects(table).await?;
         let copies: Vec<_> = stream::iter(objects)
@@ -104,17 +106,17 @@ impl Lake {
         Ok(objects.map(str::to_owned).filter(is_object).collect())
     }
 
-    /// Returns the sizes of the data files of a Delta table, by path below its folder.
+    /// Lists the data files of a Delta table, by path below its folder.
     pub(super) async fn stored_files(
         &self,
         table: Table,
-    ) -> Result<BTreeMap<String, u64>, LakeError> {
+    ) -> Result<BTreeMap<String, ObjectInfo>, LakeError> {
         let folder = layout::delta_folder(table) + "/";
         let found = self.store.list(&layout::delta_folder(table)).await?;
-        let files = found.iter().filter_map(|found| {
-            let path = found.path.strip_prefix(&folder)?;
+        let files = found.into_iter().filter_map(|found| {
+            let path = found.path.strip_prefix(&folder)?.to_owned();
             let is_data = !path.starts_with(layout::DELTA_LOG);
-            is_data.then(|| (path.to_owned(), found.size))
+            is_data.then_some((path, found))
         });
         Ok(files.collect())
     }
@@ -126,20 +128,20 @@ impl Lake {
         table: Table,
         object: &str,
         snapshot: &Snapshot,
-        stored: Option<&BTreeMap<String, u64>>,
-    ) -> Result<Option<Copy>, LakeError> {
+        stored: Option<&BTreeMap<String, ObjectInfo>>,
+    ) -> Result<Option<DataFile>, LakeError> {
         let path = format!("{}/{object}", layout::table_folder(table));
         let Some((Ok(metadata), _)) = read_metadata(&self.store, &path).await? else {
             // A damaged object: `verify` reports it, and its last copy stays.
             return Ok(snapshot.copy_of(object));
         };
         if let Some(add) = snapshot.live.get(&snapshot.unused_path(object, &metadata)) {
-            let is_complete = |stored: &BTreeMap<String, u64>| {
-                let size = stored.get(&add.path).map(|size| i64::try_from(*size));
-                size == Some(Ok(add.size))
+            let is_complete = |stored: &BTreeMap<String, ObjectInfo>| {
+                let file = stored.get(&add.path);
+                file.is_some_and(|file| i64::try_from(file.size) == Ok(add.size))
             };
             if stored.is_none_or(is_complete) {
-                return Ok(Some(Copy {
+                return Ok(Some(DataFile {
                     object: object.to_owned(),
                     revision: revision_of(&metadata),
                     add: add.clone(),
@@ -158,7 +160,7 @@ impl Lake {
     pub(super) async fn put_copy(
         &self,
         table: Table,
-        copy: &Copy,
+        copy: &DataFile,
         bytes: Bytes,
     ) -> Result<(), LakeError> {
         let path = format!("{}/{}", layout::delta_folder(table), copy.add.path);

@@ -24,7 +24,7 @@ const STATS_COLUMNS: [&str; 3] = ["start_ts", "execution_start_ts", "start_date"
 
 /// A copy of one version of a table object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::lake) struct Copy {
+pub(in crate::lake) struct DataFile {
     /// The path of the table object below the folder of its table.
     pub object: String,
     /// The revision of the table object. That of a month is the sum of the revisions of its days: each
@@ -91,7 +91,7 @@ pub(super) fn describe(
     object: &str,
     bytes: &Bytes,
     snapshot: &Snapshot,
-) -> Result<Copy, FileError> {
+) -> Result<DataFile, FileError> {
     let metadata = FileMetadata::of(object, bytes)?;
     let footer = ParquetMetaDataReader::new()
         .parse_and_finish(bytes)
@@ -104,7 +104,7 @@ pub(super) fn describe(
         data_change: true,
         stats: serde_json::to_string(&stats(&footer)).ok(),
     };
-    Ok(Copy {
+    Ok(DataFile {
         object: object.to_owned(),
         revision: revision_of(&metadata),
         add,

@@ -26,10 +26,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use self::commit::RECORD;
-use self::file::{Copy, describe};
+use self::file::{DataFile, describe};
 use self::snapshot::Snapshot;
-use super::commit::{PendingList, json};
-use super::features::FORMAT;
+use super::commit::PendingList;
 use super::identity::Identity;
 use super::layout::{self, TablePartition};
 use super::log::Record;
@@ -47,23 +46,18 @@ const TOMBSTONES_MS: i64 = RETENTION_MS + 86_400_000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Touched {
     /// The partitions, and the copies of the objects that the run wrote.
-    partitions: BTreeMap<TablePartition, BTreeMap<Table, Copy>>,
+    partitions: BTreeMap<TablePartition, BTreeMap<Table, DataFile>>,
     /// True if every object must be compared.
     is_complete: bool,
 }
 
-/// A table object to compare.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Due {
-    /// Its copy, if this run wrote the object.
-    copy: Option<Copy>,
-}
-
-/// The table objects to compare, by path below the folder of the table.
+/// The table objects to compare.
 #[derive(Clone, Debug)]
 pub(super) enum Scope {
+    /// All of a table.
     All,
-    Objects(BTreeMap<String, Due>),
+    /// Those below the folder of the table, and the copies of those that this run wrote.
+    Objects(BTreeMap<String, Option<DataFile>>),
 }
 
 impl Touched {
@@ -71,9 +65,8 @@ impl Touched {
         if self.is_complete {
             return Scope::All;
         }
-        let due = |(partition, copies): (&TablePartition, &BTreeMap<Table, Copy>)| {
-            let copy = copies.get(&table).cloned();
-            (partition.to_string(), Due { copy })
+        let due = |(partition, copies): (&TablePartition, &BTreeMap<Table, DataFile>)| {
+            (partition.to_string(), copies.get(&table).cloned())
         };
         Scope::Objects(self.partitions.iter().map(due).collect())
     }
@@ -98,36 +91,21 @@ impl Lake {
         Ok(())
     }
 
-    /// Prepares a replay: turns the Delta tables on or off; `None` changes nothing. The replay leaves a pending list
-    /// until its end, so that other runs compare everything if it is killed.
+    /// Turns the Delta tables of an open lake on or off; `None` changes nothing.
     ///
     /// # Errors
     ///
     /// [`LakeError::Contended`], [`LakeError::Store`].
-    pub async fn prepare_replay(
-        mut self,
-        run_id: &str,
-        delta: Option<bool>,
-    ) -> Result<Self, LakeError> {
-        if delta.is_some_and(|on| on != self.identity.has_delta()) {
+    pub async fn with_delta(mut self, on: Option<bool>) -> Result<Self, LakeError> {
+        if on.is_some_and(|on| on != self.identity.has_delta()) {
             let _lock = self.store.lock(LOCK_TIMEOUT).await?;
-            self.turn_delta(delta).await?;
-        }
-        if self.identity.has_delta() {
-            let list = PendingList {
-                format: FORMAT,
-                run_id: run_id.to_owned(),
-                partitions: Vec::new(),
-                is_replay: true,
-            };
-            let path = layout::pending(run_id, 0);
-            self.store.overwrite(&path, json(&list)).await?;
+            self.turn_delta(on).await?;
         }
         Ok(self)
     }
 
     /// Remembers the tables of a partition of which this run has written these copies.
-    pub(super) fn touch(&self, partition: TablePartition, copies: BTreeMap<Table, Copy>) {
+    pub(super) fn touch(&self, partition: TablePartition, copies: BTreeMap<Table, DataFile>) {
         let mut touched = mutex::lock(&self.touched);
         touched
             .partitions
@@ -170,7 +148,7 @@ impl Lake {
         table: Table,
         partition: TablePartition,
         body: &Bytes,
-    ) -> Result<Option<Copy>, LakeError> {
+    ) -> Result<Option<DataFile>, LakeError> {
         if !self.identity.has_delta() {
             return Ok(None);
         }
@@ -208,7 +186,7 @@ impl Lake {
         let scope = if touched.is_complete {
             Scope::All
         } else {
-            Scope::Objects([(layout::DIMENSION_OBJECT.to_owned(), Due::default())].into())
+            Scope::Objects([(layout::DIMENSION_OBJECT.to_owned(), None)].into())
         };
         let is_due = |table: &Table| {
             let is_changed = record.dimension_revision(*table) == record.number;

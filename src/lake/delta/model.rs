@@ -1,12 +1,11 @@
 //! Explores every interleaving of runs that commit to the log of a Delta table of one object, with a crash at every
-//! step. The runs decide by [`Due::source`].
+//! step. The runs decide by [`Source::of`].
 
 use std::collections::BTreeSet;
 
-use super::Due;
 use super::action::{Add, Remove};
 use super::copies::Source;
-use super::file::{Copy, parse};
+use super::file::{DataFile, parse};
 use super::snapshot::Snapshot;
 
 /// A version of the table object: its revision, and a number of its content.
@@ -77,8 +76,8 @@ fn path((revision, content): Version) -> String {
     format!("part-0-of-1-r{revision}-{content}.parquet")
 }
 
-fn copy_of(version: Version) -> Copy {
-    Copy {
+fn copy_of(version: Version) -> DataFile {
+    DataFile {
         object: "part-0-of-1.parquet".to_owned(),
         revision: version.0,
         add: Add {
@@ -202,10 +201,8 @@ impl State {
             .keys()
             .find_map(|path| parse(path))
             .map(|(_, revision)| revision);
-        let due = Due {
-            copy: run.written.map(copy_of),
-        };
-        let source = match due.source(live, &snapshot) {
+        let copy = run.written.map(copy_of);
+        let source = match Source::of(copy.as_ref(), live, &snapshot) {
             _ if run.is_complete => Source::Object,
             Source::Log
                 if broken == Break::OlderCopiesWin && live != run.written.map(|one| one.0) =>

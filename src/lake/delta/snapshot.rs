@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Add, Metadata, Protocol, Remove, Txn, decode_entry};
-use super::file::Copy;
+use super::file::DataFile;
 use super::{checkpoint, file};
 use crate::lake::LakeError;
 use crate::lake::layout;
@@ -189,10 +189,10 @@ impl Snapshot {
     }
 
     /// Returns the live copy of a table object.
-    pub(super) fn copy_of(&self, object: &str) -> Option<Copy> {
+    pub(super) fn copy_of(&self, object: &str) -> Option<DataFile> {
         self.live.iter().find_map(|(path, add)| {
             let (of, revision) = file::parse(path)?;
-            (of == object).then(|| Copy {
+            (of == object).then(|| DataFile {
                 object: of,
                 revision,
                 add: add.clone(),

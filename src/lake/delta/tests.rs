@@ -217,6 +217,28 @@ async fn concurrent_runs_commit_every_file_once() {
 }
 
 #[tokio::test]
+async fn killed_replay_is_completed_by_a_run_on_other_dates() {
+    let fixture = Fixture::new();
+    let lake = fixture.open().await;
+    merge(&lake, 0, 1).await;
+    commit(&lake, DAY).await;
+    // The replay writes an object of the same revision, and is killed before it updates the Delta tables.
+    let replay = fixture.open().await;
+    replay.begin_replay("replay").await.unwrap();
+    let path = format!("{}/{OBJECT}", layout::table_folder(Table::Executions));
+    replay.store().delete(&path).await.unwrap();
+    merge(&replay, 0, 1).await;
+    let [(kind, _)] = &findings(&lake).await[..] else {
+        panic!("the replay replaced one object");
+    };
+    assert_eq!(*kind, FindingKind::Stale);
+    lake.delete_pending("run").await.unwrap();
+    merge(&lake, 1, 1).await;
+    commit(&lake, DAY).await;
+    assert_eq!(findings(&lake).await, []);
+}
+
+#[tokio::test]
 async fn delta_tables_that_are_turned_on_are_filled() {
     let fixture = Fixture::new();
     let scratch = fixture.scratch.path();

@@ -17,7 +17,8 @@ const DELETE_FILE: &str = "delete the file";
 const DELETE_THEN_REPLAY: &str = "delete the file, then run: harness-lake replay";
 
 impl Lake {
-    /// Checks that each Delta table has the rows of its table objects, and that its files are complete.
+    /// Checks that each Delta table has the rows of its table objects, and that its files are complete. `now` is the
+    /// time to compare modification times with.
     ///
     /// # Errors
     ///
@@ -76,24 +77,20 @@ impl Lake {
             }
             expected.insert(copy);
         }
+        let objects: BTreeSet<_> = expected
+            .iter()
+            .filter_map(|path| parse(path))
+            .map(|(of, _)| of)
+            .collect();
         for path in snapshot
             .live
             .keys()
             .filter(|path| !expected.contains(*path))
         {
-            let is_old = parse(path).is_some_and(|(object, _)| {
-                expected
-                    .iter()
-                    .any(|path| parse(path).is_some_and(|(of, _)| of == object))
-            });
-            if !is_old {
+            if !parse(path).is_some_and(|(object, _)| objects.contains(&object)) {
                 let what = "the Delta table has a file of no table object";
-                audit.add(
-                    FindingKind::Damage,
-                    &format!("{folder}/{path}"),
-                    what,
-                    RUN_REPLAY,
-                );
+                let path = format!("{folder}/{path}");
+                audit.add(FindingKind::Damage, &path, what, RUN_REPLAY);
             }
         }
         self.verify_leftovers(table, snapshot, now, audit).await
@@ -130,17 +127,13 @@ impl Lake {
         now: Timestamp,
         audit: &mut Audit,
     ) -> Result<(), LakeError> {
-        let folder = layout::delta_folder(table);
-        let log = layout::delta_log(table) + "/";
         let oldest = now.as_millisecond() - RETENTION_MS;
-        for object in self.store.list(&folder).await? {
-            let path = object.path.strip_prefix(&folder).unwrap_or_default();
-            let path = path.trim_start_matches('/');
-            let is_known = snapshot.live.contains_key(path) || snapshot.removed.contains_key(path);
-            let is_new = object.modified.as_millisecond() >= oldest;
-            if !is_known && !is_new && !object.path.starts_with(&log) {
+        for (path, file) in self.stored_files(table).await? {
+            let is_known =
+                snapshot.live.contains_key(&path) || snapshot.removed.contains_key(&path);
+            if !is_known && file.modified.as_millisecond() < oldest {
                 let what = "no version of the Delta table has this file";
-                audit.add(FindingKind::Stale, &object.path, what, DELETE_FILE);
+                audit.add(FindingKind::Stale, &file.path, what, DELETE_FILE);
             }
         }
         Ok(())
